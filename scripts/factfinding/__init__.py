@@ -1,0 +1,1 @@
+"""How a language model recalls facts: the library behind the workflow. It imports no Snakemake."""

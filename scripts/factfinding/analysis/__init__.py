@@ -1,0 +1,1 @@
+"""The experiments: arrays and tables in, tables out."""

@@ -1,0 +1,142 @@
+"""Recall (P2.1): does the model know each athlete's sport, with and without the example shot?
+
+Pure: the model's logits come in as arrays, tables go out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+from jaxtyping import Float, Int
+
+from factfinding.errors import InputError
+from factfinding.stats import majority_rate, mean_interval, share_interval
+
+KNOWN = 0.5
+"""An athlete is known when P(own sport) under `full` lies above this (STUDY, section 0)."""
+
+CONDITIONS = ("full", "zero_shot")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnswerScores:
+    """What the model says at END under one condition.
+
+    logits: of each candidate sport's token. logp: their log probabilities in nats, the softmax taken over the *whole*
+    vocabulary. top_token: the likeliest token of all, as text.
+    """
+
+    logits: Float[np.ndarray, "athletes candidates"]
+    logp: Float[np.ndarray, "athletes candidates"]
+    top_token: list[str]
+
+
+def recall_table(
+    prompts: pl.DataFrame, candidates: pl.DataFrame, scores: Mapping[str, AnswerScores]
+) -> pl.DataFrame:
+    """The table `recall`: one row per athlete, probabilities and logits under `full` and `zero_shot`.
+
+    prompts: columns athlete, sport, n_name_tokens, one row per athlete, in the order of the scores' rows.
+    candidates: columns sport, token_id, in the order of the scores' columns.
+    scores: for each of `CONDITIONS`.
+
+    Raises InputError when a sport is no candidate or two candidates share a token; ValueError for arrays that do not
+    fit the frames or hold what no log probability can be.
+    """
+    sports = candidates["sport"].to_list()
+    own = _own_candidate(prompts, candidates)
+    for condition in CONDITIONS:
+        _check_scores(condition, scores[condition], (prompts.height, len(sports)))
+    full, zero_shot = scores["full"], scores["zero_shot"]
+    full_p = np.exp(_of_own(full.logp, own))
+    return prompts.select("athlete", "sport", "n_name_tokens").with_columns(
+        pl.Series("full_p", full_p),
+        pl.Series("full_logp", _of_own(full.logp, own)),
+        *_by_sport("full_p", sports, np.exp(full.logp.astype(np.float64))),
+        *_by_sport("full_logit", sports, full.logits),
+        pl.Series("full_answer", _answers(full.logits, sports)),
+        pl.Series("full_top_token", full.top_token, dtype=pl.String),
+        pl.Series("known", full_p > KNOWN),
+        pl.Series("zero_shot_p", np.exp(_of_own(zero_shot.logp, own))),
+        pl.Series("zero_shot_logp", _of_own(zero_shot.logp, own)),
+        *_by_sport("zero_shot_logit", sports, zero_shot.logits),
+        pl.Series("zero_shot_answer", _answers(zero_shot.logits, sports)),
+    )
+
+
+def recall_summary(recall: pl.DataFrame, *, seed: int) -> pl.DataFrame:
+    """The table `recall_summary`: shares and means over all athletes, by sport and by number of name tokens.
+
+    Columns: condition, group, level, n, then with `_low` and `_high` recalled (share with P > 0.5 under the row's
+    condition), mean_p, accuracy (argmax among the candidates); majority_rate (of the sports within the row's athletes,
+    hence 1 by sport); removed (how many of the row's athletes the known filter removes: it looks at `full` whatever the
+    row's condition).
+
+    Shares have Wilson's interval, mean_p the bootstrap over athletes. Raises ValueError for a table without rows.
+    """
+    rows = [
+        _summary_row(condition, group, level, part, seed)
+        for condition in CONDITIONS
+        for group, level, part in _groups(recall)
+    ]
+    return pl.DataFrame(rows)
+
+
+def _groups(recall: pl.DataFrame) -> Iterator[tuple[str, str, pl.DataFrame]]:
+    yield "all", "all", recall
+    for column in ("sport", "n_name_tokens"):
+        for level in recall[column].unique().sort():
+            yield column, str(level), recall.filter(pl.col(column) == level)
+
+
+def _summary_row(condition: str, group: str, level: str, part: pl.DataFrame, seed: int) -> dict:
+    p = part[f"{condition}_p"].to_numpy()
+    estimates = {
+        "recalled": share_interval(p > KNOWN),
+        "mean_p": mean_interval(p, seed=seed),
+        "accuracy": share_interval((part[f"{condition}_answer"] == part["sport"]).to_numpy()),
+    }
+    row: dict = {"condition": condition, "group": group, "level": level, "n": part.height}
+    for name, estimate in estimates.items():
+        row |= {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
+    return row | {"majority_rate": majority_rate(part["sport"]), "removed": int((~part["known"]).sum())}
+
+
+def _own_candidate(prompts: pl.DataFrame, candidates: pl.DataFrame) -> Int[np.ndarray, "athletes"]:
+    """Column of each athlete's own sport."""
+    for column in ("sport", "token_id"):
+        twice = candidates.filter(pl.col(column).is_duplicated())[column]
+        if len(twice):
+            raise InputError("candidates", f"the {column} {twice[0]!r} more than once", "each once")
+    column_of = {sport: column for column, sport in enumerate(candidates["sport"])}
+    for athlete, sport in prompts.select("athlete", "sport").iter_rows():
+        if sport not in column_of:
+            raise InputError(f"sport of {athlete}", repr(sport), f"one of {', '.join(column_of)}")
+    return np.array([column_of[sport] for sport in prompts["sport"]], dtype=np.int64)
+
+
+def _check_scores(condition: str, scores: AnswerScores, shape: tuple[int, int]) -> None:
+    for name in ("logits", "logp"):
+        array = getattr(scores, name)
+        if array.shape != shape or not np.isfinite(array).all():
+            raise ValueError(f"{condition}: {name} {array.shape} must be finite and of shape {shape}")
+    # half a unit of float32 rounding can lift a log probability above 0
+    if scores.logp.max() > 1e-5 or np.exp(scores.logp.astype(np.float64)).sum(axis=1).max() > 1 + 1e-4:
+        raise ValueError(f"{condition}: logp holds probabilities above 1: is it a log softmax over the vocabulary?")
+    if len(scores.top_token) != shape[0]:
+        raise ValueError(f"{condition}: {len(scores.top_token)} top tokens for {shape[0]} athletes")
+
+
+def _of_own(values: Float[np.ndarray, "athletes candidates"], own: Int[np.ndarray, "athletes"]) -> np.ndarray:
+    return values[np.arange(len(own)), own].astype(np.float64)
+
+
+def _by_sport(prefix: str, sports: list[str], values: Float[np.ndarray, "athletes candidates"]) -> list[pl.Series]:
+    return [pl.Series(f"{prefix}_{sport}", values[:, i].astype(np.float64)) for i, sport in enumerate(sports)]
+
+
+def _answers(logits: Float[np.ndarray, "athletes candidates"], sports: list[str]) -> list[str]:
+    return [sports[column] for column in logits.argmax(axis=1)]

@@ -1,0 +1,1 @@
+"""Recording and editing activations, exactly and fast."""

@@ -1,0 +1,98 @@
+"""Reading and writing files whole: a reader never sees half of one, however the writer died."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from factfinding.errors import InputError
+
+CSV_ROWS = 10_000
+"""Tables above this many rows are Parquet: a CSV is there to be opened and read."""
+
+
+@contextmanager
+def whole(path: str | Path) -> Iterator[Path]:
+    """Yield a `.name.part` beside `path`; on success sync and rename it to `path`, on failure remove it.
+
+    The part lies in the same folder so that the rename is atomic: after a kill there is either the old
+    file, or the new one, or none; never a half.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.part")
+    part.unlink(missing_ok=True)
+    try:
+        yield part
+        with part.open("rb") as written:
+            os.fsync(written.fileno())
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_text(text: str, path: str | Path) -> None:
+    """Write UTF-8 text, whole."""
+    with whole(path) as part:
+        part.write_text(text, encoding="utf-8")
+
+
+def write_json(obj: Any, path: str | Path) -> None:
+    """Write `obj` as indented JSON in its own key order, whole. NaN is refused: no reader agrees on it."""
+    write_text(json.dumps(obj, indent=2, ensure_ascii=False, allow_nan=False) + "\n", path)
+
+
+def read_json(path: str | Path) -> Any:
+    """Read JSON; raises InputError naming the file when it is missing or damaged."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(path, "no such file", "a JSON file") from None
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise InputError(path, f"no valid JSON ({error})", "a JSON file") from None
+
+
+def write_table(frame: pl.DataFrame, path: str | Path) -> None:
+    """Write a table, whole, as the suffix says (.csv or .parquet).
+
+    Raises ValueError for another suffix and for a CSV of more than `CSV_ROWS` rows.
+    """
+    suffix = Path(path).suffix
+    if suffix == ".csv" and frame.height > CSV_ROWS:
+        raise ValueError(f"{path}: {frame.height} rows; tables of more than {CSV_ROWS} are written as Parquet")
+    if suffix not in {".csv", ".parquet"}:
+        raise ValueError(f"{path}: tables are .csv or .parquet")
+    with whole(path) as part:
+        frame.write_csv(part) if suffix == ".csv" else frame.write_parquet(part)
+
+
+def read_table(path: str | Path) -> pl.DataFrame:
+    """Read a table that this project wrote (.csv or .parquet). A CSV's types are inferred from all its rows.
+
+    Raises InputError naming the file when it is missing or damaged.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(path, "no such file", "a table written by this workflow")
+    try:
+        return pl.read_parquet(path) if path.suffix == ".parquet" else pl.read_csv(path, infer_schema_length=None)
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise InputError(path, f"a damaged table ({error})", "a table written by this workflow") from None
+
+
+def file_digest(path: str | Path) -> str:
+    """SHA-256 of a file's bytes, as hex."""
+    with open(path, "rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def text_digest(*parts: str) -> str:
+    """SHA-256 of several strings, as hex; where one string ends and the next begins counts."""
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()

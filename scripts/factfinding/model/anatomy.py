@@ -1,0 +1,480 @@
+"""Load any Hugging Face causal language model and know where it keeps its parts.
+
+Everything that differs between model families stands in this one file, in the table `FAMILIES`. The rest of the
+library speaks of embeddings, blocks, heads, neurons, norms and the unembedding, and never of module names.
+
+What the blocks compute here (`Block.__call__`) is written out again, next to the model's own forward pass, because
+the fast engine needs to enter it in the middle. `check_guards` runs both on a prompt when a model is loaded; a model
+on which they disagree is refused, not silently mis-measured.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from safetensors import SafetensorError
+from torch import Tensor, nn
+from transformers import (
+    AttentionInterface,
+    AttentionMaskInterface,
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+)
+from transformers.masking_utils import eager_mask
+from transformers.pytorch_utils import Conv1D
+
+from factfinding.errors import InputError
+
+DTYPES = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+GUARD_TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 6e-2, torch.float16: 2e-2}
+"""Largest difference that a guard allows, relative to the largest value compared."""
+
+
+def full_precision_attention(module, query, key, value, attention_mask, scaling=None, dropout=0.0, **_):
+    """Eager attention whose softmax keeps float64 where the model has it.
+
+    The library's own eager attention rounds every softmax to float32, which puts 1e-8 of noise on a float64 model: as
+    much as the single-neuron effects that a float64 run is there to check. In float32 and below it is the same.
+    """
+    key, value = repeat_heads(key, query.shape[1]), repeat_heads(value, query.shape[1])
+    scores = query @ key.transpose(-1, -2) * (scaling if scaling is not None else query.shape[-1] ** -0.5)
+    if attention_mask is not None:
+        scores = scores + attention_mask
+    pattern = scores.softmax(dim=-1, dtype=torch.promote_types(scores.dtype, torch.float32)).to(query.dtype)
+    return (pattern @ value).transpose(1, 2).contiguous(), pattern
+
+
+ATTENTION = "factfinding"
+AttentionInterface.register(ATTENTION, full_precision_attention)
+AttentionMaskInterface.register(ATTENTION, eager_mask)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Family:
+    """Where a family of models keeps its parts: dotted names, seen from the model, a block, or a block's MLP."""
+
+    name: str
+    model_types: tuple[str, ...]
+    body: str
+    embed: str
+    positions: str | None  # learned position embedding, if the family has one
+    blocks: str
+    final_norm: str
+    norm_attn: str
+    norm_mlp: str
+    attn: str
+    out_proj: str
+    value_proj: str  # the module whose output holds the values (alone, or with queries and keys)
+    mlp: str
+    mlp_act: str  # the module whose input is a neuron's pre-activation
+    mlp_out: str  # the projection whose input is the neurons' post-activations
+    project: Callable[[nn.Module, Tensor, int], tuple[Tensor, Tensor, Tensor]]
+    split_value: Callable[[Tensor, int, int], Tensor]
+    neurons: Callable[[nn.Module, Tensor], tuple[Tensor, Tensor]]
+
+
+def _neox_split(qkv: Tensor, d_head: int) -> tuple[Tensor, ...]:
+    """GPT-NeoX keeps query, key and value of one head side by side."""
+    return qkv.unflatten(-1, (-1, 3 * d_head)).transpose(1, 2).chunk(3, dim=-1)
+
+
+def _heads(x: Tensor, d_head: int) -> Float[Tensor, "batch heads seq d_head"]:
+    return x.unflatten(-1, (-1, d_head)).transpose(1, 2)
+
+
+def _gpt2_split(qkv: Tensor, d_head: int) -> tuple[Tensor, ...]:
+    return tuple(_heads(part, d_head) for part in qkv.chunk(3, dim=-1))
+
+
+def _llama_project(attn: nn.Module, x: Tensor, d_head: int) -> tuple[Tensor, Tensor, Tensor]:
+    return tuple(_heads(project(x), d_head) for project in (attn.q_proj, attn.k_proj, attn.v_proj))
+
+
+def _neox_neurons(mlp: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
+    pre = mlp.dense_h_to_4h(x)
+    return pre, mlp.act(pre)
+
+
+def _gpt2_neurons(mlp: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
+    pre = mlp.c_fc(x)
+    return pre, mlp.act(pre)
+
+
+def _llama_neurons(mlp: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
+    """A gated neuron: its pre-activation is the gate's, its post-activation what enters the down projection."""
+    pre = mlp.gate_proj(x)
+    return pre, mlp.act_fn(pre) * mlp.up_proj(x)
+
+
+FAMILIES = (
+    Family(
+        name="GPT-NeoX",
+        model_types=("gpt_neox",),
+        body="gpt_neox",
+        embed="embed_in",
+        positions=None,
+        blocks="layers",
+        final_norm="final_layer_norm",
+        norm_attn="input_layernorm",
+        norm_mlp="post_attention_layernorm",
+        attn="attention",
+        out_proj="attention.dense",
+        value_proj="attention.query_key_value",
+        mlp="mlp",
+        mlp_act="act",
+        mlp_out="dense_4h_to_h",
+        project=lambda attn, x, d_head: _neox_split(attn.query_key_value(x), d_head),
+        split_value=lambda out, d_head, kv_heads: _neox_split(out, d_head)[2],
+        neurons=_neox_neurons,
+    ),
+    Family(
+        name="GPT-2",
+        model_types=("gpt2",),
+        body="transformer",
+        embed="wte",
+        positions="wpe",
+        blocks="h",
+        final_norm="ln_f",
+        norm_attn="ln_1",
+        norm_mlp="ln_2",
+        attn="attn",
+        out_proj="attn.c_proj",
+        value_proj="attn.c_attn",
+        mlp="mlp",
+        mlp_act="act",
+        mlp_out="c_proj",
+        project=lambda attn, x, d_head: _gpt2_split(attn.c_attn(x), d_head),
+        split_value=lambda out, d_head, kv_heads: _gpt2_split(out, d_head)[2],
+        neurons=_gpt2_neurons,
+    ),
+    Family(
+        name="Llama",
+        model_types=("llama", "mistral", "qwen2"),
+        body="model",
+        embed="embed_tokens",
+        positions=None,
+        blocks="layers",
+        final_norm="norm",
+        norm_attn="input_layernorm",
+        norm_mlp="post_attention_layernorm",
+        attn="self_attn",
+        out_proj="self_attn.o_proj",
+        value_proj="self_attn.v_proj",
+        mlp="mlp",
+        mlp_act="act_fn",
+        mlp_out="down_proj",
+        project=_llama_project,
+        split_value=lambda out, d_head, kv_heads: _heads(out, d_head),
+        neurons=_llama_neurons,
+    ),
+)
+KNOWN_TYPES = {model_type: family for family in FAMILIES for model_type in family.model_types}
+
+
+def weight_in_out(module: nn.Module) -> Float[Tensor, "d_in d_out"]:
+    """A projection's weight with inputs as rows, whether it is `nn.Linear` or GPT-2's `Conv1D`."""
+    return module.weight if isinstance(module, Conv1D) else module.weight.T
+
+
+class Block:
+    """One transformer block, its parts under plain names and its computation in pieces that can be entered anywhere."""
+
+    def __init__(self, module: nn.Module, family: Family, index: int, *, d_head: int, parallel: bool) -> None:
+        self.module, self.family, self.index, self.d_head, self.parallel = module, family, index, d_head, parallel
+        self.norm_attn = module.get_submodule(family.norm_attn)
+        self.norm_mlp = module.get_submodule(family.norm_mlp)
+        self.attn = module.get_submodule(family.attn)
+        self.out_proj = module.get_submodule(family.out_proj)
+        self.value_proj = module.get_submodule(family.value_proj)
+        self.mlp = module.get_submodule(family.mlp)
+        self.mlp_act = self.mlp.get_submodule(family.mlp_act)
+        self.mlp_out = self.mlp.get_submodule(family.mlp_out)
+        self.scale = float(getattr(self.attn, "scaling", d_head**-0.5))
+
+    @property
+    def out_weight(self) -> Float[Tensor, "heads d_head d_model"]:
+        """W_O of every head."""
+        return weight_in_out(self.out_proj).unflatten(0, (-1, self.d_head))
+
+    @property
+    def neuron_out(self) -> Float[Tensor, "d_mlp d_model"]:
+        """What one unit of a neuron's post-activation adds to the residual stream."""
+        return weight_in_out(self.mlp_out)
+
+    def qkv(self, normed: Tensor, rotary: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values `[batch, heads, seq, d_head]` of a normed residual, positions already rotated in.
+
+        Keys and values have as many heads as the model keeps (fewer than queries in grouped-query attention).
+        """
+        q, k, v = self.family.project(self.attn, normed, self.d_head)
+        if rotary is not None:
+            q, k = rotate(q, *rotary), rotate(k, *rotary)
+        return q, k, v
+
+    def pattern(self, q: Tensor, k: Tensor, visible: Bool[Tensor, "query key"]) -> Float[Tensor, "batch heads query key"]:
+        """Attention pattern of queries over keys; `visible` says which key a query may see."""
+        scores = q @ repeat_heads(k, q.shape[1]).transpose(-1, -2) * self.scale
+        scores = scores.masked_fill(~visible, torch.finfo(scores.dtype).min)
+        return scores.softmax(dim=-1, dtype=torch.promote_types(scores.dtype, torch.float32)).to(q.dtype)
+
+    def mix(self, pattern: Tensor, v: Tensor) -> Float[Tensor, "batch seq heads d_head"]:
+        """z: each head's values, weighted by its pattern."""
+        return (pattern @ repeat_heads(v, pattern.shape[1])).transpose(1, 2)
+
+    def attn_out(self, z: Float[Tensor, "batch seq heads d_head"]) -> Float[Tensor, "batch seq d_model"]:
+        """The attention block's output: all heads through W_O, with its bias."""
+        return self.out_proj(z.flatten(-2))
+
+    def neurons(self, normed: Tensor) -> tuple[Float[Tensor, "batch seq d_mlp"], Float[Tensor, "batch seq d_mlp"]]:
+        """Pre- and post-activations of all neurons."""
+        return self.family.neurons(self.mlp, normed)
+
+    def __call__(
+        self, resid: Tensor, rotary: tuple[Tensor, Tensor] | None, visible: Tensor
+    ) -> Float[Tensor, "batch seq d_model"]:
+        """resid_pre -> resid_post, over whole prompts."""
+        q, k, v = self.qkv(self.norm_attn(resid), rotary)
+        attn = self.attn_out(self.mix(self.pattern(q, k, visible), v))
+        mid = resid if self.parallel else resid + attn
+        mlp = self.mlp_out(self.neurons(self.norm_mlp(mid))[1])
+        return resid + attn + mlp
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotary position embedding on the leading dimensions of each head; `cos`, `sin`: `[batch, seq, rotary]`."""
+    cos, sin = cos.unsqueeze(1), sin.unsqueeze(1)
+    turned, passed = x[..., : cos.shape[-1]], x[..., cos.shape[-1] :]
+    half = turned.shape[-1] // 2
+    swapped = torch.cat((-turned[..., half:], turned[..., :half]), dim=-1)
+    return torch.cat((turned * cos + swapped * sin, passed), dim=-1)
+
+
+def repeat_heads(x: Tensor, n_heads: int) -> Tensor:
+    """Keys or values of grouped-query attention, one per query head."""
+    return x if x.shape[1] == n_heads else x.repeat_interleave(n_heads // x.shape[1], dim=1)
+
+
+class Anatomy:
+    """A loaded model and its parts: embeddings, blocks, final norm, unembedding, and their sizes."""
+
+    def __init__(self, model: PreTrainedModel, tokenizer: Any = None) -> None:
+        config = model.config
+        if config.model_type not in KNOWN_TYPES:
+            raise InputError("model", f"family {config.model_type!r}", f"one of {', '.join(sorted(KNOWN_TYPES))}")
+        model.set_attn_implementation(ATTENTION)
+        self.model, self.tokenizer, self.family = model, tokenizer, KNOWN_TYPES[config.model_type]
+        self.body = model.get_submodule(self.family.body)
+        self.embedding = self.body.get_submodule(self.family.embed)
+        self.final_norm = self.body.get_submodule(self.family.final_norm)
+        self.unembed = model.get_output_embeddings()
+        self.d_model, self.d_vocab = config.hidden_size, self.embedding.num_embeddings
+        self.n_heads = config.num_attention_heads
+        self.n_kv_heads = getattr(config, "num_key_value_heads", None) or self.n_heads
+        self.d_head = getattr(config, "head_dim", None) or self.d_model // self.n_heads
+        self.parallel = bool(getattr(config, "use_parallel_residual", False))
+        modules = self.body.get_submodule(self.family.blocks)
+        self.blocks = [
+            Block(module, self.family, i, d_head=self.d_head, parallel=self.parallel) for i, module in enumerate(modules)
+        ]
+        self.n_layers, self.d_mlp = len(self.blocks), self.blocks[0].neuron_out.shape[0]
+
+    @property
+    def device(self) -> torch.device:
+        return self.embedding.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.embedding.weight.dtype
+
+    @cached_property
+    def bos_token_id(self) -> int:
+        """The token prepended to every prompt: the tokenizer's BOS, or its end-of-text where it has none."""
+        return bos_token_id(self.tokenizer)
+
+    def rotary(self, positions: Int[Tensor, "batch seq"]) -> tuple[Tensor, Tensor] | None:
+        """cos and sin of the positions, or None where positions are learned embeddings."""
+        if self.family.positions is not None:
+            return None
+        return self.body.rotary_emb(self.embedding.weight, position_ids=positions)
+
+    def embed(self, tokens: Int[Tensor, "batch seq"]) -> Float[Tensor, "batch seq d_model"]:
+        """The residual stream before block 0."""
+        resid = self.embedding(tokens)
+        if self.family.positions is not None:
+            resid = resid + self.body.get_submodule(self.family.positions)(positions_of(tokens))
+        return resid
+
+    def logits(self, resid: Float[Tensor, "... d_model"]) -> Float[Tensor, "... d_vocab"]:
+        """Final norm and unembedding."""
+        return self.unembed(self.final_norm(resid))
+
+    def forward(self, tokens: Int[Tensor, "batch seq"]) -> Float[Tensor, "batch seq d_vocab"]:
+        """The whole model through `Block.__call__`; `check_guards` holds it against the model's own forward."""
+        resid, rotary = self.embed(tokens), self.rotary(positions_of(tokens))
+        visible = causal(tokens.shape[1], device=tokens.device)
+        for block in self.blocks:
+            resid = block(resid, rotary, visible)
+        return self.logits(resid)
+
+
+def bos_token_id(tokenizer: Any) -> int:
+    """BOS, or end-of-text for a tokenizer without BOS; InputError where there is neither."""
+    for token in (tokenizer.bos_token_id, tokenizer.eos_token_id):
+        if token is not None:
+            return token
+    raise InputError("tokenizer", "neither a BOS nor an end-of-text token", "a tokenizer with one of them")
+
+
+def positions_of(tokens: Int[Tensor, "batch seq"]) -> Int[Tensor, "1 seq"]:
+    return torch.arange(tokens.shape[1], device=tokens.device)[None]
+
+
+def causal(n: int, *, device: torch.device | None = None) -> Bool[Tensor, "n n"]:
+    """Which key (column) a query (row) may see."""
+    return torch.ones(n, n, dtype=torch.bool, device=device).tril()
+
+
+def pick_device(name: str) -> torch.device:
+    """`auto` takes the GPU where there is one. Raises InputError for a device that is not there."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise InputError("compute.device", f"{name!r}, but no CUDA device is visible", "auto, cpu, or a GPU that is there")
+    return torch.device(name)
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """A model folder's config.json as a dict; InputError names what is missing or wrong in the folder."""
+    path = folder / "config.json"
+    if not path.is_file():
+        raise InputError(folder, "no config.json", "a model folder in the Hugging Face format")
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise InputError(path, f"no valid JSON ({error})", "a model configuration") from None
+    if not isinstance(config, dict) or config.get("model_type") not in KNOWN_TYPES:
+        found = config.get("model_type") if isinstance(config, dict) else type(config).__name__
+        raise InputError(path, f"model_type {found!r}", f"one of {', '.join(sorted(KNOWN_TYPES))}")
+    return config
+
+
+def check_folder(folder: Path, *, allow_pickle: bool = False) -> None:
+    """Raise InputError for a folder that lacks a part of a model, before anything heavy is loaded."""
+    read_config(folder)
+    if not (folder / "tokenizer.json").is_file():
+        raise InputError(folder, "no tokenizer.json", "a fast tokenizer (its offsets say which tokens are the name)")
+    has_safetensors = any(folder.glob("*.safetensors"))
+    if not has_safetensors and any(folder.glob("*.bin")) and not allow_pickle:
+        raise InputError(
+            folder, "pickle weights (*.bin) only", "safetensors, or `model.allow_pickle: true` if you trust the source"
+        )
+    if not has_safetensors and not any(folder.glob("*.bin")):
+        raise InputError(folder, "no weights", "*.safetensors beside config.json")
+
+
+def load(
+    folder: str | Path, *, dtype: str = "float32", device: str = "auto", allow_pickle: bool = False
+) -> Anatomy:
+    """Load a model folder for analysis: local files only, no remote code, attention with patterns, evaluation mode.
+
+    Raises InputError for a missing or damaged part, an unknown family, weights that are not finite, a tokenizer that
+    does not fit, and a failed guard.
+    """
+    folder = Path(folder)
+    check_folder(folder, allow_pickle=allow_pickle)
+    options = {"local_files_only": True, "trust_remote_code": False}
+    try:
+        config = AutoConfig.from_pretrained(folder, **options)
+        model = AutoModelForCausalLM.from_pretrained(
+            folder,
+            config=config,
+            dtype=DTYPES[dtype],
+            attn_implementation=ATTENTION,
+            use_safetensors=None if allow_pickle else True,
+            **options,
+        )
+        tokenizer = AutoTokenizer.from_pretrained(folder, use_fast=True, **options)
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
+        raise InputError(folder, f"a model that does not load ({error})", "a whole Hugging Face model folder") from error
+    model.requires_grad_(False).eval().to(pick_device(device))
+    anatomy = Anatomy(model, tokenizer)
+    _check_weights(anatomy, folder)
+    check_guards(anatomy, where=folder)
+    return anatomy
+
+
+def _check_weights(anatomy: Anatomy, folder: Path) -> None:
+    for name, weight in anatomy.model.named_parameters():
+        if not bool(torch.isfinite(weight).all()):
+            raise InputError(folder, f"weights that are not finite in {name}", "finite weights")
+    if len(anatomy.tokenizer) > anatomy.d_vocab:
+        raise InputError(
+            folder,
+            f"a tokenizer of {len(anatomy.tokenizer)} tokens for an embedding of {anatomy.d_vocab}",
+            "a tokenizer no larger than the embedding",
+        )
+
+
+@torch.no_grad()
+def check_guards(anatomy: Anatomy, *, where: object = "model", n_tokens: int = 9) -> dict[str, float]:
+    """Compare our blocks with the model's own forward pass on two prompts of random tokens (seeded).
+
+    Returns the largest relative difference by guard: `blocks` (our forward and the model's give the same logits),
+    `heads` (heads through W_O, and the bias, sum to the attention output), `unembedding` (final norm and unembedding
+    of the last residual give the logits). Raises InputError naming the guard that fails.
+    """
+    generator = torch.Generator().manual_seed(0)
+    tokens = torch.randint(0, anatomy.d_vocab, (2, n_tokens), generator=generator).to(anatomy.device)
+    z, attn, last = {}, {}, {}
+    handles = [anatomy.final_norm.register_forward_pre_hook(lambda _m, args: last.update(resid=args[0]))]
+    for block in anatomy.blocks:
+        layer = block.index
+        handles.append(block.out_proj.register_forward_pre_hook(lambda _m, args, i=layer: z.update({i: args[0]})))
+        handles.append(block.out_proj.register_forward_hook(lambda _m, _a, out, i=layer: attn.update({i: out})))
+    try:
+        own = anatomy.model(input_ids=tokens, use_cache=False).logits
+    finally:
+        for handle in handles:
+            handle.remove()
+    errors = {
+        "blocks": relative_error(anatomy.forward(tokens), own),
+        "heads": max(relative_error(_sum_of_heads(block, z[block.index]), attn[block.index]) for block in anatomy.blocks),
+        "unembedding": relative_error(anatomy.logits(last["resid"]), own),
+    }
+    tolerance = GUARD_TOLERANCE[anatomy.dtype]
+    for guard, error in errors.items():
+        if not error <= tolerance:
+            raise InputError(
+                where,
+                f"guard {guard!r} failed: {anatomy.model.config.model_type} differs from our {anatomy.family.name} by {error:.1e}",
+                f"a relative difference of at most {tolerance:.0e}",
+            )
+    return errors
+
+
+def _sum_of_heads(block: Block, z: Float[Tensor, "batch seq width"]) -> Tensor:
+    heads = torch.einsum("bshd,hdm->bsm", z.unflatten(-1, (-1, block.d_head)), block.out_weight)
+    bias = getattr(block.out_proj, "bias", None)
+    return heads if bias is None else heads + bias
+
+
+def relative_error(x: Tensor, reference: Tensor) -> float:
+    """Largest absolute difference over the largest absolute value of the reference."""
+    scale = reference.double().abs().max().clamp_min(torch.finfo(torch.float32).tiny)
+    return float((x.double() - reference.double()).abs().max() / scale)
+
+
+def shape_summary(anatomy: Anatomy) -> dict[str, Any]:
+    """The sizes that the model card lists."""
+    sizes = ("n_layers", "n_heads", "n_kv_heads", "d_head", "d_model", "d_mlp", "d_vocab", "parallel")
+    parameters = sum(weight.numel() for weight in anatomy.model.parameters())
+    return {"family": anatomy.family.name, **{name: getattr(anatomy, name) for name in sizes}, "parameters": parameters}

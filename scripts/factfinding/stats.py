@@ -1,0 +1,248 @@
+"""Intervals, folds and rank statistics, the same for every table.
+
+Two kinds of interval, one for each kind of number, both at 95 % unless told otherwise:
+
+- **Shares** (the mean of hits, a boolean array: accuracy, recall) have Wilson's interval. The percentile bootstrap of a
+  share needs no resampling at all: the number of hits in a resample of n athletes is exactly Binomial(n, k/n), since each
+  draw is a hit with probability k/n, independently. But that also shows what is wrong with it: at k = 0 and k = n the
+  binomial has no spread and the interval is a single point, however few athletes there are, and probes on late layers
+  are exactly there. Wilson's interval asks which shares could have given k of n; it never collapses (38 of 38 gives
+  0.908 to 1) and needs no seed. It is used for all shares, at the edges or not, so that they can be compared.
+- **Means of anything else** (losses, probabilities, effects) have the percentile bootstrap over athletes, as has any
+  statistic given to `bootstrap`.
+
+Both take athletes as independent draws, and both hold fitted models fixed: they say how far the number would move with
+other athletes, not with other training data, folds or seeds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from scipy import stats as scipy_stats
+from scipy.special import ndtri
+from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+
+from factfinding.errors import InputError
+
+CHUNK = 1_000_000
+"""Resampled values held at once: bounds the bootstrap's memory to tens of megabytes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """A number with its interval. `low` and `high` are NaN where the data give no interval (see `mean_interval`)."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+
+def mean_interval(values, *, seed: int, level: float = 0.95, n_resamples: int = 2000) -> Estimate:
+    """Mean over athletes with its interval: percentile bootstrap, or Wilson's for booleans.
+
+    values: `Float["athletes ..."]`, or `Bool["athletes"]` for a share (see `share_interval`). With more axes than one,
+    whole athletes are resampled, never single draws of one athlete. Integers 0 and 1 are numbers, not hits: an effect
+    that is exactly zero for everybody is no share.
+
+    The percentile bootstrap has limits that no code removes. One athlete says nothing about spread: the interval is
+    NaN. Values that are all equal give an interval of zero width, which is what was observed and no proof of certainty.
+    Below about ten athletes it is too narrow.
+
+    Raises ValueError for no values, and for values that are not finite.
+    """
+    values = _rows(values)
+    if values.dtype == bool and values.ndim == 1:
+        return share_interval(values, level=level)
+    rows = values.astype(np.float64).reshape(len(values), -1).mean(axis=1)
+    if len(rows) == 1:
+        return Estimate(value=float(rows[0]), low=np.nan, high=np.nan, n=1)
+    if np.all(rows == rows[0]):  # the mean of n equal floats is not always that float
+        return Estimate(value=float(rows[0]), low=float(rows[0]), high=float(rows[0]), n=len(rows))
+    low, high = _percentiles(_resampled_means(rows, seed, n_resamples), level)
+    return Estimate(value=float(rows.mean()), low=low, high=high, n=len(rows))
+
+
+def share_interval(hits: Bool[np.ndarray, "athletes"], *, level: float = 0.95) -> Estimate:
+    """Share of hits with Wilson's score interval; the module's docstring says why not the bootstrap.
+
+    Raises ValueError for no hits at all to count, and for anything but booleans.
+    """
+    hits = _rows(hits)
+    if hits.dtype != bool or hits.ndim != 1:
+        raise ValueError(f"a share is taken of a flat boolean array, not of {hits.dtype} of shape {hits.shape}")
+    n, z = len(hits), _normal_quantile(level)
+    share = float(hits.mean())
+    centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z / (1 + z**2 / n) * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
+    # at the edges the closed form is 0 or 1 up to rounding: the interval must hold the share itself
+    low, high = min(max(centre - half, 0.0), share), max(min(centre + half, 1.0), share)
+    return Estimate(value=share, low=float(low), high=float(high), n=n)
+
+
+def bootstrap(
+    statistic: Callable[..., float],
+    arrays: Sequence,
+    *,
+    seed: int,
+    level: float = 0.95,
+    n_resamples: int = 2000,
+) -> Estimate:
+    """Any statistic of paired arrays with its percentile bootstrap interval, rows resampled together.
+
+    `statistic(*arrays)` is called once per resample, so it should be cheap. Resamples on which it is NaN (the AUC of
+    one class, the correlation of a constant) are left out; if that is more than half of them, or if there is but one
+    row, the interval is NaN.
+
+    Raises ValueError for no rows, and for arrays of different lengths.
+    """
+    arrays = [np.asarray(array) for array in arrays]
+    lengths = sorted({len(array) for array in arrays})
+    if len(lengths) != 1 or lengths[0] == 0:
+        raise ValueError(f"paired arrays need one and the same length of at least 1, not {lengths}")
+    n = lengths[0]
+    value = float(statistic(*arrays))
+    if n == 1:
+        return Estimate(value=value, low=np.nan, high=np.nan, n=1)
+    rng = np.random.default_rng(seed)
+    draws = np.empty(_positive(n_resamples))
+    for i in range(n_resamples):
+        rows = rng.integers(0, n, n)
+        draws[i] = statistic(*(array[rows] for array in arrays))
+    draws = draws[~np.isnan(draws)]
+    low, high = _percentiles(draws, level) if 2 * len(draws) >= n_resamples else (np.nan, np.nan)
+    return Estimate(value=value, low=low, high=high, n=n)
+
+
+def majority_rate(labels: Sequence) -> float:
+    """Share of the commonest label: what always answering it would score. Raises ValueError for no labels."""
+    counts = np.unique(_rows(labels), return_counts=True)[1]
+    return float(counts.max() / counts.sum())
+
+
+def stratified_folds(labels: Sequence, *, n_folds: int, seed: int) -> Int[np.ndarray, "n"]:
+    """Fold of each row, 0 to n_folds - 1, every label spread evenly over the folds.
+
+    Raises InputError when a label has fewer rows than there are folds.
+    """
+    labels = _rows(labels)
+    _check_folds(labels, n_folds)
+    splitter = StratifiedKFold(n_folds, shuffle=True, random_state=seed)
+    return _fold_index(splitter.split(labels, labels), len(labels))
+
+
+def grouped_folds(groups: Sequence, labels: Sequence, *, n_folds: int, seed: int) -> Int[np.ndarray, "n"]:
+    """Fold of each row, 0 to n_folds - 1, no group in two folds, labels spread as evenly as that allows.
+
+    A fold may be empty of a label, or (with few, large groups) of rows. Raises InputError when there are fewer groups
+    than folds, or when a label has fewer rows than there are folds.
+    """
+    groups, labels = _rows(groups), _rows(labels)
+    if len(groups) != len(labels):
+        raise ValueError(f"{len(groups)} groups but {len(labels)} labels")
+    _check_folds(labels, n_folds)
+    n_groups = len(np.unique(groups))
+    if n_groups < n_folds:
+        raise InputError("folds", f"{n_groups} groups for {n_folds} folds", "at least as many groups as folds")
+    splitter = StratifiedGroupKFold(n_folds, shuffle=True, random_state=seed)
+    return _fold_index(splitter.split(labels, labels, groups), len(labels))
+
+
+def aucs(scores: Float[np.ndarray, "n k"], positive: Bool[np.ndarray, "n"]) -> Float[np.ndarray, "k"]:
+    """Area under the ROC curve of each column: P(a positive outranks a negative), ties counting half.
+
+    All NaN when one of the classes is empty. Raises ValueError for rows that do not match.
+    """
+    scores, positive = np.asarray(scores, dtype=np.float64), np.asarray(positive)
+    if positive.dtype != bool or scores.ndim != 2 or positive.shape != scores.shape[:1]:
+        raise ValueError(f"scores {scores.shape} need one boolean per row, not {positive.dtype} {positive.shape}")
+    n_positive, n_negative = int(positive.sum()), int((~positive).sum())
+    if not n_positive or not n_negative:
+        return np.full(scores.shape[1], np.nan)
+    rank_sums = scipy_stats.rankdata(scores, axis=0)[positive].sum(axis=0)
+    return (rank_sums - n_positive * (n_positive + 1) / 2) / (n_positive * n_negative)
+
+
+def auc(scores: Float[np.ndarray, "n"], positive: Bool[np.ndarray, "n"]) -> float:
+    """Area under the ROC curve of one score; see `aucs`. NaN when one of the classes is empty."""
+    return float(aucs(np.asarray(scores)[:, None], positive)[0])
+
+
+def pearson(x: Float[np.ndarray, "n"], y: Float[np.ndarray, "n"]) -> float:
+    """Pearson correlation; NaN when either is constant. Raises ValueError for unequal lengths or no values."""
+    x, y = _pair(x, y)
+    return float(np.nan if _constant(x) or _constant(y) else scipy_stats.pearsonr(x, y).statistic)
+
+
+def spearman(x: Float[np.ndarray, "n"], y: Float[np.ndarray, "n"]) -> float:
+    """Spearman rank correlation, ties at mean ranks; NaN when either is constant. Raises ValueError as `pearson`."""
+    x, y = _pair(x, y)
+    return pearson(scipy_stats.rankdata(x), scipy_stats.rankdata(y))
+
+
+def _rows(values) -> np.ndarray:
+    values = np.asarray(values)
+    if values.ndim == 0 or values.size == 0:
+        raise ValueError(f"no values (shape {values.shape}): a mean, share or fold needs at least one row")
+    if np.issubdtype(values.dtype, np.floating) and not np.isfinite(values).all():
+        raise ValueError(f"{int((~np.isfinite(values)).sum())} of {values.size} values are not finite")
+    return values
+
+
+def _pair(x, y) -> tuple[np.ndarray, np.ndarray]:
+    x, y = _rows(x).astype(np.float64), _rows(y).astype(np.float64)
+    if x.shape != y.shape or x.ndim != 1:
+        raise ValueError(f"a correlation needs two flat arrays of one length, not {x.shape} and {y.shape}")
+    return x, y
+
+
+def _constant(x: np.ndarray) -> bool:
+    return bool(np.all(x == x[0]))
+
+
+def _positive(n_resamples: int) -> int:
+    if n_resamples < 1:
+        raise ValueError(f"n_resamples is {n_resamples}; at least 1 is needed")
+    return n_resamples
+
+
+def _normal_quantile(level: float) -> float:
+    if not 0 < level < 1:
+        raise ValueError(f"level is {level}; allowed: between 0 and 1, such as 0.95")
+    return float(ndtri((1 + level) / 2))
+
+
+def _percentiles(draws: np.ndarray, level: float) -> tuple[float, float]:
+    _normal_quantile(level)  # the same check of the level for both kinds of interval
+    low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def _resampled_means(rows: Float[np.ndarray, "athletes"], seed: int, n_resamples: int) -> np.ndarray:
+    rng, n = np.random.default_rng(seed), len(rows)
+    means, step = np.empty(_positive(n_resamples)), max(1, CHUNK // n)
+    for start in range(0, n_resamples, step):
+        count = min(step, n_resamples - start)
+        means[start : start + count] = rows[rng.integers(0, n, (count, n), dtype=np.int32)].mean(axis=1)
+    return means
+
+
+def _check_folds(labels: np.ndarray, n_folds: int) -> None:
+    if n_folds < 2:
+        raise InputError("folds", f"{n_folds} folds", "at least 2")
+    values, counts = np.unique(labels, return_counts=True)
+    rare = counts.argmin()
+    if counts[rare] < n_folds:
+        found = f"{counts[rare]} rows of label {str(values[rare])!r} for {n_folds} folds"
+        raise InputError("folds", found, "at least as many rows of each label as folds")
+
+
+def _fold_index(splits, n: int) -> Int[np.ndarray, "n"]:
+    folds = np.full(n, -1)
+    for fold, (_, held_out) in enumerate(splits):
+        folds[held_out] = fold
+    return folds

@@ -1,0 +1,142 @@
+"""Loading models: the guards hold on every family, and what is wrong with a folder is said."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+import torch
+from models import FAMILIES, random_anatomy, random_model, save_model
+
+from factfinding.errors import InputError
+from factfinding.model import anatomy as anatomies
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_our_blocks_are_the_models_own_in_float64(family):
+    errors = anatomies.check_guards(random_anatomy(family, dtype=torch.float64))
+    assert max(errors.values()) < 1e-12, errors
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_sizes_are_read_from_the_model(family):
+    anatomy = random_anatomy(family, layers=2, width=24, heads=4)
+    assert (anatomy.n_layers, anatomy.d_model, anatomy.n_heads, anatomy.d_head) == (2, 24, 4, 6)
+    assert anatomy.blocks[0].out_weight.shape == (4, 6, 24)
+    assert anatomy.blocks[0].neuron_out.shape == (anatomy.d_mlp, 24)
+    assert anatomy.parallel == (family == "gpt_neox")
+
+
+@pytest.mark.parametrize("part", ["blocks", "heads", "unembedding"])
+def test_a_model_that_computes_otherwise_is_refused_by_the_guard_that_sees_it(part):
+    """Each guard is broken on purpose, by a hook that changes what the model computes but not what we do."""
+    anatomy = random_anatomy("gpt_neox")
+    target = {
+        "blocks": anatomy.blocks[1].mlp,
+        "heads": anatomy.blocks[1].out_proj,
+        "unembedding": anatomy.model.gpt_neox,
+    }[part]
+
+    def spoil(_module, _args, out):
+        if part == "unembedding":
+            out.last_hidden_state = out.last_hidden_state * 1.1
+            return out
+        return out * 1.1
+
+    handle = target.register_forward_hook(spoil)
+    with pytest.raises(InputError, match="guard"):
+        anatomies.check_guards(anatomy)
+    handle.remove()
+    anatomies.check_guards(anatomy)
+
+
+@pytest.fixture(scope="module")
+def good_folder(tmp_path_factory):
+    return save_model(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture
+def folder(good_folder, tmp_path):
+    return shutil.copytree(good_folder, tmp_path / "model")
+
+
+def test_a_saved_folder_loads_as_the_same_model(good_folder):
+    anatomy = anatomies.load(good_folder, device="cpu")
+    tokens = torch.arange(10)[None]
+    expected = random_model("gpt_neox", vocabulary=anatomy.d_vocab)(input_ids=tokens).logits
+    assert torch.equal(anatomy.model(input_ids=tokens).logits, expected)
+
+
+def edit_json(path, **changes):
+    content = json.loads(path.read_text()) | changes
+    path.write_text(json.dumps(content))
+
+
+def no_config(folder):
+    (folder / "config.json").unlink()
+
+
+def broken_config(folder):
+    (folder / "config.json").write_text("{not json")
+
+
+def unknown_family(folder):
+    edit_json(folder / "config.json", model_type="mamba")
+
+
+def no_tokenizer(folder):
+    (folder / "tokenizer.json").unlink()
+
+
+def no_weights(folder):
+    (folder / "model.safetensors").unlink()
+
+
+def pickle_weights(folder):
+    no_weights(folder)
+    (folder / "pytorch_model.bin").write_bytes(b"anything")
+
+
+def truncated_weights(folder):
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:1000])
+
+
+def nan_weights(folder):
+    model = random_model("gpt_neox", vocabulary=360)
+    model.gpt_neox.layers[1].mlp.dense_h_to_4h.weight[3, 4] = float("nan")
+    model.save_pretrained(folder)
+
+
+def small_vocabulary(folder):
+    random_model("gpt_neox", vocabulary=100).save_pretrained(folder)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (no_config, r"no config\.json; allowed: a model folder"),
+        (broken_config, r"config\.json: found no valid JSON"),
+        (unknown_family, r"model_type 'mamba'; allowed: one of gpt2, gpt_neox, llama"),
+        (no_tokenizer, r"no tokenizer\.json"),
+        (no_weights, r"no weights; allowed: \*\.safetensors"),
+        (pickle_weights, r"pickle weights.*allow_pickle: true"),
+        (truncated_weights, r"does not load"),
+        (nan_weights, r"not finite in gpt_neox\.layers\.1\.mlp\.dense_h_to_4h\.weight"),
+        (small_vocabulary, r"tokenizer of \d+ tokens for an embedding of 100"),
+    ],
+)
+def test_what_is_wrong_with_a_folder_is_said(folder, spoil, message):
+    spoil(folder)
+    with pytest.raises(InputError, match=message) as caught:
+        anatomies.load(folder, device="cpu")
+    assert str(folder) in str(caught.value)
+
+
+def test_a_device_that_is_not_there_is_named():
+    if torch.cuda.is_available():
+        assert anatomies.pick_device("auto").type == "cuda"
+    else:
+        with pytest.raises(InputError, match=r"compute\.device: found 'cuda', but no CUDA device"):
+            anatomies.pick_device("cuda")
