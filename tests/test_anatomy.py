@@ -7,10 +7,11 @@ import shutil
 
 import pytest
 import torch
-from models import FAMILIES, random_anatomy, random_model, save_model
 
 from factfinding.errors import InputError
 from factfinding.model import anatomy as anatomies
+from factfinding.model.tiny import random_model
+from models import FAMILIES, random_anatomy, save_model
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -6,17 +6,28 @@ import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from models import tokenizer
 
 from factfinding.data.prompts import CONDITIONS, ROLES, SHOT, candidates, prompt_table, prompt_text
 from factfinding.errors import InputError
+from models import tokenizer
 
 TOKENIZER = tokenizer()
-NAMES = ["Michael Jordan", "Nikola Jokić", "Shaquille O'Neal", "Karl-Anthony Towns", "Nenê", "J.J. Watt", "X Æ A-12", "李 明"]
+NAMES = [
+    "Michael Jordan",
+    "Nikola Jokić",
+    "Shaquille O'Neal",
+    "Karl-Anthony Towns",
+    "Nenê",
+    "J.J. Watt",
+    "X Æ A-12",
+    "李 明",
+]
 
 
 def table(names, condition, tokens=TOKENIZER):
-    return prompt_table(pl.DataFrame({"athlete": names, "sport": ["baseball"] * len(names)}), tokens, 0, condition)
+    return prompt_table(
+        pl.DataFrame({"athlete": names, "sport": ["baseball"] * len(names)}), tokens, 0, condition
+    )
 
 
 @pytest.mark.parametrize("condition", CONDITIONS)
@@ -39,12 +50,17 @@ def test_roles_partition_every_prompt(name):
         order = [ROLES.index(role) for role in found]
         assert order == sorted(order), "roles follow one another in the order in which they are listed"
         assert found[row["end"]] == ("final_name" if condition == "name_only" else "end")
-        shot = "".join(TOKENIZER.decode([t]) for t, r in zip(row["token_ids"], found, strict=True) if r == "shot")
+        shot = "".join(
+            TOKENIZER.decode([t]) for t, r in zip(row["token_ids"], found, strict=True) if r == "shot"
+        )
         assert shot == (SHOT if condition == "full" else "")
 
 
 def test_the_wording_is_the_studys():
-    assert prompt_text("A B", "full").text == "Fact: Tiger Woods plays the sport of golf\nFact: A B plays the sport of"
+    assert (
+        prompt_text("A B", "full").text
+        == "Fact: Tiger Woods plays the sport of golf\nFact: A B plays the sport of"
+    )
     assert prompt_text("A B", "zero_shot").text == "Fact: A B plays the sport of"
     assert prompt_text("A B", "name_only").text == " A B"
 
@@ -52,7 +68,10 @@ def test_the_wording_is_the_studys():
 def test_a_name_that_merges_with_its_neighbour_is_refused_by_name():
     merging = tokenizer(vocabulary=300)
     merging.backend_tokenizer.add_tokens(["Bo plays"])  # cut out before words are kept apart
-    with pytest.raises(InputError, match=r"1 of 2 names under 'full': athlete 'Jim Bo'.*merges with its neighbours \(' Jim Bo plays'\)"):
+    with pytest.raises(
+        InputError,
+        match=r"1 of 2 names under 'full': athlete 'Jim Bo'.*merges with its neighbours \(' Jim Bo plays'\)",
+    ):
         table(["Ann Li", "Jim Bo"], "full", merging)
 
 
@@ -64,5 +83,8 @@ def test_candidates_are_the_tokens_after_the_prompt():
 
 
 def test_a_sport_of_several_tokens_is_named():
-    with pytest.raises(InputError, match=r"sport 'water polo': found \d+ tokens after the prompt .*allowed: a word of one token"):
+    with pytest.raises(
+        InputError,
+        match=r"sport 'water polo': found \d+ tokens after the prompt .*allowed: a word of one token",
+    ):
         candidates(["baseball", "water polo"], prompt_text("A B", "full").text, TOKENIZER)

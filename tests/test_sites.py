@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from models import random_anatomy
 
 from factfinding.data.prompts import ROLES
 from factfinding.engine.sites import LAYER_KINDS, Site, check, parse
 from factfinding.errors import InputError
+from models import random_anatomy
 
 roles = st.sampled_from([None, *ROLES])
 numbers = st.integers(0, 10**9)
@@ -24,7 +24,10 @@ def test_printing_and_parsing_are_inverse(site):
     assert parse(str(site)) == site
 
 
-@given(st.text(max_size=20) | st.from_regex(r"(L\d{1,3}[HNX]\d{1,3}|resid_\w{3,4}:\d{1,3}|pattern:\w{1,5})(@\w{0,10})?"))
+@given(
+    st.text(max_size=20)
+    | st.from_regex(r"(L\d{1,3}[HNX]\d{1,3}|resid_\w{3,4}:\d{1,3}|pattern:\w{1,5})(@\w{0,10})?")
+)
 def test_any_text_is_an_address_with_one_spelling_or_refused(text):
     try:
         site = parse(text)
@@ -34,7 +37,10 @@ def test_any_text_is_an_address_with_one_spelling_or_refused(text):
         assert str(site) == text
 
 
-@pytest.mark.parametrize("text", ["L1", "L01H2", "l1h2", "L1H", "resid:3", "mlp_out", "mlp_out:-1", "L1N2@", "L1H2@name", "", "@end"])
+@pytest.mark.parametrize(
+    "text",
+    ["L1", "L01H2", "l1h2", "L1H", "resid:3", "mlp_out", "mlp_out:-1", "L1N2@", "L1H2@name", "", "@end"],
+)
 def test_near_misses_are_refused(text):
     with pytest.raises(InputError, match="allowed"):
         parse(text)
@@ -47,5 +53,7 @@ def test_a_model_says_what_it_has():
         check(parse("L33H2"), anatomy)
     with pytest.raises(InputError, match=r"L0H4: found head 4; allowed: this model has heads 0-3"):
         check(parse("L0H4"), anatomy)
-    with pytest.raises(InputError, match=r"L0N128@end: found neuron 128; allowed: this model has neurons 0-127"):
+    with pytest.raises(
+        InputError, match=r"L0N128@end: found neuron 128; allowed: this model has neurons 0-127"
+    ):
         check(parse("L0N128@end"), anatomy)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from models import FAMILIES, random_anatomy
 
 from factfinding.engine.sites import LAYER_KINDS, Site, head, neuron
 from factfinding.engine.trace import Edit, Knockout, Read, pick, put, run
 from factfinding.errors import InputError
+from models import FAMILIES, random_anatomy
 
 N, T = 3, 8
 TOKENS = torch.randint(0, 360, (N, T), generator=torch.Generator().manual_seed(1))
@@ -32,7 +32,11 @@ def close(x, y):
 
 def hooks(anatomy):
     """Hooks on the model, without those that the model library itself keeps there once it has run."""
-    found = [h for m in anatomy.model.modules() for h in (*m._forward_hooks.values(), *m._forward_pre_hooks.values())]
+    found = [
+        h
+        for m in anatomy.model.modules()
+        for h in (*m._forward_hooks.values(), *m._forward_pre_hooks.values())
+    ]
     return sum(hook.__module__.startswith("factfinding") for hook in found)
 
 
@@ -45,7 +49,9 @@ def test_reading_changes_nothing_and_patching_with_itself_is_exactly_zero(anatom
     for at in (None, AT, torch.stack([AT, AT + 1], 1)):
         read = run(anatomy, TOKENS, logits_at=END, reads=[Read(site=Site(kind, 1), at=at)])
         assert torch.equal(read.logits, plain(anatomy))
-        again = run(anatomy, TOKENS, logits_at=END, edits=[Edit(site=Site(kind, 1), at=at, value=read.values[0])])
+        again = run(
+            anatomy, TOKENS, logits_at=END, edits=[Edit(site=Site(kind, 1), at=at, value=read.values[0])]
+        )
         tolerance = 1e-12 if kind == "pattern" else 0.0  # z is made again from the pattern
         assert (again.logits - plain(anatomy)).abs().max() <= tolerance
 
@@ -63,17 +69,25 @@ def test_an_edit_of_everything_from_another_run_is_that_run_from_there(anatomy, 
 def test_all_neurons_of_a_layer_are_the_mlp_output(anatomy):
     read = [Read(site=Site("post", 1), at=AT), Read(site=Site("mlp_out", 1), at=AT)]
     post, out = run(anatomy, OTHER, reads=read).values
-    by_neurons = run(anatomy, TOKENS, logits_at=END, edits=[Edit(site=Site("post", 1), at=AT, value=post)]).logits
-    by_output = run(anatomy, TOKENS, logits_at=END, edits=[Edit(site=Site("mlp_out", 1), at=AT, value=out)]).logits
+    by_neurons = run(
+        anatomy, TOKENS, logits_at=END, edits=[Edit(site=Site("post", 1), at=AT, value=post)]
+    ).logits
+    by_output = run(
+        anatomy, TOKENS, logits_at=END, edits=[Edit(site=Site("mlp_out", 1), at=AT, value=out)]
+    ).logits
     assert torch.allclose(by_neurons, by_output, atol=1e-12)
 
 
 def test_units_one_by_one_are_the_whole_layer(anatomy):
-    z, post = run(anatomy, OTHER, reads=[Read(site=Site("z", 1), at=AT), Read(site=Site("post", 1), at=AT)]).values
+    z, post = run(
+        anatomy, OTHER, reads=[Read(site=Site("z", 1), at=AT), Read(site=Site("post", 1), at=AT)]
+    ).values
     heads = [Edit(site=head(1, h), at=AT, value=z[:, h]) for h in range(anatomy.n_heads)]
     neurons = [Edit(site=neuron(1, n), at=AT, value=post[:, n : n + 1]) for n in range(anatomy.d_mlp)]
     for single, kind, value in ((heads, "z", z), (neurons, "post", post)):
-        whole = run(anatomy, TOKENS, logits_at=END, edits=[Edit(site=Site(kind, 1), at=AT, value=value)]).logits
+        whole = run(
+            anatomy, TOKENS, logits_at=END, edits=[Edit(site=Site(kind, 1), at=AT, value=value)]
+        ).logits
         assert torch.equal(run(anatomy, TOKENS, logits_at=END, edits=single).logits, whole)
 
 
@@ -83,13 +97,19 @@ def test_one_prompt_alone_is_the_same_as_in_a_batch(anatomy):
     together = run(anatomy, TOKENS, logits_at=END, edits=edit).logits
     for i in range(N):
         alone = [Edit(site=Site("mlp_out", 0), at=AT[i : i + 1], value=value)]
-        assert torch.allclose(run(anatomy, TOKENS[i : i + 1], logits_at=END[:1], edits=alone).logits, together[i : i + 1], atol=1e-12)
+        assert torch.allclose(
+            run(anatomy, TOKENS[i : i + 1], logits_at=END[:1], edits=alone).logits,
+            together[i : i + 1],
+            atol=1e-12,
+        )
 
 
 def test_knocked_out_edges_are_zero_and_the_rest_sums_to_one(anatomy):
     cut = Knockout(layer=1, queries=END[:, None], keys=torch.stack([AT, AT - 1], 1), head=2)
     pattern = run(anatomy, TOKENS, reads=[Read(site=Site("pattern", 1), at=END)], knockouts=[cut]).values[0]
-    assert torch.equal(pick(pattern[:, 2], torch.stack([AT, AT - 1], 1)), torch.zeros(N, 2, dtype=torch.float64))
+    assert torch.equal(
+        pick(pattern[:, 2], torch.stack([AT, AT - 1], 1)), torch.zeros(N, 2, dtype=torch.float64)
+    )
     assert torch.allclose(pattern.sum(-1), torch.ones(N, anatomy.n_heads, dtype=torch.float64))
     clean = run(anatomy, TOKENS, reads=[Read(site=Site("pattern", 1), at=END)]).values[0]
     assert torch.allclose(pattern[:, [0, 1, 3]], clean[:, [0, 1, 3]], atol=1e-12)
@@ -108,13 +128,17 @@ def test_cutting_every_edge_to_a_position_hides_its_token(anatomy):
     changed[:, 2] = (changed[:, 2] + 1) % 360
     later = torch.arange(3, T).expand(N, -1)
     cuts = [Knockout(layer=i, queries=later, keys=torch.full((N, 1), 2)) for i in range(anatomy.n_layers)]
-    first, second = (run(anatomy, tokens, logits_at=END, knockouts=cuts).logits for tokens in (TOKENS, changed))
+    first, second = (
+        run(anatomy, tokens, logits_at=END, knockouts=cuts).logits for tokens in (TOKENS, changed)
+    )
     assert torch.equal(first, second)
     assert not torch.equal(plain(anatomy, TOKENS), plain(anatomy, changed))
 
 
 def test_a_knockout_that_leaves_nothing_to_see_is_refused(anatomy):
-    cut = Knockout(layer=0, queries=torch.zeros(N, 1, dtype=torch.long), keys=torch.zeros(N, 1, dtype=torch.long))
+    cut = Knockout(
+        layer=0, queries=torch.zeros(N, 1, dtype=torch.long), keys=torch.zeros(N, 1, dtype=torch.long)
+    )
     with pytest.raises(ValueError, match="layer 0: a knockout leaves a query position no key"):
         run(anatomy, TOKENS, knockouts=[cut])
     assert hooks(anatomy) == 0
@@ -135,7 +159,13 @@ def test_a_site_that_the_model_lacks_is_refused_before_it_runs(anatomy):
 
 def test_gradients_flow_through_an_edit(anatomy):
     value = torch.zeros(anatomy.d_model, dtype=torch.float64, requires_grad=True)
-    out = run(anatomy, TOKENS, logits_at=END, edits=[Edit(site=Site("resid_post", 1), at=AT, value=value)], grad=True)
+    out = run(
+        anatomy,
+        TOKENS,
+        logits_at=END,
+        edits=[Edit(site=Site("resid_post", 1), at=AT, value=value)],
+        grad=True,
+    )
     out.logits[:, 0].sum().backward()
     assert value.grad.abs().sum() > 0
 

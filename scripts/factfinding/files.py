@@ -66,7 +66,9 @@ def write_table(frame: pl.DataFrame, path: str | Path) -> None:
     """
     suffix = Path(path).suffix
     if suffix == ".csv" and frame.height > CSV_ROWS:
-        raise ValueError(f"{path}: {frame.height} rows; tables of more than {CSV_ROWS} are written as Parquet")
+        raise ValueError(
+            f"{path}: {frame.height} rows; tables of more than {CSV_ROWS} are written as Parquet"
+        )
     if suffix not in {".csv", ".parquet"}:
         raise ValueError(f"{path}: tables are .csv or .parquet")
     with whole(path) as part:
@@ -82,7 +84,11 @@ def read_table(path: str | Path) -> pl.DataFrame:
     if not path.is_file():
         raise InputError(path, "no such file", "a table written by this workflow")
     try:
-        return pl.read_parquet(path) if path.suffix == ".parquet" else pl.read_csv(path, infer_schema_length=None)
+        return (
+            pl.read_parquet(path)
+            if path.suffix == ".parquet"
+            else pl.read_csv(path, infer_schema_length=None)
+        )
     except (pl.exceptions.PolarsError, OSError) as error:
         raise InputError(path, f"a damaged table ({error})", "a table written by this workflow") from None
 

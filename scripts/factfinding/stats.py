@@ -2,17 +2,18 @@
 
 Two kinds of interval, one for each kind of number, both at 95 % unless told otherwise:
 
-- **Shares** (the mean of hits, a boolean array: accuracy, recall) have Wilson's interval. The percentile bootstrap of a
-  share needs no resampling at all: the number of hits in a resample of n athletes is exactly Binomial(n, k/n), since each
-  draw is a hit with probability k/n, independently. But that also shows what is wrong with it: at k = 0 and k = n the
-  binomial has no spread and the interval is a single point, however few athletes there are, and probes on late layers
-  are exactly there. Wilson's interval asks which shares could have given k of n; it never collapses (38 of 38 gives
-  0.908 to 1) and needs no seed. It is used for all shares, at the edges or not, so that they can be compared.
-- **Means of anything else** (losses, probabilities, effects) have the percentile bootstrap over athletes, as has any
-  statistic given to `bootstrap`.
+- **Shares** (the mean of hits, a boolean array: accuracy, recall) have Wilson's interval. The percentile
+  bootstrap of a share needs no resampling at all: the number of hits in a resample of n athletes is exactly
+  Binomial(n, k/n), since each draw is a hit with probability k/n, independently. But that also shows what is
+  wrong with it: at k = 0 and k = n the binomial has no spread and the interval is a single point, however few
+  athletes there are, and probes on late layers are exactly there. Wilson's interval asks which shares could
+  have given k of n; it never collapses (38 of 38 gives 0.908 to 1) and needs no seed. It is used for all
+  shares, at the edges or not, so that they can be compared.
+- **Means of anything else** (losses, probabilities, effects) have the percentile bootstrap over athletes, as
+  has any statistic given to `bootstrap`.
 
-Both take athletes as independent draws, and both hold fitted models fixed: they say how far the number would move with
-other athletes, not with other training data, folds or seeds.
+Both take athletes as independent draws, and both hold fitted models fixed: they say how far the number would
+move with other athletes, not with other training data, folds or seeds.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ CHUNK = 1_000_000
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """A number with its interval. `low` and `high` are NaN where the data give no interval (see `mean_interval`)."""
+    """A number with its interval; `low` and `high` are NaN where the data give none (see `mean_interval`)."""
 
     value: float
     low: float
@@ -45,13 +46,13 @@ class Estimate:
 def mean_interval(values, *, seed: int, level: float = 0.95, n_resamples: int = 2000) -> Estimate:
     """Mean over athletes with its interval: percentile bootstrap, or Wilson's for booleans.
 
-    values: `Float["athletes ..."]`, or `Bool["athletes"]` for a share (see `share_interval`). With more axes than one,
-    whole athletes are resampled, never single draws of one athlete. Integers 0 and 1 are numbers, not hits: an effect
-    that is exactly zero for everybody is no share.
+    values: `Float["athletes ..."]`, or `Bool["athletes"]` for a share (see `share_interval`). With more axes
+    than one, whole athletes are resampled, never single draws of one athlete. Integers 0 and 1 are numbers,
+    not hits: an effect that is exactly zero for everybody is no share.
 
-    The percentile bootstrap has limits that no code removes. One athlete says nothing about spread: the interval is
-    NaN. Values that are all equal give an interval of zero width, which is what was observed and no proof of certainty.
-    Below about ten athletes it is too narrow.
+    The percentile bootstrap has limits that no code removes. One athlete says nothing about spread: the
+    interval is NaN. Values that are all equal give an interval of zero width, which is what was observed and
+    no proof of certainty. Below about ten athletes it is too narrow.
 
     Raises ValueError for no values, and for values that are not finite.
     """
@@ -67,14 +68,16 @@ def mean_interval(values, *, seed: int, level: float = 0.95, n_resamples: int = 
     return Estimate(value=float(rows.mean()), low=low, high=high, n=len(rows))
 
 
-def share_interval(hits: Bool[np.ndarray, "athletes"], *, level: float = 0.95) -> Estimate:
+def share_interval(hits: Bool[np.ndarray, " athletes"], *, level: float = 0.95) -> Estimate:
     """Share of hits with Wilson's score interval; the module's docstring says why not the bootstrap.
 
     Raises ValueError for no hits at all to count, and for anything but booleans.
     """
     hits = _rows(hits)
     if hits.dtype != bool or hits.ndim != 1:
-        raise ValueError(f"a share is taken of a flat boolean array, not of {hits.dtype} of shape {hits.shape}")
+        raise ValueError(
+            f"a share is taken of a flat boolean array, not of {hits.dtype} of shape {hits.shape}"
+        )
     n, z = len(hits), _normal_quantile(level)
     share = float(hits.mean())
     centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
@@ -94,9 +97,9 @@ def bootstrap(
 ) -> Estimate:
     """Any statistic of paired arrays with its percentile bootstrap interval, rows resampled together.
 
-    `statistic(*arrays)` is called once per resample, so it should be cheap. Resamples on which it is NaN (the AUC of
-    one class, the correlation of a constant) are left out; if that is more than half of them, or if there is but one
-    row, the interval is NaN.
+    `statistic(*arrays)` is called once per resample, so it should be cheap. Resamples on which it is NaN (the
+    AUC of one class, the correlation of a constant) are left out; if that is more than half of them, or if
+    there is but one row, the interval is NaN.
 
     Raises ValueError for no rows, and for arrays of different lengths.
     """
@@ -124,7 +127,7 @@ def majority_rate(labels: Sequence) -> float:
     return float(counts.max() / counts.sum())
 
 
-def stratified_folds(labels: Sequence, *, n_folds: int, seed: int) -> Int[np.ndarray, "n"]:
+def stratified_folds(labels: Sequence, *, n_folds: int, seed: int) -> Int[np.ndarray, " n"]:
     """Fold of each row, 0 to n_folds - 1, every label spread evenly over the folds.
 
     Raises InputError when a label has fewer rows than there are folds.
@@ -135,11 +138,11 @@ def stratified_folds(labels: Sequence, *, n_folds: int, seed: int) -> Int[np.nda
     return _fold_index(splitter.split(labels, labels), len(labels))
 
 
-def grouped_folds(groups: Sequence, labels: Sequence, *, n_folds: int, seed: int) -> Int[np.ndarray, "n"]:
+def grouped_folds(groups: Sequence, labels: Sequence, *, n_folds: int, seed: int) -> Int[np.ndarray, " n"]:
     """Fold of each row, 0 to n_folds - 1, no group in two folds, labels spread as evenly as that allows.
 
-    A fold may be empty of a label, or (with few, large groups) of rows. Raises InputError when there are fewer groups
-    than folds, or when a label has fewer rows than there are folds.
+    A fold may be empty of a label, or (with few, large groups) of rows. Raises InputError when there are
+    fewer groups than folds, or when a label has fewer rows than there are folds.
     """
     groups, labels = _rows(groups), _rows(labels)
     if len(groups) != len(labels):
@@ -147,19 +150,23 @@ def grouped_folds(groups: Sequence, labels: Sequence, *, n_folds: int, seed: int
     _check_folds(labels, n_folds)
     n_groups = len(np.unique(groups))
     if n_groups < n_folds:
-        raise InputError("folds", f"{n_groups} groups for {n_folds} folds", "at least as many groups as folds")
+        raise InputError(
+            "folds", f"{n_groups} groups for {n_folds} folds", "at least as many groups as folds"
+        )
     splitter = StratifiedGroupKFold(n_folds, shuffle=True, random_state=seed)
     return _fold_index(splitter.split(labels, labels, groups), len(labels))
 
 
-def aucs(scores: Float[np.ndarray, "n k"], positive: Bool[np.ndarray, "n"]) -> Float[np.ndarray, "k"]:
+def aucs(scores: Float[np.ndarray, "n k"], positive: Bool[np.ndarray, " n"]) -> Float[np.ndarray, " k"]:
     """Area under the ROC curve of each column: P(a positive outranks a negative), ties counting half.
 
     All NaN when one of the classes is empty. Raises ValueError for rows that do not match.
     """
     scores, positive = np.asarray(scores, dtype=np.float64), np.asarray(positive)
     if positive.dtype != bool or scores.ndim != 2 or positive.shape != scores.shape[:1]:
-        raise ValueError(f"scores {scores.shape} need one boolean per row, not {positive.dtype} {positive.shape}")
+        raise ValueError(
+            f"scores {scores.shape} need one boolean per row, not {positive.dtype} {positive.shape}"
+        )
     n_positive, n_negative = int(positive.sum()), int((~positive).sum())
     if not n_positive or not n_negative:
         return np.full(scores.shape[1], np.nan)
@@ -167,19 +174,19 @@ def aucs(scores: Float[np.ndarray, "n k"], positive: Bool[np.ndarray, "n"]) -> F
     return (rank_sums - n_positive * (n_positive + 1) / 2) / (n_positive * n_negative)
 
 
-def auc(scores: Float[np.ndarray, "n"], positive: Bool[np.ndarray, "n"]) -> float:
+def auc(scores: Float[np.ndarray, " n"], positive: Bool[np.ndarray, " n"]) -> float:
     """Area under the ROC curve of one score; see `aucs`. NaN when one of the classes is empty."""
     return float(aucs(np.asarray(scores)[:, None], positive)[0])
 
 
-def pearson(x: Float[np.ndarray, "n"], y: Float[np.ndarray, "n"]) -> float:
-    """Pearson correlation; NaN when either is constant. Raises ValueError for unequal lengths or no values."""
+def pearson(x: Float[np.ndarray, " n"], y: Float[np.ndarray, " n"]) -> float:
+    """Pearson correlation; NaN if either is constant. Raises ValueError for unequal lengths or no values."""
     x, y = _pair(x, y)
     return float(np.nan if _constant(x) or _constant(y) else scipy_stats.pearsonr(x, y).statistic)
 
 
-def spearman(x: Float[np.ndarray, "n"], y: Float[np.ndarray, "n"]) -> float:
-    """Spearman rank correlation, ties at mean ranks; NaN when either is constant. Raises ValueError as `pearson`."""
+def spearman(x: Float[np.ndarray, " n"], y: Float[np.ndarray, " n"]) -> float:
+    """Spearman rank correlation, ties at mean ranks; otherwise as `pearson`."""
     x, y = _pair(x, y)
     return pearson(scipy_stats.rankdata(x), scipy_stats.rankdata(y))
 
@@ -222,7 +229,7 @@ def _percentiles(draws: np.ndarray, level: float) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _resampled_means(rows: Float[np.ndarray, "athletes"], seed: int, n_resamples: int) -> np.ndarray:
+def _resampled_means(rows: Float[np.ndarray, " athletes"], seed: int, n_resamples: int) -> np.ndarray:
     rng, n = np.random.default_rng(seed), len(rows)
     means, step = np.empty(_positive(n_resamples)), max(1, CHUNK // n)
     for start in range(0, n_resamples, step):
@@ -241,7 +248,7 @@ def _check_folds(labels: np.ndarray, n_folds: int) -> None:
         raise InputError("folds", found, "at least as many rows of each label as folds")
 
 
-def _fold_index(splits, n: int) -> Int[np.ndarray, "n"]:
+def _fold_index(splits, n: int) -> Int[np.ndarray, " n"]:
     folds = np.full(n, -1)
     for fold, (_, held_out) in enumerate(splits):
         folds[held_out] = fold

@@ -25,8 +25,8 @@ CONDITIONS = ("full", "zero_shot")
 class AnswerScores:
     """What the model says at END under one condition.
 
-    logits: of each candidate sport's token. logp: their log probabilities in nats, the softmax taken over the *whole*
-    vocabulary. top_token: the likeliest token of all, as text.
+    logits: of each candidate sport's token. logp: their log probabilities in nats, the softmax taken over the
+    *whole* vocabulary. top_token: the likeliest token of all, as text.
     """
 
     logits: Float[np.ndarray, "athletes candidates"]
@@ -43,24 +43,24 @@ def recall_table(
     candidates: columns sport, token_id, in the order of the scores' columns.
     scores: for each of `CONDITIONS`.
 
-    Raises InputError when a sport is no candidate or two candidates share a token; ValueError for arrays that do not
-    fit the frames or hold what no log probability can be.
+    Raises InputError when a sport is no candidate or two candidates share a token; ValueError for arrays that
+    do not fit the frames or hold what no log probability can be.
     """
     sports = candidates["sport"].to_list()
     own = _own_candidate(prompts, candidates)
     for condition in CONDITIONS:
         _check_scores(condition, scores[condition], (prompts.height, len(sports)))
     full, zero_shot = scores["full"], scores["zero_shot"]
-    full_p = np.exp(_of_own(full.logp, own))
+    full_p = _of_own(_probabilities(full), own)
     return prompts.select("athlete", "sport", "n_name_tokens").with_columns(
         pl.Series("full_p", full_p),
         pl.Series("full_logp", _of_own(full.logp, own)),
-        *_by_sport("full_p", sports, np.exp(full.logp.astype(np.float64))),
+        *_by_sport("full_p", sports, _probabilities(full)),
         *_by_sport("full_logit", sports, full.logits),
         pl.Series("full_answer", _answers(full.logits, sports)),
         pl.Series("full_top_token", full.top_token, dtype=pl.String),
         pl.Series("known", full_p > KNOWN),
-        pl.Series("zero_shot_p", np.exp(_of_own(zero_shot.logp, own))),
+        pl.Series("zero_shot_p", _of_own(_probabilities(zero_shot), own)),
         pl.Series("zero_shot_logp", _of_own(zero_shot.logp, own)),
         *_by_sport("zero_shot_logit", sports, zero_shot.logits),
         pl.Series("zero_shot_answer", _answers(zero_shot.logits, sports)),
@@ -70,12 +70,13 @@ def recall_table(
 def recall_summary(recall: pl.DataFrame, *, seed: int) -> pl.DataFrame:
     """The table `recall_summary`: shares and means over all athletes, by sport and by number of name tokens.
 
-    Columns: condition, group, level, n, then with `_low` and `_high` recalled (share with P > 0.5 under the row's
-    condition), mean_p, accuracy (argmax among the candidates); majority_rate (of the sports within the row's athletes,
-    hence 1 by sport); removed (how many of the row's athletes the known filter removes: it looks at `full` whatever the
-    row's condition).
+    Columns: condition, group, level, n, then with `_low` and `_high` recalled (share with P > 0.5 under the
+    row's condition), mean_p, accuracy (argmax among the candidates); majority_rate (of the sports within the
+    row's athletes, hence 1 by sport); removed (how many of the row's athletes the known filter removes: it
+    looks at `full` whatever the row's condition).
 
-    Shares have Wilson's interval, mean_p the bootstrap over athletes. Raises ValueError for a table without rows.
+    Shares have Wilson's interval, mean_p the bootstrap over athletes. Raises ValueError for a table without
+    rows.
     """
     rows = [
         _summary_row(condition, group, level, part, seed)
@@ -105,7 +106,7 @@ def _summary_row(condition: str, group: str, level: str, part: pl.DataFrame, see
     return row | {"majority_rate": majority_rate(part["sport"]), "removed": int((~part["known"]).sum())}
 
 
-def _own_candidate(prompts: pl.DataFrame, candidates: pl.DataFrame) -> Int[np.ndarray, "athletes"]:
+def _own_candidate(prompts: pl.DataFrame, candidates: pl.DataFrame) -> Int[np.ndarray, " athletes"]:
     """Column of each athlete's own sport."""
     for column in ("sport", "token_id"):
         twice = candidates.filter(pl.col(column).is_duplicated())[column]
@@ -123,18 +124,28 @@ def _check_scores(condition: str, scores: AnswerScores, shape: tuple[int, int]) 
         array = getattr(scores, name)
         if array.shape != shape or not np.isfinite(array).all():
             raise ValueError(f"{condition}: {name} {array.shape} must be finite and of shape {shape}")
-    # half a unit of float32 rounding can lift a log probability above 0
+    # float32 rounding can lift a log probability a little above 0
     if scores.logp.max() > 1e-5 or np.exp(scores.logp.astype(np.float64)).sum(axis=1).max() > 1 + 1e-4:
-        raise ValueError(f"{condition}: logp holds probabilities above 1: is it a log softmax over the vocabulary?")
+        raise ValueError(
+            f"{condition}: logp holds probabilities above 1: is it a log softmax over the vocabulary?"
+        )
     if len(scores.top_token) != shape[0]:
         raise ValueError(f"{condition}: {len(scores.top_token)} top tokens for {shape[0]} athletes")
 
 
-def _of_own(values: Float[np.ndarray, "athletes candidates"], own: Int[np.ndarray, "athletes"]) -> np.ndarray:
+def _probabilities(scores: AnswerScores) -> Float[np.ndarray, "athletes candidates"]:
+    return np.exp(np.minimum(scores.logp.astype(np.float64), 0.0))
+
+
+def _of_own(
+    values: Float[np.ndarray, "athletes candidates"], own: Int[np.ndarray, " athletes"]
+) -> Float[np.ndarray, " athletes"]:
     return values[np.arange(len(own)), own].astype(np.float64)
 
 
-def _by_sport(prefix: str, sports: list[str], values: Float[np.ndarray, "athletes candidates"]) -> list[pl.Series]:
+def _by_sport(
+    prefix: str, sports: list[str], values: Float[np.ndarray, "athletes candidates"]
+) -> list[pl.Series]:
     return [pl.Series(f"{prefix}_{sport}", values[:, i].astype(np.float64)) for i, sport in enumerate(sports)]
 
 

@@ -22,8 +22,8 @@ class AthleteTable:
     """Athletes ready for use, and what was done to get there.
 
     frame: columns athlete (no name twice), sport; in the order of the file.
-    notes: columns athlete, sport, rows (numbers of the data rows, "3, 17"), reason, action; one row for each name and
-        sport that was dropped, kept once, or kept but looks like another.
+    notes: columns athlete, sport, rows (numbers of the data rows, "3, 17"), reason, action; one row for each
+        name and sport that was dropped, kept once, or kept but looks like another.
     """
 
     frame: pl.DataFrame
@@ -36,23 +36,27 @@ def read_athletes(
     """Read and check a table of athletes.
 
     Names may have any number of words in any script; their whitespace and Unicode form are made uniform (see
-    `clean_text`). A row that repeats another is kept once. A name with two sports is dropped (we cannot know which is
-    asked for), or with `two_sports="first"` keeps the sport that comes first. Names that differ in case or accents are
-    different people. All of these are noted.
+    `clean_text`). A row that repeats another is kept once. A name with two sports is dropped (we cannot know
+    which is asked for), or with `two_sports="first"` keeps the sport that comes first. Names that differ in
+    case or accents are different people. All of these are noted.
 
-    Raises InputError, naming file, row and name, for whatever `read_rows` refuses, for empty or unprintable cells,
-    for one sport spelt in two cases, for fewer than two sports, and for a sport with fewer than `min_per_sport` athletes
-    (counted after the dropping); ValueError for settings that do not exist.
+    Raises InputError, naming file, row and name, for whatever `read_rows` refuses, for empty or unprintable
+    cells, for one sport spelt in two cases, for fewer than two sports, and for a sport with fewer than
+    `min_per_sport` athletes (counted after the dropping); ValueError for settings that do not exist.
     """
     if two_sports not in ("drop", "first") or min_per_sport < 1:
-        raise ValueError(f"two_sports={two_sports!r}, min_per_sport={min_per_sport}: allowed are drop or first, and 1 up")
+        raise ValueError(
+            f"two_sports={two_sports!r}, min_per_sport={min_per_sport}: allowed are drop or first, and 1 up"
+        )
     rows = _rows_by_person(path)
     _check_spelling(path, sorted({sport for _, sport in rows}))
     kept, notes = _one_sport_each(rows, two_sports)
     notes += _look_alikes(kept, rows)
     frame = pl.DataFrame(kept, schema={"athlete": pl.String, "sport": pl.String}, orient="row")
     _check_sports(path, frame, min_per_sport)
-    return AthleteTable(frame=frame, notes=pl.DataFrame(notes, schema=dict.fromkeys(_NOTE_COLUMNS, pl.String), orient="row"))
+    return AthleteTable(
+        frame=frame, notes=pl.DataFrame(notes, schema=dict.fromkeys(_NOTE_COLUMNS, pl.String), orient="row")
+    )
 
 
 def _rows_by_person(path: str | Path) -> dict[tuple[str, str], list[int]]:
@@ -74,7 +78,9 @@ def _one_sport_each(rows: dict[tuple[str, str], list[int]], two_sports: str) -> 
     for (athlete, sport), numbers in rows.items():
         if len(sports[athlete]) > 1:
             stays = two_sports == "first" and sport == sports[athlete][0]
-            reason = "name also stands with " + ", ".join(other for other in sports[athlete] if other != sport)
+            reason = "name also stands with " + ", ".join(
+                other for other in sports[athlete] if other != sport
+            )
             notes.append(_note(athlete, sport, numbers, reason, "kept" if stays else "dropped"))
         else:
             stays = True
@@ -91,7 +97,9 @@ def _look_alikes(kept: list[tuple[str, str]], rows: dict[tuple[str, str], list[i
     for person in kept:
         alike[_bare(person[0])].append(person)
     return [
-        _note(*person, rows[person], f"differs from {other!r} in case or accents only", "kept as another person")
+        _note(
+            *person, rows[person], f"differs from {other!r} in case or accents only", "kept as another person"
+        )
         for people in alike.values()
         for person, (other, _) in zip(people[1:], people, strict=False)
     ]

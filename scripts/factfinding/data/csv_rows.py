@@ -1,4 +1,4 @@
-"""Reading a user's CSV: every way in which it can be wrong is an InputError that says where, what and what is allowed."""
+"""Reading a user's CSV: whatever is wrong is an InputError that says where, and what is allowed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _JOINERS = {"\u200c", "\u200d"}
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One data row: its number (1 is the first row under the header; blank lines do not count) and its cells."""
+    """One data row. Row 1 is the first under the header; blank lines do not count."""
 
     number: int
     cells: dict[str, str]
@@ -26,13 +26,15 @@ class Row:
 def read_rows(path: str | Path, columns: Sequence[str]) -> list[Row]:
     """Read the named columns of a comma-separated UTF-8 file, with or without BOM, other columns ignored.
 
-    Cells may be quoted and may then hold commas and newlines; lines may end in LF or CRLF; blank lines are skipped.
-    Columns without a name (a written-out index) are allowed.
+    Cells may be quoted and may then hold commas and newlines; lines may end in LF or CRLF
+    (within a cell too: there CRLF reads as LF); blank lines are skipped. Columns without a name (a written-out
+    index) are allowed.
 
-    Raises InputError naming the file, and the row where there is one: file missing, unreadable or not UTF-8, empty, no
-    data rows, columns missing or named twice, broken quotes, rows with more or fewer cells than the header.
+    Raises InputError naming the file, and the row where there is one: file missing, unreadable or not UTF-8,
+    empty, no data rows, columns missing or named twice, broken quotes, rows with more or fewer cells than the
+    header.
     """
-    reader = csv.reader(io.StringIO(_read_text(path), newline=""), strict=True)
+    reader = csv.reader(io.StringIO(_read_text(path), newline=None), strict=True)
     rows = _parsed(path, reader)
     if not rows:
         raise InputError(path, "an empty file", f"a CSV with the columns {', '.join(columns)}")
@@ -56,7 +58,8 @@ def row_place(path: str | Path, number: int, what: str = "") -> str:
 def clean_text(text: str, where: str) -> str:
     """A name in one spelling: outer whitespace off, inner runs of it one space, Unicode NFC.
 
-    Raises InputError when nothing is left, and for newlines, tabs and other control or invisible characters inside.
+    Raises InputError when nothing is left, and for newlines, tabs and other control or invisible characters
+    inside.
     """
     text = text.strip()
     if not text:
@@ -65,7 +68,9 @@ def clean_text(text: str, where: str) -> str:
         kind = unicodedata.category(character)
         if kind in {"Cc", "Zl", "Zp"} or (kind == "Cf" and character not in _JOINERS):
             name = f"U+{ord(character):04X}"
-            raise InputError(where, f"the character {name} in {text!r}", "one line without control characters")
+            raise InputError(
+                where, f"the character {name} in {text!r}", "one line without control characters"
+            )
     return unicodedata.normalize("NFC", " ".join(text.split()))
 
 
@@ -77,13 +82,17 @@ def _read_text(path: str | Path) -> str:
     except OSError as error:
         raise InputError(path, f"a file that cannot be read ({error.strerror})", "a CSV file") from None
     except UnicodeDecodeError as error:
-        raise InputError(path, f"bytes that are not UTF-8 (at byte {error.start})", "a CSV file in UTF-8") from None
+        raise InputError(
+            path, f"bytes that are not UTF-8 (at byte {error.start})", "a CSV file in UTF-8"
+        ) from None
 
 
 def _parsed(path: str | Path, reader) -> list[list[str]]:
     rows: list[list[str]] = []
     try:
-        rows.extend(row for row in reader if row)  # extend keeps what was read before an error
+        for row in reader:
+            if row:  # a blank line reads as no cells
+                rows.append(row)
     except csv.Error as error:
         where = row_place(path, len(rows)) if rows else f"{path}, header"
         raise InputError(where, f"a broken row ({error})", 'comma-separated cells, quoted as "..."') from None
@@ -97,7 +106,9 @@ def _check_header(path: str | Path, header: list[str], columns: Sequence[str]) -
     missing = [name for name in columns if name not in header]
     if missing:
         there = ", ".join(repr(name) for name in header)
-        raise InputError(path, f"no column {missing[0]!r} among {there}", f"columns {', '.join(columns)}, and others")
+        raise InputError(
+            path, f"no column {missing[0]!r} among {there}", f"columns {', '.join(columns)}, and others"
+        )
 
 
 def _whole_row(path: str | Path, number: int, cells: list[str], header: list[str]) -> bool:

@@ -17,17 +17,19 @@ COLUMNS = ["subject", "relation", "prompt", "answer"]
 def read_facts(path: str | Path) -> pl.DataFrame:
     """Read and check a CSV with the columns subject, relation, prompt, answer; others are ignored.
 
-    A prompt is the text before the answer, without the space between them, and holds its subject exactly once, letter
-    by letter, so that the subject's tokens can be found. It may hold newlines (earlier facts as examples), and the
-    answer. The answer is written without the space before it. Text is brought to Unicode NFC.
+    A prompt is the text before the answer, without the space between them, and holds its subject exactly
+    once, letter by letter, so that the subject's tokens can be found. It may hold newlines (earlier facts as
+    examples), and the answer. The answer is written without the space before it. Text is brought to Unicode
+    NFC.
 
-    Raises InputError, naming file, row, subject and relation, for whatever `read_rows` refuses, for empty cells, for a
-    subject and relation that stand twice, and for prompts and answers that are not as said.
+    Raises InputError, naming file, row, subject and relation, for whatever `read_rows` refuses, for empty
+    cells, for a subject and relation that stand twice, and for prompts and answers that are not as said.
     """
     facts: dict[tuple[str, str], int] = {}
     rows = []
     for row in read_rows(path, COLUMNS):
-        subject, relation, prompt, answer = fact = _fact(path, row)
+        fact = _fact(path, row)
+        subject, relation = fact[:2]
         earlier = facts.setdefault((subject, relation), row.number)
         if earlier != row.number:
             where = row_place(path, row.number, f"{subject}, {relation}")
@@ -45,7 +47,9 @@ def _fact(path: str | Path, row: Row) -> tuple[str, str, str, str]:
         if not text.strip():
             raise InputError(where, f"an empty {name}", "text")
     if prompt != prompt.rstrip():
-        raise InputError(where, f"a prompt that ends in whitespace: {prompt[-20:]!r}", "the text up to the last word")
+        raise InputError(
+            where, f"a prompt that ends in whitespace: {prompt[-20:]!r}", "the text up to the last word"
+        )
     if answer != answer.strip():
         raise InputError(where, f"the answer {answer!r}", "an answer without whitespace around it")
     times = len(re.findall(f"(?={re.escape(subject)})", prompt))

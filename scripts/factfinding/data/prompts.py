@@ -74,12 +74,16 @@ def name_tokens(prompt: Text, offsets: Sequence[tuple[int, int]], athlete: str) 
     """
     inside = [i for i, (start, stop) in enumerate(offsets) if stop > prompt.start and start < prompt.stop]
     if not inside:
-        raise InputError(f"athlete {athlete!r}", "a name without tokens", "a name that the tokenizer can write")
+        raise InputError(
+            f"athlete {athlete!r}", "a name without tokens", "a name that the tokenizer can write"
+        )
     begins, ends = offsets[inside[0]][0], offsets[inside[-1]][1]
     if begins < prompt.start or ends > prompt.stop:
         merged = prompt.text[begins:ends]
         raise InputError(
-            f"athlete {athlete!r}", f"a name that merges with its neighbours ({merged!r})", "a name with tokens of its own"
+            f"athlete {athlete!r}",
+            f"a name that merges with its neighbours ({merged!r})",
+            "a name with tokens of its own",
         )
     return inside[0], inside[-1]
 
@@ -129,7 +133,9 @@ def prompt_table(athletes: pl.DataFrame, tokenizer: Any, bos: int, condition: st
     if refused:
         names = ", ".join(error.where for error in refused[:5])
         raise InputError(
-            f"{len(refused)} of {athletes.height} names under {condition!r}: {names}", refused[0].found, refused[0].allowed
+            f"{len(refused)} of {athletes.height} names under {condition!r}: {names}",
+            refused[0].found,
+            refused[0].allowed,
         )
     return pl.DataFrame(rows, schema=SCHEMA)
 
@@ -146,10 +152,14 @@ def candidates(sports: Sequence[str], prompt: str, tokenizer: Any) -> pl.DataFra
         if tokens[:-1] != base:
             pieces = tokenizer.convert_ids_to_tokens(tokens[len(base) :])
             raise InputError(
-                f"sport {sport!r}", f"{len(pieces)} tokens after the prompt ({' '.join(pieces)})", "a word of one token"
+                f"sport {sport!r}",
+                f"{len(pieces)} tokens after the prompt ({' '.join(pieces)})",
+                "a word of one token",
             )
         rows.append({"sport": sport, "token_id": tokens[-1]})
     frame = pl.DataFrame(rows, schema={"sport": pl.String, "token_id": pl.Int64})
     if frame["token_id"].n_unique() < frame.height:
-        raise InputError(f"sports {', '.join(sorted(sports))}", "two with the same token", "a token of its own for each")
+        raise InputError(
+            f"sports {', '.join(sorted(sports))}", "two with the same token", "a token of its own for each"
+        )
     return frame

@@ -43,7 +43,7 @@ class Edit:
     """What to replace: a site at positions, by `value`, which broadcasts to what a `Read` of it would give."""
 
     site: Site
-    value: Float[Tensor, "..."]
+    value: Float[Tensor, ...]
     at: Positions = None
 
 
@@ -69,7 +69,7 @@ def run(
     anatomy: Anatomy,
     tokens: Int[Tensor, "batch seq"],
     *,
-    logits_at: Int[Tensor, "batch"] | None = None,
+    logits_at: Int[Tensor, batch] | None = None,
     reads: Sequence[Read] = (),
     edits: Sequence[Edit] = (),
     knockouts: Sequence[Knockout] = (),
@@ -187,12 +187,16 @@ def _hook_pattern(anatomy: Anatomy, layer: int, visit: Callable[[Tensor], Tensor
 
     def catch_inputs(_module, args, kwargs):
         normed = args[0] if args else kwargs["hidden_states"]
-        caught.update(normed=normed, mask=kwargs.get("attention_mask"), rotary=kwargs.get("position_embeddings"))
+        caught.update(
+            normed=normed, mask=kwargs.get("attention_mask"), rotary=kwargs.get("position_embeddings")
+        )
 
     def replace_z(_module, args):
         q, k, v = block.qkv(caught["normed"], caught["rotary"])
         mask = caught["mask"]
-        visible = causal(q.shape[2], device=q.device) if mask is None else mask > torch.finfo(mask.dtype).min / 2
+        visible = (
+            causal(q.shape[2], device=q.device) if mask is None else mask > torch.finfo(mask.dtype).min / 2
+        )
         before = block.pattern(q, k, visible).transpose(1, 2)  # [batch, query, head, key]: positions second
         after = visit(before)
         if after is before:

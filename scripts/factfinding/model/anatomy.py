@@ -34,7 +34,12 @@ from transformers.pytorch_utils import Conv1D
 
 from factfinding.errors import InputError
 
-DTYPES = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+DTYPES = {
+    "float64": torch.float64,
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
 GUARD_TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 6e-2, torch.float16: 2e-2}
 """Largest difference that a guard allows, relative to the largest value compared."""
 
@@ -189,7 +194,13 @@ class Block:
     """One transformer block, its parts under plain names and its computation in pieces that can be entered anywhere."""
 
     def __init__(self, module: nn.Module, family: Family, index: int, *, d_head: int, parallel: bool) -> None:
-        self.module, self.family, self.index, self.d_head, self.parallel = module, family, index, d_head, parallel
+        self.module, self.family, self.index, self.d_head, self.parallel = (
+            module,
+            family,
+            index,
+            d_head,
+            parallel,
+        )
         self.norm_attn = module.get_submodule(family.norm_attn)
         self.norm_mlp = module.get_submodule(family.norm_mlp)
         self.attn = module.get_submodule(family.attn)
@@ -220,7 +231,9 @@ class Block:
             q, k = rotate(q, *rotary), rotate(k, *rotary)
         return q, k, v
 
-    def pattern(self, q: Tensor, k: Tensor, visible: Bool[Tensor, "query key"]) -> Float[Tensor, "batch heads query key"]:
+    def pattern(
+        self, q: Tensor, k: Tensor, visible: Bool[Tensor, "query key"]
+    ) -> Float[Tensor, "batch heads query key"]:
         """Attention pattern of queries over keys; `visible` says which key a query may see."""
         scores = q @ repeat_heads(k, q.shape[1]).transpose(-1, -2) * self.scale
         scores = scores.masked_fill(~visible, torch.finfo(scores.dtype).min)
@@ -234,7 +247,9 @@ class Block:
         """The attention block's output: all heads through W_O, with its bias."""
         return self.out_proj(z.flatten(-2))
 
-    def neurons(self, normed: Tensor) -> tuple[Float[Tensor, "batch seq d_mlp"], Float[Tensor, "batch seq d_mlp"]]:
+    def neurons(
+        self, normed: Tensor
+    ) -> tuple[Float[Tensor, "batch seq d_mlp"], Float[Tensor, "batch seq d_mlp"]]:
         """Pre- and post-activations of all neurons."""
         return self.family.neurons(self.mlp, normed)
 
@@ -269,7 +284,9 @@ class Anatomy:
     def __init__(self, model: PreTrainedModel, tokenizer: Any = None) -> None:
         config = model.config
         if config.model_type not in KNOWN_TYPES:
-            raise InputError("model", f"family {config.model_type!r}", f"one of {', '.join(sorted(KNOWN_TYPES))}")
+            raise InputError(
+                "model", f"family {config.model_type!r}", f"one of {', '.join(sorted(KNOWN_TYPES))}"
+            )
         model.set_attn_implementation(ATTENTION)
         self.model, self.tokenizer, self.family = model, tokenizer, KNOWN_TYPES[config.model_type]
         self.body = model.get_submodule(self.family.body)
@@ -283,7 +300,8 @@ class Anatomy:
         self.parallel = bool(getattr(config, "use_parallel_residual", False))
         modules = self.body.get_submodule(self.family.blocks)
         self.blocks = [
-            Block(module, self.family, i, d_head=self.d_head, parallel=self.parallel) for i, module in enumerate(modules)
+            Block(module, self.family, i, d_head=self.d_head, parallel=self.parallel)
+            for i, module in enumerate(modules)
         ]
         self.n_layers, self.d_mlp = len(self.blocks), self.blocks[0].neuron_out.shape[0]
 
@@ -348,7 +366,9 @@ def pick_device(name: str) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name.startswith("cuda") and not torch.cuda.is_available():
-        raise InputError("compute.device", f"{name!r}, but no CUDA device is visible", "auto, cpu, or a GPU that is there")
+        raise InputError(
+            "compute.device", f"{name!r}, but no CUDA device is visible", "auto, cpu, or a GPU that is there"
+        )
     return torch.device(name)
 
 
@@ -371,11 +391,15 @@ def check_folder(folder: Path, *, allow_pickle: bool = False) -> None:
     """Raise InputError for a folder that lacks a part of a model, before anything heavy is loaded."""
     read_config(folder)
     if not (folder / "tokenizer.json").is_file():
-        raise InputError(folder, "no tokenizer.json", "a fast tokenizer (its offsets say which tokens are the name)")
+        raise InputError(
+            folder, "no tokenizer.json", "a fast tokenizer (its offsets say which tokens are the name)"
+        )
     has_safetensors = any(folder.glob("*.safetensors"))
     if not has_safetensors and any(folder.glob("*.bin")) and not allow_pickle:
         raise InputError(
-            folder, "pickle weights (*.bin) only", "safetensors, or `model.allow_pickle: true` if you trust the source"
+            folder,
+            "pickle weights (*.bin) only",
+            "safetensors, or `model.allow_pickle: true` if you trust the source",
         )
     if not has_safetensors and not any(folder.glob("*.bin")):
         raise InputError(folder, "no weights", "*.safetensors beside config.json")
@@ -404,7 +428,9 @@ def load(
         )
         tokenizer = AutoTokenizer.from_pretrained(folder, use_fast=True, **options)
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
-        raise InputError(folder, f"a model that does not load ({error})", "a whole Hugging Face model folder") from error
+        raise InputError(
+            folder, f"a model that does not load ({error})", "a whole Hugging Face model folder"
+        ) from error
     model.requires_grad_(False).eval().to(pick_device(device))
     anatomy = Anatomy(model, tokenizer)
     _check_weights(anatomy, folder)
@@ -438,8 +464,12 @@ def check_guards(anatomy: Anatomy, *, where: object = "model", n_tokens: int = 9
     handles = [anatomy.final_norm.register_forward_pre_hook(lambda _m, args: last.update(resid=args[0]))]
     for block in anatomy.blocks:
         layer = block.index
-        handles.append(block.out_proj.register_forward_pre_hook(lambda _m, args, i=layer: z.update({i: args[0]})))
-        handles.append(block.out_proj.register_forward_hook(lambda _m, _a, out, i=layer: attn.update({i: out})))
+        handles.append(
+            block.out_proj.register_forward_pre_hook(lambda _m, args, i=layer: z.update({i: args[0]}))
+        )
+        handles.append(
+            block.out_proj.register_forward_hook(lambda _m, _a, out, i=layer: attn.update({i: out}))
+        )
     try:
         own = anatomy.model(input_ids=tokens, use_cache=False).logits
     finally:
@@ -447,7 +477,10 @@ def check_guards(anatomy: Anatomy, *, where: object = "model", n_tokens: int = 9
             handle.remove()
     errors = {
         "blocks": relative_error(anatomy.forward(tokens), own),
-        "heads": max(relative_error(_sum_of_heads(block, z[block.index]), attn[block.index]) for block in anatomy.blocks),
+        "heads": max(
+            relative_error(_sum_of_heads(block, z[block.index]), attn[block.index])
+            for block in anatomy.blocks
+        ),
         "unembedding": relative_error(anatomy.logits(last["resid"]), own),
     }
     tolerance = GUARD_TOLERANCE[anatomy.dtype]
@@ -477,4 +510,8 @@ def shape_summary(anatomy: Anatomy) -> dict[str, Any]:
     """The sizes that the model card lists."""
     sizes = ("n_layers", "n_heads", "n_kv_heads", "d_head", "d_model", "d_mlp", "d_vocab", "parallel")
     parameters = sum(weight.numel() for weight in anatomy.model.parameters())
-    return {"family": anatomy.family.name, **{name: getattr(anatomy, name) for name in sizes}, "parameters": parameters}
+    return {
+        "family": anatomy.family.name,
+        **{name: getattr(anatomy, name) for name in sizes},
+        "parameters": parameters,
+    }

@@ -1,0 +1,44 @@
+# `make` sets up and runs the default study; `make test` sets up and runs every test. `make help` lists the rest.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV   := .venv
+BIN    := $(VENV)/bin
+CORES  ?= all
+READY  := $(VENV)/.ready
+
+.PHONY: all test config smoke real-athletes lint lock bench clean help
+
+all: $(READY)  ## the default study: results/organism/report.html
+	$(BIN)/snakemake --cores $(CORES)
+
+real-athletes: $(READY)  ## the embedded model on real athletes: results/real-athletes/report.html
+	$(BIN)/snakemake --cores $(CORES) --configfile studies/real-athletes.yaml
+
+smoke: $(READY)  ## every rule on a tiny model of random weights: results/smoke/report.html
+	$(BIN)/snakemake --cores $(CORES) --configfile studies/smoke.yaml
+
+test: $(READY)  ## every test
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+
+lint: $(READY)  ## ruff, snakefmt, snakemake --lint (part of the tests)
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/snakefmt --check Snakefile rules && $(BIN)/snakemake --lint
+
+config: $(READY)  ## write config.yaml anew from scripts/factfinding/config.py
+	$(BIN)/python scripts/factfinding/config_yaml.py > config.yaml.part && mv config.yaml.part config.yaml
+
+lock: $(READY)  ## write envs/requirements.txt anew from what is installed
+	$(BIN)/pip freeze --exclude-editable > envs/requirements.txt
+
+clean:  ## remove the results (not the environment)
+	rm -rf results .snakemake
+
+help:
+	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*##/:/'
+
+# torch first: its CPU build is enough, and with it installed nothing asks for another.
+$(READY): envs/requirements.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet $$(grep '^torch==' envs/requirements.txt)
+	$(BIN)/pip install --quiet -r envs/requirements.txt
+	touch $(READY)

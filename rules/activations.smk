@@ -1,0 +1,33 @@
+"""Activation caches: one HDF5 file per condition.
+
+In: prompts, the model. Out: results/<study>/activations/<condition>.h5; finished shards stay under
+results/.shards/activations, so that new athletes cost only their own forward passes. Config: compute, activations,
+circuit. GPU. Disk: 35 kB per athlete and condition for the embedded model, 5 MB for Pythia 2.8B, and as much again
+for the shards. Time: a forward pass per athlete.
+"""
+
+
+rule activations:
+    input:
+        source="results/{study}/model/source.json",
+        prompts="results/{study}/prompts/{condition}.parquet",
+    output:
+        activations="results/{study}/activations/{condition}.h5",
+        provenance="results/{study}/provenance/activations_{condition}.json",
+    params:
+        settings=settings("compute", "activations", "circuit"),
+        code=code("activations.py"),
+        shards="results/.shards/activations",
+    log:
+        "results/{study}/logs/activations_{condition}.log",
+    benchmark:
+        "results/{study}/benchmarks/activations_{condition}.tsv"
+    conda:
+        "../envs/factfinding.yaml"
+    threads: 2
+    resources:
+        gpu=1,
+        mem_mb=megabytes(24000),
+        runtime=240,
+    script:
+        "../scripts/activations.py"

@@ -1,0 +1,34 @@
+"""P2.6: where in the layers the sport can be read, beside what the name's spelling alone gives away.
+
+In: activations of each condition, prompts, recall. Out: layer_probes.csv. Config: probes. No GPU. Time: half a minute
+for the embedded model; tens of minutes for a width of 2560.
+"""
+
+
+rule layer_probes:
+    input:
+        activations=expand(
+            "results/{{study}}/activations/{condition}.h5",
+            condition=CONFIG.probes.conditions,
+        ),
+        prompts="results/{study}/prompts/full.parquet",
+        recall="results/{study}/tables/recall.csv",
+        source="results/{study}/model/source.json",
+    output:
+        probes="results/{study}/tables/layer_probes.csv",
+        provenance="results/{study}/provenance/layer_probes.json",
+    params:
+        settings=settings("probes"),
+        code=code("layer_probes.py"),
+    log:
+        "results/{study}/logs/layer_probes.log",
+    benchmark:
+        "results/{study}/benchmarks/layer_probes.tsv"
+    conda:
+        "../envs/factfinding.yaml"
+    threads: 2
+    resources:
+        mem_mb=megabytes(8000),
+        runtime=240,
+    script:
+        "../scripts/layer_probes.py"

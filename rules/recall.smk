@@ -1,0 +1,33 @@
+"""P2.1: which sports the model knows.
+
+In: prompts, the model. Out: recall.csv, a row per athlete, and recall_summary.csv. Config: compute, recall. GPU.
+Time: a forward pass per athlete and condition, a few seconds for the embedded model.
+"""
+
+
+rule recall:
+    input:
+        source="results/{study}/model/source.json",
+        full="results/{study}/prompts/full.parquet",
+        zero_shot="results/{study}/prompts/zero_shot.parquet",
+        candidates="results/{study}/prompts/candidates.csv",
+    output:
+        recall="results/{study}/tables/recall.csv",
+        summary="results/{study}/tables/recall_summary.csv",
+        provenance="results/{study}/provenance/recall.json",
+    params:
+        settings=settings("compute", "recall"),
+        code=code("recall.py"),
+    log:
+        "results/{study}/logs/recall.log",
+    benchmark:
+        "results/{study}/benchmarks/recall.tsv"
+    conda:
+        "../envs/factfinding.yaml"
+    threads: 2
+    resources:
+        gpu=1,
+        mem_mb=megabytes(16000),
+        runtime=60,
+    script:
+        "../scripts/recall.py"

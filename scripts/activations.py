@@ -1,0 +1,38 @@
+"""Rule activations: run the model over one condition's prompts and store its activations."""
+
+from pathlib import Path
+
+from job import Job
+
+with Job(snakemake) as job:
+    from factfinding.config import ActivationsConfig, CircuitConfig, ComputeConfig
+    from factfinding.digest import code_digest
+    from factfinding.engine import capture as capturing
+    from factfinding.files import read_json, read_table
+    from factfinding.store import Source
+
+    compute, settings = job.config("compute", ComputeConfig), job.config("activations", ActivationsConfig)
+    source, prompts = read_json(job.input.source), read_table(job.input.prompts)
+    anatomy = job.load_model(source, compute)
+    lookup = job.config("circuit", CircuitConfig).lookup
+    library = Path(capturing.__file__)
+    written = capturing.capture(
+        anatomy,
+        prompts,
+        capturing.wanted_datasets(settings.datasets, lookup),
+        Path(job.output.activations),
+        source=Source(
+            model=source["digest"],
+            revision=source["revision"] or "",
+            dtype=compute.dtype,
+            condition=job.wildcards.condition,
+            code=code_digest(library, root=library.parents[2]),
+            stored=settings.stored,
+        ),
+        shards=Path(snakemake.params.shards),
+        batch_size=compute.batch_size,
+        shard_rows=256,
+        attributes={"model_id": source["id"] or source["kind"], "bos_token_id": str(anatomy.bos_token_id)},
+        log=job.progress,
+    )
+    job.log(f"{written} prompts went through the model")

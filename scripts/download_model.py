@@ -1,0 +1,19 @@
+"""Rule download_model: fetch a pinned revision from the hub."""
+
+from pathlib import Path
+
+from job import Job
+
+with Job(snakemake, network=True) as job:
+    from factfinding.config import ModelConfig
+    from factfinding.files import write_json
+    from factfinding.model.source import describe, download
+
+    model = job.config("model", ModelConfig)
+    job.progress(f"downloading {model.id} at {model.revision}")
+    folder = Path(job.output.source).parent / "weights"
+    download(model.id, model.revision, folder, allow_pickle=model.allow_pickle)
+    source = describe(
+        folder, kind="hub", id=model.id, revision=model.revision, allow_pickle=model.allow_pickle
+    )
+    write_json(source, job.output.source)

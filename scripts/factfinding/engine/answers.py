@@ -1,0 +1,40 @@
+"""What a model says at the end of each prompt: the candidates' logits and log-probabilities (P2.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+import torch
+from jaxtyping import Float, Int
+
+from factfinding.engine.capture import positions_of, prompt_batches, tokens_of
+from factfinding.engine.trace import run
+from factfinding.model.anatomy import Anatomy
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answers:
+    """At END of each prompt: the candidates' logits, their log-probabilities (nats, over the whole vocabulary), and
+    the most probable token of the vocabulary."""
+
+    logits: Float[np.ndarray, "athletes candidates"]
+    logp: Float[np.ndarray, "athletes candidates"]
+    top_token_id: Int[np.ndarray, athletes]
+
+
+def answers(anatomy: Anatomy, prompts: pl.DataFrame, token_ids: Sequence[int], *, batch_size: int) -> Answers:
+    """One forward pass per prompt, in the order of the prompts table."""
+    candidates = torch.tensor(list(token_ids), device=anatomy.device)
+    logits = np.empty((prompts.height, len(token_ids)))
+    logp, top = np.empty_like(logits), np.empty(prompts.height, dtype=np.int64)
+    for rows in prompt_batches(prompts, range(prompts.height), batch_size):
+        end = positions_of(prompts, rows, "end", anatomy.device)
+        said = run(anatomy, tokens_of(prompts, rows, anatomy.device), logits_at=end).logits
+        said = said.to(torch.promote_types(said.dtype, torch.float32))
+        logits[rows] = said[:, candidates].cpu().numpy()
+        logp[rows] = said.log_softmax(-1)[:, candidates].cpu().numpy()
+        top[rows] = said.argmax(-1).cpu().numpy()
+    return Answers(logits=logits, logp=logp, top_token_id=top)

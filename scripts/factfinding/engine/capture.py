@@ -1,0 +1,178 @@
+"""Run a model over a prompts table and store its activations (the study's caches).
+
+Prompts are taken in batches of one length, so that nothing is padded. What a prompt gives does not depend on which
+others share its batch beyond rounding, and finished prompts are found in their shards and not run again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from factfinding.engine.sites import Site
+from factfinding.engine.trace import Read, run
+from factfinding.errors import InputError
+from factfinding.model.anatomy import Anatomy
+from factfinding.store import Layout, ShardStore, Source, assemble, prompt_key
+
+SITES = ("resid", "attn_out", "mlp_out", "z", "pre", "post", "pattern")
+AXES = {
+    "resid": ("layer", "d_model"),
+    "attn_out": ("layer", "d_model"),
+    "mlp_out": ("layer", "d_model"),
+    "z": ("layer", "head", "d_head"),
+    "pre": ("layer", "neuron"),
+    "post": ("layer", "neuron"),
+    "pattern": ("layer", "head", "key"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """One dataset to store: a site at a position role, for some layers (None: all)."""
+
+    site: str
+    role: str
+    layers: tuple[int, ...] | None = None
+
+    @property
+    def name(self) -> str:
+        return f"{self.site}@{self.role}"
+
+
+def wanted_datasets(groups: Sequence[Any], lookup: tuple[int, int] | None) -> list[Wanted]:
+    """The configuration's groups of datasets (site, roles, layers), one by one.
+
+    Neurons (`pre`, `post`) of all layers would fill disks, so where the lookup layers are known only theirs are kept.
+    """
+    datasets = []
+    for group in groups:
+        layers = group.layers
+        if layers is None and lookup is not None and group.site in ("pre", "post"):
+            layers = tuple(range(lookup[0], lookup[1] + 1))
+        datasets += [Wanted(site=group.site, role=role, layers=layers) for role in group.roles]
+    return datasets
+
+
+def layout(wanted: Wanted, anatomy: Anatomy, longest: int) -> Layout:
+    """The shape of a dataset. Raises InputError for a layer that the model does not have."""
+    layers = tuple(range(anatomy.n_layers)) if wanted.layers is None else wanted.layers
+    for layer in layers:
+        if not 0 <= layer < anatomy.n_layers:
+            raise InputError(
+                f"activations, {wanted.name}",
+                f"layer {layer}",
+                f"this model has layers 0-{anatomy.n_layers - 1}",
+            )
+    if wanted.site == "resid":
+        layers = (-1, *layers)
+    sizes = {
+        "d_model": anatomy.d_model,
+        "head": anatomy.n_heads,
+        "d_head": anatomy.d_head,
+        "neuron": anatomy.d_mlp,
+    }
+    axes = AXES[wanted.site]
+    shape = tuple({"layer": len(layers), "key": longest, **sizes}[axis] for axis in axes)
+    units = "probability" if wanted.site == "pattern" else "model's own"
+    return Layout(
+        name=wanted.name, shape=shape, axes=axes, layers=layers, units=units, ragged=wanted.site == "pattern"
+    )
+
+
+def reads(layouts: Sequence[Layout], positions: dict[str, Int[Tensor, batch]]) -> list[Read]:
+    """What a forward pass has to record, layer by layer, in the order of the layouts."""
+    wanted = []
+    for place in layouts:
+        site, role = place.name.split("@")
+        for layer in place.layers:
+            kind = site if site != "resid" else "resid_pre" if layer < 0 else "resid_post"
+            wanted.append(Read(site=Site(kind, max(layer, 0)), at=positions[role]))
+    return wanted
+
+
+def prompt_batches(prompts: pl.DataFrame, rows: Sequence[int], size: int) -> Iterator[list[int]]:
+    """Rows in batches of at most `size` prompts of one length, short ones first, otherwise in the order given."""
+    lengths = prompts["n_tokens"].to_numpy()
+    for length in sorted({int(lengths[row]) for row in rows}):
+        same = [row for row in rows if lengths[row] == length]
+        yield from (same[start : start + size] for start in range(0, len(same), size))
+
+
+def tokens_of(prompts: pl.DataFrame, rows: Sequence[int], device: torch.device) -> Int[Tensor, "batch seq"]:
+    """Token ids of prompts of one length."""
+    return torch.tensor(prompts[list(rows)]["token_ids"].to_list(), device=device)
+
+
+def positions_of(
+    prompts: pl.DataFrame, rows: Sequence[int], role: str, device: torch.device
+) -> Int[Tensor, batch]:
+    """Where a role with one position (first_name, final_name, end) lies in each prompt."""
+    return torch.tensor(prompts[role].to_numpy()[list(rows)], device=device)
+
+
+def record(
+    anatomy: Anatomy, prompts: pl.DataFrame, rows: Sequence[int], layouts: Sequence[Layout]
+) -> dict[str, Float[np.ndarray, "batch ..."]]:
+    """One batch through the model: an array per dataset, layers stacked on its second axis."""
+    roles = {place.name.split("@")[1] for place in layouts}
+    at = {role: positions_of(prompts, rows, role, anatomy.device) for role in roles}
+    values = iter(run(anatomy, tokens_of(prompts, rows, anatomy.device), reads=reads(layouts, at)).values)
+    stacked = ((place.name, [next(values) for _ in place.layers]) for place in layouts)
+    return {name: torch.stack(layers, dim=1).float().cpu().numpy() for name, layers in stacked}
+
+
+def capture(
+    anatomy: Anatomy,
+    prompts: pl.DataFrame,
+    wanted: Sequence[Wanted],
+    path: Path,
+    *,
+    source: Source,
+    shards: Path,
+    batch_size: int,
+    shard_rows: int,
+    attributes: dict[str, str],
+    log: Callable[[str], None],
+) -> int:
+    """Store the activations of all prompts at `path`; returns how many prompts went through the model.
+
+    Memory holds one shard (`shard_rows` prompts) at most, however many athletes there are. Killed at any moment, it
+    loses the shard that was being filled, and a rerun continues from the finished ones.
+    """
+    longest = int(prompts["n_tokens"].max())
+    layouts = [layout(want, anatomy, longest) for want in wanted]
+    roles = sorted({want.role for want in wanted})
+    columns = prompts.select("token_ids", *roles).iter_rows(named=True)
+    keys = [prompt_key(row.pop("token_ids"), row) for row in columns]
+    store = ShardStore(shards, source, layouts, log)
+    done = store.rows()
+    missing = [row for row, key in enumerate(keys) if key not in done]
+    log(f"{len(keys) - len(missing)} of {len(keys)} prompts found in finished shards, {len(missing)} to run")
+    finished = 0
+    for shard in prompt_batches(prompts, missing, shard_rows):
+        batches = [
+            record(anatomy, prompts, shard[start : start + batch_size], layouts)
+            for start in range(0, len(shard), batch_size)
+        ]
+        arrays = {
+            name: np.concatenate([b[name] for b in batches]).astype(source.stored) for name in batches[0]
+        }
+        store.add([keys[row] for row in shard], arrays)
+        finished += len(shard)
+        log(f"{finished} of {len(missing)} prompts run")
+    constants = {"W_O": _out_weights(anatomy)} if any(want.site == "z" for want in wanted) else {}
+    assemble(path, prompts, keys, store, attributes=attributes, constants=constants)
+    return len(missing)
+
+
+def _out_weights(anatomy: Anatomy) -> Float[np.ndarray, "layer head d_head d_model"]:
+    return torch.stack([block.out_weight for block in anatomy.blocks]).float().cpu().numpy()

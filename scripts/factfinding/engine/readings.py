@@ -1,0 +1,88 @@
+"""What is read at the end of an edited run: logits, log-probabilities, or a residual stream and probes of it.
+
+Only what is asked for is computed: the logits of a few tokens do not need the rest of the vocabulary, and a reading
+of a middle layer does not need the layers above it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from factfinding.engine.clean import Clean
+from factfinding.model.anatomy import Anatomy
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Logits:
+    """Read the logits of tokens (one list for all, or a row per prompt; None: the whole vocabulary)."""
+
+    at: int
+    tokens: Int[Tensor, " k"] | Int[Tensor, "prompts k"] | None = None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LogProbs:
+    """Read log-probabilities of tokens over the whole vocabulary; `tokens` as in `Logits`."""
+
+    at: int
+    tokens: Int[Tensor, " k"] | Int[Tensor, "prompts k"] | None = None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Resid:
+    """Read resid_post of a layer, or a linear probe of it: resid @ weight + bias."""
+
+    at: int
+    layer: int
+    weight: Float[Tensor, "d_model k"] | None = None
+    bias: Float[Tensor, " k"] | None = None
+
+
+Reading = Logits | LogProbs | Resid
+
+
+def clean_values(anatomy: Anatomy, clean: Clean, reading: Reading) -> Float[Tensor, "prompts k"]:
+    """What is read in the clean run, prompt by prompt."""
+    layer = reading.layer if isinstance(reading, Resid) else anatomy.n_layers - 1
+    everyone = torch.arange(len(clean.tokens), device=clean.tokens.device)
+    return read(anatomy, reading, clean.resid[layer + 1, :, reading.at - clean.start], everyone)
+
+
+def read(
+    anatomy: Anatomy, reading: Reading, resid: Float[Tensor, "rows d_model"], prompt: Int[Tensor, " rows"]
+) -> Float[Tensor, "rows k"]:
+    """What `reading` sees in a residual stream at its layer and position."""
+    if isinstance(reading, Resid):
+        probed = resid if reading.weight is None else resid @ reading.weight.to(resid)
+        return probed if reading.bias is None else probed + reading.bias.to(resid)
+    tokens = tokens_of(reading, prompt)
+    if isinstance(reading, LogProbs):
+        logits = anatomy.logits(resid)
+        return (logits if tokens is None else logits.gather(1, tokens)) - logits.logsumexp(1, keepdim=True)
+    if tokens is None:
+        return anatomy.logits(resid)
+    return unembed_tokens(anatomy, anatomy.final_norm(resid), reading.tokens, prompt)
+
+
+def tokens_of(reading: Logits | LogProbs, prompt: Int[Tensor, " rows"]) -> Int[Tensor, "rows k"] | None:
+    """The tokens that each row reads, or None for the whole vocabulary."""
+    if reading.tokens is None:
+        return None
+    tokens = reading.tokens.to(prompt.device)
+    return tokens[prompt] if tokens.ndim == 2 else tokens.expand(len(prompt), -1)
+
+
+def unembed_tokens(
+    anatomy: Anatomy, normed: Tensor, tokens: Tensor, prompt: Tensor, *, bias: bool = True
+) -> Tensor:
+    """Logits of a few tokens, `[rows, k]`, without the rest of the vocabulary."""
+    weight, offset = anatomy.unembed.weight, anatomy.unembed.bias if bias else None
+    tokens = tokens.to(prompt.device)
+    if tokens.ndim == 1:
+        return torch.nn.functional.linear(normed, weight[tokens], None if offset is None else offset[tokens])
+    logits = (normed[:, None] @ weight[tokens].transpose(1, 2)[prompt])[:, 0]
+    return logits if offset is None else logits + offset[tokens[prompt]]

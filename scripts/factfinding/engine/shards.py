@@ -1,0 +1,119 @@
+"""Long sweeps in pieces: finished pieces found again after a kill, and batches that fit into memory.
+
+A piece (shard) is a Parquet file whose name is the key of its content: what the numbers depend on (model, precision,
+code, prompts, rows). It is trusted only if the key inside is the key asked for and the table is the one that was
+written; anything else is said in the log and made again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import torch
+from torch import Tensor
+
+from factfinding.files import text_digest, whole
+from factfinding.model.anatomy import Anatomy
+
+Log = Callable[[str], None]
+
+
+def table_digest(frame: pl.DataFrame) -> str:
+    """Digest of a flat table's columns, types and values."""
+    return hashlib.sha256(f"{frame.schema}\n{frame.write_csv()}".encode()).hexdigest()
+
+
+def tensor_digest(x: Tensor) -> str:
+    """Digest of a tensor's shape, type and values."""
+    data = x.detach().cpu().contiguous()
+    header = f"{tuple(data.shape)} {data.dtype} ".encode()
+    return hashlib.sha256(header + data.flatten().view(torch.uint8).numpy().tobytes()).hexdigest()
+
+
+class TableShards:
+    """Finished pieces of a table in a folder. With no folder nothing is kept."""
+
+    def __init__(self, folder: Path | None, context: Mapping[str, Any], log: Log) -> None:
+        self.folder, self.context, self.log = folder, json.dumps(dict(context), sort_keys=True), log
+
+    def get(
+        self, rows: pl.DataFrame, about: Sequence[str], compute: Callable[[], pl.DataFrame]
+    ) -> pl.DataFrame:
+        """The piece for these index rows: read if it is finished, else computed and written whole.
+
+        `about` is all else that the piece depends on and the context does not say.
+        """
+        if self.folder is None:
+            return compute()
+        key = text_digest(self.context, table_digest(rows), *about)
+        path = self.folder / f"{key[:32]}.parquet"
+        found = self._read(path, key)
+        if found is None:
+            found = compute()
+            with whole(path) as part:
+                found.write_parquet(part, metadata={"key": key, "content": table_digest(found)})
+        return found
+
+    def _read(self, path: Path, key: str) -> pl.DataFrame | None:
+        if not path.is_file():
+            return None
+        try:
+            said, frame = pl.read_parquet_metadata(path), pl.read_parquet(path)
+            if said.get("key") != key:
+                raise ValueError("its key is another's")
+            if said.get("content") != table_digest(frame):
+                raise ValueError("its content is not what was written")
+        except (pl.exceptions.PolarsError, OSError, ValueError) as error:
+            self.log(f"shard {path} is not trusted and is made again: {error}")
+            return None
+        return frame
+
+
+class Batches:
+    """Work on rows in batches as large as fit: the size is halved when memory runs out, and kept from then on."""
+
+    def __init__(self, rows: int, log: Log) -> None:
+        self.rows, self.log = max(1, rows), log
+
+    def run(self, work: Callable[[slice], Tensor], n: int) -> Tensor:
+        """`work(rows)` on all of n >= 1 rows, the results joined. Raises what `work` raises, but out-of-memory only when
+        a single row does not fit."""
+        done, start = [], 0
+        while start < n:
+            stop = min(start + self.rows, n)
+            try:
+                done.append(work(slice(start, stop)))
+            except (RuntimeError, MemoryError) as error:
+                if not out_of_memory(error) or stop - start == 1:
+                    raise
+                self.rows = (stop - start) // 2
+            else:
+                start = stop
+                continue
+            # said and cleaned up only here, where the error and the tensors that it holds are gone
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            self.log(f"out of memory with {stop - start} rows in a batch; going on with {self.rows}")
+        return torch.cat(done)
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out, on the GPU or on the CPU (where torch raises a plain RuntimeError)."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return any(said in str(error) for said in ("can't allocate memory", "not enough memory", "out of memory"))
+
+
+def first_batch(anatomy: Anatomy, n_positions: int) -> int:
+    """Rows to begin with: a third of a GPU's free memory, or on a CPU what stays near its caches (256 MiB)."""
+    budget = 2**28
+    if anatomy.device.type == "cuda":
+        budget = torch.cuda.mem_get_info(anatomy.device)[0] // 3
+    item = torch.finfo(anatomy.dtype).bits // 8
+    per_row = item * (n_positions * (6 * anatomy.d_mlp + 12 * anatomy.d_model) + 4 * anatomy.d_vocab)
+    return int(min(max(budget // per_row, 1), 4096))

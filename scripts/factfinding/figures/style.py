@@ -1,0 +1,164 @@
+"""What all figures share: sizes, colours, axes of layers and shares, and how a figure becomes files.
+
+Figures are drawn without pyplot, so nothing is global and two drawings cannot meet. Their bytes are a function of the
+table alone: no dates, a fixed salt for the ids in the SVG, and glyphs as outlines, so that they look the same wherever
+they are opened. Okabe and Ito's colours can be told apart by nearly everybody; each also has its own dash or marker.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from itertools import cycle, islice
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import polars as pl
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from factfinding.files import whole
+
+WIDTH = 7.0
+"""Inches. Nine-point type stays readable when this is shown 700 pixels wide."""
+
+PNG_DPI = 180
+
+# The page replaces these three by its own colours, so that figures follow dark and light (report.py).
+INK, LINE, PAPER = "#1f2328", "#d8dce2", "#fefefe"
+GREY = "#767c85"
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+DASHES = ("-", "--", "-.", (0, (1, 1.2)), (0, (5, 1, 1, 1, 1, 1)), (0, (3, 1)))
+MARKERS = ("o", "s", "^", "D", "v", "P")
+
+CONDITIONS = {
+    "full": "the question after one example",
+    "zero_shot": "the question alone",
+    "name_only": "the name alone",
+}
+"""Conditions of STUDY section 0, in plain words."""
+
+_SETTINGS = {
+    **sns.axes_style("ticks"),
+    "font.family": ["DejaVu Sans"],
+    "font.size": 9,
+    "axes.titlesize": 9.5,
+    "axes.labelsize": 9,
+    "xtick.labelsize": 8.5,
+    "ytick.labelsize": 8.5,
+    "legend.fontsize": 8.5,
+    "legend.frameon": False,
+    "legend.handlelength": 2.6,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlelocation": "left",
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": LINE,
+    "grid.linewidth": 0.6,
+    "figure.facecolor": PAPER,
+    "axes.facecolor": PAPER,
+    "savefig.facecolor": PAPER,
+    "lines.linewidth": 1.6,
+    "lines.markersize": 4.5,
+    "text.parse_math": False,  # a sport may be spelt with a dollar sign
+    "svg.fonttype": "path",
+    "svg.hashsalt": "factfinding",
+}
+
+
+def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
+    """Let a drawing function see the project's settings and leave no trace of them behind."""
+
+    @functools.wraps(draw)
+    def inside(*args: Any, **kwargs: Any) -> Figure:
+        with matplotlib.rc_context(_SETTINGS):
+            return draw(*args, **kwargs)
+
+    return inside
+
+
+def save(figure: Figure, svg: str | Path, png: str | Path) -> None:
+    """Write a figure as SVG and as PNG, each whole; the same figure always gives the same bytes."""
+    with matplotlib.rc_context(_SETTINGS):
+        with whole(svg) as part:
+            figure.savefig(part, format="svg", metadata={"Date": None, "Creator": None})
+        with whole(png) as part:
+            figure.savefig(part, format="png", dpi=PNG_DPI, metadata={"Software": None})
+
+
+def new_figure(height: float) -> Figure:
+    """An empty figure of the common width, `height` in inches; its layout makes room for all that is on it."""
+    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.06, h_pad=0.06, wspace=0.03, hspace=0.04)
+    return figure
+
+
+def nothing_to_draw(reason: str) -> Figure:
+    """A figure that says why it is empty: a study without data still gets its page."""
+    figure = new_figure(1.2)
+    figure.text(0.5, 0.5, f"Nothing to draw: {reason}", ha="center", va="center", color=INK)
+    return figure
+
+
+def marks(levels: Sequence[Any]) -> dict[Any, tuple[str, Any, str]]:
+    """Colour, dash and marker of each level, in their order; they come round again after six."""
+    return dict(
+        zip(
+            levels,
+            islice(zip(cycle(COLOURS), cycle(DASHES), cycle(MARKERS), strict=False), len(levels)),
+            strict=True,
+        )
+    )
+
+
+def band(axes: Axes, frame: pl.DataFrame, x: str, y: str, **line: Any) -> Line2D:
+    """A line through `y` of a frame with its 95 % interval (`y`_low, `y`_high) as a band, shares shown as percent."""
+    frame = frame.sort(x)
+    at, low, high = (frame[name].to_numpy() for name in (x, f"{y}_low", f"{y}_high"))
+    (drawn,) = axes.plot(at, 100 * frame[y].to_numpy(), **line)
+    axes.fill_between(at, 100 * low, 100 * high, color=drawn.get_color(), alpha=0.18, linewidth=0)
+    return drawn
+
+
+def percent_axis(axes: Axes, label: str, *, which: str = "y") -> None:
+    """An axis of shares, from 0 to 100 %, with room for markers at both ends."""
+    axes.set(**{f"{which}lim": (-3, 103), f"{which}ticks": range(0, 101, 20), f"{which}label": label})
+
+
+def layer_axis(axes: Axes, layers: Sequence[int], label: str = "layer (residual stream after it)") -> None:
+    """An x axis of layers; -1, where it occurs, is the embeddings."""
+    last = max(layers)
+    step = next(step for step in (1, 2, 4, 5, 10, 20, 50) if last / step <= 10 or step == 50)
+    ticks = [-1] * (min(layers) < 0) + list(range(0, last + 1, step))
+    if ticks[0] < 0 and last > 12:
+        ticks.remove(0)  # "emb" and "0" would touch
+    axes.set_xticks(ticks, ["emb" if tick < 0 else str(tick) for tick in ticks])
+    axes.set(xlabel=label, xlim=(min(layers) - 0.4, last + 0.4))
+
+
+def count_axis(axes: Axes, label: str, *, which: str) -> None:
+    """An axis of whole numbers with thousands set apart."""
+    axis = getattr(axes, f"{which}axis")
+    axis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    axes.set(**{f"{which}label": label})
+
+
+def legend_above(figure: Figure, handles: Sequence[Any], *, columns: int) -> None:
+    """A legend over all panels, outside them: it can cover no data."""
+    figure.legend(handles=handles, loc="outside upper left", ncols=columns)
+
+
+def panel_title(axes: Axes, words: str, n: int) -> None:
+    """What a panel shows, and below it how many athletes stand behind it."""
+    axes.set_title(f"{words}\nn = {n:,} athlete{'' if n == 1 else 's'}")

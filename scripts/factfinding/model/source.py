@@ -1,0 +1,66 @@
+"""Which model a study uses: where its files lie and what they are, as one small JSON that every rule reads first."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from factfinding.errors import InputError
+from factfinding.files import file_digest, text_digest
+from factfinding.model.anatomy import check_folder
+
+FILES = ("*.safetensors", "*.bin", "*.json", "*.model", "merges.txt")
+NOT_THE_MODEL = {"source.json", "card.json", "training.json", "model.safetensors.index.json"}
+
+
+def describe(
+    folder: Path, *, kind: str, id: str | None = None, revision: str | None = None, allow_pickle: bool = False
+) -> dict[str, Any]:
+    """What source.json says: kind, id, revision, folder, files with their digests, and one digest of all of them.
+
+    Raises InputError for a folder that is no usable model. The folder is given relative to the working directory where
+    it lies below it, so that a project that is moved still finds its model.
+    """
+    check_folder(folder, allow_pickle=allow_pickle)
+    paths = sorted(
+        {path for pattern in FILES for path in folder.glob(pattern) if path.name not in NOT_THE_MODEL}
+    )
+    files = {path.name: file_digest(path) for path in paths}
+    return {
+        "kind": kind,
+        "id": id,
+        "revision": revision,
+        "folder": _relative(folder),
+        "allow_pickle": allow_pickle,
+        "digest": text_digest(*(part for item in files.items() for part in item))[:32],
+        "files": files,
+    }
+
+
+def _relative(folder: Path) -> str:
+    here = Path.cwd().resolve()
+    resolved = folder.resolve()
+    return os.path.relpath(resolved, here) if resolved.is_relative_to(here) else str(resolved)
+
+
+def download(id: str, revision: str, folder: Path, *, allow_pickle: bool) -> Path:
+    """Fetch a model from the Hugging Face hub into `folder` (the only function of the project that uses the network).
+
+    Raises InputError that says what to put where, when the hub cannot be reached or does not have it.
+    """
+    from huggingface_hub import snapshot_download
+
+    patterns = ["*.json", "*.safetensors", "merges.txt", "*.model", *(["*.bin"] if allow_pickle else [])]
+    try:
+        snapshot_download(id, revision=revision, local_dir=folder, allow_patterns=patterns)
+    except (
+        Exception
+    ) as error:  # the hub's client raises a score of kinds, all meaning that the files did not come
+        raise InputError(
+            f"model.id {id!r}, revision {revision!r}",
+            f"no download ({type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no reason given'})",
+            "a network, or the model's files (config.json, tokenizer.json, *.safetensors) copied into a folder of this "
+            "machine and `model: {source: folder, folder: THAT_FOLDER}` in the configuration",
+        ) from error
+    return folder

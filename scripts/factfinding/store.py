@@ -1,0 +1,263 @@
+"""The HDF5 activation store: one file per condition, readable with h5py alone, and the shards that it is made from.
+
+A file holds one row per athlete, in the order of the prompts table. Datasets are named `<site>@<role>`:
+
+    resid@final_name      [athlete, layer + 1, d_model]   index 0 is the embedding, index L + 1 is resid_post L
+    attn_out@end          [athlete, layer, d_model]
+    mlp_out@end           [athlete, layer, d_model]
+    z@final_name          [athlete, layer, head, d_head]  one head's output is z W_O; W_O stands in `/W_O`
+    pre@final_name        [athlete, lookup layer, neuron] before the activation; post@... after it
+    pattern@end           [athlete, layer, head, key]     attention from that position; NaN beyond the prompt's length
+
+and athlete, sport, prompt_key, n_tokens, first_name, final_name, end. Every dataset says its axes and layers in its
+attributes; the file says which model, revision, tokenizer, dtype and condition it comes from. Each chunk carries a
+checksum, so a changed byte is found on reading.
+
+Activations are written in a stream, batch by batch, first into shards under a name that is their content key, then
+copied row by row into the final file. A shard holds the prompts it holds: when ten athletes are added, the rows of
+all others are found in finished shards, and only ten prompts go through the model.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Self
+
+import h5py
+import numpy as np
+import polars as pl
+from jaxtyping import Shaped
+
+from factfinding.errors import InputError
+from factfinding.files import text_digest, whole
+
+FORMAT = "factfinding activations 1"
+CHUNK_BYTES = 1 << 20
+BLOCK_ROWS = 64  # rows in memory while a file is put together
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """One dataset: its name, what its axes are, which layers its layer axis lists, and where it is ragged."""
+
+    name: str
+    shape: tuple[int, ...]  # of one athlete; a ragged last axis is given as the longest prompt
+    axes: tuple[str, ...]
+    layers: tuple[int, ...]
+    units: str
+    ragged: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Where activations come from. Two stores with equal sources hold the same numbers for the same prompt."""
+
+    model: str  # digest of weights, configuration and tokenizer
+    revision: str
+    dtype: str
+    condition: str
+    code: str  # digest of the code that computes them
+    stored: str  # numpy dtype on disk
+
+    @property
+    def key(self) -> str:
+        return text_digest(json.dumps(asdict(self), sort_keys=True))
+
+
+def prompt_key(tokens: Sequence[int], positions: Mapping[str, int]) -> str:
+    """What one row depends on, apart from its source: the tokens and the positions that are read."""
+    return text_digest(json.dumps([list(tokens), sorted(positions.items())]))[:32]
+
+
+class ShardStore:
+    """Finished shards of one source, in `folder/<source key>/`. A shard is trusted only if its key and rows match."""
+
+    def __init__(
+        self, folder: Path, source: Source, layouts: Sequence[Layout], log: Callable[[str], None]
+    ) -> None:
+        self.source, self.layouts, self.log = source, tuple(layouts), log
+        names = json.dumps([(layout.name, layout.layers, layout.shape[:-1]) for layout in layouts])
+        self.key = text_digest(source.key, names)
+        self.folder = folder / self.key[:24]
+
+    def rows(self) -> dict[str, tuple[Path, int]]:
+        """Where each finished prompt's row lies. A shard that cannot be trusted is said, removed and made again."""
+        found: dict[str, tuple[Path, int]] = {}
+        for path in sorted(self.folder.glob("*.h5")):
+            try:
+                with h5py.File(path) as shard:
+                    keys = [key.decode() for key in shard["prompt_key"][:]]
+                    if shard.attrs["key"] != self.key or path.stem != shard_name(self.key, keys):
+                        raise ValueError("its name is not its content's key")
+            except (OSError, KeyError, ValueError, RuntimeError) as error:
+                self.log(f"shard {path} is not trusted and is made again: {error}")
+                path.unlink()
+                continue
+            found |= {key: (path, row) for row, key in enumerate(keys)}
+        return found
+
+    def add(self, keys: Sequence[str], arrays: Mapping[str, Shaped[np.ndarray, "rows ..."]]) -> Path:
+        """Write one finished shard, whole."""
+        path = self.folder / f"{shard_name(self.key, keys)}.h5"
+        with whole(path) as part, h5py.File(part, "w") as shard:
+            shard.attrs["key"] = self.key
+            shard["prompt_key"] = np.array(keys, dtype="S32")
+            for name, array in arrays.items():
+                shard.create_dataset(name, data=array, chunks=(1, *array.shape[1:]), fletcher32=True)
+        return path
+
+
+def shard_name(store_key: str, keys: Sequence[str]) -> str:
+    return text_digest(store_key, *keys)[:32]
+
+
+def assemble(
+    path: Path,
+    prompts: pl.DataFrame,
+    keys: Sequence[str],
+    store: ShardStore,
+    *,
+    attributes: Mapping[str, str],
+    constants: Mapping[str, np.ndarray],
+) -> None:
+    """Copy the rows of `prompts` from finished shards into one file, whole, a block of rows at a time."""
+    where = store.rows()
+    with whole(path) as part, h5py.File(part, "w") as file:
+        file.attrs.update({"format": FORMAT, "complete": False, **asdict(store.source), **attributes})
+        for column in ("athlete", "sport"):
+            file.create_dataset(column, data=prompts[column].to_list(), dtype=h5py.string_dtype())
+        for column in ("n_tokens", "first_name", "final_name", "end"):
+            file[column] = prompts[column].to_numpy()
+        file["prompt_key"] = np.array(keys, dtype="S32")
+        for name, array in constants.items():
+            file.create_dataset(name, data=array, fletcher32=True)
+        with _opened() as open_shard:
+            for layout in store.layouts:
+                _create(file, layout, len(keys), store.source.stored)
+                for start in range(0, len(keys), BLOCK_ROWS):
+                    rows = [where[key] for key in keys[start : start + BLOCK_ROWS]]
+                    file[layout.name][start : start + len(rows)] = _gather(
+                        layout, rows, open_shard, store.source.stored
+                    )
+        file.attrs["complete"] = True
+
+
+def _create(file: h5py.File, layout: Layout, n: int, dtype: str) -> None:
+    row_bytes = int(np.prod(layout.shape)) * np.dtype(dtype).itemsize
+    rows = max(1, min(n, CHUNK_BYTES // max(1, row_bytes)))
+    # Activations are noise to a compressor; the padding of ragged patterns is not.
+    packing = {"compression": "gzip", "compression_opts": 1, "shuffle": True} if layout.ragged else {}
+    data = file.create_dataset(
+        layout.name,
+        shape=(n, *layout.shape),
+        dtype=dtype,
+        chunks=(rows, *layout.shape),
+        fletcher32=True,
+        fillvalue=np.nan,
+        **packing,
+    )
+    data.attrs["axes"] = ["athlete", *layout.axes]
+    data.attrs["layers"] = layout.layers
+    data.attrs["units"] = layout.units
+
+
+def _gather(
+    layout: Layout, rows: Sequence[tuple[Path, int]], open_shard: Callable[[Path], h5py.File], dtype: str
+) -> Shaped[np.ndarray, "rows ..."]:
+    """Rows from wherever they lie, in the order asked for; each shard is read once, in one slice."""
+    block = np.full((len(rows), *layout.shape), np.nan, dtype=dtype)
+    for path in dict.fromkeys(path for path, _ in rows):
+        here = np.array([i for i, (shard, _) in enumerate(rows) if shard == path])
+        at = np.array([rows[i][1] for i in here])
+        values = open_shard(path)[layout.name][at.min() : at.max() + 1][at - at.min()]
+        block[here, ..., : values.shape[-1]] = values
+    return block
+
+
+@contextmanager
+def _opened(limit: int = 8) -> Iterator[Callable[[Path], h5py.File]]:
+    """Keep the last shards open: rows in the order of the prompts table come from few shards at a time."""
+    files: dict[Path, h5py.File] = {}
+
+    def get(path: Path) -> h5py.File:
+        if path not in files:
+            if len(files) >= limit:
+                files.pop(next(iter(files))).close()
+            files[path] = h5py.File(path, rdcc_nbytes=0)  # each row is read once: nothing to cache
+        return files[path]
+
+    try:
+        yield get
+    finally:
+        for file in files.values():
+            file.close()
+
+
+class Activations:
+    """A finished file, opened for reading. Use as a context manager."""
+
+    def __init__(self, path: str | Path, *, model: str | None = None, condition: str | None = None) -> None:
+        """Open and check: raises InputError, naming the file, for one that is foreign, unfinished or of another model.
+
+        `model` is the digest on the model card and `condition` the one wanted; None leaves that unchecked.
+        """
+        self.path = Path(path)
+        try:
+            self.file = h5py.File(self.path)
+        except (OSError, RuntimeError) as error:
+            raise InputError(
+                self.path, f"no readable HDF5 file ({error})", "an activation file of this workflow"
+            ) from None
+        attributes = self.file.attrs
+        wanted = {"format": FORMAT, "complete": True, "model": model, "condition": condition}
+        for name, value in wanted.items():
+            if value is not None and attributes.get(name) != value:
+                found = attributes.get(name)
+                self.file.close()
+                raise InputError(
+                    self.path, f"{name} {found!r}", f"{name} {value!r}; remove the file to have it made again"
+                )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exception) -> None:
+        self.file.close()
+
+    def names(self) -> list[str]:
+        """Datasets of activations, `<site>@<role>`."""
+        return sorted(name for name in self.file if "@" in name)
+
+    def athletes(self) -> pl.DataFrame:
+        """Columns athlete, sport, n_tokens, first_name, final_name, end: one row per row of every dataset."""
+        text = {name: self.file[name].asstr()[:].tolist() for name in ("athlete", "sport")}
+        return pl.DataFrame(
+            text | {n: self.file[n][:] for n in ("n_tokens", "first_name", "final_name", "end")}
+        )
+
+    def layers(self, name: str) -> list[int]:
+        return [int(layer) for layer in self._dataset(name).attrs["layers"]]
+
+    def layer(self, name: str, layer: int) -> Shaped[np.ndarray, "athletes ..."]:
+        """One layer of a dataset for all athletes, as stored (for `resid`, layer -1 is the embedding).
+
+        Raises InputError for a dataset or layer that is not in the file, and for bytes that fail their checksum.
+        """
+        layers = self.layers(name)
+        if layer not in layers:
+            raise InputError(self.path, f"no layer {layer} of {name}", f"layers {layers[0]}-{layers[-1]}")
+        try:
+            return self._dataset(name)[:, layers.index(layer)]
+        except OSError as error:
+            raise InputError(
+                self.path, f"damaged data in {name} ({error})", "a file as it was written; remove it"
+            ) from None
+
+    def _dataset(self, name: str) -> h5py.Dataset:
+        if name not in self.file:
+            raise InputError(self.path, f"no dataset {name!r}", ", ".join(self.names()))
+        return self.file[name]

@@ -1,0 +1,128 @@
+"""What every rule's script does around its work: the log, the threads, the word on failure, the provenance.
+
+    with Job(snakemake) as job:
+        from factfinding...        # heavy imports come inside, so that their failures are logged too
+        settings = job.settings("recall")
+
+Imports nothing heavy itself. The script's own standard output and error go on to the terminal as before.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+import time
+import traceback
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Self
+
+LIBRARIES = (
+    "snakemake",
+    "torch",
+    "transformers",
+    "tokenizers",
+    "h5py",
+    "polars",
+    "scikit-learn",
+    "numpy",
+    "seaborn",
+)
+HASHED_BYTES = 64 << 20
+
+
+class Job:
+    """One run of a script. `snakemake` is the object that Snakemake puts into the script's namespace."""
+
+    def __init__(self, snakemake: Any, *, network: bool = False) -> None:
+        self.snakemake, self.network = snakemake, network
+        self.input, self.output = snakemake.input, snakemake.output
+        self.wildcards, self.threads = snakemake.wildcards, snakemake.threads
+        self._log = None
+
+    def __enter__(self) -> Self:
+        if self.snakemake.log:
+            Path(self.snakemake.log[0]).parent.mkdir(parents=True, exist_ok=True)
+            self._log = open(self.snakemake.log[0], "w", buffering=1, encoding="utf-8")
+        for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "POLARS_MAX_THREADS"):
+            os.environ[name] = str(self.threads)
+        os.environ.setdefault(
+            "OMP_WAIT_POLICY", "PASSIVE"
+        )  # a waiting thread that spins starves the other jobs
+        os.environ["TOKENIZERS_PARALLELISM"] = "false"
+        if not self.network:
+            os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1", HF_DATASETS_OFFLINE="1")
+        os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+        return self
+
+    def __exit__(self, kind, error, trace) -> None:
+        if error is not None:
+            self.log("".join(traceback.format_exception(kind, error, trace)))
+            if (
+                kind.__name__ == "InputError"
+            ):  # the user's to mend: the message says it all, the log has the trace
+                raise SystemExit(f"{self.snakemake.rule}: {error}") from None
+        elif self.output.get("provenance"):
+            self._write_provenance()
+        if self._log is not None:
+            self._log.close()
+
+    def log(self, message: str) -> None:
+        """A line in the rule's log, with the time of day."""
+        if self._log is not None:
+            self._log.write(f"{time.strftime('%H:%M:%S')} {message}\n")
+
+    def progress(self, message: str) -> None:
+        """A line in the log and on the terminal, for long work."""
+        self.log(message)
+        print(f"[{self.snakemake.rule}] {message}", file=sys.stderr, flush=True)
+
+    def settings(self, section: str) -> dict[str, Any]:
+        """One section of the configuration, as the rule was given it."""
+        return json.loads(self.snakemake.params.settings)[section]
+
+    def config(self, section: str, model: type) -> Any:
+        """One section, typed."""
+        from factfinding.config import validate
+
+        return validate(self.settings(section), model, f"config.{section}")
+
+    def load_model(self, source: dict[str, Any], compute: Any) -> Any:
+        """The study's model, on the device that the configuration names; says in the log where it runs."""
+        from factfinding.model.anatomy import load
+
+        anatomy = load(
+            source["folder"], dtype=compute.dtype, device=compute.device, allow_pickle=source["allow_pickle"]
+        )
+        self.log(f"model {source['folder']} on {anatomy.device} in {compute.dtype}, {self.threads} threads")
+        return anatomy
+
+    def _write_provenance(self) -> None:
+        from factfinding.files import write_json
+
+        content = {
+            "rule": self.snakemake.rule,
+            "wildcards": dict(self.wildcards.items()),
+            "settings": json.loads(getattr(self.snakemake.params, "settings", "{}")),
+            "code": getattr(self.snakemake.params, "code", None),
+            "inputs": {path: _describe(Path(path)) for path in sorted(set(self.input))},
+            "versions": {name: _version(name) for name in LIBRARIES} | {"python": sys.version.split()[0]},
+        }
+        write_json(content, self.output.provenance)
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _describe(path: Path) -> dict[str, Any]:
+    """An input's size, and the digest of its bytes where reading them is cheap."""
+    size = path.stat().st_size
+    if not path.is_file() or size > HASHED_BYTES:
+        return {"bytes": size}
+    return {"bytes": size, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}

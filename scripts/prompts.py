@@ -1,0 +1,21 @@
+"""Rule prompts: prompts of every condition, and the answer tokens."""
+
+from job import Job
+
+with Job(snakemake) as job:
+    from transformers import AutoTokenizer
+
+    from factfinding.data.prompts import CONDITIONS, candidates, prompt_table
+    from factfinding.files import read_json, read_table, write_table
+    from factfinding.model.anatomy import bos_token_id
+
+    folder = read_json(job.input.source)["folder"]
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    athletes = read_table(job.input.athletes)
+    tables = {name: prompt_table(athletes, tokenizer, bos_token_id(tokenizer), name) for name in CONDITIONS}
+    sports = athletes["sport"].unique().to_list()
+    write_table(candidates(sports, tables["full"]["text"][0], tokenizer), job.output.candidates)
+    for name, table in tables.items():
+        write_table(table, job.output[name])
+    counts = tables["full"]["n_name_tokens"].value_counts().sort("n_name_tokens")
+    job.progress("name tokens: " + ", ".join(f"{count} with {n}" for n, count in counts.rows()))

@@ -1,0 +1,16 @@
+"""Rule tiny_model: a model of random weights, made on the spot, on which every rule runs in seconds."""
+
+from pathlib import Path
+
+from job import Job
+
+with Job(snakemake) as job:
+    from factfinding.config import ModelConfig
+    from factfinding.files import read_table, write_json
+    from factfinding.model.source import describe
+    from factfinding.model.tiny import save_tiny_model
+
+    model = job.config("model", ModelConfig)
+    folder = Path(job.output.source).parent / "weights"
+    save_tiny_model(folder, read_table(job.input.athletes), model.family)
+    write_json(describe(folder, kind="tiny"), job.output.source)

@@ -1,0 +1,34 @@
+"""Rule train_organism: make a world, train the embedded model on it, and save both."""
+
+import os
+import shutil
+from pathlib import Path
+
+from job import Job
+
+with Job(snakemake) as job:
+    from factfinding.config import OrganismConfig
+    from factfinding.files import read_table, write_json, write_table, write_text
+    from factfinding.model.source import describe
+    from factfinding.organism.corpus import documents
+    from factfinding.organism.train import as_json, progress_line, train
+    from factfinding.organism.world import make_world
+
+    settings = job.config("organism", OrganismConfig)
+    athletes = read_table(job.input.athletes) if job.input.get("athletes") else None
+    world = make_world(settings, athletes)
+    folder = Path(job.output.source).parent
+    fresh = folder / ".training"
+    shutil.rmtree(fresh, ignore_errors=True)
+    record = train(world, settings, fresh, progress=lambda row: job.progress(progress_line(row)))
+    for path in fresh.iterdir():
+        os.replace(path, folder / path.name)
+    fresh.rmdir()
+    write_table(world.athletes, job.output.athletes)
+    write_table(world.facts, job.output.facts)
+    write_text(
+        world.about + "\n\n" + "".join(documents(world, settings, settings.seed, 2000)), job.output.corpus
+    )
+    write_table(record.history, job.output.training)
+    write_json(as_json(record), job.output.record)
+    write_json(describe(folder, kind="organism"), job.output.source)

@@ -1,0 +1,262 @@
+"""Models whose circuit is known because their weights are set by hand.
+
+Both recall one of two sports from a two-token name. Each first name and each last name carries a hidden sign, and the
+sport is `basketball` where the two agree, `baseball` where they differ: neither token alone says anything, and no sum
+of the two does. Everything not named here is exactly zero (or `noise`, if asked for).
+
+`at_name` looks the fact up where the study says that Pythia does:
+
+    L0H1           at the final name token: moves the first name's sign there      (concatenate)
+    L1N3, L1N17    at the final name token: fire where both signs are +, or both - (look up)
+    L2H2           at END: moves "they agree" from the final name token to END     (extract)
+
+`at_end` has the same prompts and answers, but concatenates and looks up at END:
+
+    L0H1, L0H3     at END: move the first and the last name's sign there
+    L1N3, L1N17    at END: fire where both signs are +, or both -, and write the answer themselves
+
+How it is done. A feature is a pair of residual dimensions, +f and -f, so the mean that LayerNorm takes away is zero.
+One feature, the ballast, is a large constant at every position, so LayerNorm's scale is constant up to 1e-6, and its
+weight undoes it: the norms are next to identity. Attention scores are 0 or hundreds, so patterns are one or zero;
+every query that has nothing to look for rests on BOS. Neurons are ReLUs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+
+import polars as pl
+import torch
+from tokenizers import Regex, Tokenizer, models, pre_tokenizers
+from torch import Tensor
+from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, PreTrainedTokenizerFast
+
+from factfinding.data.prompts import prompt_table
+from factfinding.engine.sites import Site, head, neuron
+from factfinding.model.anatomy import Anatomy
+
+FEATURES = (
+    "ballast",
+    "bos",
+    "first",
+    "last",
+    "end",
+    "first_sign",
+    "last_sign",
+    "moved_first",
+    "moved_last",
+    "fact",
+    "answer",
+)
+WIDTH, HEADS, LAYERS, NEURONS = 32, 4, 4, 24
+BALLAST, SHARP, LOGIT = 1000.0, 200.0, 8.0
+"""Size of the constant feature; score of an attended key; size of the two answers' logits."""
+D_HEAD = WIDTH // HEADS
+CONTENT = (
+    2  # the first two dimensions of a head are turned by the rotary embedding, so content lies in the others
+)
+SPORTS = ("baseball", "basketball")
+PAIR = (3, 17)
+"""The two neurons that look the fact up, in layer 1."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Planted:
+    """A model with a known circuit, its athletes and their prompts; positions and answers are one per athlete."""
+
+    anatomy: Anatomy
+    prompts: pl.DataFrame
+    tokens: Tensor
+    first_name: Tensor
+    final_name: Tensor
+    end: Tensor
+    answer: Tensor  # token id of the athlete's sport
+    concatenate: tuple[Site, ...]
+    lookup: tuple[Site, ...]
+    extract: tuple[Site, ...]
+
+    @property
+    def donors(self) -> Tensor:
+        """For each athlete another one with the same last name, of the other sport (rows go first name by first)."""
+        lasts = self.prompts["athlete"].str.split(" ").list.last().n_unique()
+        return (torch.arange(len(self.tokens)) + lasts) % len(self.tokens)
+
+
+def at_name(*, dtype: torch.dtype = torch.float64, noise: float = 0.0, **names: int) -> Planted:
+    """The fact is looked up at the final name token, and one head brings it to END."""
+    model = _empty_model()
+    _attend(model, 0, 1, query="last", key="first", read="first_sign", write="moved_first")
+    _agree(model, 1, signs=("moved_first", "last_sign"), write="fact")
+    _attend(model, 2, 2, query="end", key="last", read="fact", write="answer")
+    sites = {
+        "concatenate": (head(0, 1, "final_name"),),
+        "lookup": tuple(neuron(1, n, "final_name") for n in PAIR),
+        "extract": (head(2, 2, "end"),),
+    }
+    return _plant(model, sites, dtype, noise, **names)
+
+
+def at_end(*, dtype: torch.dtype = torch.float64, noise: float = 0.0, **names: int) -> Planted:
+    """Both names' signs are brought to END, and the fact is looked up there."""
+    model = _empty_model()
+    _attend(model, 0, 1, query="end", key="first", read="first_sign", write="moved_first")
+    _attend(model, 0, 3, query="end", key="last", read="last_sign", write="moved_last")
+    _agree(model, 1, signs=("moved_first", "moved_last"), write="answer")
+    sites = {
+        "concatenate": (head(0, 1, "end"), head(0, 3, "end")),
+        "lookup": tuple(neuron(1, n, "end") for n in PAIR),
+        "extract": (),
+    }
+    return _plant(model, sites, dtype, noise, **names)
+
+
+def save(planted: Planted, folder: Path) -> Path:
+    """The model and its tokenizer as a Hugging Face folder."""
+    planted.anatomy.model.save_pretrained(folder)
+    planted.anatomy.tokenizer.save_pretrained(folder)
+    return folder
+
+
+def athletes(*, firsts: int = 4, lasts: int = 4) -> pl.DataFrame:
+    """Every first name with every last name, and whether their hidden signs agree. Signs alternate."""
+    rows = [
+        (f"F{f} L{n}", SPORTS[int(_sign(f) == _sign(n))]) for f, n in product(range(firsts), range(lasts))
+    ]
+    return pl.DataFrame(rows, schema=["athlete", "sport"], orient="row")
+
+
+def tokenizer(*, firsts: int = 4, lasts: int = 4) -> PreTrainedTokenizerFast:
+    """Whole words, the space before a word belonging to it."""
+    words = ["<|endoftext|>", "Fact:", "\n", " Tiger", " Woods", " plays", " the", " sport", " of", " golf"]
+    words += (
+        [f" {sport}" for sport in SPORTS]
+        + [f" F{i}" for i in range(firsts)]
+        + [f" L{i}" for i in range(lasts)]
+    )
+    made = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<|endoftext|>"))
+    made.pre_tokenizer = pre_tokenizers.Split(Regex(r"\n| ?[^\s]+"), "isolated")
+    return PreTrainedTokenizerFast(
+        tokenizer_object=made, bos_token="<|endoftext|>", eos_token="<|endoftext|>"
+    )
+
+
+def direction(feature: str) -> Tensor:
+    """A feature's direction in the residual stream; `x @ direction(f) / 2` reads its value."""
+    vector = torch.zeros(WIDTH, dtype=torch.float64)
+    at = 2 * FEATURES.index(feature)
+    vector[at], vector[at + 1] = 1.0, -1.0
+    return vector
+
+
+def _sign(i: int) -> int:
+    return 1 if i % 2 == 0 else -1
+
+
+def _empty_model() -> GPTNeoXForCausalLM:
+    """All weights zero but the norms', which undo the scale that the ballast gives."""
+    config = GPTNeoXConfig(
+        vocab_size=64,
+        hidden_size=WIDTH,
+        num_hidden_layers=LAYERS,
+        num_attention_heads=HEADS,
+        intermediate_size=NEURONS,
+        max_position_embeddings=64,
+        hidden_act="relu",
+        use_parallel_residual=True,
+        rope_parameters={
+            "rope_type": "default",
+            "rope_theta": 10000.0,
+            "partial_rotary_factor": CONTENT / D_HEAD,
+        },
+        bos_token_id=0,
+        eos_token_id=0,
+        attn_implementation="eager",
+    )
+    model = GPTNeoXForCausalLM(config).double().eval().requires_grad_(False)
+    scale = BALLAST * (2 / WIDTH) ** 0.5
+    for name, weight in model.named_parameters():
+        weight.fill_(scale if "norm" in name and name.endswith("weight") else 0.0)
+    return model
+
+
+def _attend(
+    model: GPTNeoXForCausalLM, layer: int, index: int, *, query: str, key: str, read: str, write: str
+) -> None:
+    """A head whose `query` tokens attend to `key` tokens, and all others to BOS; it moves one feature into another."""
+    attention = model.gpt_neox.layers[layer].attention
+    weight = attention.query_key_value.weight.view(HEADS, 3, D_HEAD, WIDTH)[index]
+    bias = attention.query_key_value.bias.view(HEADS, 3, D_HEAD)[index]
+    rest, match = CONTENT, CONTENT + 1
+    strength = (SHARP * D_HEAD**0.5) ** 0.5
+    bias[0, rest] = strength  # every query looks for BOS, half as hard as for what it is really after
+    weight[1, rest] = strength / 2 * direction("bos") / 2
+    weight[0, match] = strength * direction(query) / 2
+    weight[1, match] = strength * direction(key) / 2
+    weight[2, 0] = direction(read) / 2
+    attention.dense.weight[:, index * D_HEAD] = direction(write)
+
+
+def _agree(model: GPTNeoXForCausalLM, layer: int, *, signs: tuple[str, str], write: str) -> None:
+    """Two neurons, one for (+, +) and one for (-, -): 1 where the signs agree, 0 where they differ or are missing."""
+    mlp = model.gpt_neox.layers[layer].mlp
+    total = sum(direction(sign) / 2 for sign in signs)
+    for n, side in zip(PAIR, (1, -1), strict=True):
+        mlp.dense_h_to_4h.weight[n] = side * total
+        mlp.dense_h_to_4h.bias[n] = -1.0
+        mlp.dense_4h_to_h.weight[:, n] = direction(write)
+
+
+def _embed(model: GPTNeoXForCausalLM, tokens: PreTrainedTokenizerFast, firsts: int, lasts: int) -> None:
+    """Each token's features; the answers' logits are +-LOGIT, by a threshold that the ballast supplies."""
+
+    def give(token: str, **features: float) -> None:
+        for feature, value in features.items():
+            model.gpt_neox.embed_in.weight[tokens.convert_tokens_to_ids(token)] += value * direction(feature)
+
+    model.gpt_neox.embed_in.weight[:] = BALLAST * direction("ballast")
+    give("<|endoftext|>", bos=1)
+    give(" of", end=1)
+    for i in range(firsts):
+        give(f" F{i}", first=1, first_sign=_sign(i))
+    for i in range(lasts):
+        give(f" L{i}", last=1, last_sign=_sign(i))
+    agreed = direction("answer") - direction("ballast") / (2 * BALLAST)
+    for side, sport in zip((-1, 1), SPORTS, strict=True):
+        model.lm_head.weight[tokens.convert_tokens_to_ids(f" {sport}")] = side * LOGIT * agreed
+
+
+def _plant(
+    model: GPTNeoXForCausalLM,
+    sites: dict[str, tuple[Site, ...]],
+    dtype: torch.dtype,
+    noise: float,
+    *,
+    firsts: int = 4,
+    lasts: int = 4,
+    seed: int = 0,
+) -> Planted:
+    table, tokens = athletes(firsts=firsts, lasts=lasts), tokenizer(firsts=firsts, lasts=lasts)
+    _embed(model, tokens, firsts, lasts)
+    generator = torch.Generator().manual_seed(seed)
+    for name, weight in model.named_parameters():
+        if noise and weight.ndim > 1 and name.startswith("gpt_neox.layers"):
+            weight += noise * _balanced(
+                torch.randn(weight.shape, generator=generator, dtype=weight.dtype), name
+            )
+    anatomy = Anatomy(model.to(dtype), tokens)
+    prompts = prompt_table(table, tokens, tokens.bos_token_id, "full")
+    answers = [tokens.convert_tokens_to_ids(f" {sport}") for sport in table["sport"]]
+    positions = {role: torch.tensor(prompts[role].to_list()) for role in ("first_name", "final_name", "end")}
+    ids = torch.tensor(prompts["token_ids"].to_list())
+    return Planted(
+        anatomy=anatomy, prompts=prompts, tokens=ids, answer=torch.tensor(answers), **positions, **sites
+    )
+
+
+def _balanced(noise: Tensor, name: str) -> Tensor:
+    """Noise that does not see the ballast, which would drown all else: inputs are read as features without it."""
+    if noise.shape[1] == WIDTH and not name.endswith("dense.weight"):
+        noise[:, :2] = 0.0
+    return noise

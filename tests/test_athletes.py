@@ -1,0 +1,207 @@
+from __future__ import annotations
+
+import csv
+import io
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from factfinding.data.athletes import read_athletes
+from factfinding.errors import InputError
+
+
+def _csv(tmp_path, text: str | bytes):
+    path = tmp_path / "table.csv"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return path
+
+
+def _read(tmp_path, rows, *, header="athlete,sport", **settings):
+    path = _csv(tmp_path, "\n".join([header, *rows]) + "\n")
+    return read_athletes(path, **{"min_per_sport": 1} | settings)
+
+
+def _public_look_alike(tmp_path, newline: str, bom: str):
+    """The shape of the study's own table: unnamed index, eight columns, newlines in prompts, repeats."""
+    columns = [
+        "",
+        "athlete",
+        "sport",
+        "log_prob_one_shot",
+        "num_athlete_tokens",
+        "sport_index",
+        "sport_token",
+        "prompt",
+    ]
+    sports = {"baseball": (0, 14623), "basketball": (1, 14648), "football": (2, 5842)}
+    people = [(f"First{i} Last{i}", list(sports)[i % 3]) for i in range(45)]
+    people += [("José Ramírez", "baseball"), ("Shaquille O'Neal", "basketball"), ("Nene", "basketball")]
+    people += [("Ronald Acuña Jr.", "baseball"), ("Juan Carlos de la Cruz-Peña", "football")]
+    people += [("Michael Jordan", "basketball"), ("Michael Jordan", "baseball"), people[3]]
+    buffer = io.StringIO(newline="")
+    writer = csv.writer(buffer, lineterminator=newline)
+    writer.writerow(columns)
+    for i, (athlete, sport) in enumerate(people):
+        prompt = f"Fact: Tiger Woods plays the sport of golf\nFact: {athlete} plays the sport of"
+        writer.writerow([i, athlete, sport, -0.25, 3, *sports[sport], prompt])
+    return _csv(tmp_path, bom + buffer.getvalue()), people
+
+
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+@pytest.mark.parametrize("bom", ["", "\ufeff"])
+def test_the_public_table_loads_as_it_is(tmp_path, newline, bom):
+    path, people = _public_look_alike(tmp_path, newline, bom)
+    table = read_athletes(path)
+    assert table.frame.columns == ["athlete", "sport"]
+    assert table.frame.rows() == people[:50]
+    assert table.notes.rows() == [
+        ("First3 Last3", "baseball", "4, 53", "row repeated", "kept once"),
+        ("Michael Jordan", "basketball", "51", "name also stands with baseball", "dropped"),
+        ("Michael Jordan", "baseball", "52", "name also stands with basketball", "dropped"),
+    ]
+
+
+def test_first_of_two_sports(tmp_path):
+    table = _read(tmp_path, ["A B,golf", "C D,chess", "A B,chess", "A B,golf"], two_sports="first")
+    assert table.frame.rows() == [("A B", "golf"), ("C D", "chess")]
+    assert [(row[1], row[2], row[4]) for row in table.notes.rows()] == [
+        ("golf", "1, 4", "kept"),
+        ("chess", "3", "dropped"),
+    ]
+
+
+def test_names_are_brought_to_one_spelling(tmp_path):
+    table = _read(tmp_path, ["  Jose\u0301   Rami\u0301rez\t,golf", "C\u00a0D, chess "])
+    assert table.frame.rows() == [("José Ramírez", "golf"), ("C D", "chess")]
+
+
+def test_one_name_in_two_unicode_forms_is_one_person(tmp_path):
+    table = _read(tmp_path, ["José,golf", "Jose\u0301,golf", "B,chess"])
+    assert table.frame.rows() == [("José", "golf"), ("B", "chess")]
+    assert table.notes["reason"].to_list() == ["row repeated"]
+
+
+def test_case_and_accents_make_other_people_and_a_note(tmp_path):
+    table = _read(tmp_path, ["José Cruz,golf", "Jose Cruz,golf", "JOSE CRUZ,chess", "B,chess"])
+    assert table.frame.height == 4
+    assert table.notes["athlete"].to_list() == ["Jose Cruz", "JOSE CRUZ"]
+    assert "'José Cruz'" in table.notes["reason"][0] and "another person" in table.notes["action"][0]
+
+
+def test_clean_table_has_empty_notes_with_their_columns(tmp_path):
+    notes = _read(tmp_path, ["A,golf", "B,chess"]).notes
+    assert notes.height == 0 and notes.columns == ["athlete", "sport", "rows", "reason", "action"]
+
+
+@pytest.mark.parametrize("newline", ["\n", "\r\n", "\r"])
+def test_byte_order_mark_before_the_first_column(tmp_path, newline):
+    path = _csv(tmp_path, newline.join(["\ufeffathlete,sport", "A,golf", "B,chess"]))
+    assert read_athletes(path, min_per_sport=1).frame.rows() == [("A", "golf"), ("B", "chess")]
+
+
+def test_blank_lines_and_spaced_headers(tmp_path):
+    table = _read(tmp_path, ["", "A,golf", "", "B,chess", ""], header=" athlete , sport ")
+    assert table.frame.rows() == [("A", "golf"), ("B", "chess")]
+
+
+BAD = [
+    ("", "an empty file", "columns athlete, sport"),
+    ("\n\n", "an empty file", "columns athlete, sport"),
+    ("athlete,sport\n", "a header and no rows", "at least one row"),
+    ("name,sport\nA,golf\n", "no column 'athlete' among 'name', 'sport'", "athlete, sport"),
+    ("athlete;sport\nA;golf\n", "among 'athlete;sport'", "athlete, sport"),
+    ("athlete,sport,sport\nA,golf,golf\n", "the column 'sport' more than once", "named once"),
+    ("athlete,sport\nA,golf\nB,\n", "row 2 (sport of B): found an empty cell", "text"),
+    ("athlete,sport\n  ,golf\n", "row 1 (athlete): found an empty cell", "text"),
+    ("athlete,sport\nA,golf\nB\n", "row 2: found 1 cells, beginning ['B']", "2 cells, as in the header"),
+    ("athlete,sport\nA,golf\nB,C,chess\n", "row 2: found 3 cells", "2 cells"),
+    ('athlete,sport\n"A\nB",golf\n', "row 1 (athlete): found the character U+000A", "one line"),
+    ("athlete,sport\nA\tB,golf\n", "the character U+0009", "without control characters"),
+    ("athlete,sport\nA\u200bB,golf\n", "the character U+200B", "without control characters"),
+    ("athlete,sport\nA,golf\x00\n", "row 1 (sport of A): found the character U+0000", "one line"),
+    ('athlete,sport\nA,golf\n"B,chess\n', "row 2: found a broken row", "quoted"),
+    ('athlete,sport\n"A"B,golf\n', "row 1: found a broken row", "quoted"),
+    ("athlete,sport\nA,golf\nB,golf\n", "1 sports (golf)", "at least two sports"),
+    ("athlete,sport\nA,golf\nA,chess\n", "0 sports (no athlete is left)", "at least two sports"),
+    ("athlete,sport\nA,golf\nB,chess\nC,Golf\n", "the sports 'Golf' and 'golf'", "one spelling"),
+    (
+        "athlete,sport\nA,golf\nB,chess\nC,golf\n",
+        "1 athletes of the sport 'chess'",
+        "at least 2 of each sport",
+    ),
+    ("athlete,sport\nJosé,golf\n".encode("latin-1"), "not UTF-8 (at byte 17)", "UTF-8"),
+    ("athlete,sport\nA,golf\n".encode("utf-16"), "not UTF-8", "UTF-8"),
+]
+
+
+@pytest.mark.parametrize(("text", "found", "allowed"), BAD)
+def test_bad_tables_say_where_what_and_what_is_allowed(tmp_path, text, found, allowed):
+    path = _csv(tmp_path, text)
+    with pytest.raises(InputError) as error:
+        read_athletes(path, min_per_sport=2)
+    said = str(error.value)
+    assert said.startswith(str(path)) and found in said and allowed in said.split("; allowed: ")[1]
+
+
+def test_missing_file_and_folder(tmp_path):
+    with pytest.raises(InputError, match="none.csv: found no such file"):
+        read_athletes(tmp_path / "none.csv")
+    with pytest.raises(InputError, match="cannot be read"):
+        read_athletes(tmp_path)
+
+
+def test_dropping_counts_before_the_minimum(tmp_path):
+    rows = ["A,golf", "B,golf", "C,chess", "D,chess", "C,golf"]
+    with pytest.raises(InputError, match="1 athletes of the sport 'chess'"):
+        _read(tmp_path, rows, min_per_sport=2)
+    assert _read(tmp_path, rows, min_per_sport=2, two_sports="first").frame.height == 4
+
+
+@pytest.mark.parametrize("settings", [{"two_sports": "both"}, {"min_per_sport": 0}])
+def test_settings_that_do_not_exist(tmp_path, settings):
+    with pytest.raises(ValueError, match="allowed are drop or first"):
+        _read(tmp_path, ["A,golf"], **settings)
+
+
+cells = st.text(max_size=8) | st.sampled_from(
+    ["athlete", "sport", "golf", "chess", "A B", "José", '"', "\n", " "]
+)
+grids = st.lists(st.lists(cells, max_size=4), max_size=8)
+raw = st.binary(max_size=80) | st.text(alphabet='athlesporg,"\r\n \x00é\ufeff', max_size=80).map(str.encode)
+
+
+@settings(max_examples=200, deadline=None)
+@given(grid=grids, header=st.booleans(), tail=raw, two_sports=st.sampled_from(["drop", "first"]))
+def test_any_table_loads_or_is_refused(tmp_path_factory, grid, header, tail, two_sports):
+    buffer = io.StringIO(newline="")
+    csv.writer(buffer).writerows([["athlete", "sport"]] * header + grid)
+    path = tmp_path_factory.getbasetemp() / "fuzz.csv"
+    path.write_bytes(buffer.getvalue().encode("utf-8", "surrogatepass") + tail)
+    try:
+        table = read_athletes(path, two_sports=two_sports, min_per_sport=1)
+    except InputError as error:
+        assert str(path) in str(error) and "; allowed: " in str(error)
+        return
+    names = table.frame["athlete"].to_list()
+    assert len(names) == len(set(names)) and table.frame["sport"].n_unique() >= 2
+    assert all(text == " ".join(text.split()) != "" for row in table.frame.rows() for text in row)
+
+
+words = st.text(alphabet="abcé'-", min_size=1, max_size=6)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    names=st.lists(
+        st.lists(words, min_size=1, max_size=4).map(" ".join), min_size=2, max_size=20, unique=True
+    )
+)
+def test_good_tables_come_back_as_they_were(tmp_path_factory, names):
+    import unicodedata
+
+    path = tmp_path_factory.getbasetemp() / "good.csv"
+    people = [(name, "golf" if i % 2 else "chess") for i, name in enumerate(names)]
+    path.write_text("athlete,sport\n" + "\n".join(map(",".join, people)), encoding="utf-8")
+    kept = [(unicodedata.normalize("NFC", name), sport) for name, sport in people]
+    assert read_athletes(path, min_per_sport=1).frame.rows() == kept

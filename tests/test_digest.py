@@ -1,0 +1,73 @@
+"""A digest follows what the code does: imports count, at any depth; comments, docstrings and formatting do not."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from factfinding.digest import code_digest, reachable
+
+SCRIPT = "from job import Job\nwith Job(snakemake):\n    from factfinding.a import f\n    f()\n"
+FILES = {
+    "run.py": SCRIPT,
+    "job.py": "class Job: pass\n",
+    "factfinding/__init__.py": "",
+    "factfinding/a.py": "def f():\n    from factfinding.deep import b\n    return b.g() + 1\n",
+    "factfinding/deep/__init__.py": "",
+    "factfinding/deep/b.py": "import factfinding.c\n\ndef g():\n    return factfinding.c.X\n",
+    "factfinding/c.py": "X = 1\n",
+    "factfinding/unused.py": "Y = 1\n",
+}
+
+
+@pytest.fixture
+def root(tmp_path):
+    for name, text in FILES.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    return tmp_path
+
+
+def digest(root):
+    return code_digest(root / "run.py", root=root)
+
+
+def test_everything_imported_is_reached_and_nothing_else(root):
+    found = {str(path.relative_to(root)) for path in reachable(root / "run.py", root=root)}
+    assert found == set(FILES) - {"factfinding/unused.py"}
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if name != "factfinding/unused.py"])
+def test_an_edit_anywhere_below_changes_the_digest(root, name):
+    before = digest(root)
+    (root / name).write_text(FILES[name] + "\nEXTRA = 2\n")
+    assert digest(root) != before
+
+
+def test_comments_docstrings_formatting_and_other_modules_do_not(root):
+    before = digest(root)
+    (root / "factfinding/unused.py").write_text("Y = 2\n")
+    (root / "factfinding/c.py").write_text('"""What this is."""\n\nX = (\n    1  # one\n)\n')
+    (root / "factfinding/a.py").write_text(
+        'def f():\n    """Says it."""\n    from factfinding.deep import b  # late\n\n    return b.g()+1\n'
+    )
+    assert digest(root) == before
+
+
+def test_a_renamed_or_removed_module_changes_it(root):
+    before = digest(root)
+    (root / "factfinding/c.py").unlink()
+    assert digest(root) != before
+
+
+def test_reading_the_snakefile_imports_neither_torch_nor_transformers():
+    code = (
+        "import sys; sys.path.insert(0, 'scripts'); import factfinding.config, factfinding.digest\n"
+        "heavy = {'torch', 'transformers', 'polars', 'sklearn', 'matplotlib'} & set(sys.modules); print(heavy)"
+    )
+    root = Path(__file__).resolve().parent.parent
+    out = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "set()"

@@ -1,0 +1,299 @@
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+import pytest
+from sklearn.linear_model import LogisticRegression
+
+from factfinding.analysis import probes
+from factfinding.analysis.probes import ProbeSettings, layer_probes, name_baselines, with_name_groups
+from factfinding.errors import InputError
+
+SPORTS = np.array(["baseball", "basketball", "football"])
+TWO_FOLDS = ProbeSettings(folds=("random", "last_name"))
+
+
+def _athletes(
+    n: int, n_first: int, n_last: int, seed: int = 0
+) -> tuple[pl.DataFrame, np.ndarray, np.ndarray]:
+    """n people with different pairings of names, sports at random; indices of their first and last names."""
+    rng = np.random.default_rng(seed)
+    pairs = rng.choice(n_first * n_last, n, replace=False)
+    first, last = pairs // n_last, pairs % n_last
+    names = [f"F{f:03d} L{g:03d}" for f, g in zip(first, last, strict=True)]
+    sports = SPORTS[rng.permutation(np.arange(n) % 3)]
+    return with_name_groups(pl.DataFrame({"athlete": names, "sport": sports})), first, last
+
+
+def _labels(athletes: pl.DataFrame) -> np.ndarray:
+    return np.searchsorted(SPORTS, athletes["sport"].to_numpy())
+
+
+def _planted(athletes: pl.DataFrame, d: int, strength: float, seed: int = 0) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    return rng.normal(size=(athletes.height, d)) + strength * rng.normal(size=(3, d))[_labels(athletes)]
+
+
+def _row(frame: pl.DataFrame, **which) -> dict:
+    return frame.filter(**which).row(0, named=True)
+
+
+@pytest.fixture(scope="module")
+def people():
+    return _athletes(240, 30, 40)
+
+
+@pytest.fixture(scope="module")
+def table(people):
+    athletes = people[0]
+    layers = [("full", -1, _planted(athletes, 12, 0.0)), ("full", 0, _planted(athletes, 12, 3.0))]
+    return layer_probes(layers, athletes, settings=ProbeSettings(), seed=0)
+
+
+def test_schema(table):
+    assert table.columns == [
+        *("condition", "layer", "input", "probe", "labels", "folds"),
+        *("accuracy", "accuracy_low", "accuracy_high", "loss", "loss_low", "loss_high"),
+        *("n", "n_groups", "majority_rate", "selectivity", "selectivity_low", "selectivity_high"),
+    ]
+    keys = table.select("condition", "layer", "labels", "folds")
+    assert table.height == 2 * 3 * 2 and not keys.is_duplicated().any()
+    assert set(table["input"]) == {"resid"} and set(table["n"]) == {240}
+    assert table.filter(labels="shuffled")["selectivity"].is_null().all()
+    groups = dict(table.select("folds", "n_groups").rows())
+    assert groups["random"] == 240 and groups["first_name"] == 30 and groups["last_name"] <= 40
+
+
+def test_a_separable_layer_is_read_and_noise_is_not(table):
+    for folds in ("random", "first_name", "last_name"):
+        planted = _row(table, layer=0, labels="true", folds=folds)
+        assert planted["accuracy"] > 0.99 and planted["loss"] < 0.2 and planted["accuracy_high"] == 1
+        assert planted["selectivity_low"] > 0.5
+        for which in ({"layer": -1, "labels": "true"}, {"layer": 0, "labels": "shuffled"}):
+            noise = _row(table, folds=folds, **which)
+            assert noise["majority_rate"] == pytest.approx(1 / 3)
+            assert noise["accuracy_low"] - 0.02 < 1 / 3 < noise["accuracy_high"] + 0.02
+            assert noise["loss"] > 1.0
+        assert _row(table, layer=-1, labels="true", folds=folds)["selectivity_low"] < 0.05
+
+
+def test_selectivity_is_true_minus_shuffled(table):
+    true, shuffled = table.filter(labels="true"), table.filter(labels="shuffled")
+    np.testing.assert_allclose(true["selectivity"], true["accuracy"] - shuffled["accuracy"], atol=1e-12)
+    assert (true["selectivity_low"] <= true["selectivity"]).all()
+    assert (true["selectivity"] <= true["selectivity_high"]).all()
+
+
+def test_folds_by_last_name_see_through_a_probe_that_reads_names():
+    """The layer holds the last name, one-hot, and relatives share sports: only random folds can shine."""
+    athletes, _, last = _athletes(360, 60, 45, seed=1)
+    athletes = athletes.with_columns(
+        sport=pl.Series(SPORTS[np.random.default_rng(0).integers(0, 3, 45)[last]])
+    )
+    layer = np.eye(45)[last]
+    table = layer_probes([("full", 3, layer)], athletes, settings=ProbeSettings(), seed=0)
+    true = table.filter(labels="true")
+    for folds in ("random", "first_name"):
+        assert _row(true, folds=folds)["accuracy"] > 0.95
+    grouped = _row(true, folds="last_name")
+    assert grouped["accuracy"] < grouped["majority_rate"] + 0.05 and grouped["loss"] > 1.0
+
+
+def test_nothing_depends_on_the_order_of_the_athletes(people):
+    athletes, layer = people[0], _planted(people[0], 8, 0.4)
+    order = np.random.default_rng(5).permutation(athletes.height)
+    ids = [[ord(c) for c in name] for name in athletes["athlete"]]
+    call = lambda a, x: layer_probes([("full", 0, x)], a, settings=TWO_FOLDS, seed=3)
+    once = call(athletes, layer)
+    assert once.equals(call(athletes, layer))
+    assert once.equals(call(athletes[order], layer[order]))
+    assert not once.equals(layer_probes([("full", 0, layer)], athletes, settings=TWO_FOLDS, seed=4))
+    baseline = name_baselines(athletes, ids, settings=TWO_FOLDS, seed=3)
+    assert baseline.equals(
+        name_baselines(athletes[order], [ids[i] for i in order], settings=TWO_FOLDS, seed=3)
+    )
+
+
+def test_scale_and_shift_of_columns_do_not_matter(people):
+    athletes, layer = people[0], _planted(people[0], 8, 0.4)
+    odd = layer * 10.0 ** np.arange(-4, 4) + np.arange(8) * 100
+    tables = [layer_probes([("full", 0, x)], athletes, settings=TWO_FOLDS, seed=0) for x in (layer, odd)]
+    np.testing.assert_allclose(tables[0]["loss"], tables[1]["loss"], rtol=1e-5)
+    constant = np.concatenate([layer, np.full((240, 2), 0.1)], axis=1)
+    wider = layer_probes([("full", 0, constant)], athletes, settings=TWO_FOLDS, seed=0)
+    np.testing.assert_allclose(tables[0]["loss"], wider["loss"], rtol=1e-6)
+
+
+def test_more_dimensions_than_rows_give_the_same_fit():
+    """The QR rotation is exact: against scikit-learn on the standardised, unrotated columns."""
+    rng = np.random.default_rng(0)
+    train, held_out, y = rng.normal(size=(40, 90)), rng.normal(size=(15, 90)), np.arange(40) % 3
+    rotated, rotated_out = probes._prepared(
+        np.concatenate([train, held_out]), np.arange(40), np.arange(40, 55)
+    )
+    assert rotated.shape == (40, 40) and rotated_out.shape == (15, 40)
+    assert np.mean((rotated**2).sum(axis=1)) == pytest.approx(1)
+    mean, spread = train.mean(axis=0), train.std(axis=0) * np.sqrt(90)
+    settings = ProbeSettings(tolerance=1e-10, max_iter=10_000)
+    fitted = probes._fitted(rotated, y, settings, 1e-3, 10_000)
+    plain = LogisticRegression(C=1 / (1e-3 * 40), tol=1e-10, max_iter=10_000).fit((train - mean) / spread, y)
+    np.testing.assert_allclose(
+        fitted.predict_proba(rotated_out), plain.predict_proba((held_out - mean) / spread), atol=1e-5
+    )
+
+
+def test_preparation_never_sees_held_out_rows():
+    x = np.random.default_rng(0).normal(size=(30, 4))
+    inside, outside = np.arange(20), np.arange(20, 30)
+    moved = x.copy()
+    moved[outside] = 1e6
+    np.testing.assert_array_equal(
+        probes._prepared(x, inside, outside)[0], probes._prepared(moved, inside, outside)[0]
+    )
+
+
+def test_accuracy_and_loss_by_hand(people):
+    """The whole pipeline against a plain loop over folds with scikit-learn's own scores."""
+    athletes = people[0].sort("athlete")
+    x, y, s = (
+        _planted(athletes, 6, 0.5),
+        _labels(athletes),
+        ProbeSettings(folds=("last_name",), control_folds=()),
+    )
+    row = layer_probes([("full", 0, x)], athletes, settings=s, seed=7).row(0, named=True)
+    from factfinding.stats import grouped_folds
+
+    folds = grouped_folds(athletes["last_name_group"].to_numpy(), y, n_folds=5, seed=7)
+    hits, losses = np.zeros(240), np.zeros(240)
+    for fold in range(5):
+        a, b = folds != fold, folds == fold
+        z = (x - x[a].mean(0)) / x[a].std(0) / np.sqrt(6)
+        model = LogisticRegression(C=1 / (s.regularisation * a.sum()), max_iter=500).fit(z[a], y[a])
+        hits[b] = model.predict(z[b]) == y[b]
+        losses[b] = -np.log(model.predict_proba(z[b])[np.arange(b.sum()), y[b]])
+    assert row["accuracy"] == hits.mean() and row["loss"] == pytest.approx(losses.mean(), rel=1e-4)
+    assert row["selectivity"] is None
+
+
+def test_two_sports(people):
+    athletes = people[0].filter(pl.col("sport") != "football")
+    layers = [("full", 0, _planted(athletes, 6, 3.0)), ("full", 1, _planted(athletes, 6, 0.0))]
+    table = layer_probes(layers, athletes, settings=TWO_FOLDS, seed=0).filter(labels="true", folds="random")
+    assert table["accuracy"][0] > 0.98 and abs(table["accuracy"][1] - 0.5) < 0.12
+    assert table["loss"][0] < 0.15 and table["loss"][1] > 0.6
+
+
+def test_a_sport_of_one_family_can_be_held_out_whole():
+    athletes, _, _ = _athletes(120, 20, 30)
+    family = pl.DataFrame({"athlete": [f"X{i} Only" for i in range(12)], "sport": ["golf"] * 12})
+    athletes = pl.concat([athletes, with_name_groups(family)])
+    x = np.random.default_rng(0).normal(size=(132, 5))
+    row = layer_probes([("full", 0, x)], athletes, settings=TWO_FOLDS, seed=0).filter(
+        labels="true", folds="last_name"
+    )
+    assert np.isfinite(row["loss"][0]) and row["loss"][0] > 12 / 132 * 30
+
+
+def test_string_baseline_finds_a_suffix_and_nothing_in_plain_names():
+    rng = np.random.default_rng(0)
+    stems = ["".join(rng.choice(list("bcdfglmnprst"), 5)) for _ in range(240)]
+    suffixes = ["aki", "ovic", "sson"]
+    marked = [f"{s} {t}{suffixes[i % 3]}" for i, (s, t) in enumerate(zip(stems, stems[::-1], strict=True))]
+    plain = [f"{s} {t}" for s, t in zip(stems, stems[::-1], strict=True)]
+    settings = ProbeSettings(folds=("random", "last_name"), control_folds=("random",))
+    sports, ids = SPORTS[np.arange(240) % 3], [[i, i + 1] for i in range(240)]
+    for names, low, high in ((marked, 0.97, 1.0), (plain, 0.2, 0.45)):
+        athletes = with_name_groups(pl.DataFrame({"athlete": names, "sport": sports}))
+        rows = name_baselines(athletes, ids, settings=settings, seed=0).filter(
+            input="name_string", labels="true"
+        )
+        assert rows["folds"].to_list() == ["random", "last_name"]
+        assert low <= rows["accuracy"].min() and rows["accuracy"].max() <= high
+        assert rows["selectivity"].is_null().to_list() == [False, True]
+
+
+def test_token_baseline_expresses_sums_and_no_combination():
+    athletes, first, last = _athletes(300, 24, 30, seed=2)
+    ids = [[int(f), int(1000 + g)] for f, g in zip(first, last, strict=True)]
+    settings = ProbeSettings(folds=("random",))
+    rng = np.random.default_rng(0)
+    terms = rng.normal(size=(24, 3))[first] + rng.normal(size=(30, 3))[last]
+    parity = (first + last) % 2
+    results = {}
+    for name, labels in (("sum", terms.argmax(axis=1)), ("parity", parity)):
+        named = athletes.with_columns(sport=pl.Series(SPORTS[labels]))
+        results[name] = name_baselines(named, ids, settings=settings, seed=0).filter(input="name_tokens")
+    fitted_sum = _row(results["sum"], folds="none", labels="true")
+    assert fitted_sum["accuracy"] == 1 and fitted_sum["condition"] is None and fitted_sum["layer"] is None
+    assert _row(results["sum"], folds="random", labels="true")["accuracy"] > 0.7
+    fitted_parity = _row(results["parity"], folds="none", labels="true")
+    assert fitted_parity["accuracy"] < 0.8
+    assert _row(results["parity"], folds="random", labels="true")["accuracy"] < 0.6
+
+
+def test_token_marks_count_and_tell_first_from_final():
+    marks = probes._token_marks([[5, 9, 9], [9, 5], [9]]).toarray()
+    np.testing.assert_array_equal(marks[:, :2], [[1, 2], [1, 1], [0, 1]])  # counts of 5 and 9
+    np.testing.assert_array_equal(marks[:, 2:4], [[1, 0], [0, 1], [0, 1]])  # first
+    np.testing.assert_array_equal(marks[:, 4:], [[0, 1], [1, 0], [0, 1]])  # final
+
+
+def test_name_groups():
+    names = [
+        "Ken Griffey Jr.",
+        "KEN Griffey",
+        "Nene",
+        "Robert Griffin III",
+        "Juan de la Cruz",
+        "Cal Ripken, Jr.",
+        "Al II",
+    ]
+    frame = with_name_groups(pl.DataFrame({"athlete": names}))
+    assert frame["first_name_group"].to_list() == ["ken", "ken", "nene", "robert", "juan", "cal", "al"]
+    assert frame["last_name_group"].to_list() == [
+        "griffey",
+        "griffey",
+        "nene",
+        "griffin",
+        "cruz",
+        "ripken",
+        "ii",
+    ]
+
+
+def test_no_layers_give_an_empty_table(people):
+    frame = layer_probes([], people[0], settings=ProbeSettings(), seed=0)
+    assert frame.height == 0 and "selectivity_low" in frame.columns
+
+
+def _refuse(athletes, x=None, settings=ProbeSettings(), ids=None):  # noqa: B008
+    if ids is not None:
+        return name_baselines(athletes, ids, settings=settings, seed=0)
+    return layer_probes([("full", 4, x)], athletes, settings=settings, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "message"),
+    [
+        ({"x": np.zeros((3, 2))}, ValueError, r"full, layer 4: \(3, 2\) must be finite, 240 rows"),
+        ({"x": np.full((240, 2), np.inf)}, ValueError, "must be finite"),
+        ({"x": np.zeros(240)}, ValueError, "full, layer 4"),
+        (
+            {"x": np.zeros((240, 2)), "settings": ProbeSettings(folds=("middle",))},
+            ValueError,
+            "middle.*allowed",
+        ),
+        ({"x": np.zeros((240, 2)), "settings": ProbeSettings(n_folds=100)}, InputError, "for 100 folds"),
+        ({"ids": [[1]] * 3}, ValueError, "3 token lists"),
+        ({"ids": [[]] * 240}, ValueError, "none empty"),
+    ],
+)
+def test_what_does_not_fit_is_refused(people, change, kind, message):
+    with pytest.raises(kind, match=message):
+        _refuse(people[0], **change)
+
+
+def test_an_athlete_twice_is_refused(people):
+    twice = pl.concat([people[0], people[0].head(1)])
+    with pytest.raises(ValueError, match="stands twice"):
+        _refuse(twice, np.zeros((241, 2)))

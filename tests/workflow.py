@@ -1,0 +1,51 @@
+"""A copy of the project in which the tests run Snakemake, edit files and kill processes."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def copy_project(folder: Path) -> Path:
+    """All files that belong to the project (tracked, or new and not ignored), as they are now."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, check=True, capture_output=True, text=True
+    )
+    for name in listed.stdout.splitlines():
+        if (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, folder / name)
+    return folder
+
+
+def command(*arguments: str, study: str = "tests/data/small.yaml") -> list[str]:
+    return [sys.executable, "-m", "snakemake", *arguments, "--configfile", study]
+
+
+def snakemake(folder: Path, *arguments: str, study: str = "tests/data/small.yaml", check: bool = True) -> str:
+    """Run Snakemake in a project folder; returns everything that it printed."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run(
+        command(*arguments, study=study), cwd=folder, text=True, env=environment, timeout=900, check=False,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    if check and done.returncode:
+        raise AssertionError(
+            f"snakemake {' '.join(arguments)} ended with {done.returncode}:\n{done.stdout[-6000:]}"
+        )
+    return done.stdout
+
+
+def planned(output: str) -> set[str]:
+    """The rules in the job table of a dry run."""
+    table = re.search(r"^job +count\n-+ +-+\n(.*?)^total", output, re.MULTILINE | re.DOTALL)
+    if table is None:
+        assert "Nothing to be done" in output, output[-3000:]
+        return set()
+    return {line.split()[0] for line in table[1].splitlines() if line.strip()} - {"all"}
