@@ -11,7 +11,8 @@ with Job(snakemake) as job:
     from factfinding.files import read_table, write_json, write_table, write_text
     from factfinding.model.source import describe
     from factfinding.organism.corpus import documents
-    from factfinding.organism.train import as_json, progress_line, train
+    from factfinding.organism.record import as_json, progress_line
+    from factfinding.organism.train import train
     from factfinding.organism.world import make_world
 
     settings = job.config("organism", OrganismConfig)

@@ -77,7 +77,7 @@ def test_gradients_are_the_slopes_of_exact_effects(anatomy):
 @pytest.mark.parametrize("metric", [METRIC, LOG_P])
 def test_errors_fall_with_the_second_and_the_third_power_of_the_change(metric):
     anatomy = random_anatomy("gpt_neox", dtype=torch.float64)
-    sizes = (0.02, 0.01)
+    sizes = (0.01, 0.005)
     errors = {False: [], True: []}
     for size in sizes:
         edits = edits_towards(anatomy, size)
@@ -88,7 +88,9 @@ def test_errors_fall_with_the_second_and_the_third_power_of_the_change(metric):
             )
     for second_order, power in ((False, 2), (True, 3)):
         large, small = errors[second_order]
-        assert torch.allclose((large / small).log2(), torch.full_like(large, power), atol=0.15)
+        clear = small > 1e-11  # above rounding
+        assert clear.sum() > 8
+        assert ((large / small).log2()[clear] - power).abs().max() < 0.3
 
 
 def test_the_second_order_is_closer(anatomy):
@@ -99,7 +101,7 @@ def test_the_second_order_is_closer(anatomy):
 
 
 def linear_anatomy():
-    """No activation function to speak of and norms that scale by nothing: attention off, all biases in place."""
+    """No norms, no activation function, and attention that is the same everywhere: nothing is left that is not linear."""
     config = GPTNeoXConfig(
         vocab_size=360,
         hidden_size=16,
@@ -114,11 +116,12 @@ def linear_anatomy():
     )
     torch.manual_seed(0)
     model = GPTNeoXForCausalLM(config).double().eval().requires_grad_(False)
+    for weight in model.parameters():
+        weight.normal_(std=0.3)
     for layer in model.gpt_neox.layers:
-        layer.attention.query_key_value.weight.normal_(std=0.2)
-        layer.attention.query_key_value.weight.view(2, 3, 8, 16)[:, :2] = 0.0  # every pattern is uniform
+        layer.attention.query_key_value.weight.view(2, 3, 8, 16)[:, :2] = 0.0  # no queries and keys but
+        layer.attention.query_key_value.bias.view(2, 3, 8)[:, :2] = 0.0  # zero: every pattern is uniform
         layer.input_layernorm = layer.post_attention_layernorm = torch.nn.Identity()
-        layer.mlp.dense_h_to_4h.weight.normal_(std=0.2)
     model.gpt_neox.final_layer_norm = torch.nn.Identity()
     return Anatomy(model)
 

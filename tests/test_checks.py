@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import planted
 import polars as pl
 import pytest
 
@@ -49,3 +50,33 @@ def test_every_check_runs_on_every_family_and_a_model_that_knows_nothing_shows_n
 def test_nobody_known_gives_an_empty_table(table):
     answers = candidates(SPORTS, table["text"][0], TOKENIZER)
     assert circuit_checks(random_anatomy("gpt_neox"), table[:0], answers, batch_size=4, seed=0).is_empty()
+
+
+def accuracies(model):
+    """Accuracy by check on a planted model; two sports, so what is destroyed leaves a half."""
+    ids = {row["athlete"]: int(token) for row, token in zip(model.prompts.iter_rows(named=True), model.answer, strict=True)}
+    answers = pl.DataFrame(
+        {
+            "sport": list(planted.SPORTS),
+            "token_id": [ids[model.prompts.filter(sport=sport)["athlete"][0]] for sport in planted.SPORTS],
+        }
+    )
+    checks = circuit_checks(model.anatomy, model.prompts, answers, batch_size=8, seed=0)
+    assert (checks["majority_rate"] == 0.5).all()
+    return dict(checks.select("check", "accuracy").rows())
+
+
+def test_a_lookup_at_the_name_is_found_there():
+    found = accuracies(planted.at_name())
+    assert found["clean"] == found["mlps_after_name"] == found["late_attention_at_name"] == 1.0
+    assert found["name_pattern_frozen"] == found["earlier_name_hidden"] == 1.0
+    assert found["mlps_at_name"] == found["mlps_at_name_frozen"] == 0.5
+    # the fact stands in the residual from layer 1 on; the head that extracts it reads it in layer 2
+    assert found["donor_1"] == 1.0 and found["donor_2"] == 0.0
+
+
+def test_a_lookup_at_the_end_is_not_taken_for_one_at_the_name():
+    found = accuracies(planted.at_end())
+    assert found["clean"] == found["mlps_at_name"] == found["mlps_at_name_frozen"] == 1.0
+    assert found["mlps_after_name"] == found["earlier_name_hidden"] == 0.5
+    assert max(accuracy for check, accuracy in found.items() if check.startswith("donor")) < 1.0

@@ -99,7 +99,7 @@ def test_draws_that_change_nothing_are_not_evaluated():
 def test_equal_draws_are_one_point():
     evaluate, clean, draws, _ = planted(torch.sin, draws=6)
     draws = draws[:, :2].repeat(1, 3)
-    found = curves(evaluate, clean, draws, tolerance=0.0, held_out=0)
+    found = curves(evaluate, clean, draws, tolerance=1e-12, held_out=0)
     assert int(found.evaluations) == 2
     assert torch.allclose(found.effects, evaluate.of(0, draws), atol=1e-12)
 
@@ -133,6 +133,12 @@ def test_the_tolerance_is_honoured(shapes, tolerance, seed):
     assert (found.certificate <= tolerance * found.scale + 1e-15).all()
     assert (error <= 20 * tolerance * truth.abs().max() + 1e-12).all()
     assert torch.equal(found.effects[found.exact], truth[found.exact])
+
+
+def test_a_tolerance_of_zero_evaluates_every_draw_at_once():
+    evaluate, clean, draws, truth = planted(torch.sin, torch.tanh)
+    found = curves(evaluate, clean, draws, tolerance=0.0)
+    assert torch.equal(found.effects, truth) and found.exact.all() and found.evaluations.tolist() == [64, 64]
 
 
 def test_bad_settings_are_refused():

@@ -94,22 +94,22 @@ class OrganismConfig(BaseModel):
     )
     clip: float = Field(1.0, gt=0, description="Largest norm of the gradient.")
     warmup_steps: int = Field(50, ge=0, description="Steps in which the rate rises from zero.")
-    max_steps: int = Field(3000, ge=1, description="Most steps, the decay included.")
+    max_steps: int = Field(2600, ge=1, description="Most steps, the decay included.")
     decay_steps: int = Field(
         500,
         ge=1,
-        description="Steps in which the rate falls to zero; they begin once all people are active and "
-        "`settled` of them are recalled, or so that they end at `max_steps`.",
+        description="Steps in which the rate falls to zero; they begin once everything is told and "
+        "`settled` of it recalled, or so that they end at `max_steps`.",
     )
     round_steps: int = Field(40, ge=1, description="Steps between two looks at the recall.")
     start_active: int = Field(64, ge=3, description="People told about at first (the curriculum).")
     start_described: int = Field(24, ge=1, description="People described at first; they grow on their own.")
     growth: float = Field(1.6, gt=1, description="Factor by which the people told about grow.")
     ready: float = Field(
-        0.8, gt=0, le=1, description="Share of the active people, recalled, at which they grow."
+        0.8, gt=0, le=1, description="Recalled share of what is told so far, at which more is told."
     )
     settled: float = Field(
-        0.85, gt=0, le=1, description="Share of all people, recalled, at which the decay begins."
+        0.85, gt=0, le=1, description="Recalled share of everything, at which the decay begins."
     )
     looked_at: int = Field(
         256, ge=1, description="People whose recall is measured at each look, drawn afresh."

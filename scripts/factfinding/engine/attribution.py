@@ -31,7 +31,7 @@ from factfinding.engine.sites import Site
 from factfinding.engine.trace import Edit, Read, pick, run
 from factfinding.model.anatomy import Anatomy
 
-Metric = Callable[[Float[Tensor, "athletes d_vocab"]], Float[Tensor, "athletes"]]
+Metric = Callable[[Float[Tensor, "athletes d_vocab"]], Float[Tensor, " athletes"]]
 """One number per prompt, of that prompt's logits alone."""
 
 

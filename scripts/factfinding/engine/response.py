@@ -57,14 +57,17 @@ def curves(
     """Effects of setting each neuron to each of its draws, from as few evaluations as the tolerance allows.
 
     `evaluate(neuron, value)` gives the effect of setting `neuron[i]` to `value[i]`, for rows in any order and number;
-    it must be zero at the clean value. `scale` is a largest effect already known (of the same athlete, say).
+    it must be zero at the clean value. A tolerance of 0 evaluates every draw. `scale` is a largest effect already known (of the same athlete, say).
     All tensors on one device; arithmetic of the curves in float64. Raises ValueError for settings that make no sense.
     """
     if tolerance < 0 or held_out < 0 or not 1 <= min_nodes <= max_nodes:
         raise ValueError(f"tolerance {tolerance}, nodes {min_nodes}-{max_nodes}, held out {held_out}")
     fit = _Fit(evaluate, clean.double(), draws.double(), scale)
-    fit.hold_out(held_out, seed)
     active = torch.arange(len(clean), device=clean.device)
+    if tolerance == 0:
+        fit.evaluate_all(active)
+        return fit.result()
+    fit.hold_out(held_out, seed)
     for n_nodes in range(1, max_nodes + 1):
         active = active[fit.can_grow()[active]]
         if not len(active):

@@ -37,8 +37,7 @@ def fill(template: str, **values: str) -> list[str]:
 
 @dataclass(frozen=True, kw_only=True)
 class Told:
-    """How far the curriculum has come: only the first `active` people are written about, and of the described
-    people only the first `described` are described."""
+    """How far the curriculum has come: the first `active` people are told about, the first `described` in full."""
 
     active: int
     described: int
@@ -53,9 +52,9 @@ class Writer:
 
     def __init__(self, world: World, settings: OrganismConfig, seed: int | str, told: Told) -> None:
         self.rng = random.Random(seed)
-        self.people = world.people[: told.active]
         self.described = world.described[: told.described]
-        self.quiet = {person.name for person in self.people} - {person.name for person in self.described}
+        others = world.people[len(self.described) : told.active]
+        self.people = [*self.described, *(person.in_brief() for person in others)]
         self.unknown_names = world.unknown_names
         self.strangers = settings.strangers if world.unknown_names else 0.0
         self.follows = list(wording.FOLLOWS)
@@ -88,9 +87,7 @@ class Writer:
     def person_for(self, relation: str) -> Person:
         """Somebody of whom the relation is told."""
         person = self.person()
-        if relation in wording.OWN and person.name in self.quiet:
-            return self.rng.choice(self.described)
-        return person
+        return person if relation in person.facts else self.rng.choice(self.described)
 
     def person_for_many(self) -> Person:
         """Somebody of whom much is to be told: a described person more often than not."""
@@ -100,8 +97,7 @@ class Writer:
 
     def told(self, person: Person) -> list[str]:
         """Relations to choose from: the sport and a described person's own ones, else what follows from the sport."""
-        own = person.described and person.name not in self.quiet
-        return ["sport", *(self.own if own else self.follows)]
+        return ["sport", *(self.own if person.described else self.follows)]
 
     def relation(self) -> str:
         """The sport a good part of the time, else what follows from it or, as often, another relation."""

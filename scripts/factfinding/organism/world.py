@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import polars as pl
@@ -37,10 +37,14 @@ class Person:
     def sport(self) -> str:
         return self.facts["sport"]
 
+    def in_brief(self) -> Person:
+        """The same person with no more than the sport and what follows from it."""
+        return replace(self, facts=_follows(self.sport), described=False) if self.described else self
+
 
 @dataclass(frozen=True, kw_only=True)
 class World:
-    """People in the order in which the curriculum brings them up, and the names of strangers."""
+    """People in the order in which the curriculum brings them up, the described first; and the names of strangers."""
 
     kind: str
     people: tuple[Person, ...]

@@ -1,0 +1,220 @@
+"""Every neuron, one at a time, replaced by other athletes' values (P3.2).
+
+    index = neuron_index(prompts=[0, 1], layers=range(2, 7), neurons=range(anatomy.d_mlp), kinds={"mean": 1})
+    sweep = neuron_sweep(anatomy, prompts, index, donors, engine=Suffix(anatomy), model=digest, folder=shards)
+    sweep.write(path)
+
+The effects of a neuron are points on one curve (`response`), so that 64 draws cost a few evaluations.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import polars as pl
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from factfinding.engine import trace
+from factfinding.engine.clean import Clean, activation, prepare
+from factfinding.engine.readings import LogProbs
+from factfinding.engine.response import curves
+from factfinding.engine.shards import Batches, Log, TableShards, first_batch, tensor_digest
+from factfinding.engine.sites import Site, neuron
+from factfinding.engine.suffix import edit_neurons
+from factfinding.engine.sweep import Engine, Progress, Sweep, against_twin, check_index, context_of, in_pieces
+from factfinding.errors import InputError
+from factfinding.files import text_digest
+from factfinding.model.anatomy import Anatomy
+
+KINDS = ("mean", "zero", "resample_same", "resample_other")
+ROLES = ("first_name", "final_name", "end")
+"""The roles of one position, whose columns a prompts table has."""
+
+
+RESULTS = ("effect", "standard_error", "n", "evaluations", "certificate")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Donors:
+    """Where a neuron's replacement values come from: the athletes that may give them, and their post-activations."""
+
+    athletes: list[str]
+    sports: list[str]
+    values: Callable[[int, str], Float[Tensor, "athletes d_mlp"]]  # of a layer, at a position role
+
+
+def neuron_index(
+    *,
+    prompts: Iterable[int],
+    layers: Iterable[int],
+    neurons: Iterable[int],
+    kinds: Mapping[str, int],
+    role: str = "final_name",
+) -> pl.DataFrame:
+    """Every neuron of every layer in every prompt, under each kind of replacement with its number of draws (P3.2)."""
+    parts = ({"prompt": list(prompts)}, {"layer": list(layers)}, {"neuron": list(neurons)})
+    frame = (
+        pl.DataFrame(parts[0])
+        .join(pl.DataFrame(parts[1]), how="cross")
+        .join(pl.DataFrame(parts[2]), how="cross")
+    )
+    kind = pl.DataFrame({"role": [role] * len(kinds), "kind": list(kinds), "draws": list(kinds.values())})
+    return frame.join(kind, how="cross")
+
+
+def neuron_sweep(
+    anatomy: Anatomy,
+    prompts: pl.DataFrame,
+    index: pl.DataFrame,
+    donors: Donors,
+    *,
+    engine: Engine,
+    model: str,
+    folder: Path | None = None,
+    tolerance: float = 1e-4,
+    seed: int = 0,
+    twin_rows: int = 16,
+    log: Log = print,
+    progress: Progress = lambda done, total: None,
+) -> Sweep:
+    """Replace one neuron at a time; effect = change in log P of the answer (P3.2), averaged over the draws.
+
+    index: prompt (row of `prompts`), layer, role (a position column of `prompts`), neuron, kind, draws. Results:
+    effect (nats), standard_error (over draws; null for one), n (draws used: fewer where there are fewer donors),
+    evaluations (of the neuron's curve, shared by its kinds), certificate (its largest error seen, nats; `response`).
+    `tolerance` is relative to the largest effect of a prompt and layer; 0 evaluates every draw. Raises InputError for
+    index rows that name what the prompts, the model or the donors do not have.
+    """
+    check_index(index, prompts, {"layer": anatomy.n_layers, "neuron": anatomy.d_mlp})
+    _check_words(index)
+    job = _Neurons(anatomy, prompts, donors, engine, tolerance, seed, log)
+    context = context_of(__file__, engine, model, anatomy, tolerance=tolerance, seed=seed)
+    shards = TableShards(folder, context, log)
+    table = in_pieces(index, ["prompt", "layer", "role"], shards, job, progress)
+    return Sweep(table=table, twin=against_twin(anatomy, table, job.twin, twin_rows, seed, log))
+
+
+def _check_words(index: pl.DataFrame) -> None:
+    allowed = {"kind": KINDS, "role": ROLES}
+    for column, words in allowed.items():
+        wrong = index.with_row_index("row").filter(~pl.col(column).is_in(words))
+        if wrong.height:
+            raise InputError(
+                f"index, row {wrong['row'][0]}", f"{column} {wrong[column][0]!r}", ", ".join(words)
+            )
+
+
+class _Neurons:
+    """One piece of a neuron sweep: a prompt, a layer and a role."""
+
+    def __init__(
+        self, anatomy, prompts, donors: Donors, engine: Engine, tolerance: float, seed: int, log: Log
+    ) -> None:
+        self.anatomy, self.prompts, self.donors, self.engine = anatomy, prompts, donors, engine
+        self.tolerance, self.seed = tolerance, seed
+        self.batches = Batches(first_batch(anatomy, int(prompts["n_tokens"].max()) // 2), log)
+        self.pool = lru_cache(maxsize=1)(donors.values)
+        self.clean = lru_cache(maxsize=1)(self._clean)
+
+    def _clean(self, prompt: int, role: str) -> Clean:
+        return prepare(self.anatomy, self._tokens(prompt), start=self.prompts[role][prompt])
+
+    def _tokens(self, prompt: int) -> Tensor:
+        return torch.tensor([self.prompts["token_ids"][prompt].to_list()], device=self.anatomy.device)
+
+    def depends_on(self, rows: pl.DataFrame) -> tuple[pl.DataFrame, list[str]]:
+        prompt, layer, role = rows.select("prompt", "layer", "role").row(0)
+        own = self.prompts.select("athlete", "sport", "token_ids", "answer", "end", role).row(prompt)
+        people = text_digest(*self.donors.athletes, *self.donors.sports)
+        return rows.drop("prompt"), [repr(own), people, tensor_digest(self.pool(layer, role))]
+
+    def values(
+        self, prompt: int, layer: int, role: str, kind: str, draws: int
+    ) -> Float[Tensor, "draws d_mlp"]:
+        """What a kind of replacement puts in; donors are drawn by athlete and kind, the same for all layers."""
+        pool = self.pool(layer, role).to(self.anatomy.device)
+        if kind in ("mean", "zero"):
+            return (
+                pool.double().mean(0, keepdim=True) if kind == "mean" else torch.zeros_like(pool[:1]).double()
+            )
+        athlete, sport = (self.prompts[name][prompt] for name in ("athlete", "sport"))
+        people = enumerate(zip(self.donors.athletes, self.donors.sports, strict=True))
+        able = [i for i, (a, s) in people if a != athlete and (s == sport) == (kind == "resample_same")]
+        if not able:
+            raise InputError(
+                f"{kind} for {athlete!r} ({sport})", "no donor", "a donor of the sport that this kind needs"
+            )
+        drawn = random.Random(text_digest(str(self.seed), athlete, kind)).sample(able, min(draws, len(able)))
+        return pool[drawn].double()
+
+    def compute(self, rows: pl.DataFrame) -> pl.DataFrame:
+        prompt, layer, role = rows.select("prompt", "layer", "role").row(0)
+        clean, at, end = self.clean(prompt, role), self.prompts[role][prompt], self.prompts["end"][prompt]
+        neurons = rows["neuron"].unique().sort()
+        units = torch.tensor(neurons.to_list(), device=self.anatomy.device)
+        kinds = rows.select("kind", "draws").unique(maintain_order=True).rows()
+        parts = [self.values(prompt, layer, role, *kind) for kind in kinds]
+        reading = LogProbs(at=end, tokens=torch.tensor([self.prompts["answer"][prompt]]))
+
+        def evaluate(neuron: Tensor, value: Tensor) -> Tensor:
+            def work(part: slice) -> Tensor:
+                which = {
+                    "prompt": torch.zeros_like(neuron[part]),
+                    "neuron": units[neuron[part]],
+                    "value": value[part],
+                }
+                edits = edit_neurons(self.anatomy, clean, layer=layer, at=at, **which)
+                return self.engine.effects(clean, edits, reading)[:, 0]
+
+            return self.batches.run(work, len(neuron))
+
+        before = activation(self.anatomy, clean, Site("post", layer), at)[0, units]
+        draws = torch.cat(parts)[:, units].to(before.dtype).T
+        found = curves(evaluate, before, draws, tolerance=self.tolerance, seed=self.seed)
+        columns = found.effects.split([len(part) for part in parts], dim=1)
+        shared = {
+            "neuron": neurons,
+            "evaluations": found.evaluations.tolist(),
+            "certificate": found.certificate.tolist(),
+        }
+        summaries = [
+            pl.DataFrame({**shared, "kind": kind, "draws": n, **_summary(effects)})
+            for (kind, n), effects in zip(kinds, columns, strict=True)
+        ]
+        results = pl.concat(summaries)
+        found = rows.join(results, on=["neuron", "kind", "draws"], how="left", maintain_order="left")
+        return found.select(RESULTS)
+
+    def twin(self, anatomy: Anatomy, row: dict) -> float:
+        """The same effect by hooks on whole prompts."""
+        prompt, layer, role = row["prompt"], row["layer"], row["role"]
+        pool = self.values(prompt, layer, role, row["kind"], row["draws"]).to(self.anatomy.dtype)
+        value, tokens = pool[:, row["neuron"]][:, None], self._tokens(prompt)
+        at, end = (
+            torch.full((len(value),), self.prompts[name][prompt], device=tokens.device)
+            for name in (role, "end")
+        )
+        answer = self.prompts["answer"][prompt]
+
+        def edited(part: slice) -> Tensor:
+            changes = [trace.Edit(site=neuron(layer, row["neuron"]), at=at[part], value=value[part])]
+            many = tokens.expand(len(at[part]), -1)
+            return trace.run(anatomy, many, logits_at=end[part], edits=changes).logits.log_softmax(1)[
+                :, answer
+            ]
+
+        before = trace.run(anatomy, tokens, logits_at=end[:1]).logits.log_softmax(1)[:, answer]
+        return float((self.batches.run(edited, len(value)) - before).mean())
+
+
+def _summary(effects: Float[Tensor, "neurons draws"]) -> dict[str, list]:
+    n = effects.shape[1]
+    error = (effects.std(1) / n**0.5).tolist() if n > 1 else [None] * len(effects)
+    columns = {"effect": effects.mean(1).tolist(), "standard_error": pl.Series(error, dtype=pl.Float64)}
+    return {**columns, "n": pl.Series([n] * len(effects), dtype=pl.Int64)}

@@ -1,0 +1,275 @@
+"""What the tables say, in sentences.
+
+Each sentence is computed and carries n, interval and baseline. They are worded to be true of any model, one that knows
+nothing included. The rules are the same throughout, and stand in the sentences:
+
+- a share is *above* a baseline if the lower end of its 95 % interval is above the baseline (above its upper end, where
+  the baseline was itself measured);
+- two shares *differ* if their intervals do not overlap; a fall that is not measured is not called zero.
+
+The first sentence of each list is the one that the summary of the page shows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import polars as pl
+
+from factfinding.figures.circuit_checks import donor_curve
+from factfinding.figures.layer_probes import FOLDS
+from factfinding.figures.style import CONDITIONS
+
+FEW = 10
+"""Groups of fewer athletes are not singled out in a sentence."""
+
+READ_WELL = 0.9
+ADDITIVE_ENOUGH = 0.95
+
+Row = dict[str, Any]
+
+_INTERVENTIONS = {
+    "mlps_at_name": (
+        "all MLPs at the final name token averaged",
+        "the lookup needs these MLPs",
+        "there is no sign that the lookup needs these MLPs",
+    ),
+    "mlps_after_name": (
+        "all MLPs at the later positions averaged",
+        "part of the work is done after the name",
+        "there is no sign of work done after the name",
+    ),
+    "late_attention_at_name": (
+        "attention from layer 2 on averaged at the final name token",
+        "the name is still being gathered in later layers",
+        "there is no sign that layers after 1 still gather the name",
+    ),
+    "name_pattern_frozen": (
+        "the final name token's attention patterns averaged",
+        "where the attention looks carries part of the answer, which probes and patching do not see",
+        "there is no sign that where the attention looks carries the answer",
+    ),
+    "earlier_name_hidden": (
+        "the earlier name tokens hidden from the later positions",
+        "later positions read more of the name than its final token",
+        "there is no sign that more of the name is read than its final token",
+    ),
+}
+"""What was done, what follows if fewer answers stay right, and what may be said if no fall is measured."""
+
+
+def training_findings(training: pl.DataFrame, *, fictional: bool) -> list[str]:
+    """From training.csv: columns step, tokens, seconds, loss, active, recalled."""
+    if training.is_empty():
+        return ["The training took no step."]
+    last = training.sort("step").row(-1, named=True)
+    found = [
+        f"After {last['step']:,} steps and {last['tokens']:,} tokens ({last['seconds'] / 60:.1f} minutes) the model had "
+        f"been told about {last['active']:,} people; of those asked about at the last look it recalled "
+        f"{percent(last['recalled'])}, at a loss of {last['loss']:.2f} nats per token."
+    ]
+    if fictional:
+        found.append("The people are fictional: their names and facts were drawn at random.")
+    return found
+
+
+def recall_findings(recall_summary: pl.DataFrame) -> list[str]:
+    """From the table `recall_summary` (P2.1)."""
+    whole = {row["condition"]: row for row in recall_summary.filter(group="all").iter_rows(named=True)}
+    full, zero_shot = whole["full"], whole["zero_shot"]
+    recalled = round(full["recalled"] * full["n"])
+    found = [
+        f"After one example the model recalls the sport of {recalled:,} of {full['n']:,} athletes "
+        f"({share(full, 'recalled')}: P > 0.5). Among the candidate sports its likeliest is right for "
+        f"{share(full, 'accuracy')}; always naming the commonest sport is right for {percent(full['majority_rate'])}."
+    ]
+    if full["accuracy_low"] <= full["majority_rate"]:
+        found.append(
+            "That is not above always naming the commonest sport: nothing here shows that the model knows these "
+            "athletes, so there is no recall whose workings the other sections could explain."
+        )
+    found.append(
+        f"Without the example it recalls {share(zero_shot, 'recalled')} of the same athletes, "
+        f"{_compared(zero_shot, full, 'recalled')}."
+    )
+    found += _extremes(recall_summary.filter(group="sport"), "By sport", lambda level: level)
+    lengths = recall_summary.filter(group="n_name_tokens", condition="full")
+    if lengths.height == 1:
+        found.append(f"All names have {_tokens(lengths['level'][0])}.")
+    else:
+        found += _extremes(recall_summary.filter(group="n_name_tokens"), "By length of the name", _tokens)
+    return found
+
+
+def probe_findings(layer_probes: pl.DataFrame) -> list[str]:
+    """From the table `layer_probes` (P2.6): where the sport can be read, then what the name alone gives away."""
+    probes = layer_probes.filter(input="resid", labels="true")
+    if probes.is_empty():
+        return ["No layer was probed."]
+    folds = [kind for kind in FOLDS if kind in probes["folds"]][-1]
+    found = []
+    for condition in probes["condition"].unique(maintain_order=True):
+        found.append(_readable(layer_probes, probes.filter(condition=condition, folds=folds)))
+    return found + additive_findings(layer_probes)
+
+
+def additive_findings(layer_probes: pl.DataFrame) -> list[str]:
+    """What a sum of one term per name token can do: from the rows with folds "none" of the table `layer_probes`."""
+    fitted = layer_probes.filter(input="name_tokens", folds="none")
+    if fitted.is_empty():
+        return []
+    true = fitted.filter(labels="true").row(0, named=True)
+    told = (
+        f"A sum of one term per name token, with no model, fitted to all {true['n']:,} athletes and scored on the same "
+        f"ones, gives the right sport for {share(true, 'accuracy')}"
+    )
+    if true["accuracy_low"] >= ADDITIVE_ENOUGH:
+        told += (
+            f", so for at least {percent(ADDITIVE_ENOUGH)} nothing needs to be combined: on these names recall alone "
+            "does not show that the tokens of a name are looked up together."
+        )
+    else:
+        told += f": for the other {percent(1 - true['accuracy'])} the tokens of the name have to be combined."
+    shuffled = fitted.filter(labels="shuffled")
+    if shuffled.height:
+        row = shuffled.row(0, named=True)
+        told += f" Fitted to shuffled sports the same sum reaches {share(row, 'accuracy')}: so much is mere capacity."
+    return [told]
+
+
+def check_findings(circuit_checks: pl.DataFrame) -> list[str]:
+    """From the table `circuit_checks`: what the interventions leave, and which layers carry the donor's answer."""
+    if circuit_checks.is_empty():
+        return ["Too few athletes are known for any intervention: there is nothing to see."]
+    rows = {row["check"]: row for row in circuit_checks.iter_rows(named=True)}
+    clean = rows["clean"]
+    if clean["accuracy_low"] <= clean["majority_rate"]:
+        return [
+            f"With nothing changed the answers are right for {share(clean, 'accuracy')} of {clean['n']:,} athletes, not "
+            f"above always naming the commonest sport ({percent(clean['majority_rate'])}): there is no recall to "
+            "intervene on, and the figure shows noise."
+        ]
+    found = [_intervention(rows[name], clean, *words) for name, words in _INTERVENTIONS.items() if name in rows]
+    return found + _donors(donor_curve(circuit_checks))
+
+
+def percent(value: float) -> str:
+    """A share as per cent, to a tenth."""
+    return f"{100 * value:.1f} %"
+
+
+def share(row: Row, name: str) -> str:
+    """A share of a row with its interval."""
+    low, high = row[f"{name}_low"], row[f"{name}_high"]
+    return f"{percent(row[name])} [{100 * low:.1f}, {100 * high:.1f}]"
+
+
+def layers_in_words(layers: Sequence[int], probed: Sequence[int]) -> str:
+    """Layers as "from layer 3 on" where they are the last ones, else one by one; -1 is the embeddings."""
+    layers, probed = sorted(layers), sorted(probed)
+    if len(layers) > 1 and layers == probed[-len(layers) :]:
+        return "from the embeddings on" if layers[0] < 0 else f"from layer {layers[0]} on"
+    spans: list[list[int]] = []
+    for layer in layers:
+        if spans and layer == spans[-1][-1] + 1:
+            spans[-1].append(layer)
+        else:
+            spans.append([layer])
+    names = [_layer(span[0]) if len(span) == 1 else f"{_layer(span[0])} to {_layer(span[-1])}" for span in spans]
+    return "at " + ", ".join(names)
+
+
+def _layer(layer: int) -> str:
+    return "the embeddings" if layer < 0 else f"layer {layer}"
+
+
+def _tokens(level: str) -> str:
+    return "1 token" if level == "1" else f"{level} tokens"
+
+
+def _compared(row: Row, other: Row, name: str) -> str:
+    """Higher, lower or neither, as the intervals have it."""
+    if row[f"{name}_low"] > other[f"{name}_high"]:
+        return "more than after it"
+    if row[f"{name}_high"] < other[f"{name}_low"]:
+        return "fewer than after it"
+    return "no clear difference"
+
+
+def _extremes(summary: pl.DataFrame, by: str, words) -> list[str]:
+    """The groups with the least and the most recalled under `full`, groups of a few athletes left out."""
+    rows = summary.filter((pl.col("condition") == "full") & (pl.col("n") >= FEW)).sort("recalled", maintain_order=True)
+    if rows.height < 2:
+        return []
+    least, most = rows.row(0, named=True), rows.row(-1, named=True)
+    ends = [f"{share(row, 'recalled')} ({words(row['level'])}, n = {row['n']:,})" for row in (least, most)]
+    clear = "" if least["recalled_high"] < most["recalled_low"] else "; their intervals overlap"
+    return [f"{by}, the recalled share runs from {ends[0]} to {ends[1]}{clear}."]
+
+
+def _readable(table: pl.DataFrame, probes: pl.DataFrame) -> str:
+    """One condition and one kind of folds: the layers at which the probe is above everything beside it."""
+    condition, folds = probes["condition"][0], probes["folds"][0]
+    rivals = table.filter(pl.col("input").is_in(["name_string", "name_tokens"]), labels="true", folds=folds)
+    shuffled = dict(
+        table.filter(input="resid", labels="shuffled", condition=condition, folds=folds)
+        .select("layer", "accuracy_high")
+        .iter_rows()
+    )
+    majority = probes["majority_rate"][0]
+    bar = max([majority, *rivals["accuracy_high"]])
+    rows = list(probes.sort("layer").iter_rows(named=True))
+    above = [row for row in rows if row["accuracy_low"] > max(bar, shuffled.get(row["layer"], 0.0))]
+    best = max(rows, key=lambda row: row["accuracy"])
+    beside = ["the commonest sport"] + ["the name alone"] * bool(rivals.height) + ["shuffled labels"] * bool(shuffled)
+    setting = f"{CONDITIONS.get(condition, condition)}; n = {best['n']:,}, {FOLDS[folds]}"
+    baselines = f"commonest sport {percent(majority)}" + "".join(
+        f", {'letters' if row['input'] == 'name_string' else 'tokens'} of the name {percent(row['accuracy'])}"
+        for row in rivals.iter_rows(named=True)
+    )
+    if not above:
+        return (
+            f"At no layer can the sport be read at the final name token better than from {_listed(beside)} ({setting}): "
+            f"the best is {share(best, 'accuracy')}, {_at(best['layer'])}; {baselines}. There is nothing to see."
+        )
+    layers = layers_in_words([row["layer"] for row in above], [row["layer"] for row in rows])
+    well = next((row for row in rows if row["accuracy_low"] >= READ_WELL), None)
+    surely = f"surely {100 * READ_WELL:.0f} % or more (the whole interval)"
+    reached = f"{surely} first {_at(well['layer'])}" if well else f"{surely} nowhere"
+    return (
+        f"The sport can be read at the final name token {layers} ({setting}): {share(above[0], 'accuracy')} "
+        f"{_at(above[0]['layer'])}, {reached}, at best {share(best, 'accuracy')} {_at(best['layer'])}; {baselines}."
+    )
+
+
+def _at(layer: int) -> str:
+    return "in the embeddings" if layer < 0 else f"after layer {layer}"
+
+
+def _listed(parts: Sequence[str]) -> str:
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} or {parts[-1]}"
+
+
+def _intervention(row: Row, clean: Row, what: str, if_it_falls: str, if_not: str) -> str:
+    beside = f"{percent(clean['accuracy'])} with nothing changed, {percent(row['majority_rate'])} for the commonest sport"
+    start = f"With {what}, {share(row, 'accuracy')} of {row['n']:,} answers stay right ({beside})"
+    if row["accuracy_high"] >= clean["accuracy_low"]:
+        return f"{start}: no fall is measured, so {if_not}."
+    if row["accuracy_low"] <= row["majority_rate"]:
+        return f"{start}: no more than by always naming the commonest sport, so {if_it_falls}."
+    lost = (clean["accuracy"] - row["accuracy"]) / (clean["accuracy"] - row["majority_rate"])
+    return f"{start}: {percent(lost)} of what the model knows beyond the commonest sport is lost, so {if_it_falls}."
+
+
+def _donors(donors: pl.DataFrame) -> list[str]:
+    if donors.is_empty():
+        return []
+    best = donors.sort("accuracy", descending=True, maintain_order=True).row(0, named=True)
+    following = donors.filter(pl.col("accuracy_low") > 0.5)["layer"].to_list()
+    where = layers_in_words(following, donors["layer"].to_list()) if following else "at no layer"
+    return [
+        "When the residual stream at the final name token is taken from an athlete of another sport, more than half of "
+        f"the answers are the donor's {where}; most {_at(best['layer'])}: {share(best, 'accuracy')} of {best['n']:,} "
+        f"(the donors' commonest sport: {percent(best['majority_rate'])})."
+    ]

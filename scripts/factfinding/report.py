@@ -1,0 +1,270 @@
+"""The page of one study: what came out, section by section, in one file that needs nothing else.
+
+The page's fixed words stand in resources/report (a Jinja template, the sections, the figures' captions), its sentences
+come from findings.py, and all other texts are of unknown origin (names of athletes, of models, of folders) and are
+escaped by the template. Nothing is fetched from anywhere: figures are part of the page.
+"""
+
+from __future__ import annotations
+
+import re
+import xml.etree.ElementTree as ET
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import yaml
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+
+from factfinding import findings
+from factfinding.errors import InputError
+from factfinding.figures.style import INK, LINE, PAPER
+
+SHOWN_ROWS = 12
+"""Rows of a table on the page; all of them stand in its file."""
+
+SVG, XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
+_PAGE_COLOURS = {INK: "var(--ink)", LINE: "var(--line)", PAPER: "var(--paper)"}
+
+ET.register_namespace("", SVG)
+ET.register_namespace("xlink", XLINK)
+
+
+class SectionText(BaseModel):
+    """The fixed words of one section, from sections.yaml. `experiment`: its id in STUDY, where it has one."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    id: str
+    title: str
+    experiment: str | None
+    question: str
+    method: str
+    study: tuple[str, ...]
+    figure: str
+    tables: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """A table and where it lies, as a link relative to the page."""
+
+    frame: pl.DataFrame
+    link: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """A figure: its SVG as text, and links to its files relative to the page."""
+
+    svg: str
+    links: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Results:
+    """All that the page is made from. tables and pictures: by name; provenance: one record per job (scripts/job.py)."""
+
+    study: str
+    tables: Mapping[str, Table]
+    pictures: Mapping[str, Picture]
+    card: Mapping[str, Any]
+    provenance: Sequence[Mapping[str, Any]]
+
+
+def render(results: Results, words: Path) -> str:
+    """The page as HTML. words: the folder resources/report. The same results always give the same page.
+
+    A section whose figure was not made is left out. Raises InputError for words that cannot be used.
+    """
+    environment = Environment(
+        loader=FileSystemLoader(words), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["cell"] = cell
+    texts = [text for text in read_sections(words / "sections.yaml") if text.figure in results.pictures]
+    sections = [_section(text, results, words) for text in texts]
+    return environment.get_template("page.html.j2").render(
+        study=results.study,
+        model=model_name(results.card["source"]),
+        fictional=is_fictional(results.provenance),
+        card=card_rows(results.card),
+        installed=(results.card["training"] or {}).get("installed"),
+        summary=[section["findings"][0] for section in sections if section["text"].id != "training"],
+        sections=sections,
+        jobs=[_job(record) for record in results.provenance],
+        versions=versions(results.provenance),
+        seeds=sorted({seed for record in results.provenance for seed in _seeds(record["settings"])}),
+    )
+
+
+def read_sections(path: Path) -> list[SectionText]:
+    """The sections in the page's order; raises InputError naming the entry and the key that is wrong."""
+    try:
+        return TypeAdapter(list[SectionText]).validate_python(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise InputError(f"{path}: entry {where}", repr(first["input"])[:80], first["msg"]) from None
+
+
+def caption(figure: str, words: Path) -> str:
+    """The figure's caption: figure.rst read as Snakemake's own report reads it."""
+    template = Environment(undefined=StrictUndefined).from_string((words / "figure.rst").read_text(encoding="utf-8"))
+    return template.render(snakemake={"wildcards": {"figure": figure}}).strip()
+
+
+def inline_svg(svg: str, name: str, label: str) -> Markup:
+    """A figure as a part of the page: readable by name, no id that another figure has, the page's own ink and paper.
+
+    Comments, metadata and style sheets (which would reach the whole page) are dropped.
+    """
+    root = ET.fromstring(svg)
+    for parent in list(root.iter()):
+        for child in [c for c in parent if c.tag in {f"{{{SVG}}}metadata", f"{{{SVG}}}style"}]:
+            parent.remove(child)
+    for element in root.iter():
+        for key, value in element.attrib.items():
+            if key == "id":
+                element.set(key, f"{name}-{value}")
+            elif key == f"{{{XLINK}}}href":
+                element.set(key, f"#{name}-{value.removeprefix('#')}")
+            else:
+                element.set(key, re.sub(r"url\(#", f"url(#{name}-", value))
+    for key in ("width", "height"):
+        root.attrib.pop(key, None)
+    root.attrib |= {"role": "img", "aria-label": label, "class": "figure"}
+    text = ET.tostring(root, encoding="unicode")
+    for colour, variable in _PAGE_COLOURS.items():
+        text = text.replace(colour, variable)
+    return Markup(text)
+
+
+def cell(value: Any) -> str:
+    """A value as it stands in a table of the page."""
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return f"{value:.4g}" if abs(value) < 1e-3 or abs(value) >= 1e4 else f"{value:.3f}"
+    return str(value)
+
+
+def model_name(source: Mapping[str, Any]) -> str:
+    """What the model is called on the page."""
+    kinds = {"organism": "the embedded model, trained by this workflow", "tiny": "a tiny model with random weights"}
+    if source["id"]:
+        return f"{source['id']} at revision {source['revision']}"
+    return kinds.get(source["kind"], f"the model in {source['folder']}")
+
+
+def is_fictional(provenance: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether the athletes are the people of a generated world."""
+    trained = [record["settings"]["organism"] for record in provenance if record["rule"] == "train_organism"]
+    return any(settings["world"] == "fictional" for settings in trained)
+
+
+def card_rows(card: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The model card as terms and their values, in words."""
+    shape, training = card["shape"], card["training"]
+    parallel = "in parallel" if shape["parallel"] else "one after the other"
+    rows = [
+        ("Model", model_name(card["source"])),
+        ("Digest of its files", card["source"]["digest"]),
+        (
+            "Shape",
+            f"{shape['family']}, {shape['parameters']:,} parameters: {shape['n_layers']} layers of width "
+            f"{shape['d_model']}, {shape['n_heads']} heads, {shape['d_mlp']} neurons per MLP, {shape['d_vocab']:,} tokens; "
+            f"attention and MLP {parallel}",
+        ),
+        ("Run in", f"{card['compute']['dtype']}, prompts begin with {card['bos_token']}"),
+    ]
+    if training:
+        rows.append(
+            (
+                "Training",
+                f"{training['steps']:,} steps, {training['tokens']:,} tokens, {training['seconds'] / 60:.1f} minutes, "
+                f"seed {training['seed']}; ended by: {training['stopped']}",
+            )
+        )
+    names = {"full": "Recall after one example", "zero_shot": "Recall without it"}
+    rows += [
+        (names.get(row["condition"], row["condition"]), f"{findings.share(row, 'recalled')} of {row['n']:,} athletes")
+        for row in card["recall"]
+    ]
+    return rows
+
+
+def versions(provenance: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """Each library with the versions that were used, several where jobs differ."""
+    used: dict[str, set[str]] = {}
+    for record in provenance:
+        for name, version in record["versions"].items():
+            if version is not None:
+                used.setdefault(name, set()).add(version)
+    return [(name, ", ".join(sorted(numbers))) for name, numbers in sorted(used.items())]
+
+
+_FINDINGS: dict[str, Callable[[Results], list[str]]] = {
+    "training": lambda results: findings.training_findings(
+        results.tables["training"].frame, fictional=is_fictional(results.provenance)
+    ),
+    "recall": lambda results: findings.recall_findings(results.tables["recall_summary"].frame),
+    "layer_probes": lambda results: findings.probe_findings(results.tables["layer_probes"].frame),
+    "circuit_checks": lambda results: findings.check_findings(results.tables["circuit_checks"].frame),
+}
+"""By section: its sentences. A new section has an entry in sections.yaml and one here."""
+
+
+def _section(text: SectionText, results: Results, words: Path) -> dict[str, Any]:
+    if text.id not in _FINDINGS:
+        raise InputError(f"{words / 'sections.yaml'}: section", repr(text.id), f"one of {', '.join(_FINDINGS)}")
+    about, picture = caption(text.figure, words), results.pictures[text.figure]
+    return {
+        "text": text,
+        "findings": _FINDINGS[text.id](results),
+        "caption": about,
+        "svg": inline_svg(picture.svg, text.figure, about),
+        "files": picture.links,
+        "tables": {name: _preview(results.tables[name]) for name in text.tables},
+        "baselines": _name_baselines(results) if text.id == "layer_probes" else None,
+    }
+
+
+def _preview(table: Table) -> dict[str, Any]:
+    frame = table.frame
+    return {"columns": frame.columns, "rows": frame.head(SHOWN_ROWS).rows(), "height": frame.height, "link": table.link}
+
+
+def _name_baselines(results: Results) -> list[dict[str, str]]:
+    """What the name gives away without a model, one row per input and kind of folds."""
+    inputs = {"name_string": "the name's letters", "name_tokens": "a sum over the name's tokens"}
+    folds = {**findings.FOLDS, "none": "fitted and scored on all"}
+    rows = results.tables["layer_probes"].frame.filter(pl.col("input").is_in(list(inputs)))
+    return [
+        {
+            "input": inputs[row["input"]],
+            "folds": folds[row["folds"]],
+            "labels": row["labels"],
+            "accuracy": findings.share(row, "accuracy"),
+            "majority": findings.percent(row["majority_rate"]),
+            "n": f"{row['n']:,}",
+        }
+        for row in rows.iter_rows(named=True)
+    ]
+
+
+def _job(record: Mapping[str, Any]) -> dict[str, Any]:
+    """One job of the workflow: what it was told, which code and which inputs it had."""
+    which = ", ".join(f"{name} {value}" for name, value in record["wildcards"].items() if name != "study")
+    inputs = [
+        (path, described.get("sha256", "")[:16] or f"{described['bytes']:,} bytes")
+        for path, described in record["inputs"].items()
+    ]
+    return {"rule": record["rule"], "which": which, "code": record["code"], "settings": record["settings"], "inputs": inputs}
+
+
+def _seeds(settings: Mapping[str, Any]) -> list[tuple[str, int]]:
+    return [(f"{section}.seed", values["seed"]) for section, values in settings.items() if "seed" in values]

@@ -1,0 +1,26 @@
+"""Rule report: one page that shows a study's figures and says what they show."""
+
+import os
+from pathlib import Path
+
+from job import Job
+
+with Job(snakemake) as job:
+    from factfinding.files import read_json, read_table, write_text
+    from factfinding.report import Picture, Results, Table, render
+
+    def link(path):
+        return os.path.relpath(path, Path(job.output.report).parent)
+
+    pictures = {
+        Path(svg).stem: Picture(svg=Path(svg).read_text(encoding="utf-8"), links=(link(svg), link(png)))
+        for svg, png in zip(job.input.svg, job.input.png, strict=True)
+    }
+    results = Results(
+        study=job.wildcards.study,
+        tables={Path(path).stem: Table(frame=read_table(path), link=link(path)) for path in job.input.tables},
+        pictures=pictures,
+        card=read_json(job.input.card),
+        provenance=[read_json(path) for path in job.input.provenance],
+    )
+    write_text(render(results, Path(job.input.template).parent), job.output.report)

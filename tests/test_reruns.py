@@ -1,0 +1,231 @@
+"""What reruns when what is edited: every leaf of the configuration, every module of the library, held to a map.
+
+One small study is run once in a copy of the project; then each edit is made in that copy and Snakemake is asked, in a
+dry run, what it would do. The map below is the expectation: which rules read a leaf or a module *directly*; what
+follows from them is given by the graph.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import yaml
+from workflow import ROOT, planned, snakemake
+
+from factfinding.config import Config
+
+FIGURES = {"figure"}
+EVERY = {
+    "train_organism", "athletes", "prompts", "recall", "activations", "layer_probes", "model_card", "figure", "report"
+}  # fmt: skip
+FEEDS = {  # which rules read what a rule writes
+    "train_organism": {"athletes", "prompts", "recall", "activations", "layer_probes", "model_card", "figure", "report"},
+    "athletes": {"prompts"},
+    "prompts": {"recall", "activations", "layer_probes", "model_card"},
+    "recall": {"layer_probes", "model_card", "figure", "report"},
+    "activations": {"layer_probes"},
+    "layer_probes": {"model_card", "figure", "report"},
+    "model_card": {"figure", "report"},
+    "figure": {"report"},
+    "report": set(),
+}
+LEAVES = {  # leaf or section of the configuration -> rules that are given it; the longest match counts
+    "study": set(),
+    "model": set(),
+    "compute": {"recall", "activations", "model_card"},
+    "organism": {"train_organism"},
+    "athletes": {"athletes"},
+    "recall": {"recall", "model_card"},
+    "activations": {"activations"},
+    "circuit": {"activations"},
+    "probes": {"layer_probes"},
+}
+EVERYWHERE = EVERY
+RUN_MODEL = {"recall", "activations", "model_card"}
+MODULES = {  # module of the library -> rules whose script reaches it
+    "__init__": EVERYWHERE,
+    "errors": EVERYWHERE,
+    "files": EVERYWHERE,
+    "config": EVERY - {"prompts", "figure", "report"},
+    "config_yaml": set(),
+    "digest": {"activations"},
+    "stats": {"recall", "layer_probes", "model_card"},
+    "store": {"activations", "recall", "layer_probes", "model_card"},
+    "report": {"report"},
+    "data/__init__": {"train_organism", "athletes", "prompts"} | RUN_MODEL,
+    "data/prompts": {"train_organism", "prompts"} | RUN_MODEL,
+    "data/athletes": {"athletes"},
+    "data/csv_rows": {"athletes"},
+    "data/facts": set(),
+    "model/__init__": {"train_organism", "prompts"} | RUN_MODEL,
+    "model/anatomy": {"train_organism", "prompts"} | RUN_MODEL,
+    "model/source": {"train_organism"},
+    "model/tiny": set(),
+    "organism/*": {"train_organism"},
+    "engine/__init__": RUN_MODEL,
+    "engine/sites": RUN_MODEL,
+    "engine/trace": RUN_MODEL,
+    "engine/capture": RUN_MODEL,
+    "engine/answers": {"recall"},
+    "engine/*": set(),
+    "analysis/__init__": {"recall", "layer_probes", "model_card"},
+    "analysis/recall": {"recall"},
+    "analysis/probes": {"layer_probes"},
+    "analysis/checks": {"model_card"},
+    "analysis/card": {"model_card"},
+    "figures/__init__": {"figure"},
+    "figures/*": {"figure"},
+}
+
+
+def closure(rules: set[str]) -> set[str]:
+    """The rules and all that follow from them."""
+    found: set[str] = set()
+    waiting = list(rules)
+    while waiting:
+        rule = waiting.pop()
+        if rule not in found:
+            found.add(rule)
+            waiting += FEEDS[rule]
+    return found
+
+
+def leaves(values, prefix=()):
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from leaves(value, (*prefix, key))
+        else:
+            yield (*prefix, key), value
+
+
+CHANGED = {  # leaves whose other value must fit the rest of the configuration
+    ("study",): None,
+    ("model", "source"): None,
+    ("organism", "world"): None,
+    ("athletes", "table"): None,
+    ("activations", "conditions"): ["name_only", "full"],
+    ("activations", "datasets"): [{"site": "resid", "roles": ["final_name", "end"]}],
+    ("probes", "conditions"): ["full"],
+    ("probes", "folds"): ["first_name", "last_name", "random"],
+    ("probes", "control_folds"): ["random"],
+    ("circuit", "concatenate"): [0, 1],
+    ("circuit", "lookup"): [0, 1],
+    ("compute", "device"): "cpu",
+    ("compute", "dtype"): "float64",
+    ("model", "id"): "a/b",
+    ("model", "revision"): "main",
+    ("model", "folder"): "elsewhere",
+    ("model", "family"): "gpt2",
+    ("organism", "width"): 48,
+    ("organism", "heads"): 4,
+    ("organism", "last_names"): 20,
+    ("organism", "installed_heads"): 1,
+    ("athletes", "two_sports"): "first",
+    ("probes", "athletes"): "known",
+    ("activations", "stored"): "float16",
+}
+
+
+def changed(leaf, value):
+    if leaf in CHANGED:
+        return CHANGED[leaf]
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int):
+        return value + 1
+    if isinstance(value, float):
+        return value * 0.99
+    raise AssertionError(f"config leaf {'.'.join(leaf)}: say in CHANGED what else it may be")
+
+
+def would_run(folder: Path) -> set[str]:
+    return planned(snakemake(folder, "-n"))
+
+
+def test_the_map_lists_every_section_and_module():
+    assert set(LEAVES) == set(Config.model_fields)
+    library = ROOT / "scripts" / "factfinding"
+    for path in library.rglob("*.py"):
+        assert rules_of_module(path.relative_to(library).with_suffix("").as_posix()) is not None
+
+
+def rules_of_module(name: str) -> set[str]:
+    return MODULES[name] if name in MODULES else MODULES[f"{name.split('/')[0]}/*"]
+
+
+def test_finished_means_nothing_to_do_however_files_are_touched(edited):
+    """Again; after a touch of every file; after a git checkout of every file; with comments edited everywhere."""
+    assert would_run(edited) == set()
+    for path in edited.rglob("*"):
+        if path.is_file() and not {".snakemake", "results"} & set(path.relative_to(edited).parts):
+            os.utime(path)
+    assert would_run(edited) == set()
+    git = ["git", "-c", "user.name=t", "-c", "user.email=t@t"]
+    for command in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "all"], ["rm", "-rq", "--cached", "."], ["checkout", "-f", "HEAD", "--", "."]):
+        subprocess.run([*git, *command], cwd=edited, check=True, capture_output=True)
+    assert would_run(edited) == set()
+    for path in (edited / "scripts").rglob("*.py"):
+        path.write_text(path.read_text() + "\n# a comment\n\n\n")
+    assert would_run(edited) == set()
+
+
+def test_each_leaf_of_the_configuration_reruns_the_rules_that_read_it(edited):
+    small = yaml.safe_load((edited / "tests/data/small.yaml").read_text())
+    values = yaml.safe_load((edited / "config.yaml").read_text())
+    wrong = {}
+    for leaf, default in leaves(values):
+        here = small
+        for key in leaf[:-1]:
+            here = here.get(key, {})
+        value = changed(leaf, here.get(leaf[-1], default))
+        if value is None:
+            continue
+        edit = yaml.safe_load(yaml.safe_dump(small))
+        place = edit
+        for key in leaf[:-1]:
+            place = place.setdefault(key, {})
+        place[leaf[-1]] = value
+        (edited / "edit.yaml").write_text(yaml.safe_dump(edit))
+        found = planned(snakemake(edited, "-n", study="edit.yaml"))
+        expected = closure(LEAVES[leaf[0]])
+        if found != expected:
+            wrong[".".join(leaf)] = (sorted(found), sorted(expected))
+    assert not wrong
+
+
+def test_each_module_of_the_library_reruns_the_rules_whose_scripts_reach_it(edited):
+    library = edited / "scripts" / "factfinding"
+    wrong = {}
+    for path in sorted(library.rglob("*.py")):
+        text = path.read_text()
+        path.write_text(text + "\n_EDITED = 1\n")
+        found = would_run(edited)
+        path.write_text(text)
+        name = path.relative_to(library).with_suffix("").as_posix()
+        expected = closure(rules_of_module(name))
+        if found != expected:
+            wrong[name] = (sorted(found), sorted(expected))
+    assert not wrong
+
+
+def test_each_script_reruns_its_own_rule(edited):
+    wrong = {}
+    for path in sorted((edited / "scripts").glob("*.py")):
+        text = path.read_text()
+        path.write_text(text + "\n_EDITED = 1\n")
+        found = would_run(edited)
+        path.write_text(text)
+        others = {"download_model", "adopt_model", "tiny_model"}
+        expected = set() if path.stem in others else EVERY if path.stem == "job" else closure({path.stem})
+        if found != expected:
+            wrong[path.stem] = (sorted(found), sorted(expected))
+    assert not wrong
+
+
+def test_reordered_keys_of_the_configuration_rerun_nothing(edited):
+    small = yaml.safe_load((edited / "tests/data/small.yaml").read_text())
+    small["organism"] = dict(reversed(small["organism"].items()))
+    (edited / "edit.yaml").write_text(yaml.safe_dump(dict(reversed(small.items())), sort_keys=False))
+    assert planned(snakemake(edited, "-n", study="edit.yaml")) == set()
