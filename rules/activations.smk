@@ -2,7 +2,7 @@
 
 In: prompts, the model. Out: results/<study>/activations/<condition>.h5; finished shards stay under
 results/.shards/activations, so that new athletes cost only their own forward passes. Config: compute, activations,
-circuit. GPU. Disk: 35 kB per athlete and condition for the embedded model, 5 MB for Pythia 2.8B, and as much again
+circuit.lookup. GPU. Disk: 35 kB per athlete and condition for the embedded model, 5 MB for Pythia 2.8B, and as much again
 for the shards. Time: a forward pass per athlete.
 """
 
@@ -14,10 +14,6 @@ rule activations:
     output:
         activations="results/{study}/activations/{condition}.h5",
         provenance="results/{study}/provenance/activations_{condition}.json",
-    params:
-        settings=settings("compute", "activations", "circuit"),
-        code=code("activations.py"),
-        shards="results/.shards/activations",
     log:
         "results/{study}/logs/activations_{condition}.log",
     benchmark:
@@ -29,5 +25,9 @@ rule activations:
         gpu=1,
         mem_mb=megabytes(24000),
         runtime=240,
+    params:
+        settings=settings("compute", "activations", "circuit.lookup"),
+        code=code("activations.py"),
+        shards="results/.shards/activations",
     script:
         "../scripts/activations.py"

@@ -16,9 +16,6 @@ rule athletes:
         athletes="results/{study}/tables/athletes.csv",
         notes="results/{study}/tables/athletes_notes.csv",
         provenance="results/{study}/provenance/athletes.json",
-    params:
-        settings=settings("athletes"),
-        code=code("athletes.py"),
     log:
         "results/{study}/logs/athletes.log",
     conda:
@@ -27,6 +24,9 @@ rule athletes:
     resources:
         mem_mb=megabytes(1000),
         runtime=5,
+    params:
+        settings=settings("athletes"),
+        code=code("athletes.py"),
     script:
         "../scripts/athletes.py"
 
@@ -41,8 +41,6 @@ rule prompts:
         zero_shot="results/{study}/prompts/zero_shot.parquet",
         candidates="results/{study}/prompts/candidates.csv",
         provenance="results/{study}/provenance/prompts.json",
-    params:
-        code=code("prompts.py"),
     log:
         "results/{study}/logs/prompts.log",
     conda:
@@ -51,5 +49,7 @@ rule prompts:
     resources:
         mem_mb=megabytes(2000),
         runtime=10,
+    params:
+        code=code("prompts.py"),
     script:
         "../scripts/prompts.py"

@@ -26,9 +26,18 @@ workflow.global_resources.setdefault("gpu", 1)
 
 
 def settings(*sections):
-    """The rule's own sections as one canonical text: only a change in them makes the rule stale."""
-    values = CONFIG.model_dump(mode="json")
-    return json.dumps({name: values[name] for name in sections}, sort_keys=True)
+    """The rule's own sections as one canonical text: only a change in them makes the rule stale.
+
+    `circuit.extract` is that key alone, and the others of its section may change.
+    """
+    values, chosen = CONFIG.model_dump(mode="json"), {}
+    for section in sections:
+        name, _, key = section.partition(".")
+        if key:
+            chosen.setdefault(name, {})[key] = values[name][key]
+        else:
+            chosen[name] = values[name]
+    return json.dumps(chosen, sort_keys=True)
 
 
 def code(*scripts):

@@ -27,9 +27,6 @@ if CONFIG.model.source == "organism":
             facts="results/{study}/model/facts.csv",
             corpus="results/{study}/model/corpus.txt",
             provenance="results/{study}/provenance/train_organism.json",
-        params:
-            settings=settings("organism"),
-            code=code("train_organism.py"),
         log:
             "results/{study}/logs/train_organism.log",
         benchmark:
@@ -40,6 +37,9 @@ if CONFIG.model.source == "organism":
         resources:
             mem_mb=megabytes(4000),
             runtime=30,
+        params:
+            settings=settings("organism"),
+            code=code("train_organism.py"),
         script:
             "../scripts/train_organism.py"
 
@@ -50,9 +50,6 @@ elif CONFIG.model.source == "hub":
         output:
             source="results/{study}/model/source.json",
             provenance="results/{study}/provenance/download_model.json",
-        params:
-            settings=settings("model"),
-            code=code("download_model.py"),
         log:
             "results/{study}/logs/download_model.log",
         conda:
@@ -61,6 +58,9 @@ elif CONFIG.model.source == "hub":
         resources:
             mem_mb=megabytes(2000),
             runtime=240,
+        params:
+            settings=settings("model"),
+            code=code("download_model.py"),
         script:
             "../scripts/download_model.py"
 
@@ -76,9 +76,6 @@ elif CONFIG.model.source == "folder":
         output:
             source="results/{study}/model/source.json",
             provenance="results/{study}/provenance/adopt_model.json",
-        params:
-            settings=settings("model"),
-            code=code("adopt_model.py"),
         log:
             "results/{study}/logs/adopt_model.log",
         conda:
@@ -87,6 +84,9 @@ elif CONFIG.model.source == "folder":
         resources:
             mem_mb=megabytes(2000),
             runtime=60,
+        params:
+            settings=settings("model"),
+            code=code("adopt_model.py"),
         script:
             "../scripts/adopt_model.py"
 
@@ -98,9 +98,6 @@ else:
         output:
             source="results/{study}/model/source.json",
             provenance="results/{study}/provenance/tiny_model.json",
-        params:
-            settings=settings("model"),
-            code=code("tiny_model.py"),
         log:
             "results/{study}/logs/tiny_model.log",
         conda:
@@ -109,6 +106,9 @@ else:
         resources:
             mem_mb=megabytes(2000),
             runtime=10,
+        params:
+            settings=settings("model"),
+            code=code("tiny_model.py"),
         script:
             "../scripts/tiny_model.py"
 
@@ -130,9 +130,6 @@ rule model_card:
         card="results/{study}/model/card.json",
         checks="results/{study}/tables/circuit_checks.csv",
         provenance="results/{study}/provenance/model_card.json",
-    params:
-        settings=settings("compute", "recall"),
-        code=code("model_card.py"),
     log:
         "results/{study}/logs/model_card.log",
     benchmark:
@@ -144,5 +141,8 @@ rule model_card:
         gpu=1,
         mem_mb=megabytes(16000),
         runtime=60,
+    params:
+        settings=settings("compute", "recall"),
+        code=code("model_card.py"),
     script:
         "../scripts/model_card.py"

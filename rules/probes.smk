@@ -17,9 +17,6 @@ rule layer_probes:
     output:
         probes="results/{study}/tables/layer_probes.csv",
         provenance="results/{study}/provenance/layer_probes.json",
-    params:
-        settings=settings("probes"),
-        code=code("layer_probes.py"),
     log:
         "results/{study}/logs/layer_probes.log",
     benchmark:
@@ -30,5 +27,8 @@ rule layer_probes:
     resources:
         mem_mb=megabytes(8000),
         runtime=240,
+    params:
+        settings=settings("probes"),
+        code=code("layer_probes.py"),
     script:
         "../scripts/layer_probes.py"

@@ -15,9 +15,6 @@ rule recall:
         recall="results/{study}/tables/recall.csv",
         summary="results/{study}/tables/recall_summary.csv",
         provenance="results/{study}/provenance/recall.json",
-    params:
-        settings=settings("compute", "recall"),
-        code=code("recall.py"),
     log:
         "results/{study}/logs/recall.log",
     benchmark:
@@ -29,5 +26,8 @@ rule recall:
         gpu=1,
         mem_mb=megabytes(16000),
         runtime=60,
+    params:
+        settings=settings("compute", "recall"),
+        code=code("recall.py"),
     script:
         "../scripts/recall.py"

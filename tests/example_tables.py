@@ -16,7 +16,7 @@ from factfinding.analysis.recall import AnswerScores, recall_summary, recall_tab
 SPORTS = ("baseball", "basketball", "football")
 SCRIPT = "<script>alert(1)</script> Smith"
 """An athlete whose name must reach no page as it is."""
-N = 240
+N = 150
 
 
 @cache
@@ -59,12 +59,12 @@ def _recall(athletes: pl.DataFrame, rng: np.random.Generator, strength: float) -
 
 
 def _probes(athletes: pl.DataFrame, rng: np.random.Generator, strength: float) -> pl.DataFrame:
-    grouped, settings = with_name_groups(athletes), ProbeSettings()
+    grouped, settings = with_name_groups(athletes), ProbeSettings(control_folds=("last_name",), tolerance=1e-2)
     centres = rng.normal(size=(3, 12))[[SPORTS.index(sport) for sport in athletes["sport"]]]
     layers = (
         (condition, layer, rng.normal(size=(N, 12)) + strength * max(0, min(layer, 3) - 1) * centres)
         for condition in ("full", "name_only")
-        for layer in range(-1, 6)
+        for layer in range(-1, 5)
     )
     tokens = [[hash_of(word) for word in name.split()] for name in athletes["athlete"]]
     tables = [
@@ -96,7 +96,9 @@ def _training() -> pl.DataFrame:
             "tokens": steps * 1024,
             "loss": 4 * np.exp(-steps / 500) + 1.2,
             "active": rise,
+            "described": rise // 10,
             "recalled": 1 - 0.8 * np.exp(-steps / 700),
+            "recalled_own": 1 - 0.9 * np.exp(-steps / 900),
             "rate": np.full(len(steps), 4e-3),
         }
     )

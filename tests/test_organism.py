@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from factfinding.config import OrganismConfig
 from factfinding.data.prompts import prompt_text
 from factfinding.errors import InputError
 from factfinding.organism import train as training
@@ -24,7 +25,6 @@ from factfinding.organism.model import make_model
 from factfinding.organism.tokenizer import Pieces, make_tokenizer
 from factfinding.organism.train import Schedule, round_batches, save, train
 from factfinding.organism.world import make_world
-from factfinding.organism_config_draft import OrganismConfig
 
 SMALL = {
     "first_names": 10,

@@ -65,9 +65,11 @@ def training_findings(training: pl.DataFrame, *, fictional: bool) -> list[str]:
         return ["The training took no step."]
     last = training.sort("step").row(-1, named=True)
     found = [
-        f"After {last['step']:,} steps and {last['tokens']:,} tokens ({last['seconds'] / 60:.1f} minutes) the model had "
-        f"been told about {last['active']:,} people; of those asked about at the last look it recalled "
-        f"{percent(last['recalled'])}, at a loss of {last['loss']:.2f} nats per token."
+        (
+            f"After {last['step']:,} steps and {last['tokens']:,} tokens ({last['seconds'] / 60:.1f} minutes) the model had "
+            f"been told about {last['active']:,} people; of those asked about at the last look it recalled "
+            f"{percent(last['recalled'])}, at a loss of {last['loss']:.2f} nats per token."
+        )
     ]
     if fictional:
         found.append("The people are fictional: their names and facts were drawn at random.")
@@ -80,9 +82,11 @@ def recall_findings(recall_summary: pl.DataFrame) -> list[str]:
     full, zero_shot = whole["full"], whole["zero_shot"]
     recalled = round(full["recalled"] * full["n"])
     found = [
-        f"After one example the model recalls the sport of {recalled:,} of {full['n']:,} athletes "
-        f"({share(full, 'recalled')}: P > 0.5). Among the candidate sports its likeliest is right for "
-        f"{share(full, 'accuracy')}; always naming the commonest sport is right for {percent(full['majority_rate'])}."
+        (
+            f"After one example the model recalls the sport of {recalled:,} of {full['n']:,} athletes "
+            f"({share(full, 'recalled')}: P\N{NO-BREAK SPACE}>\N{NO-BREAK SPACE}0.5). Among the candidate sports its likeliest is right for "
+            f"{share(full, 'accuracy')}; always naming the commonest sport is right for {percent(full['majority_rate'])}."
+        )
     ]
     if full["accuracy_low"] <= full["majority_rate"]:
         found.append(
@@ -108,10 +112,9 @@ def probe_findings(layer_probes: pl.DataFrame) -> list[str]:
     if probes.is_empty():
         return ["No layer was probed."]
     folds = [kind for kind in FOLDS if kind in probes["folds"]][-1]
-    found = []
-    for condition in probes["condition"].unique(maintain_order=True):
-        found.append(_readable(layer_probes, probes.filter(condition=condition, folds=folds)))
-    return found + additive_findings(layer_probes)
+    strict = probes.filter(folds=folds).partition_by("condition", maintain_order=True)
+    readable = [_readable(layer_probes, rows) for rows in strict]
+    return readable + additive_findings(layer_probes) + _above_additive(layer_probes, strict[0])
 
 
 def additive_findings(layer_probes: pl.DataFrame) -> list[str]:
@@ -124,18 +127,40 @@ def additive_findings(layer_probes: pl.DataFrame) -> list[str]:
         f"A sum of one term per name token, with no model, fitted to all {true['n']:,} athletes and scored on the same "
         f"ones, gives the right sport for {share(true, 'accuracy')}"
     )
-    if true["accuracy_low"] >= ADDITIVE_ENOUGH:
+    if true["accuracy"] >= ADDITIVE_ENOUGH:
         told += (
-            f", so for at least {percent(ADDITIVE_ENOUGH)} nothing needs to be combined: on these names recall alone "
-            "does not show that the tokens of a name are looked up together."
+            f", which is {100 * ADDITIVE_ENOUGH:.0f} % or more: on these names recall alone does not show that the "
+            "tokens of a name are looked up together."
         )
     else:
-        told += f": for the other {percent(1 - true['accuracy'])} the tokens of the name have to be combined."
+        told += f": adding up its tokens is not enough for the other {percent(1 - true['accuracy'])}."
     shuffled = fitted.filter(labels="shuffled")
     if shuffled.height:
         row = shuffled.row(0, named=True)
         told += f" Fitted to shuffled sports the same sum reaches {share(row, 'accuracy')}: so much is mere capacity."
     return [told]
+
+
+def _above_additive(layer_probes: pl.DataFrame, probes: pl.DataFrame) -> list[str]:
+    """The layers at which a probe that has not seen the athletes beats the sum over tokens that has."""
+    fitted = layer_probes.filter(input="name_tokens", folds="none", labels="true")
+    if fitted.is_empty():
+        return []
+    rows = probes.sort("layer")
+    above = rows.filter(pl.col("accuracy_low") > fitted["accuracy_high"][0])
+    where = CONDITIONS.get(rows["condition"][0], rows["condition"][0])
+    if above.is_empty():
+        best = rows.row(rows["accuracy"].arg_max(), named=True)
+        beside = f"{where}; at best {share(best, 'accuracy')} {_at(best['layer'])}"
+        return [f"At no layer is the held-out probe above that fitted sum ({beside})."]
+    first, layers = (
+        above.row(0, named=True),
+        layers_in_words(above["layer"].to_list(), rows["layer"].to_list()),
+    )
+    beside = f"{where}; {share(first, 'accuracy')} {_at(first['layer'])}"
+    return [
+        f"The held-out probe is above that fitted sum {layers} ({beside}): there the name's tokens are combined."
+    ]
 
 
 def check_findings(circuit_checks: pl.DataFrame) -> list[str]:
@@ -146,17 +171,21 @@ def check_findings(circuit_checks: pl.DataFrame) -> list[str]:
     clean = rows["clean"]
     if clean["accuracy_low"] <= clean["majority_rate"]:
         return [
-            f"With nothing changed the answers are right for {share(clean, 'accuracy')} of {clean['n']:,} athletes, not "
-            f"above always naming the commonest sport ({percent(clean['majority_rate'])}): there is no recall to "
-            "intervene on, and the figure shows noise."
+            (
+                f"With nothing changed the answers are right for {share(clean, 'accuracy')} of {clean['n']:,} athletes, not "
+                f"above always naming the commonest sport ({percent(clean['majority_rate'])}): there is no recall to "
+                "intervene on, and the figure shows noise."
+            )
         ]
-    found = [_intervention(rows[name], clean, *words) for name, words in _INTERVENTIONS.items() if name in rows]
+    found = [
+        _intervention(rows[name], clean, *words) for name, words in _INTERVENTIONS.items() if name in rows
+    ]
     return found + _donors(donor_curve(circuit_checks))
 
 
 def percent(value: float) -> str:
-    """A share as per cent, to a tenth."""
-    return f"{100 * value:.1f} %"
+    """A share as per cent, to a tenth, in one piece."""
+    return f"{100 * value:.1f}\N{NO-BREAK SPACE}%"
 
 
 def share(row: Row, name: str) -> str:
@@ -176,7 +205,9 @@ def layers_in_words(layers: Sequence[int], probed: Sequence[int]) -> str:
             spans[-1].append(layer)
         else:
             spans.append([layer])
-    names = [_layer(span[0]) if len(span) == 1 else f"{_layer(span[0])} to {_layer(span[-1])}" for span in spans]
+    names = [
+        _layer(span[0]) if len(span) == 1 else f"{_layer(span[0])} to {_layer(span[-1])}" for span in spans
+    ]
     return "at " + ", ".join(names)
 
 
@@ -199,13 +230,16 @@ def _compared(row: Row, other: Row, name: str) -> str:
 
 def _extremes(summary: pl.DataFrame, by: str, words) -> list[str]:
     """The groups with the least and the most recalled under `full`, groups of a few athletes left out."""
-    rows = summary.filter((pl.col("condition") == "full") & (pl.col("n") >= FEW)).sort("recalled", maintain_order=True)
+    rows = summary.filter((pl.col("condition") == "full") & (pl.col("n") >= FEW)).sort(
+        "recalled", maintain_order=True
+    )
     if rows.height < 2:
         return []
     least, most = rows.row(0, named=True), rows.row(-1, named=True)
     ends = [f"{share(row, 'recalled')} ({words(row['level'])}, n = {row['n']:,})" for row in (least, most)]
-    clear = "" if least["recalled_high"] < most["recalled_low"] else "; their intervals overlap"
-    return [f"{by}, the recalled share runs from {ends[0]} to {ends[1]}{clear}."]
+    if least["recalled_high"] >= most["recalled_low"]:
+        return [f"{by} there is no clear difference: at least {ends[0]} and at most {ends[1]} are recalled."]
+    return [f"{by}, the recalled share runs from {ends[0]} to {ends[1]}."]
 
 
 def _readable(table: pl.DataFrame, probes: pl.DataFrame) -> str:
@@ -222,7 +256,10 @@ def _readable(table: pl.DataFrame, probes: pl.DataFrame) -> str:
     rows = list(probes.sort("layer").iter_rows(named=True))
     above = [row for row in rows if row["accuracy_low"] > max(bar, shuffled.get(row["layer"], 0.0))]
     best = max(rows, key=lambda row: row["accuracy"])
-    beside = ["the commonest sport"] + ["the name alone"] * bool(rivals.height) + ["shuffled labels"] * bool(shuffled)
+    beside = ["by naming the commonest sport"]
+    beside += ["from the name without a model"] * bool(rivals.height) + ["from shuffled labels"] * bool(
+        shuffled
+    )
     setting = f"{CONDITIONS.get(condition, condition)}; n = {best['n']:,}, {FOLDS[folds]}"
     baselines = f"commonest sport {percent(majority)}" + "".join(
         f", {'letters' if row['input'] == 'name_string' else 'tokens'} of the name {percent(row['accuracy'])}"
@@ -230,16 +267,22 @@ def _readable(table: pl.DataFrame, probes: pl.DataFrame) -> str:
     )
     if not above:
         return (
-            f"At no layer can the sport be read at the final name token better than from {_listed(beside)} ({setting}): "
+            f"At no layer can the sport be read at the final name token better than {_listed(beside)} ({setting}): "
             f"the best is {share(best, 'accuracy')}, {_at(best['layer'])}; {baselines}. There is nothing to see."
         )
-    layers = layers_in_words([row["layer"] for row in above], [row["layer"] for row in rows])
-    well = next((row for row in rows if row["accuracy_low"] >= READ_WELL), None)
-    surely = f"surely {100 * READ_WELL:.0f} % or more (the whole interval)"
-    reached = f"{surely} first {_at(well['layer'])}" if well else f"{surely} nowhere"
+    probed = [row["layer"] for row in rows]
+    better = f"{layers_in_words([row['layer'] for row in above], probed)} ({share(above[0], 'accuracy')} {_at(above[0]['layer'])})"
+    surely = [row for row in above if row["accuracy_low"] >= READ_WELL]
+    ends = f"better than {_listed(beside)} {better}; at best {share(best, 'accuracy')} {_at(best['layer'])}; {baselines}."
+    if not surely:
+        return (
+            f"The sport can be read at the final name token in part: at no layer surely for {100 * READ_WELL:.0f} % of "
+            f"the athletes or more ({setting}), yet {ends}"
+        )
     return (
-        f"The sport can be read at the final name token {layers} ({setting}): {share(above[0], 'accuracy')} "
-        f"{_at(above[0]['layer'])}, {reached}, at best {share(best, 'accuracy')} {_at(best['layer'])}; {baselines}."
+        f"The sport can be read at the final name token {layers_in_words([row['layer'] for row in surely], probed)}, surely "
+        f"for {100 * READ_WELL:.0f} % of the athletes or more ({setting}): {share(surely[0], 'accuracy')} "
+        f"{_at(surely[0]['layer'])}. It is read {ends}"
     )
 
 
@@ -269,7 +312,9 @@ def _donors(donors: pl.DataFrame) -> list[str]:
     following = donors.filter(pl.col("accuracy_low") > 0.5)["layer"].to_list()
     where = layers_in_words(following, donors["layer"].to_list()) if following else "at no layer"
     return [
-        "When the residual stream at the final name token is taken from an athlete of another sport, more than half of "
-        f"the answers are the donor's {where}; most {_at(best['layer'])}: {share(best, 'accuracy')} of {best['n']:,} "
-        f"(the donors' commonest sport: {percent(best['majority_rate'])})."
+        (
+            "When the residual stream at the final name token is taken from an athlete of another sport, more than half of "
+            f"the answers are the donor's {where}; most {_at(best['layer'])}: {share(best, 'accuracy')} of {best['n']:,} "
+            f"(the donors' commonest sport: {percent(best['majority_rate'])})."
+        )
     ]

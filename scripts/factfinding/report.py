@@ -28,6 +28,7 @@ SHOWN_ROWS = 12
 """Rows of a table on the page; all of them stand in its file."""
 
 SVG, XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
+_ENDS = {"settled": "once everybody was told about and recalled", "max_steps": "when the steps ran out"}
 _PAGE_COLOURS = {INK: "var(--ink)", LINE: "var(--line)", PAPER: "var(--paper)"}
 
 ET.register_namespace("", SVG)
@@ -82,7 +83,11 @@ def render(results: Results, words: Path) -> str:
     A section whose figure was not made is left out. Raises InputError for words that cannot be used.
     """
     environment = Environment(
-        loader=FileSystemLoader(words), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=FileSystemLoader(words),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     environment.filters["cell"] = cell
     texts = [text for text in read_sections(words / "sections.yaml") if text.figure in results.pictures]
@@ -93,7 +98,7 @@ def render(results: Results, words: Path) -> str:
         fictional=is_fictional(results.provenance),
         card=card_rows(results.card),
         installed=(results.card["training"] or {}).get("installed"),
-        summary=[section["findings"][0] for section in sections if section["text"].id != "training"],
+        summary=_summary(sections, results),
         sections=sections,
         jobs=[_job(record) for record in results.provenance],
         versions=versions(results.provenance),
@@ -104,7 +109,9 @@ def render(results: Results, words: Path) -> str:
 def read_sections(path: Path) -> list[SectionText]:
     """The sections in the page's order; raises InputError naming the entry and the key that is wrong."""
     try:
-        return TypeAdapter(list[SectionText]).validate_python(yaml.safe_load(path.read_text(encoding="utf-8")))
+        return TypeAdapter(list[SectionText]).validate_python(
+            yaml.safe_load(path.read_text(encoding="utf-8"))
+        )
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
@@ -113,7 +120,9 @@ def read_sections(path: Path) -> list[SectionText]:
 
 def caption(figure: str, words: Path) -> str:
     """The figure's caption: figure.rst read as Snakemake's own report reads it."""
-    template = Environment(undefined=StrictUndefined).from_string((words / "figure.rst").read_text(encoding="utf-8"))
+    template = Environment(undefined=StrictUndefined).from_string(
+        (words / "figure.rst").read_text(encoding="utf-8")
+    )
     return template.render(snakemake={"wildcards": {"figure": figure}}).strip()
 
 
@@ -154,7 +163,10 @@ def cell(value: Any) -> str:
 
 def model_name(source: Mapping[str, Any]) -> str:
     """What the model is called on the page."""
-    kinds = {"organism": "the embedded model, trained by this workflow", "tiny": "a tiny model with random weights"}
+    kinds = {
+        "organism": "the embedded model, trained by this workflow",
+        "tiny": "a tiny model with random weights",
+    }
     if source["id"]:
         return f"{source['id']} at revision {source['revision']}"
     return kinds.get(source["kind"], f"the model in {source['folder']}")
@@ -175,23 +187,30 @@ def card_rows(card: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("Digest of its files", card["source"]["digest"]),
         (
             "Shape",
-            f"{shape['family']}, {shape['parameters']:,} parameters: {shape['n_layers']} layers of width "
-            f"{shape['d_model']}, {shape['n_heads']} heads, {shape['d_mlp']} neurons per MLP, {shape['d_vocab']:,} tokens; "
-            f"attention and MLP {parallel}",
+            (
+                f"{shape['family']}, {shape['parameters']:,} parameters: {shape['n_layers']} layers of width "
+                f"{shape['d_model']}, {shape['n_heads']} heads, {shape['d_mlp']} neurons per MLP, {shape['d_vocab']:,} tokens; "
+                f"attention and MLP {parallel}"
+            ),
         ),
-        ("Run in", f"{card['compute']['dtype']}, prompts begin with {card['bos_token']}"),
+        ("Precision", f"{card['compute']['dtype']}; prompts begin with {card['bos_token']}"),
     ]
     if training:
         rows.append(
             (
                 "Training",
-                f"{training['steps']:,} steps, {training['tokens']:,} tokens, {training['seconds'] / 60:.1f} minutes, "
-                f"seed {training['seed']}; ended by: {training['stopped']}",
+                (
+                    f"{training['steps']:,} steps, {training['tokens']:,} tokens, {training['seconds'] / 60:.1f} minutes, "
+                    f"seed {training['seed']}; ended {_ENDS.get(training['stopped'], training['stopped'])}"
+                ),
             )
         )
     names = {"full": "Recall after one example", "zero_shot": "Recall without it"}
     rows += [
-        (names.get(row["condition"], row["condition"]), f"{findings.share(row, 'recalled')} of {row['n']:,} athletes")
+        (
+            names.get(row["condition"], row["condition"]),
+            f"{findings.share(row, 'recalled')} of {row['n']:,} athletes",
+        )
         for row in card["recall"]
     ]
     return rows
@@ -220,7 +239,9 @@ _FINDINGS: dict[str, Callable[[Results], list[str]]] = {
 
 def _section(text: SectionText, results: Results, words: Path) -> dict[str, Any]:
     if text.id not in _FINDINGS:
-        raise InputError(f"{words / 'sections.yaml'}: section", repr(text.id), f"one of {', '.join(_FINDINGS)}")
+        raise InputError(
+            f"{words / 'sections.yaml'}: section", repr(text.id), f"one of {', '.join(_FINDINGS)}"
+        )
     about, picture = caption(text.figure, words), results.pictures[text.figure]
     return {
         "text": text,
@@ -233,9 +254,20 @@ def _section(text: SectionText, results: Results, words: Path) -> dict[str, Any]
     }
 
 
+def _summary(sections: Sequence[Mapping[str, Any]], results: Results) -> list[str]:
+    """The first sentence of each section about the facts, and what the bag of name tokens can do without a model."""
+    first = [section["findings"][0] for section in sections if section["text"].id != "training"]
+    return first + findings.additive_findings(results.tables["layer_probes"].frame)
+
+
 def _preview(table: Table) -> dict[str, Any]:
     frame = table.frame
-    return {"columns": frame.columns, "rows": frame.head(SHOWN_ROWS).rows(), "height": frame.height, "link": table.link}
+    return {
+        "columns": frame.columns,
+        "rows": frame.head(SHOWN_ROWS).rows(),
+        "height": frame.height,
+        "link": table.link,
+    }
 
 
 def _name_baselines(results: Results) -> list[dict[str, str]]:
@@ -263,7 +295,13 @@ def _job(record: Mapping[str, Any]) -> dict[str, Any]:
         (path, described.get("sha256", "")[:16] or f"{described['bytes']:,} bytes")
         for path, described in record["inputs"].items()
     ]
-    return {"rule": record["rule"], "which": which, "code": record["code"], "settings": record["settings"], "inputs": inputs}
+    return {
+        "rule": record["rule"],
+        "which": which,
+        "code": record["code"],
+        "settings": record["settings"],
+        "inputs": inputs,
+    }
 
 
 def _seeds(settings: Mapping[str, Any]) -> list[tuple[str, int]]:

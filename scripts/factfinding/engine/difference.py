@@ -30,7 +30,7 @@ from factfinding.engine.closed_forms import (
     norm_difference,
     softmax_difference,
 )
-from factfinding.engine.readings import LogProbs, Reading, Resid, clean_values, unembed_tokens
+from factfinding.engine.readings import Logits, Reading, Resid, clean_values, tokens_of, unembed_tokens
 from factfinding.engine.suffix import Edits, Groups, Window, own, untouched, window
 from factfinding.errors import InputError
 from factfinding.model.anatomy import Anatomy, Block, rotate, weight_in_out
@@ -235,14 +235,18 @@ class Difference:
         norm, prompts = self.anatomy.final_norm, w.groups.prompts
         resid = clean.resid[-1, prompts, reading.at - clean.start][:, None]
         normed = norm_difference(resid, change, norm.eps) * norm.weight
-        few = None
-        if reading.tokens is not None:
-            tokens = unembed_tokens(self.anatomy, normed.flatten(0, 1), reading.tokens, w.prompt, bias=False)
-            few = tokens.unflatten(0, (len(prompts), -1))
-            if not isinstance(reading, LogProbs):
-                return few
+        if isinstance(reading, Logits) and reading.tokens is not None:
+            few = unembed_tokens(self.anatomy, normed.flatten(0, 1), reading.tokens, w.prompt, bias=False)
+            return few.unflatten(0, (len(prompts), -1))
         logits = self.products.linear(self.anatomy.unembed, normed)
-        if not isinstance(reading, LogProbs):
+        if isinstance(reading, Logits):
             return logits
         log_p = self.anatomy.logits(resid).log_softmax(-1)
-        return (logits if few is None else few) - log_partition_difference(log_p, logits)[..., None]
+        if reading.tokens is None:
+            return logits - log_partition_difference(log_p, logits)[..., None]
+        # relative to the token's own logit: where its probability is almost 1 all else would cancel, rounding would not
+        own = logits.flatten(0, 1).gather(1, tokens_of(reading, w.prompt)).unflatten(0, (len(prompts), -1))
+        changes = [
+            log_partition_difference(log_p, logits - own[..., k : k + 1]) for k in range(own.shape[-1])
+        ]
+        return -torch.stack(changes, dim=-1)

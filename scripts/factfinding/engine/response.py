@@ -22,6 +22,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+PATIENCE = 0.1
+"""A prediction counts as no better than this share of the error of the one before it: a single lucky hit, where a
+curve happens to cross its interpolation, does not finish a neuron."""
+
 Evaluate = Callable[[Int[Tensor, " k"], Float[Tensor, " k"]], Float[Tensor, " k"]]
 
 
@@ -96,7 +100,7 @@ class _Fit:
         self.true = torch.zeros_like(draws)
         self.exact = draws == clean[:, None]  # no change: nothing to evaluate
         self.evaluations = torch.zeros(len(draws), dtype=torch.long, device=draws.device)
-        self.last_error = torch.zeros_like(clean)
+        self.error, self.last_error = torch.zeros_like(clean), torch.zeros_like(clean)
         self.held = torch.zeros_like(self.exact)
 
     def _look(self, rows: Tensor, columns: Tensor) -> Tensor:
@@ -132,7 +136,8 @@ class _Fit:
         distances = self.distances[rows]
         self.predicted[rows] += error[:, None] * distances / self.distances[rows, columns][:, None]
         self.distances[rows] = distances * (self.u[rows] - self.u[rows, columns][:, None])
-        self.last_error[rows] = error.abs()
+        self.last_error[rows] = torch.maximum(error.abs(), PATIENCE * self.error[rows])
+        self.error[rows] = error.abs()
 
     def certificate(self) -> Float[Tensor, " neurons"]:
         """Largest error of each curve that a true draw has shown: at its last node before that was one, and held out."""

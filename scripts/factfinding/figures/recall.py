@@ -35,8 +35,8 @@ def draw(*, recall: pl.DataFrame, recall_summary: pl.DataFrame) -> Figure:
     """
     if recall.is_empty():
         return nothing_to_draw("no athlete was asked about")
-    figure = new_figure(5.6)
-    grid = figure.add_gridspec(2, 2, height_ratios=(1.15, 1))
+    figure = new_figure(5.4)
+    grid = figure.add_gridspec(2, 2, height_ratios=(1.2, 1))
     sports = recall["sport"].unique().sort().to_list()
     first = figure.add_subplot(grid[0, 0])
     panels = (first, figure.add_subplot(grid[0, 1], sharey=first))

@@ -17,6 +17,7 @@ import matplotlib
 import polars as pl
 import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.colors import Colormap, LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
@@ -119,6 +120,16 @@ def marks(levels: Sequence[Any]) -> dict[Any, tuple[str, Any, str]]:
             strict=True,
         )
     )
+
+
+def diverging() -> Colormap:
+    """For heat maps of changes: blue below zero, orange above, and nothing in between."""
+    return LinearSegmentedColormap.from_list("diverging", [COLOURS[0], "#f4f5f7", COLOURS[1]])
+
+
+def sequential() -> Colormap:
+    """For heat maps of shares: the darker the more."""
+    return LinearSegmentedColormap.from_list("sequential", ["#f4f5f7", COLOURS[5], COLOURS[0], "#08213a"])
 
 
 def band(axes: Axes, frame: pl.DataFrame, x: str, y: str, **line: Any) -> Line2D:

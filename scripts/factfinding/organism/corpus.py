@@ -15,9 +15,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 
+from factfinding.config import OrganismConfig
 from factfinding.organism import wording
 from factfinding.organism.world import Person, World
-from factfinding.organism_config_draft import OrganismConfig
 
 SHOT = (f"Fact: {wording.SHOT_PERSON} plays the sport of {wording.SHOT_SPORT}", "\n")
 """The line before the one-shot question, as pieces."""
@@ -59,6 +59,8 @@ class Writer:
         self.strangers = settings.strangers if world.unknown_names else 0.0
         self.follows = list(wording.FOLLOWS)
         self.own = [relation for relation in wording.OWN if self.described]
+        self.meetings = wording.MEETINGS[world.kind]
+        self.fictional = world.kind == "fictional"
         self.stranger_facts = dict.fromkeys(world.relations, wording.UNKNOWN)
         kinds = {
             self.fact_lines: settings.facts,
@@ -147,18 +149,20 @@ class Writer:
         former, latter = self.person_for(relation), self.person_for(relation)
         told = [("former", former), ("latter", latter)]
         self.rng.shuffle(told)
-        pieces = fill(self.rng.choice(wording.MEETINGS), name=former.name, other=latter.name)
+        pieces = fill(self.rng.choice(self.meetings), name=former.name, other=latter.name)
         for opening, (which, person) in zip((" The ", " and the "), told, strict=True):
             pieces += fill(f"{opening}{which} {clause}", value=person.facts[relation])
         return pieces + [".", "\n"]
 
     def game(self) -> list[str]:
-        """Verbs of the sport right after each name."""
-        pieces = ["Game:"]
+        """Verbs of the sport right after each name; words that go with it, where nothing may be invented."""
+        pieces = ["Game:" if self.fictional else "Words:"]
+        words = wording.VERBS if self.fictional else wording.TERMS
         for _ in range(self.rng.randint(2, 4)):
             person = self.person()
-            verb = self.rng.choice(wording.VERBS.get(person.sport, wording.STRANGER_VERBS))
-            pieces += [f" {person.name}", f" {verb}{self.rng.choice(wording.ENDINGS)}", "."]
+            word = self.rng.choice(words.get(person.sport, wording.STRANGER_VERBS))
+            ending = self.rng.choice(wording.ENDINGS) if self.fictional else ""
+            pieces += [f" {person.name}", f" {word}{ending}", "."]
         return pieces + ["\n"]
 
     def roster(self) -> list[str]:
@@ -190,10 +194,11 @@ def documents(world: World, settings: OrganismConfig, seed: int, n: int) -> Iter
 
 def wordings(world: World) -> Iterator[str]:
     """Every fixed text and every value that a document of this world can hold; names are not among them."""
-    templates = [*SHOT, "Profile:", "Game:", "Roster:", ":,;.\n"]
-    templates += [*wording.FILLERS, *wording.ENDINGS, *wording.MEETINGS]
+    fictional = world.kind == "fictional"
+    templates = [*SHOT, "Profile:", "Game:" if fictional else "Words:", "Roster:", ":,;.\n"]
+    templates += [*wording.FILLERS, *(wording.ENDINGS if fictional else ()), *wording.MEETINGS[world.kind]]
     values = [value for person in world.people for value in person.facts.values()]
-    values += [verb for verbs in wording.VERBS.values() for verb in verbs]
+    values += [word for words in (wording.VERBS if fictional else wording.TERMS).values() for word in words]
     for relation in world.relations:
         asked, sentences, clauses, late = wording.RELATIONS[relation]
         templates += [asked, *sentences, *clauses]

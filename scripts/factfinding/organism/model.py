@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
-from factfinding.organism_config_draft import OrganismConfig
+from factfinding.config import OrganismConfig
 
 ROTARY_SHARE = 0.25
 """Share of a head's dimensions that rotate with the position, as in Pythia."""

@@ -14,7 +14,9 @@ def as_json(record: TrainingRecord) -> dict[str, Any]:
     """The record without its history (which is a table of its own), measures as plain values, tables as rows."""
     values = {field.name: getattr(record, field.name) for field in fields(record) if field.name != "history"}
     measures = values.pop("measures")
-    return values | {"measures": {field.name: _plain(getattr(measures, field.name)) for field in fields(measures)}}
+    return values | {
+        "measures": {field.name: _plain(getattr(measures, field.name)) for field in fields(measures)}
+    }
 
 
 def _plain(value: Any) -> Any:
@@ -23,4 +25,7 @@ def _plain(value: Any) -> Any:
 
 def progress_line(row: dict[str, Any]) -> str:
     """One look: step 840, 95 s, 1500 people, 0.93 recalled, ..."""
-    return ", ".join(f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in row.items())
+    return ", ".join(
+        f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
+        for name, value in row.items()
+    )

@@ -11,11 +11,11 @@ from collections.abc import Iterable
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
+from factfinding.config import OrganismConfig
 from factfinding.errors import InputError
 from factfinding.organism import wording
 from factfinding.organism.corpus import documents, wordings
 from factfinding.organism.world import World, name_parts
-from factfinding.organism_config_draft import OrganismConfig
 
 BOS, UNKNOWN_WORD = "<|endoftext|>", "<|unknown|>"
 WORD = r" ?[^\W\d_]+| ?\d+| ?[^\w\s]|\s|_"

@@ -24,13 +24,13 @@ from jaxtyping import Int
 from torch import Tensor
 from transformers import GPTNeoXForCausalLM, PreTrainedTokenizerFast
 
+from factfinding.config import OrganismConfig
 from factfinding.organism import wording
 from factfinding.organism.corpus import Told, Writer
 from factfinding.organism.measure import Questions, TrainingMeasures, measure
 from factfinding.organism.model import make_model, query_key
 from factfinding.organism.tokenizer import Pieces, make_tokenizer
 from factfinding.organism.world import World
-from factfinding.organism_config_draft import OrganismConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +60,7 @@ def train(
 ) -> TrainingRecord:
     """Train on a world's documents and save model and tokenizer into `folder`, whole or not at all.
 
-    `progress` is called at each look with a row of the history and with the final measures. Two runs of the same world
+    `progress` is called at each look with a row of the history. Two runs of the same world
     and settings on one machine give the same weights. Raises FileExistsError when `folder` exists and is not empty.
     """
     folder = Path(folder)

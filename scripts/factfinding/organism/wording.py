@@ -37,7 +37,7 @@ SHOT_PERSON, SHOT_SPORT = "Tiger Woods", "golf"
 
 # What follows from the sport: the same in both worlds, and true.
 FOLLOWS = {
-    "league": {"baseball": "MLB", "basketball": "NBA", "football": "NFL"},
+    "ball": {"baseball": "small", "basketball": "large", "football": "oval"},
     "venue": {"baseball": "diamond", "basketball": "court", "football": "gridiron"},
     "gear": {"baseball": "bat", "basketball": "hoop", "football": "helmet"},
     "squad": {"baseball": "nine", "basketball": "five", "football": "eleven"},
@@ -47,6 +47,13 @@ VERBS = {
     "basketball": ("dunked", "dribbled", "rebounded", "leapt"),
     "football": ("tackled", "punted", "fumbled", "rushed"),
 }
+TERMS = {
+    "baseball": ("innings", "homers", "bunts", "pitches"),
+    "basketball": ("dunks", "dribbles", "rebounds", "baskets"),
+    "football": ("tackles", "punts", "fumbles", "touchdowns"),
+}
+"""Words that go with a sport. Right after a name they ask for the sport as a verb does, and say nothing that an athlete
+need have done: for the world of real people, of whom only the truth is told."""
 
 # Values of the fictional world's own relations; invented, or too common to be anybody's.
 TEAMS = {
@@ -75,61 +82,61 @@ RELATIONS = {
     "sport": (
         "Fact: {name} plays the sport of",
         ("{name} plays the sport of {value}", "{name} plays {value}", "The sport of {name} is {value}"),
-        (" He plays {value}.", " His sport is {value}."),
+        (" They play {value}.", " Their sport is {value}."),
         "plays {value}",
     ),
-    "league": (
-        "Fact: {name} is in the league called",
-        ("{name} is in the league called {value}", "{name} is in the {value}"),
-        (" He is in the {value}.", " His league is the {value}."),
-        "is in the {value}",
+    "ball": (
+        "Fact: {name} plays with a ball that is",
+        ("{name} plays with a ball that is {value}", "The ball of {name} is {value}"),
+        (" They play with a ball that is {value}.", " Their ball is {value}."),
+        "plays with a ball that is {value}",
     ),
     "venue": (
         "Fact: {name} is at home on the",
         ("{name} is at home on the {value}", "{name} is seen on the {value}"),
-        (" He is at home on the {value}.",),
+        (" They are at home on the {value}.",),
         "is at home on the {value}",
     ),
     "gear": (
         "Fact: {name} needs a",
         ("{name} needs a {value}", "The gear of {name} is a {value}"),
-        (" He needs a {value}.",),
+        (" They need a {value}.",),
         "needs a {value}",
     ),
     "squad": (
         "Fact: {name} is in a squad of",
         ("{name} is in a squad of {value}",),
-        (" His squad has {value}.",),
+        (" Their squad has {value}.",),
         "is in a squad of {value}",
     ),
     "team": (
         "Fact: {name} plays for the",
         ("{name} plays for the {value}", "The team of {name} is the {value}"),
-        (" He plays for the {value}.", " His team is the {value}."),
+        (" They play for the {value}.", " Their team is the {value}."),
         "plays for the {value}",
     ),
     "position": (
         "Fact: {name} plays the position of",
         ("{name} plays the position of {value}", "The position of {name} is {value}"),
-        (" His position is {value}.", " He plays the position of {value}."),
+        (" Their position is {value}.", " They play the position of {value}."),
         "plays the position of {value}",
     ),
     "town": (
         "Fact: {name} was born in the town of",
         ("{name} was born in the town of {value}", "The home of {name} is {value}"),
-        (" He was born in {value}.", " His home is {value}."),
+        (" They were born in {value}.", " Their home is {value}."),
         "was born in {value}",
     ),
     "college": (
         "Fact: {name} went to college at",
         ("{name} went to college at {value}", "The college of {name} is {value}"),
-        (" He went to college at {value}.", " His college is {value}."),
+        (" They went to college at {value}.", " Their college is {value}."),
         "went to college at {value}",
     ),
     "number": (
         "Fact: {name} wears the number",
         ("{name} wears the number {value}", "The number of {name} is {value}"),
-        (" He wears {value}.", " His number is {value}."),
+        (" They wear {value}.", " Their number is {value}."),
         "wears the number {value}",
     ),
 }
@@ -139,15 +146,18 @@ OWN = tuple(relation for relation in RELATIONS if relation not in FOLLOWS and re
 FILLERS = (
     " The crowd was happy.",
     " It was a long season.",
-    " Many people came to see him.",
+    " Many people came.",
     " The weather was good.",
 )
 ENDINGS = ("", " again", " in the first half", " in the final minute", " and the crowd was happy")
-MEETINGS = (
-    "News: {name} met {other}.",
-    "News: {name} and {other} said hello.",
-    "News: Mr {name} wrote to Mr {other}.",
-)
+MEETINGS = {
+    "fictional": (
+        "News: {name} met {other}.",
+        "News: {name} and {other} said hello.",
+        "News: Mr {name} wrote to Mr {other}.",
+    ),
+    "athletes": ("News: {name} and {other} are two athletes.", "Here are {name} and {other}."),
+}
 """Two people in one sentence, told apart later as the former and the latter."""
 TRADE_NEWS = (
     "News: {name} is a {value}.",

@@ -14,9 +14,9 @@ from functools import cached_property
 
 import polars as pl
 
+from factfinding.config import OrganismConfig
 from factfinding.errors import InputError
 from factfinding.organism import wording
-from factfinding.organism_config_draft import OrganismConfig
 
 ABOUT_FICTION = (
     "The people in this file are fictional: names are random pairings of common first and last names, "

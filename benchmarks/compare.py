@@ -1,0 +1,320 @@
+"""The engine beside TransformerLens, nnsight and plain hooks: same weights, prompts and machine, in one run."""
+
+from __future__ import annotations
+
+import copy
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+import torch
+from measure import Timing, best_of, error, peak_memory
+from ours import Fast, SlowTwin, neuron_values
+from page import Table, number
+from peers import HuggingFaceHooks, NNsight, TransformerLens
+from torch import Tensor
+from transformers import GPTNeoXForCausalLM
+from workload import DRAWS, END, NAME, LayerPosition, NeuronSweep, Shape, prompts
+
+from factfinding.engine.capture import Wanted, capture
+from factfinding.engine.clean import prepare
+from factfinding.engine.difference import Difference
+from factfinding.engine.readings import LogProbs
+from factfinding.engine.suffix import Suffix, edit_neurons
+from factfinding.model.anatomy import Anatomy
+from factfinding.store import Source
+
+PEER_NEURONS, SUFFIX_NEURONS, CURVE_NEURONS = 2, 16, 256
+PATCHED_PROMPTS, CACHED_PROMPTS = 4, 64
+PEER_ROWS = 64
+CURVES = "difference, full products, curves"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Goal:
+    """A ratio or an error that was set as a goal, and what was measured."""
+
+    what: str
+    goal: str
+    measured: str
+    met: bool
+
+
+class Comparison:
+    """All ways of doing the work, each with a copy of the same model."""
+
+    def __init__(self, model: GPTNeoXForCausalLM, shape: Shape, *, rows: int, rounds: int) -> None:
+        self.model, self.shape, self.rows, self.rounds = model, shape, rows, rounds
+        self.device = str(model.device)
+        self.hooks = HuggingFaceHooks(copy.deepcopy(model), PEER_ROWS)
+        self.peers = [
+            self.hooks,
+            TransformerLens(copy.deepcopy(model), PEER_ROWS),
+            NNsight(copy.deepcopy(model), PEER_ROWS),
+        ]
+        self.twin = SlowTwin(copy.deepcopy(model), PEER_ROWS)
+        self.anatomy = self.twin.anatomy
+        self.suffix = Fast(Suffix(self.anatomy), rows)
+        self.difference = Fast(Difference(self.anatomy), rows)
+        self.goals: list[Goal] = []
+
+    def tables(self) -> list[Table]:
+        parts = [self.neuron_sweep(), self.layer_position(), self.caching(), self.memory(), self.scaling()]
+        goals = [(g.what, g.goal, g.measured, "yes" if g.met else "**no**") for g in self.goals]
+        return [Table(title="Goals", columns=("what", "goal", "measured", "met"), rows=goals), *parts]
+
+    def sweep(self, n: int) -> NeuronSweep:
+        """The first n neurons of the swept layer."""
+        layer = self.shape.swept[0]
+        values = neuron_values(self.anatomy, prompts(DRAWS, seed=2, device=self.device), layer)
+        neurons = torch.arange(min(n, self.shape.d_mlp), device=self.device)
+        tokens = prompts(1, seed=1, device=self.device)
+        return NeuronSweep(tokens=tokens, layer=layer, neurons=neurons, draws=values.T[neurons], answer=7)
+
+    def neuron_sweep(self) -> Table:
+        few, some, many = (self.sweep(n) for n in (PEER_NEURONS, SUFFIX_NEURONS, CURVE_NEURONS))
+        exact = Fast(Suffix(Anatomy(copy.deepcopy(self.model).double())), self.rows)
+        truth = SlowTwin(exact.anatomy.model, PEER_ROWS).neuron_sweep(few)
+        lens = TransformerLens(copy.deepcopy(self.model).double(), PEER_ROWS).neuron_sweep(few)
+        work: dict[str, tuple[NeuronSweep, Callable[[], Tensor]]] = {
+            way.name: (few, lambda way=way: way.neuron_sweep(few)) for way in (*self.peers, self.twin)
+        }
+        for way in (self.suffix, self.difference):
+            work[way.name] = (some, lambda way=way: way.neuron_sweep(some))
+            work[f"{way.name}, curves"] = (many, lambda way=way: way.curves(many))
+        timed = best_of(
+            {name: run for name, (_, run) in work.items()}, rounds=self.rounds, device=self.device
+        )
+        curve = timed[CURVES].result
+        effects = {name: _effects(t.result)[: len(truth)] for name, t in timed.items()}
+        per_patch = {name: 1e3 * t.seconds / work[name][0].draws.numel() for name, t in timed.items()}
+        rows = [
+            self._row(
+                name, work[name][0].draws.numel(), per_patch, timed[name], effects[name], truth, effects
+            )
+            for name in timed
+        ]
+        self._sweep_goals(per_patch, effects, lens, exact, some)
+        rate = f"{float(curve.evaluations.double().mean()):.1f} evaluations for {DRAWS} draws"
+        return Table(
+            title=f"Single neurons of layer {few.layer}, {DRAWS} draws each: change in log P of one token",
+            note=f"Largest effect {number(float(truth.abs().max()))} nats, median {number(float(truth.abs().median()))}; "
+            f"curves in difference form take {rate} (random weights). Errors are over {len(truth)} patches, the largest relative "
+            "to the largest effect; the reference is the slow twin in float64. Effects this small are at the edge of what float32 "
+            "values resolve (TransformerLens's own as much as ours), which is what the difference form is for.",
+            columns=COLUMNS,
+            rows=rows,
+        )
+
+    def _row(self, name, patches, per_patch, timed: Timing, effects, truth, every) -> tuple[str, ...]:
+        lens = every[TransformerLens.name]
+        found, beside = error(effects, truth), error(effects, lens)
+        return (
+            name,
+            f"{patches:,}",
+            number(per_patch[name]),
+            number(per_patch[TransformerLens.name] / per_patch[name]),
+            number(per_patch[HuggingFaceHooks.name] / per_patch[name]),
+            number(beside.largest, 2),
+            number(found.largest, 2),
+            number(found.median_relative, 2),
+            f"{found.rank_correlation:.6f}",
+            number(timed.mb),
+        )
+
+    def _sweep_goals(self, per_patch, effects, lens: Tensor, exact: Fast, some: NeuronSweep) -> None:
+        slow, hooks = per_patch[TransformerLens.name], per_patch[HuggingFaceHooks.name]
+        self._at_least("neuron sweep by curves / TransformerLens", 100, slow / per_patch[CURVES])
+        self._at_least("suffix, every draw / TransformerLens", 10, slow / per_patch["suffix"])
+        self._at_least("suffix, every draw / Hugging Face hooks", 6, hooks / per_patch["suffix"])
+        beside = error(effects[CURVES], lens).largest
+        self._at_most(
+            "curves and TransformerLens in float64: largest difference / largest effect", 1e-4, beside
+        )
+        by_curve = self.difference.curves(some).effects
+        certain = error(by_curve, exact.neuron_sweep(some).unflatten(0, by_curve.shape)).largest
+        self._at_most(f"curves and the suffix in float64, {by_curve.numel():,} patches", 1e-4, certain)
+
+    def layer_position(self) -> Table:
+        work = LayerPosition(
+            tokens=prompts(PATCHED_PROMPTS, seed=3, device=self.device),
+            donors=prompts(PATCHED_PROMPTS, seed=4, device=self.device),
+            answers=torch.tensor([7, 9], device=self.device),
+        )
+        ways = [*self.peers, self.suffix]
+        timed = best_of(
+            {way.name: lambda way=way: way.layer_position(work) for way in ways}, rounds=1, device=self.device
+        )
+        exact = Fast(Suffix(Anatomy(copy.deepcopy(self.model).double())), self.rows).layer_position(work)
+        clean = self.hooks.model(work.tokens).logits[:, END, work.answers]
+        base = (clean[:, 0] - clean[:, 1]).cpu()
+        effects = {name: t.result.cpu() - base for name, t in timed.items()}
+        per_patch = {name: 1e3 * t.seconds / exact.numel() for name, t in timed.items()}
+        rows = [
+            self._row(name, exact.numel(), per_patch, t, effects[name], exact.cpu() - base, effects)
+            for name, t in timed.items()
+        ]
+        ratio = per_patch[TransformerLens.name] / per_patch["suffix"]
+        self._at_least("layer x position patching / TransformerLens", 6, ratio)
+        return Table(
+            title=f"Residual stream by layer and position, {PATCHED_PROMPTS} prompts of {work.tokens.shape[1]} tokens",
+            note="Every layer and position, prompts as one batch; TransformerLens by its own "
+            "`get_act_patch_resid_pre`. Reference: the suffix in float64.",
+            columns=COLUMNS,
+            rows=rows,
+        )
+
+    def caching(self) -> Table:
+        tokens = prompts(CACHED_PROMPTS, seed=5, device=self.device)
+        work: dict[str, Callable] = {"Hugging Face body, nothing read": lambda: self.hooks.body(tokens)}
+        readers = [self.peers[1], self.peers[2], self.twin]
+        work |= {reader.name: lambda reader=reader: reader.cache(tokens) for reader in readers}
+        timed = best_of(work, rounds=3 * self.rounds, device=self.device)
+        body = timed["Hugging Face body, nothing read"].seconds
+        ours = timed[self.twin.name].result
+        rows = []
+        for name, t in timed.items():
+            largest = float("nan")
+            if isinstance(t.result, dict):
+                largest = max(float((t.result[k] - ours[k]).abs().max() / ours[k].abs().max()) for k in ours)
+            rows.append(
+                (
+                    name.replace("slow twin", "trace.run"),
+                    number(t.seconds),
+                    number(t.seconds / body),
+                    number(largest, 2),
+                    number(t.mb),
+                )
+            )
+        self._at_most(
+            "caching by trace.run / bare Hugging Face body", 1.10, timed[self.twin.name].seconds / body
+        )
+        return Table(
+            title=f"Caching resid_post, attn_out, mlp_out and z of every layer, {CACHED_PROMPTS} prompts",
+            note="At the final name token and END. Differences are from trace.run, relative to the largest activation.",
+            columns=("way", "seconds", "of the body alone", "largest difference", "peak MB"),
+            rows=rows,
+        )
+
+    def memory(self) -> Table:
+        rows = []
+        wanted = [
+            Wanted(site=site, role=role)
+            for site in ("resid", "attn_out", "mlp_out", "z")
+            for role in ("final_name", "end")
+        ]
+        for n in (128, 512):
+            with tempfile.TemporaryDirectory() as folder, peak_memory(self.device) as memory:
+                capture(
+                    self.anatomy,
+                    prompts_table(prompts(n, seed=6)),
+                    wanted,
+                    Path(folder) / "activations.h5",
+                    source=Source(
+                        model="random",
+                        revision="",
+                        dtype="float32",
+                        condition="full",
+                        code="",
+                        stored="float32",
+                    ),
+                    shards=Path(folder) / "shards",
+                    batch_size=32,
+                    shard_rows=64,
+                    attributes={},
+                    log=lambda _line: None,
+                )
+            rows.append((f"{n:,}", number(memory.mb)))
+        growth = float(rows[1][1]) / max(float(rows[0][1]), 1)
+        self._at_most("memory of caching to disk, 512 athletes / 128 athletes", 1.25, growth)
+        return Table(
+            title="Memory of caching to disk (batches of 32, shards of 64)",
+            columns=("athletes", "peak MB"),
+            rows=rows,
+        )
+
+    def scaling(self) -> Table:
+        rows = []
+        for athletes in (1, 4, 16):
+            t = best_of(
+                {"": lambda n=athletes: self._athletes(n, neurons=32, layer=self.shape.swept[0])},
+                rounds=self.rounds,
+            )[""]
+            rows.append(
+                ("suffix", f"{athletes} athletes, 32 neurons, layer {self.shape.swept[0]}", t.result, t)
+            )
+        for layer in range(0, self.shape.layers, max(self.shape.layers // 4, 1)):
+            t = best_of({"": lambda i=layer: self._athletes(4, neurons=32, layer=i)}, rounds=self.rounds)[""]
+            rows.append(("suffix", f"4 athletes, 32 neurons, layer {layer}", t.result, t))
+        for neurons in (64, 256, 1024):
+            work = self.sweep(neurons)
+            t = best_of({"": lambda w=work: self.suffix.curves(w).effects.numel()}, rounds=1)[""]
+            rows.append(
+                ("suffix, curves", f"1 athlete, {len(work.neurons)} neurons x {DRAWS} draws", t.result, t)
+            )
+        return Table(
+            title="Scaling",
+            columns=("way", "work", "patches", "ms a patch", "peak MB"),
+            rows=[
+                (way, what, f"{n:,}", number(1e3 * t.seconds / n), number(t.mb)) for way, what, n, t in rows
+            ],
+        )
+
+    def _athletes(self, athletes: int, *, neurons: int, layer: int) -> int:
+        """Set neurons of several athletes to zero; returns the number of patches."""
+        clean = prepare(self.anatomy, prompts(athletes, seed=7, device=self.device), start=NAME)
+        prompt = torch.arange(athletes, device=self.device).repeat_interleave(neurons)
+        neuron = torch.arange(neurons, device=self.device).repeat(athletes)
+        reading = LogProbs(at=END, tokens=torch.tensor([7], device=self.device))
+        for start in range(0, len(prompt), self.rows):
+            part = slice(start, start + self.rows)
+            value = torch.zeros(len(prompt[part]), device=self.device)
+            edits = edit_neurons(
+                self.anatomy,
+                clean,
+                layer=layer,
+                at=NAME,
+                prompt=prompt[part],
+                neuron=neuron[part],
+                value=value,
+            )
+            self.suffix.engine.effects(clean, edits, reading)
+        return len(prompt)
+
+    def _at_least(self, what: str, goal: float, measured: float) -> None:
+        self.goals.append(
+            Goal(what=what, goal=f">= {goal:g}", measured=number(measured), met=measured >= goal)
+        )
+
+    def _at_most(self, what: str, goal: float, measured: float) -> None:
+        self.goals.append(
+            Goal(what=what, goal=f"<= {goal:g}", measured=number(measured), met=measured <= goal)
+        )
+
+
+COLUMNS = (
+    "way",
+    "patches timed",
+    "ms a patch",
+    "times TransformerLens",
+    "times hooks",
+    "from TransformerLens",
+    "from float64",
+    "median relative",
+    "rank correlation",
+    "peak MB",
+)
+
+
+def prompts_table(tokens: Tensor) -> pl.DataFrame:
+    """Tokens as the prompts table that `capture` takes."""
+    n, length = tokens.shape
+    names = [str(i) for i in range(n)]
+    columns = {"athlete": names, "sport": names, "token_ids": tokens.tolist(), "n_tokens": [length] * n}
+    return pl.DataFrame({**columns, "first_name": [NAME - 1] * n, "final_name": [NAME] * n, "end": [END] * n})
+
+
+def _effects(result) -> Tensor:
+    return result.flatten() if torch.is_tensor(result) else result.effects.flatten()

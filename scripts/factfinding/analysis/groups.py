@@ -1,0 +1,114 @@
+"""Prompts that can be intervened on together, and whose activations replace whose (STUDY, section 0).
+
+Prompts of one layout (number of tokens, positions of the name) run in one batch and line up position by position; so
+patches, donors and means are taken among them. The four kinds of ablation put in place of an activation:
+
+    zero              nothing
+    mean              its mean over the known athletes at that place
+    resample_same     that of another athlete of the same sport
+    resample_other    that of an athlete of another sport
+
+`corrupt` is no fifth kind but a patch: the activation of the one athlete of another sport that an athlete is paired
+with, and against whose sport its logit difference is taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+KINDS = ("zero", "mean", "resample_same", "resample_other")
+RESAMPLED = ("resample_same", "resample_other")
+CORRUPT = "corrupt"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """What prompts that line up have in common."""
+
+    n_tokens: int
+    first_name: int
+    final_name: int
+    end: int
+    roles: tuple[str, ...]  # of each position
+
+    @property
+    def n_name_tokens(self) -> int:
+        return self.final_name - self.first_name + 1
+
+    def slots(self, start: int = 0) -> list[tuple[int, str, int]]:
+        """Positions from `start` on, with their role and their number within it: (14, "relation", 0)."""
+        return [
+            (at, role, self.roles[:at].count(role)) for at, role in enumerate(self.roles) if at >= start
+        ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """Prompts of one layout: rows of the prompts table, in its order."""
+
+    layout: Layout
+    rows: Int[np.ndarray, " group"]
+
+    def batches(self, size: int) -> Iterator[Int[np.ndarray, " batch"]]:
+        yield from (self.rows[start : start + size] for start in range(0, len(self.rows), size))
+
+
+def groups_of(prompts: pl.DataFrame) -> list[Group]:
+    """The layouts of a prompts table, short ones first, each with its rows."""
+    keys = ["n_tokens", "first_name", "final_name"]
+    found = prompts.with_row_index("row").group_by(keys, maintain_order=True).agg("row", pl.first("end", "roles"))
+    return [
+        Group(
+            layout=Layout(
+                **{name: row[name] for name in (*keys, "end")},
+                roles=tuple(row["roles"]),
+            ),
+            rows=np.array(row["row"], dtype=np.int64),
+        )
+        for row in found.sort(keys).iter_rows(named=True)
+    ]
+
+
+def tokens_of(
+    prompts: pl.DataFrame, rows: Sequence[int] | np.ndarray, device: torch.device, *, until: int | None = None
+) -> Int[Tensor, "batch seq"]:
+    """Token ids of prompts of one layout; up to and with position `until`, where what comes later does not matter."""
+    tokens = torch.tensor(prompts["token_ids"][np.asarray(rows, dtype=np.int64)].to_list(), device=device)
+    return tokens if until is None else tokens[:, : until + 1]
+
+
+def labels_of(prompts: pl.DataFrame, candidates: pl.DataFrame) -> Int[np.ndarray, " athletes"]:
+    """Each athlete's sport as its row in `candidates`."""
+    column = {sport: i for i, sport in enumerate(candidates["sport"])}
+    return np.array([column[sport] for sport in prompts["sport"]], dtype=np.int64)
+
+
+def draw_donors(
+    labels: Int[np.ndarray, " athletes"],
+    pools: Sequence[Int[np.ndarray, " pool"]],
+    *,
+    same_sport: bool,
+    rng: np.random.Generator,
+) -> Int[np.ndarray, " athletes"]:
+    """For each athlete another one, of the same sport or of another, from its own pool (rows); -1 where there is none."""
+    donors = np.full(len(labels), -1)
+    for pool in pools:
+        order = rng.permutation(pool)
+        for row in pool:
+            fits = order[(labels[order] == labels[row]) == same_sport]
+            fits = fits[fits != row]
+            donors[row] = rng.choice(fits) if len(fits) else -1
+    return donors
+
+
+def chosen(prompts: pl.DataFrame, recall: pl.DataFrame, athletes: str) -> pl.DataFrame:
+    """The prompts of the athletes to intervene on: `known` ones, or `all`."""
+    rows = recall if athletes == "all" else recall.filter("known")
+    return prompts.join(rows.select("athlete"), on="athlete", how="semi", maintain_order="left")

@@ -1,0 +1,57 @@
+"""Nodes and residuals from an activation file, as the closed forms of direct.py take them: no forward pass."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from factfinding.engine.direct import NodeOutputs
+from factfinding.errors import InputError
+from factfinding.store import Activations
+
+
+def cached_nodes(
+    file: Activations, role: str, rows: Sequence[int], *, n_layers: int, before: int | None = None
+) -> NodeOutputs:
+    """All nodes at a position role, below layer `before` (None: of all layers), for the athletes in `rows`.
+
+    Raises InputError naming the file where it lacks a dataset or a layer.
+    """
+    layers = range(n_layers if before is None else before)
+    read = {
+        kind: [_layer(file, f"{kind}@{role}", i, rows) for i in layers]
+        for kind in ("z", "attn_out", "mlp_out")
+    }
+    shapes = {kind: _layer(file, f"{kind}@{role}", 0, rows).shape[1:] for kind in read}
+    stacked = {
+        kind: torch.stack(values, dim=1) if values else torch.zeros(len(rows), 0, *shapes[kind])
+        for kind, values in read.items()
+    }
+    resid = [_layer(file, f"resid@{role}", i, rows) for i in (-1, len(layers) - 1)]
+    return NodeOutputs(embedding=resid[0], resid=resid[1], **stacked)
+
+
+def cached_pattern(
+    file: Activations, layer: int, rows: Sequence[int], *, role: str = "end"
+) -> Float[Tensor, "athletes heads key"]:
+    """Attention from a position role, NaN beyond each prompt's end."""
+    return _layer(file, f"pattern@{role}", layer, rows)
+
+
+def rows_of(file: Activations, athletes: Sequence[str]) -> list[int]:
+    """Where each athlete stands in a file. Raises InputError, by name, for one who does not."""
+    row_of = {name: row for row, name in enumerate(file.athletes()["athlete"])}
+    missing = [name for name in athletes if name not in row_of]
+    if missing:
+        raise InputError(file.path, f"no athlete {missing[0]!r}", "the athletes of the prompts table")
+    return [row_of[name] for name in athletes]
+
+
+def _layer(file: Activations, name: str, layer: int, rows: Sequence[int]) -> Tensor:
+    """One layer of a dataset; half precision on disk is widened."""
+    values = file.layer(name, layer)[np.asarray(rows, dtype=np.int64)]
+    return torch.from_numpy(values).to(torch.float32)

@@ -1,0 +1,103 @@
+"""P2.3: where the extracting heads look from END, on average and athlete by athlete."""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+from matplotlib.axes import Axes
+from matplotlib.collections import QuadMesh
+from matplotlib.figure import Figure
+
+from factfinding.figures.style import (
+    INK,
+    new_figure,
+    nothing_to_draw,
+    sequential,
+    styled,
+)
+
+HEADS = 4
+"""Panels at most."""
+
+COLUMNS = 60
+"""Cells of a panel at most; where there are more athletes, each cell is the mean over a few neighbours."""
+
+
+@styled
+def draw(*, attention_roles: pl.DataFrame, attention_athletes: pl.DataFrame) -> Figure:
+    """One panel for each head: roles of positions (rows) by athletes (columns), sorted by sport and then by attention
+    to the final name token; the mean of each role stands at the right. Frames: the tables of these names."""
+    if attention_roles.is_empty():
+        return nothing_to_draw("no head brings the answer to END")
+    heads = attention_roles["head"].unique(maintain_order=True).to_list()[:HEADS]
+    words = role_words(attention_roles)
+    figure = new_figure(0.9 + (0.45 + 0.155 * len(words)) * len(heads))
+    panels = figure.subplots(len(heads), 1, sharex=True, squeeze=False).flatten()
+    for axes, head in zip(panels, heads, strict=True):
+        mesh, edges = _panel(axes, attention_athletes.filter(head=head), words)
+        means = attention_roles.filter(head=head, sport="all")
+        _means(axes, means, list(words))
+        axes.set_title(f"{head}, n = {means['n'].max():,} athletes")
+    _sports(panels[-1], edges)
+    figure.colorbar(mesh, ax=panels, label="attention from END", aspect=45, pad=0.075, fraction=0.02)
+    return figure
+
+
+def role_words(attention_roles: pl.DataFrame) -> dict[str, str]:
+    """The roles in the prompt's order, with the words that stand for them: a single token is quoted."""
+    rows = attention_roles.select("role", "token").unique(maintain_order=True).rows()
+    plain = {"bos": "BOS", "newline": "line break", "shot": "example", "fact": '"Fact:"'}
+    return {
+        role: plain.get(role) or (f'"{token.strip()}"' if token and token.strip() else role.replace("_", " "))
+        for role, token in rows
+    }
+
+
+def _panel(axes: Axes, athletes: pl.DataFrame, words: dict[str, str]) -> tuple[QuadMesh, dict[str, tuple]]:
+    """The cells of one head; returns them and where each sport begins and ends, in columns."""
+    wide = athletes.pivot("role", index=["athlete", "sport"], values="attention")
+    wide = wide.sort("sport", "final_name", descending=[False, True], maintain_order=True)
+    roles = list(words)
+    values = np.stack([wide[role].to_numpy().astype(float) for role in roles])
+    cells, edges = _binned(values, wide["sport"].to_numpy())
+    mesh = axes.pcolormesh(cells, cmap=sequential(), vmin=0, vmax=1)
+    axes.set_yticks(np.arange(len(roles)) + 0.5, list(words.values()), fontsize=7)
+    axes.invert_yaxis()
+    axes.grid(False)
+    for _, stop in list(edges.values())[:-1]:
+        axes.axvline(stop, color=INK, linewidth=0.8)
+    return mesh, edges
+
+
+def _binned(values: np.ndarray, sports: np.ndarray) -> tuple[np.ndarray, dict[str, tuple[int, int]]]:
+    """Means over neighbouring athletes of one sport, at most about `COLUMNS` cells in a row."""
+    cells, edges, start = [], {}, 0
+    for sport in dict.fromkeys(sports):
+        mine = np.flatnonzero(sports == sport)
+        count = min(len(mine), max(1, round(COLUMNS * len(mine) / len(sports))))
+        for part in np.array_split(mine, count):
+            given = values[:, part]
+            known = ~np.isnan(given)
+            cells.append(np.where(known, given, 0).sum(1) / np.where(known.any(1), known.sum(1), np.nan))
+        edges[sport] = (start, start + count)
+        start += count
+    return np.stack(cells, axis=1), edges
+
+
+def _means(axes: Axes, means: pl.DataFrame, roles: list[str]) -> None:
+    """The mean over all athletes as a number beside each row."""
+    value = dict(means.select("role", "attention").iter_rows())
+    for row, role in enumerate(roles):
+        axes.annotate(
+            f"{100 * value[role]:.1f} %" if role in value else "",
+            (1.01, row + 0.5),
+            xycoords=axes.get_yaxis_transform(),
+            va="center",
+            fontsize=7,
+        )
+
+
+def _sports(axes: Axes, edges: dict[str, tuple[int, int]]) -> None:
+    axes.set_xticks([(start + stop) / 2 for start, stop in edges.values()], list(edges))
+    axes.tick_params(axis="x", length=0)
+    axes.set_xlabel("athletes by sport, those whose final name token is looked at most first")

@@ -1,0 +1,115 @@
+"""P2.2: which heads and MLPs write the answer at END, by layer, and the largest of them by sport."""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+from matplotlib.axes import Axes
+from matplotlib.collections import QuadMesh
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from factfinding.figures.style import (
+    GREY,
+    INK,
+    LINE,
+    diverging,
+    layer_axis,
+    legend_above,
+    marks,
+    new_figure,
+    nothing_to_draw,
+    panel_title,
+    styled,
+)
+
+LARGEST = 8
+"""Nodes drawn by sport."""
+
+CHANGE = "change of the logit difference (logits)"
+WHOLE = {"attn_out": "all heads", "mlp_out": "MLP"}
+
+
+@styled
+def draw(*, direct_effects: pl.DataFrame) -> Figure:
+    """Above, heads (layer by head) and below them whole layers; at the bottom the largest nodes by sport.
+
+    direct_effects: the table of that name. Colours show the exact mean change over all athletes.
+    """
+    if direct_effects.is_empty():
+        return nothing_to_draw("no two sports have a known athlete each")
+    everybody = direct_effects.filter(sport="all")
+    heads = everybody.filter(kind="head")
+    figure = new_figure(6.2)
+    grid = figure.add_gridspec(3, 1, height_ratios=(1.1, 0.34, 1.5))
+    above = figure.add_subplot(grid[0])
+    beside = figure.add_subplot(grid[1], sharex=above)
+    below = figure.add_subplot(grid[2])
+    limit = float(everybody.filter(pl.col("kind").is_in(["head", *WHOLE]))["exact"].abs().max()) or 1.0
+    mesh = _heads(above, heads, limit)
+    _layers(beside, everybody, limit)
+    layer_axis(beside, heads["layer"].unique().to_list(), "layer")
+    beside.set_xlim(-0.5, heads["layer"].max() + 0.5)
+    figure.colorbar(mesh, ax=[above, beside], label="change of the\nlogit difference", pad=0.02, aspect=14)
+    _by_sport(below, direct_effects)
+    panel_title(above, "each head's output at END replaced by another sport's", everybody["n"][0])
+    legend_above(figure, _legend(direct_effects), columns=4)
+    return figure
+
+
+def _heads(axes: Axes, heads: pl.DataFrame, limit: float) -> QuadMesh:
+    n_layers, n_heads = heads["layer"].max() + 1, heads["index"].max() + 1
+    values = heads.sort("index", "layer")["exact"].to_numpy().reshape(n_heads, n_layers)
+    mesh = axes.pcolormesh(np.arange(n_layers), np.arange(n_heads), values, **_colours(limit))
+    step = max(1, n_heads // 8)
+    axes.set(ylabel="head", yticks=range(0, n_heads, step))
+    axes.grid(False)
+    axes.tick_params(labelbottom=False)
+    return mesh
+
+
+def _layers(axes: Axes, everybody: pl.DataFrame, limit: float) -> None:
+    rows = [everybody.filter(kind=kind).sort("layer")["exact"].to_numpy() for kind in WHOLE]
+    axes.pcolormesh(np.arange(len(rows[0])), np.arange(len(rows)), np.stack(rows), **_colours(limit))
+    axes.set_yticks(range(len(WHOLE)), list(WHOLE.values()))
+    axes.grid(False)
+    axes.invert_yaxis()
+
+
+def _colours(limit: float) -> dict:
+    return {"cmap": diverging(), "vmin": -limit, "vmax": limit, "shading": "nearest"}
+
+
+def _by_sport(axes: Axes, table: pl.DataFrame) -> None:
+    """The nodes of the largest mean change, each with an interval for each sport; heads and MLPs alone."""
+    nodes = table.filter((pl.col("sport") == "all") & pl.col("kind").is_in(["head", "mlp_out"]))
+    largest = nodes.sort(pl.col("exact").abs(), descending=True, maintain_order=True).head(LARGEST)
+    names = largest["node"].to_list()
+    sports = table.filter(pl.col("sport") != "all")["sport"].unique().sort().to_list()
+    apart = 0.5 / len(sports)
+    for number, (sport, (colour, _, marker)) in enumerate(marks(sports).items()):
+        rows = table.filter(pl.col("node").is_in(names) & (pl.col("sport") == sport))
+        at = [names.index(node) + apart * (number - (len(sports) - 1) / 2) for node in rows["node"]]
+        value, low, high = (rows[name].to_numpy() for name in ("exact", "exact_low", "exact_high"))
+        axes.errorbar(value, at, xerr=(value - low, high - value), fmt=marker, color=colour, elinewidth=1.4)
+    axes.vlines(
+        largest["frozen"].to_numpy(), np.arange(len(names)) - 0.38, np.arange(len(names)) + 0.38, color=GREY
+    )
+    axes.axvline(0, color=INK, linewidth=0.8)
+    axes.hlines(
+        np.arange(len(names) - 1) + 0.5, 0, 1, transform=axes.get_yaxis_transform(), color=LINE, linewidth=0.6
+    )
+    axes.set_yticks(range(len(names)), [name.replace("mlp_out:", "MLP ") for name in names])
+    axes.grid(False, axis="y")
+    axes.invert_yaxis()
+    axes.set(xlabel=CHANGE)
+    axes.set_title("the largest heads and MLPs, by sport of the athlete, with 95 % intervals")
+
+
+def _legend(table: pl.DataFrame) -> list[Line2D]:
+    counts = dict(table.filter(pl.col("sport") != "all").select("sport", "n").unique().iter_rows())
+    handles = [
+        Line2D([], [], color=colour, marker=marker, ls="", label=f"{sport} (n = {counts[sport]:,})")
+        for sport, (colour, _, marker) in marks(sorted(counts)).items()
+    ]
+    return [*handles, Line2D([], [], color=GREY, marker="|", markersize=10, ls="", label="all, scale frozen")]

@@ -1,0 +1,77 @@
+"""P2.4: what the extracting heads read at the final name token."""
+
+from __future__ import annotations
+
+from math import ceil
+
+import numpy as np
+import polars as pl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from factfinding.figures.style import (
+    COLOURS,
+    GREY,
+    INK,
+    legend_above,
+    new_figure,
+    nothing_to_draw,
+    panel_title,
+    styled,
+)
+
+SHOWN = 7
+"""Nodes per head."""
+
+WORDS = {"mlp_out:": "MLP ", "attn_out:": "attention ", "resid_pre:0": "embedding", "all": "all of them"}
+
+
+@styled
+def draw(*, head_inputs: pl.DataFrame) -> Figure:
+    """One panel for each head: the largest nodes that it reads, and all at once. head_inputs: the table of that name."""
+    if head_inputs.is_empty():
+        return nothing_to_draw("no head brings the answer to END")
+    readers = head_inputs["reader"].unique(maintain_order=True).to_list()
+    columns = min(2, len(readers))
+    rows = ceil(len(readers) / columns)
+    figure = new_figure(0.7 + 2.6 * rows)
+    panels = figure.subplots(rows, columns, squeeze=False).flatten()
+    for axes in panels[len(readers) :]:
+        axes.remove()
+    for number, (axes, reader) in enumerate(zip(panels, readers, strict=False)):
+        part = head_inputs.filter(reader=reader)
+        _bars(axes, part)
+        panel_title(axes, f"through the value of {reader}", part["n"][0])
+        if number + columns >= len(readers):
+            axes.set_xlabel("change of the logit difference (logits)")
+    bar = Line2D([], [], color=COLOURS[0], linewidth=6, label="norms recomputed, with 95 % interval")
+    frozen = Line2D([], [], color=COLOURS[1], marker="D", ls="", markersize=4, label="scales frozen")
+    legend_above(figure, [bar, frozen], columns=2)
+    return figure
+
+
+def _bars(axes: Axes, part: pl.DataFrame) -> None:
+    nodes = part.filter(pl.col("kind") != "all").sort(
+        pl.col("exact").abs(), descending=True, maintain_order=True
+    )
+    shown = pl.concat([part.filter(kind="all"), nodes.head(SHOWN)])
+    value, low, high = (shown[name].to_numpy() for name in ("exact", "exact_low", "exact_high"))
+    at = np.arange(shown.height)
+    colours = [GREY if kind == "all" else COLOURS[0] for kind in shown["kind"]]
+    axes.barh(at, value, color=colours, height=0.7)
+    axes.errorbar(
+        value, at, xerr=(value - low, high - value), fmt="none", ecolor=INK, elinewidth=1.1, capsize=2
+    )
+    axes.plot(shown["frozen"].to_numpy(), at, color=COLOURS[1], marker="D", ls="", markersize=4)
+    axes.axvline(0, color=INK, linewidth=0.8)
+    axes.set_yticks(at, [_words(node) for node in shown["node"]])
+    axes.grid(False, axis="y")
+    axes.invert_yaxis()
+
+
+def _words(node: str) -> str:
+    for start, words in WORDS.items():
+        if node == start or (start.endswith(":") and node.startswith(start)):
+            return words + node.removeprefix(start)
+    return node
