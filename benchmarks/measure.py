@@ -72,17 +72,18 @@ def synchronize(device: str) -> None:
 
 @contextmanager
 def peak_memory(device: str = "cpu") -> Iterator[SimpleNamespace]:
-    """How far memory rose above what was in use before, in MB (`.mb` once the block is left).
+    """How far memory rose above what was in use before, in MB (`.mb` once the block is left), and the peak (`.peak`).
 
     Of the process on Linux, where the high-water mark can be set back; of the allocator on a GPU.
     """
-    found = SimpleNamespace(mb=float("nan"))
+    found = SimpleNamespace(mb=float("nan"), peak=float("nan"))
     gc.collect()
     if device.startswith("cuda"):
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
         yield found
-        found.mb = (torch.cuda.max_memory_allocated() - before) / 1e6
+        found.peak = torch.cuda.max_memory_allocated() / 1e6
+        found.mb = found.peak - before / 1e6
         return
     try:
         Path("/proc/self/clear_refs").write_text("5")
@@ -91,7 +92,8 @@ def peak_memory(device: str = "cpu") -> Iterator[SimpleNamespace]:
         yield found
         return
     yield found
-    found.mb = max(_status("VmHWM") - before, 0) / 1e3
+    found.peak = _status("VmHWM") / 1e3
+    found.mb = max(found.peak - before / 1e3, 0)
 
 
 def _status(name: str) -> int:

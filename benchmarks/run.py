@@ -76,10 +76,8 @@ def main() -> None:
     suite = options.suite or ("throughput" if on_gpu else "compare")
     rows = options.rows or (4096 if on_gpu else 256)
     shape = SHAPES[options.shape]
-    about = [
-        f"command: `python benchmarks/run.py {' '.join(sys.argv[1:])}`".replace(" `", "`"),
-        *machine(options.device, options.threads),
-    ]
+    command = " ".join(["python benchmarks/run.py", *sys.argv[1:]])
+    about = [f"command: `{command}`", *machine(options.device, options.threads)]
     about.append(f"model: {options.shape} shape, random weights, float32; {rows} patches in a batch of ours")
     about.append(
         "time: " + {"wall": "wall clock", "cpu": "processor time of the process, all threads"}[options.clock]

@@ -13,6 +13,21 @@ FIGURES = {
     "layer_probes": {
         "layer_probes": "results/{study}/tables/layer_probes.csv",
     },
+    "direct_effects": {
+        "direct_effects": "results/{study}/tables/direct_effects.csv",
+    },
+    "attention_roles": {
+        "attention_roles": "results/{study}/tables/attention_roles.csv",
+        "attention_athletes": "results/{study}/tables/attention_athletes.parquet",
+    },
+    "head_inputs": {
+        "head_inputs": "results/{study}/tables/head_inputs.csv",
+    },
+    "head_probes": {
+        "head_probes": "results/{study}/tables/head_probes.csv",
+        "head_probe_layers": "results/{study}/tables/head_probe_layers.csv",
+        "layer_probes": "results/{study}/tables/layer_probes.csv",
+    },
     "circuit_checks": {
         "circuit_checks": "results/{study}/tables/circuit_checks.csv",
     },
@@ -33,6 +48,8 @@ JOBS = [
     "recall",
     *(f"activations_{condition}" for condition in CONFIG.activations.conditions),
     "layer_probes",
+    "direct_effects",
+    "head_probes",
     "model_card",
     *(f"figure_{figure}" for figure in FIGURES),
 ]

@@ -12,6 +12,7 @@ import planted
 from factfinding.analysis.checks import circuit_checks
 from factfinding.analysis.probes import ProbeSettings, layer_probes, name_baselines, with_name_groups
 from factfinding.analysis.recall import AnswerScores, recall_summary, recall_table
+from head_tables import head_tables, planted_candidates
 
 SPORTS = ("baseball", "basketball", "football")
 SCRIPT = "<script>alert(1)</script> Smith"
@@ -32,7 +33,7 @@ def study(*, knows: bool) -> dict[str, pl.DataFrame]:
         "recall_summary": recall_summary(recall, seed=0),
         "layer_probes": _probes(athletes, rng, strength=1.2 if knows else 0.0),
         "circuit_checks": _checks(knows),
-    }
+    } | _heads(knows)
 
 
 def _athletes(rng: np.random.Generator) -> pl.DataFrame:
@@ -84,6 +85,11 @@ def _checks(knows: bool) -> pl.DataFrame:
     candidates = made.anatomy.tokenizer.convert_tokens_to_ids([f" {sport}" for sport in planted.SPORTS])
     table = pl.DataFrame({"sport": planted.SPORTS, "token_id": candidates})
     return circuit_checks(made.anatomy, made.prompts, table, batch_size=8, seed=0)
+
+
+def _heads(knows: bool) -> dict[str, pl.DataFrame]:
+    made = planted.at_name() if knows else planted.at_end()
+    return head_tables(made.anatomy, made.prompts, planted_candidates(made))
 
 
 def _training() -> pl.DataFrame:

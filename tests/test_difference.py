@@ -1,4 +1,6 @@
-"""The difference form: its closed forms against mpmath, its effects against the suffix engine, and what rounding does."""
+"""The difference form: its closed forms against mpmath, its effects against the suffix engine, and what
+rounding does.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from models import random_anatomy, random_model
 from torch import nn
 
 from factfinding.engine.clean import prepare
@@ -25,6 +26,7 @@ from factfinding.engine.suffix import Edits, Suffix
 from factfinding.errors import InputError
 from factfinding.model.anatomy import Anatomy
 from factfinding.stats import spearman
+from models import random_anatomy, random_model
 
 SUPPORTED = ("gpt_neox", "gpt_neox_sequential", "gpt2")
 N, T, END = 3, 7, 6
@@ -64,7 +66,11 @@ def tanh_gelu(x):
     return x * (1 + mpmath.tanh(mpmath.sqrt(2 / mpmath.pi) * (x + mpmath.mpf(0.044715) * x**3))) / 2
 
 
-FORMS = ((gelu_difference, gelu), (tanh_gelu_difference, tanh_gelu), (relu_difference, lambda x: max(x, mpmath.mpf(0))))
+FORMS = (
+    (gelu_difference, gelu),
+    (tanh_gelu_difference, tanh_gelu),
+    (relu_difference, lambda x: max(x, mpmath.mpf(0))),
+)
 SIZES = st.tuples(st.sampled_from([-1, 1]), st.floats(-25, 1.5)).map(lambda pair: pair[0] * 10 ** pair[1])
 
 
@@ -81,7 +87,11 @@ def test_an_activations_difference_is_right_relative_to_the_change(form, exact, 
 
 
 @settings(max_examples=60, deadline=None)
-@given(seed=st.integers(0, 10**6), scale=st.sampled_from([1e-3, 1.0, 30.0]), size=st.sampled_from([1e-10, 1e-4, 1.0, 50.0]))
+@given(
+    seed=st.integers(0, 10**6),
+    scale=st.sampled_from([1e-3, 1.0, 30.0]),
+    size=st.sampled_from([1e-10, 1e-4, 1.0, 50.0]),
+)
 def test_layer_norm_and_softmax_differences(seed, scale, size):
     generator = torch.Generator().manual_seed(seed)
     x, d = (torch.randn(12, generator=generator, dtype=torch.float64) for _ in range(2))
@@ -89,7 +99,9 @@ def test_layer_norm_and_softmax_differences(seed, scale, size):
 
     def normed(v):
         mean = sum(v) / len(v)
-        return [(a - mean) / mpmath.sqrt(sum((b - mean) ** 2 for b in v) / len(v) + mpmath.mpf(1e-5)) for a in v]
+        return [
+            (a - mean) / mpmath.sqrt(sum((b - mean) ** 2 for b in v) / len(v) + mpmath.mpf(1e-5)) for a in v
+        ]
 
     def softmax(v):
         powers = [mpmath.exp(a) for a in v]
@@ -97,9 +109,12 @@ def test_layer_norm_and_softmax_differences(seed, scale, size):
 
     before, change = [mpmath.mpf(a) for a in x.tolist()], [mpmath.mpf(a) for a in d.tolist()]
     after = [a + b for a, b in zip(before, change, strict=True)]
-    for found, function in ((norm_difference(x, d, 1e-5), normed), (softmax_difference(x.softmax(0), d), softmax)):
+    for found, function in (
+        (norm_difference(x, d, 1e-5), normed),
+        (softmax_difference(x.softmax(0), d), softmax),
+    ):
         truth = [float(a - b) for a, b in zip(function(after), function(before), strict=True)]
-        # relative to the largest change there is, and for a pattern that is all but one-hot to the change of its scores
+        # relative to the largest change, and for a pattern that is all but one-hot to the change of its scores
         bound = 1e-11 * max(map(abs, truth)) + 1e-15 * min(float(d.abs().max()), 1.0)
         assert torch.allclose(found, torch.tensor(truth, dtype=torch.float64), rtol=0, atol=bound)
     partition = log_partition_difference(x.log_softmax(0), d)
@@ -110,8 +125,12 @@ def test_layer_norm_and_softmax_differences(seed, scale, size):
 def test_extreme_scores_do_not_overflow():
     p = torch.tensor([0.5, 0.5, 0.0], dtype=torch.float32)
     d = torch.tensor([[0.0, 500.0, 3.0], [-500.0, 0.0, 0.0], [900.0, 900.0, 0.0]], dtype=torch.float32)
-    assert torch.allclose(softmax_difference(p, d), torch.tensor([[-0.5, 0.5, 0.0], [-0.5, 0.5, 0.0], [0.0, 0.0, 0.0]]))
-    assert torch.allclose(log_partition_difference(p.log(), torch.tensor([500.0, 500.0, 0.0])), torch.tensor(500.0))
+    assert torch.allclose(
+        softmax_difference(p, d), torch.tensor([[-0.5, 0.5, 0.0], [-0.5, 0.5, 0.0], [0.0, 0.0, 0.0]])
+    )
+    assert torch.allclose(
+        log_partition_difference(p.log(), torch.tensor([500.0, 500.0, 0.0])), torch.tensor(500.0)
+    )
 
 
 @pytest.mark.parametrize("kind", ("resid_pre", "attn_out", "mlp_out"))
@@ -123,12 +142,17 @@ def test_effects_are_the_suffix_engines(anatomy, clean, kind, layer):
             for reading in READINGS:
                 if at > reading.at:
                     continue
-                values, difference = (e.effects(clean, edits, reading) for e in (Suffix(anatomy), Difference(anatomy)))
+                values, difference = (
+                    e.effects(clean, edits, reading) for e in (Suffix(anatomy), Difference(anatomy))
+                )
                 assert (values - difference).abs().max() <= 1e-9 * values.abs().max()
 
 
 def test_values_and_probes_are_the_suffix_engines(anatomy, clean):
-    edits, probe = random_edits(), Resid(at=END, layer=2, weight=torch.randn(32, 3).double(), bias=torch.ones(3).double())
+    edits, probe = (
+        random_edits(),
+        Resid(at=END, layer=2, weight=torch.randn(32, 3).double(), bias=torch.ones(3).double()),
+    )
     for reading in (*READINGS, probe):
         both = (engine.values(clean, edits, reading) for engine in (Suffix(anatomy), Difference(anatomy)))
         assert torch.allclose(*both, atol=1e-9)
@@ -144,14 +168,17 @@ def test_one_prompt_or_a_row_alone_is_the_same_as_in_a_batch(anatomy, clean):
 
 @pytest.mark.parametrize("product", ("full", "tf32", "bfloat16"))
 def test_a_zero_change_is_exactly_zero(product):
-    """Not by luck or mask: every part of the form is zero for zero, so it is beside rows that change a lot."""
+    """Beside rows that change a lot; and not by a mask alone: every closed form is zero for zero."""
     anatomy = random_anatomy("gpt_neox")
     clean, engine = prepare(anatomy, TOKENS), Difference(anatomy, product)
     edits = random_edits(dtype=torch.float32)
     edits.delta[[0, 3]] = 0.0
     for reading in READINGS:
         effects = engine.effects(clean, edits, reading)
-        assert torch.equal(effects[[0, 3]], torch.zeros_like(effects[[0, 3]])) and (effects[[1, 2, 4]] != 0).any()
+        assert (
+            torch.equal(effects[[0, 3]], torch.zeros_like(effects[[0, 3]]))
+            and (effects[[1, 2, 4]] != 0).any()
+        )
     zero = torch.zeros(4, 5)
     for form, _ in FORMS:
         assert torch.equal(form(torch.randn(4, 5), zero), zero)
@@ -168,10 +195,15 @@ def test_a_small_change_keeps_its_digits_where_subtraction_does_not(family):
     slow = Suffix(exact).effects(prepare(exact, TOKENS), edits, LogProbs(at=END, tokens=ANSWERS))
     assert (slow - truth).abs().max() < 1e-7 * truth.abs().max()
     edits = random_edits(size=1e-6, dtype=torch.float64)
-    edits = Edits(kind=edits.kind, layer=edits.layer, at=edits.at, prompt=edits.prompt, delta=edits.delta.float())
+    edits = Edits(
+        kind=edits.kind, layer=edits.layer, at=edits.at, prompt=edits.prompt, delta=edits.delta.float()
+    )
     clean = prepare(single, TOKENS)
     errors = {
-        type(engine).__name__: (engine.effects(clean, edits, LogProbs(at=END, tokens=ANSWERS)) - truth).abs().max() / truth.abs().max()
+        type(engine).__name__: (engine.effects(clean, edits, LogProbs(at=END, tokens=ANSWERS)) - truth)
+        .abs()
+        .max()
+        / truth.abs().max()
         for engine in (Difference(single), Suffix(single))
     }
     assert errors["Difference"] < 3e-6
@@ -181,7 +213,10 @@ def test_a_small_change_keeps_its_digits_where_subtraction_does_not(family):
 @pytest.mark.parametrize("product", ("tf32", "bfloat16"))
 def test_rounded_products_are_right_relative_to_the_effect(product):
     """For effects of a millionth, where values in the same precision would be nothing but rounding."""
-    exact, single = random_anatomy("gpt_neox", dtype=torch.float64, layers=5), random_anatomy("gpt_neox", layers=5)
+    exact, single = (
+        random_anatomy("gpt_neox", dtype=torch.float64, layers=5),
+        random_anatomy("gpt_neox", layers=5),
+    )
     prompt = torch.zeros(200, dtype=torch.long)
     edits = random_edits(size=1e-5, prompt=prompt)
     reading = LogProbs(at=END, tokens=ANSWERS[0, :1])
@@ -191,6 +226,29 @@ def test_rounded_products_are_right_relative_to_the_effect(product):
     relative = ((found - truth).abs() / truth.abs()).median()
     assert relative < {"tf32": 2e-3, "bfloat16": 1e-2}[product]
     assert spearman(found.numpy(), truth.numpy()) > 0.999
+
+
+@pytest.mark.parametrize("product", ("full", "bfloat16"))
+def test_an_answer_that_is_almost_certain_keeps_its_digits(product):
+    """With P(answer) = 1 - 1e-5 nearly all of a logit's change cancels in log P; what is left must still be
+    right.
+    """
+    models = [random_model("gpt_neox", vocabulary=360) for _ in range(2)]
+    tokens, prompt = TOKENS[:1], torch.zeros(60, dtype=torch.long)
+    resid = Anatomy(models[0]).final_norm(prepare(Anatomy(models[0]), tokens).resid[-1, 0, -1])
+    for model in models:
+        weight = model.get_output_embeddings().weight
+        weight[7] += resid * (20 - weight[7] @ resid) / resid.square().sum()
+    exact, single = Anatomy(models[1].double()), Anatomy(models[0])
+    reading = LogProbs(at=END, tokens=torch.tensor([7]))
+    delta = torch.randn(60, 32, generator=torch.Generator().manual_seed(3)) * 1e-3
+    edits = [Edits(kind="mlp_out", layer=1, at=3, prompt=prompt, delta=x) for x in (delta.double(), delta)]
+    clean = prepare(exact, tokens)
+    p = Suffix(exact).values(clean, edits[0], reading).exp()
+    assert ((1 - p).abs() < 1e-4).all()
+    truth = Suffix(exact).effects(clean, edits[0], reading)
+    found = Difference(single, product).effects(prepare(single, tokens), edits[1], reading)
+    assert ((found - truth).abs() / truth.abs()).median() < {"full": 1e-4, "bfloat16": 1e-2}[product]
 
 
 def test_products_are_rounded_as_the_matrix_units_do():
@@ -211,7 +269,9 @@ def test_products_are_rounded_as_the_matrix_units_do():
 def test_tf32_and_full_leave_the_global_setting_as_it_was():
     before = torch.get_float32_matmul_precision()
     anatomy = random_anatomy("gpt_neox")
-    Difference(anatomy, "tf32").effects(prepare(anatomy, TOKENS), random_edits(dtype=torch.float32), READINGS[0])
+    Difference(anatomy, "tf32").effects(
+        prepare(anatomy, TOKENS), random_edits(dtype=torch.float32), READINGS[0]
+    )
     assert torch.get_float32_matmul_precision() == before
 
 

@@ -57,6 +57,14 @@ def test_comments_docstrings_formatting_and_other_modules_do_not(root):
     assert digest(root) == before
 
 
+def test_the_configuration_does_not_count_for_its_values_are_parameters(root):
+    (root / "run.py").write_text(SCRIPT.replace("f()\n", "f()\n    from factfinding.config import Config\n", 1))
+    (root / "factfinding/config.py").write_text("class Config: pass\n")
+    before = digest(root)
+    (root / "factfinding/config.py").write_text("class Config: pass\nclass Added: pass\n")
+    assert digest(root) == before
+
+
 def test_a_renamed_or_removed_module_changes_it(root):
     before = digest(root)
     (root / "factfinding/c.py").unlink()

@@ -13,7 +13,17 @@ import pytest
 import example_tables
 from factfinding import findings
 from factfinding.errors import InputError
-from factfinding.figures import circuit_checks, layer_probes, recall, style, training
+from factfinding.figures import (
+    attention_roles,
+    circuit_checks,
+    direct_effects,
+    head_inputs,
+    head_probes,
+    layer_probes,
+    recall,
+    style,
+    training,
+)
 from factfinding.report import Picture, Results, Table, caption, inline_svg, read_sections, render, versions
 
 ROOT = Path(__file__).parents[1]
@@ -24,6 +34,14 @@ DRAW = {
     "recall": lambda tables: recall.draw(recall=tables["recall"], recall_summary=tables["recall_summary"]),
     "layer_probes": lambda tables: layer_probes.draw(layer_probes=tables["layer_probes"]),
     "circuit_checks": lambda tables: circuit_checks.draw(circuit_checks=tables["circuit_checks"]),
+    "direct_effects": lambda tables: direct_effects.draw(direct_effects=tables["direct_effects"]),
+    "attention_roles": lambda tables: attention_roles.draw(
+        **{name: tables[name] for name in ("attention_roles", "attention_athletes")}
+    ),
+    "head_inputs": lambda tables: head_inputs.draw(head_inputs=tables["head_inputs"]),
+    "head_probes": lambda tables: head_probes.draw(
+        **{name: tables[name] for name in ("head_probes", "head_probe_layers", "layer_probes")}
+    ),
 }
 
 
@@ -199,7 +217,7 @@ def test_links_are_relative_and_lead_to_the_workflow_files(html):
 
 def test_no_figure_brings_a_style_sheet_for_the_whole_page(html):
     assert html.count("<style") == 1 and "*{stroke-linejoin" not in html
-    assert html.count("<svg") == 4 and html.count('role="img"') == 4
+    assert html.count("<svg") == len(DRAW) == html.count('role="img"')
     assert not re.findall(f"{style.INK}|{style.LINE}|{style.PAPER}", html.split("</style>", 1)[1])
 
 

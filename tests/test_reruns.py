@@ -18,15 +18,21 @@ from factfinding.config import Config
 
 FIGURES = {"figure"}
 EVERY = {
-    "train_organism", "athletes", "prompts", "recall", "activations", "layer_probes", "model_card", "figure", "report"
+    "train_organism", "athletes", "prompts", "recall", "activations", "layer_probes", "direct_effects", "head_probes",
+    "model_card", "figure", "report",
 }  # fmt: skip
 FEEDS = {  # which rules read what a rule writes
-    "train_organism": {"athletes", "prompts", "recall", "activations", "layer_probes", "model_card", "figure", "report"},
+    "train_organism": {
+        "athletes", "prompts", "recall", "activations", "layer_probes", "direct_effects", "head_probes", "model_card",
+        "figure", "report",
+    },
     "athletes": {"prompts"},
-    "prompts": {"recall", "activations", "layer_probes", "model_card"},
-    "recall": {"layer_probes", "model_card", "figure", "report"},
-    "activations": {"layer_probes"},
+    "prompts": {"recall", "activations", "layer_probes", "direct_effects", "head_probes", "model_card"},
+    "recall": {"layer_probes", "direct_effects", "head_probes", "model_card", "figure", "report"},
+    "activations": {"layer_probes", "direct_effects", "head_probes"},
     "layer_probes": {"model_card", "figure", "report"},
+    "direct_effects": {"head_probes", "figure", "report"},
+    "head_probes": {"figure", "report"},
     "model_card": {"figure", "report"},
     "figure": {"report"},
     "report": set(),
@@ -34,45 +40,60 @@ FEEDS = {  # which rules read what a rule writes
 LEAVES = {  # leaf or section of the configuration -> rules that are given it; the longest match counts
     "study": set(),
     "model": set(),
-    "compute": {"recall", "activations", "model_card"},
+    "compute": {"recall", "activations", "direct_effects", "head_probes", "model_card"},
     "organism": {"train_organism"},
     "athletes": {"athletes"},
     "recall": {"recall", "model_card"},
     "activations": {"activations"},
-    "circuit": {"activations"},
+    "circuit": set(),
+    "circuit.lookup": {"activations"},
+    "circuit.extract": {"direct_effects", "head_probes"},
+    "heads": {"direct_effects", "head_probes"},
     "probes": {"layer_probes"},
 }
 EVERYWHERE = EVERY
+HEADS = {"direct_effects", "head_probes"}
 RUN_MODEL = {"recall", "activations", "model_card"}
+LOAD_MODEL = RUN_MODEL | HEADS
 MODULES = {  # module of the library -> rules whose script reaches it
     "__init__": EVERYWHERE,
     "errors": EVERYWHERE,
     "files": EVERYWHERE,
-    "config": EVERY - {"prompts", "figure", "report"},
+    "config": set(),
     "config_yaml": set(),
     "digest": {"activations"},
-    "stats": {"recall", "layer_probes", "model_card"},
-    "store": {"activations", "recall", "layer_probes", "model_card"},
+    "stats": {"recall", "layer_probes", "model_card"} | HEADS,
+    "store": {"activations", "recall", "layer_probes", "model_card"} | HEADS,
     "report": {"report"},
-    "data/__init__": {"train_organism", "athletes", "prompts"} | RUN_MODEL,
-    "data/prompts": {"train_organism", "prompts"} | RUN_MODEL,
+    "findings": {"report"},
+    "findings_heads": {"report"},
+    "data/__init__": {"train_organism", "athletes", "prompts"} | LOAD_MODEL,
+    "data/prompts": {"train_organism", "prompts"} | LOAD_MODEL,
     "data/athletes": {"athletes"},
     "data/csv_rows": {"athletes"},
     "data/facts": set(),
-    "model/__init__": {"train_organism", "prompts"} | RUN_MODEL,
-    "model/anatomy": {"train_organism", "prompts"} | RUN_MODEL,
+    "model/__init__": {"train_organism", "prompts"} | LOAD_MODEL,
+    "model/anatomy": {"train_organism", "prompts"} | LOAD_MODEL,
     "model/source": {"train_organism"},
     "model/tiny": set(),
     "organism/*": {"train_organism"},
-    "engine/__init__": RUN_MODEL,
-    "engine/sites": RUN_MODEL,
-    "engine/trace": RUN_MODEL,
+    "engine/__init__": LOAD_MODEL,
+    "engine/sites": LOAD_MODEL,
+    "engine/trace": LOAD_MODEL,
     "engine/capture": RUN_MODEL,
     "engine/answers": {"recall"},
+    "engine/cached": HEADS,
+    "engine/direct": HEADS,
+    "engine/head_probe": {"head_probes"},
     "engine/*": set(),
-    "analysis/__init__": {"recall", "layer_probes", "model_card"},
+    "analysis/__init__": {"recall", "layer_probes", "model_card"} | HEADS,
     "analysis/recall": {"recall"},
-    "analysis/probes": {"layer_probes"},
+    "analysis/probes": {"layer_probes", "head_probes"},
+    "analysis/attention": {"direct_effects"},
+    "analysis/direct": HEADS,
+    "analysis/estimates": HEADS,
+    "analysis/groups": HEADS,
+    "analysis/head_probes": {"head_probes"},
     "analysis/checks": {"model_card"},
     "analysis/card": {"model_card"},
     "figures/__init__": {"figure"},
@@ -112,6 +133,9 @@ CHANGED = {  # leaves whose other value must fit the rest of the configuration
     ("probes", "control_folds"): ["random"],
     ("circuit", "concatenate"): [0, 1],
     ("circuit", "lookup"): [0, 1],
+    ("circuit", "extract"): ["L0H1"],
+    ("heads", "athletes"): "known",
+    ("heads", "conditions"): ["full"],
     ("compute", "device"): "cpu",
     ("compute", "dtype"): "float64",
     ("model", "id"): "a/b",
@@ -145,7 +169,7 @@ def would_run(folder: Path) -> set[str]:
 
 
 def test_the_map_lists_every_section_and_module():
-    assert set(LEAVES) == set(Config.model_fields)
+    assert {name.split(".")[0] for name in LEAVES} == set(Config.model_fields)
     library = ROOT / "scripts" / "factfinding"
     for path in library.rglob("*.py"):
         assert rules_of_module(path.relative_to(library).with_suffix("").as_posix()) is not None
@@ -189,7 +213,7 @@ def test_each_leaf_of_the_configuration_reruns_the_rules_that_read_it(edited):
         place[leaf[-1]] = value
         (edited / "edit.yaml").write_text(yaml.safe_dump(edit))
         found = planned(snakemake(edited, "-n", study="edit.yaml"))
-        expected = closure(LEAVES[leaf[0]])
+        expected = closure(LEAVES.get(".".join(leaf), LEAVES[leaf[0]]))
         if found != expected:
             wrong[".".join(leaf)] = (sorted(found), sorted(expected))
     assert not wrong

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import time
 
 import pytest
 from workflow import command, snakemake
 
-GPU_RULES = {"recall", "activations", "model_card"}
 SBATCH = """#!/bin/sh
 echo "$@" >> "{calls}"
 grep -c . "{calls}"
@@ -19,21 +19,30 @@ grep -n . "{calls}" | cut -d: -f1 | sed 's/$/|RUNNING/'
 """
 
 
-def test_gpu_jobs_are_limited_to_one_here_without_any_flag(study):
-    """`workflow.global_resources.setdefault` is undocumented: if it stops working, this line is missing."""
-    assert "Provided resources: gpu=1" in study.output
+def spans(folder):
+    """When each of the two activation jobs opened its log and wrote its last line."""
+    logs = [folder / f"results/small/logs/activations_{condition}.log" for condition in ("full", "name_only")]
+    return sorted((log.read_text().splitlines()[0][:8], log.read_text().splitlines()[-1][:8]) for log in logs)
 
 
-def test_a_flag_overrides_the_limit(edited):
-    (edited / "results/small/tables/recall.csv").unlink()
-    assert "Provided resources: gpu=2" in snakemake(edited, "--cores", "2", "--resources", "gpu=2")
+def run_both(folder, *arguments):
+    """Both activation jobs, with cores enough for both at once."""
+    shutil.rmtree(folder / "results/.shards", ignore_errors=True)
+    targets = [f"results/small/activations/{condition}.h5" for condition in ("full", "name_only")]
+    return snakemake(folder, *targets, "--cores", "4", "--forcerun", "activations", *arguments)
 
 
-def test_two_gpu_rules_do_not_overlap_here(study):
-    """The two activation jobs are ready at the same moment on two cores, and still run one after the other."""
-    logs = [study.folder / f"results/small/logs/activations_{condition}.log" for condition in ("full", "name_only")]
-    spans = sorted((log.read_text().splitlines()[0][:8], log.read_text().splitlines()[-1][:8]) for log in logs)
-    assert spans[0][1] <= spans[1][0]
+def test_gpu_jobs_run_one_at_a_time_here_without_any_flag(edited):
+    """`workflow.global_resources.setdefault` is undocumented: if it stops working, the two overlap."""
+    run_both(edited)
+    first, second = spans(edited)
+    assert first[1] <= second[0]
+
+
+def test_a_flag_lets_several_run(edited):
+    run_both(edited, "--resources", "gpu=2")
+    first, second = spans(edited)
+    assert second[0] < first[1]
 
 
 @pytest.fixture

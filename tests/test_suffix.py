@@ -1,4 +1,6 @@
-"""The suffix engine against its slow twin: every kind of edit, layer and position, on every family, in float64."""
+"""The suffix engine against its slow twin: every kind of edit, layer and position, on every family, in
+float64.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Sweeps: the same numbers as the slow twin, whatever the batch, the kill or the shard that somebody put there."""
+"""Sweeps: the same numbers as the slow twin, whatever the batch, the kill or the shard that somebody put
+there.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,6 @@ from pathlib import Path
 import polars as pl
 import pytest
 import torch
-from models import random_anatomy
 from polars.testing import assert_frame_equal
 
 from factfinding.engine import trace
@@ -24,6 +25,7 @@ from factfinding.engine.suffix import Suffix
 from factfinding.engine.sweep_neurons import Donors, neuron_index, neuron_sweep
 from factfinding.engine.sweep_patching import patching_index, patching_sweep
 from factfinding.errors import InputError
+from models import random_anatomy
 
 SPORTS = ("baseball", "basketball", "football")
 RESULTS = ("effect", "standard_error", "n", "evaluations", "certificate")
@@ -45,7 +47,11 @@ def make_prompts(n=4, lengths=(8, 9)):
                 "athlete": f"A{i}",
                 "sport": SPORTS[i % 3],
                 "token_ids": [draw.randrange(360) for _ in range(length)],
-                "roles": ["bos"] + ["fact"] * (final - 2) + ["first_name", "final_name"] + ["relation"] * 3 + ["end"],
+                "roles": ["bos"]
+                + ["fact"] * (final - 2)
+                + ["first_name", "final_name"]
+                + ["relation"] * 3
+                + ["end"],
                 "n_tokens": length,
                 "first_name": final - 1,
                 "final_name": final,
@@ -90,7 +96,9 @@ def by_hand(anatomy, prompt, layer, unit, values):
     tokens = torch.tensor([row["token_ids"]] * len(values))
     at, end = (torch.full((len(values),), row[name]) for name in ("final_name", "end"))
     edits = [trace.Edit(site=neuron(layer, unit), at=at, value=values[:, None])]
-    after, before = (trace.run(anatomy, tokens, logits_at=end, edits=e).logits.log_softmax(1) for e in (edits, []))
+    after, before = (
+        trace.run(anatomy, tokens, logits_at=end, edits=e).logits.log_softmax(1) for e in (edits, [])
+    )
     return (after - before)[:, row["answer"]]
 
 
@@ -102,12 +110,17 @@ def test_a_neuron_sweep_is_what_hooks_give(anatomy, index):
     for row in sweep.table.filter(pl.col("kind").is_in(["mean", "zero"])).iter_rows(named=True):
         pool = donors.values(row["layer"], "final_name")[:, row["neuron"]]
         value = pool.mean(0, keepdim=True) if row["kind"] == "mean" else torch.zeros(1, dtype=torch.float64)
-        assert abs(row["effect"] - float(by_hand(anatomy, row["prompt"], row["layer"], row["neuron"], value))) < 1e-12
+        assert (
+            abs(row["effect"] - float(by_hand(anatomy, row["prompt"], row["layer"], row["neuron"], value)))
+            < 1e-12
+        )
         assert row["standard_error"] is None and row["n"] == 1
 
 
 def test_resamples_come_from_the_right_sports_and_all_of_them_are_used_if_few(anatomy):
-    index = neuron_index(prompts=[1], layers=[1], neurons=[5], kinds={"resample_other": 6, "resample_same": 64})
+    index = neuron_index(
+        prompts=[1], layers=[1], neurons=[5], kinds={"resample_other": 6, "resample_same": 64}
+    )
     table, donors = sweep_neurons(anatomy, index).table, make_donors(anatomy)
     for row in table.iter_rows(named=True):
         same = row["kind"] == "resample_same"
@@ -120,14 +133,18 @@ def test_resamples_come_from_the_right_sports_and_all_of_them_are_used_if_few(an
 
 def test_an_athlete_is_no_donor_of_its_own(anatomy):
     donors = make_donors(anatomy)
-    alone = Donors(athletes=["A0", "x"], sports=["baseball", "football"], values=lambda *a: donors.values(*a)[:2])
+    alone = Donors(
+        athletes=["A0", "x"], sports=["baseball", "football"], values=lambda *a: donors.values(*a)[:2]
+    )
     index = neuron_index(prompts=[0], layers=[0], neurons=[0], kinds={"resample_same": 4})
     with pytest.raises(InputError, match="resample_same for 'A0'.*no donor"):
         neuron_sweep(anatomy, PROMPTS, index, alone, engine=Suffix(anatomy), model="m", log=quiet)
 
 
 def test_a_tolerance_saves_evaluations_and_keeps_its_word(anatomy):
-    index = neuron_index(prompts=[0], layers=[1], neurons=range(40), kinds={"resample_other": 6, "resample_same": 3})
+    index = neuron_index(
+        prompts=[0], layers=[1], neurons=range(40), kinds={"resample_other": 6, "resample_same": 3}
+    )
     every, few = sweep_neurons(anatomy, index).table, sweep_neurons(anatomy, index, tolerance=1e-2).table
     assert few["evaluations"].sum() < every["evaluations"].sum() == 9 * index.height
     assert (few["effect"] - every["effect"]).abs().max() < 3e-2 * every["effect"].abs().max()
@@ -135,8 +152,12 @@ def test_a_tolerance_saves_evaluations_and_keeps_its_word(anatomy):
 
 @pytest.mark.parametrize("product", ("full", "bfloat16"))
 def test_the_engines_are_interchangeable(anatomy, index, product):
-    values, differences = (sweep_neurons(anatomy, index, engine=e) for e in (Suffix(anatomy), Difference(anatomy, product)))
-    error = (values.table["effect"] - differences.table["effect"]).abs().max() / values.table["effect"].abs().max()
+    values, differences = (
+        sweep_neurons(anatomy, index, engine=e) for e in (Suffix(anatomy), Difference(anatomy, product))
+    )
+    error = (values.table["effect"] - differences.table["effect"]).abs().max() / values.table[
+        "effect"
+    ].abs().max()
     assert error < {"full": 1e-10, "bfloat16": 0.02}[product]
     assert differences.twin["relative_error"][0] <= 0.02
 
@@ -164,7 +185,10 @@ def patched_by_hand(anatomy, row):
     at, end = torch.tensor([row["position"]]), torch.tensor([own.shape[1] - 1])
     value = trace.run(anatomy, donor, reads=[trace.Read(site=parse(row["site"]), at=at)]).values[0]
     edits = [trace.Edit(site=parse(row["site"]), at=at, value=value)]
-    change = trace.run(anatomy, own, logits_at=end, edits=edits).logits - trace.run(anatomy, own, logits_at=end).logits
+    change = (
+        trace.run(anatomy, own, logits_at=end, edits=edits).logits
+        - trace.run(anatomy, own, logits_at=end).logits
+    )
     first, second = (PROMPTS["answer"][row[name]] for name in ("prompt", "donor"))
     return float(change[0, first] - change[0, second])
 
@@ -219,7 +243,10 @@ def test_out_of_memory_halves_the_batch_says_so_and_gives_the_same_numbers(anato
         limit = 4
 
     said = []
-    plain, small = sweep_neurons(anatomy, index), sweep_neurons(anatomy, index, engine=Small(anatomy), log=said.append)
+    plain, small = (
+        sweep_neurons(anatomy, index),
+        sweep_neurons(anatomy, index, engine=Small(anatomy), log=said.append),
+    )
     assert_frame_equal(plain.table, small.table, abs_tol=1e-13)
     halved = [line.split(";")[0] for line in said if "out of memory" in line]
     # 27 rows, halved until they fit; the size is kept, so each is said once
@@ -242,14 +269,21 @@ def test_out_of_memory_with_one_row_and_other_errors_are_raised():
 def test_finished_shards_are_not_computed_again(anatomy, index, tmp_path):
     Counting.calls = 0
     seen = []
-    first = sweep_neurons(anatomy, index, engine=Counting(anatomy), folder=tmp_path, progress=lambda *p: seen.append(p))
+    first = sweep_neurons(
+        anatomy, index, engine=Counting(anatomy), folder=tmp_path, progress=lambda *p: seen.append(p)
+    )
     calls = Counting.calls
     assert calls > 0 and len(list(tmp_path.glob("*.parquet"))) == 4
     assert seen[-1] == (index.height, index.height) and len(seen) == 4
     again = sweep_neurons(anatomy, index, engine=Counting(anatomy), folder=tmp_path)
     assert Counting.calls == calls and again.table.equals(first.table)
     # only the prompt that is new is computed
-    wider = neuron_index(prompts=[0, 1, 2], layers=[0, 1], neurons=[3, 1, 77], kinds=dict(index.select("kind", "draws").unique().rows()))
+    wider = neuron_index(
+        prompts=[0, 1, 2],
+        layers=[0, 1],
+        neurons=[3, 1, 77],
+        kinds=dict(index.select("kind", "draws").unique().rows()),
+    )
     sweep_neurons(anatomy, wider.filter(pl.col("prompt") == 2), engine=Counting(anatomy), folder=tmp_path)
     assert len(list(tmp_path.glob("*.parquet"))) == 6
 
@@ -260,7 +294,14 @@ def test_what_a_shard_depends_on_is_in_its_key(anatomy, index, tmp_path):
     def files(**options):
         donors = options.pop("donors", make_donors(anatomy))
         prompts = options.pop("prompts", PROMPTS)
-        options = {"engine": Suffix(anatomy), "model": "m", "log": quiet, "twin_rows": 0, "folder": tmp_path, **options}
+        options = {
+            "engine": Suffix(anatomy),
+            "model": "m",
+            "log": quiet,
+            "twin_rows": 0,
+            "folder": tmp_path,
+            **options,
+        }
         neuron_sweep(anatomy, prompts, small, donors, **options)
         return len(list(tmp_path.glob("*.parquet")))
 
@@ -324,7 +365,9 @@ def test_killed_at_any_shard_a_sweep_goes_on_from_there(anatomy, tmp_path):
     process.wait()
     finished = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "shards").glob("*.parquet")}
     assert 1 <= len(finished) < 12
-    index = neuron_index(prompts=[0, 1, 2, 3], layers=[0, 1, 2], neurons=[3, 1, 77], kinds={"mean": 1, "resample_other": 5})
+    index = neuron_index(
+        prompts=[0, 1, 2, 3], layers=[0, 1, 2], neurons=[3, 1, 77], kinds={"mean": 1, "resample_other": 5}
+    )
     Counting.calls = 0
     resumed = sweep_neurons(anatomy, index, engine=Counting(anatomy), folder=tmp_path / "shards", twin_rows=0)
     per_piece = 3 * 6  # every draw of three neurons
@@ -345,4 +388,7 @@ def test_a_folder_of_none_keeps_nothing_and_a_tensors_digest_sees_shape_and_type
     shards = TableShards(None, {}, quiet)
     assert shards.get(pl.DataFrame({"a": [1]}), [], lambda: pl.DataFrame({"b": [2]}))["b"][0] == 2
     x = torch.zeros(4)
-    assert len({tensor_digest(x), tensor_digest(x.reshape(2, 2)), tensor_digest(x.int()), tensor_digest(x + 1)}) == 4
+    assert (
+        len({tensor_digest(x), tensor_digest(x.reshape(2, 2)), tensor_digest(x.int()), tensor_digest(x + 1)})
+        == 4
+    )

@@ -274,6 +274,24 @@ class HeadsConfig(Section):
     )
 
 
+class InterventionsConfig(Section):
+    """P2.7-P2.11: what is replaced, on whom."""
+
+    athletes: Literal["known", "all"] = Field(
+        "known", description="known: those whose sport the model recalls (P2.1)"
+    )
+    node_athletes: int = Field(
+        96, ge=2, description="of these, drawn for replacing every node one at a time (P2.7), the costliest table"
+    )
+    patched_athletes: int = Field(
+        400, ge=2, description="drawn for the borders of the circuit and for patching probes' directions (P2.11)"
+    )
+    draws: int = Field(1, ge=1, le=64, description="other athletes given to each in the resampling ablations")
+    seed: int = Field(
+        0, ge=0, lt=2**32, description="draws the athletes, the donors, the random subspaces and the bootstrap"
+    )
+
+
 class ProbesConfig(Section):
     """How logistic probes are fitted and scored (P2.6); see analysis/probes.py for the reasons."""
 
@@ -341,6 +359,7 @@ class Config(Section):
     circuit: CircuitConfig = CircuitConfig()
     heads: HeadsConfig = HeadsConfig()
     probes: ProbesConfig = ProbesConfig()
+    interventions: InterventionsConfig = InterventionsConfig()
 
     @model_validator(mode="after")
     def _sections_agree(self) -> Config:

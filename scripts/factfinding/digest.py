@@ -1,7 +1,8 @@
 """A digest of a script and of every project module that it imports, so that an edit of the code counts as a change.
 
-The digest is taken over syntax trees: comments, formatting and docstrings do not count. Only the standard library is
-used, because every reading of the Snakefile computes it.
+The digest is taken over syntax trees: comments, formatting and docstrings do not count. Neither does config.py: it holds
+values, and those are parameters of the rules in their own right, so that a section added to it reruns nothing. Only the
+standard library is used, because every reading of the Snakefile computes it.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-PACKAGE = "factfinding"
+NOT_COUNTED = {"factfinding.config"}
 
 
 def code_digest(*entries: Path, root: Path) -> str:
@@ -33,7 +34,8 @@ def reachable(*entries: Path, root: Path) -> set[Path]:
             continue
         found.add(path)
         for name in _tree(path)[1]:
-            waiting += _files(name, root)
+            if not any(name == module or name.startswith(f"{module}.") for module in NOT_COUNTED):
+                waiting += _files(name, root)
     return found
 
 

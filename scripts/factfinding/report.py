@@ -20,7 +20,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
-from factfinding import findings
+from factfinding import findings, findings_heads
 from factfinding.errors import InputError
 from factfinding.figures.style import INK, LINE, PAPER
 
@@ -232,6 +232,14 @@ _FINDINGS: dict[str, Callable[[Results], list[str]]] = {
     ),
     "recall": lambda results: findings.recall_findings(results.tables["recall_summary"].frame),
     "layer_probes": lambda results: findings.probe_findings(results.tables["layer_probes"].frame),
+    "direct_effects": lambda results: findings_heads.direct_findings(results.tables["direct_effects"].frame),
+    "attention_roles": lambda results: findings_heads.attention_findings(
+        results.tables["attention_roles"].frame
+    ),
+    "head_inputs": lambda results: findings_heads.input_findings(results.tables["head_inputs"].frame),
+    "head_probes": lambda results: findings_heads.head_probe_findings(
+        *(results.tables[name].frame for name in ("head_probes", "head_probe_layers", "layer_probes"))
+    ),
     "circuit_checks": lambda results: findings.check_findings(results.tables["circuit_checks"].frame),
 }
 """By section: its sentences. A new section has an entry in sections.yaml and one here."""

@@ -14,15 +14,14 @@ import numpy as np
 import polars as pl
 from jaxtyping import Bool, Float
 
+from factfinding.analysis.estimates import ENDS, estimate_schema
 from factfinding.stats import mean_intervals
 
 ALL = "all"
 ORDER = ("bos", "shot", "newline", "fact", "first_name", "middle_name", "final_name", "relation", "end")
 ATHLETES = dict.fromkeys(("athlete", "sport", "head", "role"), pl.String) | {"attention": pl.Float64}
 ROLES = dict.fromkeys(("head", "sport", "role", "token"), pl.String)
-ROLES |= dict.fromkeys(("attention", "attention_low", "attention_high", "uniform"), pl.Float64) | {
-    "n": pl.Int64
-}
+ROLES |= estimate_schema("attention") | {"uniform": pl.Float64, "n": pl.Int64}
 """Columns of the tables `attention_athletes` and `attention_roles`."""
 
 
@@ -142,19 +141,17 @@ def _means(
     values = found.attention[:, rows][:, :, columns]  # [heads, athletes, roles]
     mean = mean_intervals(np.moveaxis(values, 0, 1).reshape(int(rows.sum()), -1), seed=seed)
     n_heads = len(found.heads)
-    return pl.DataFrame(
+    table = pl.DataFrame(
         {
             "order": [head * len(found.roles) + column for head in range(n_heads) for column in columns],
             "head": np.repeat(found.heads, len(columns)).tolist(),
             "role": [found.roles[column] for column in columns] * n_heads,
-            "token": pl.Series([None] * n_heads * len(columns), dtype=pl.String),
-            "attention": mean.value,
-            "attention_low": mean.low,
-            "attention_high": mean.high,
             "uniform": np.tile(found.uniform[rows][:, columns].mean(axis=0), n_heads),
-            "n": [mean.n] * n_heads * len(columns),
         }
     )
+    intervals = [pl.Series(f"attention{end}", getattr(mean, part), nan_to_null=True) for part, end in ENDS]
+    nothing = pl.lit(None, dtype=pl.String).alias("token")
+    return table.with_columns(*intervals, nothing, pl.lit(mean.n, dtype=pl.Int64).alias("n"))
 
 
 def _place(role: str) -> tuple[int, int]:

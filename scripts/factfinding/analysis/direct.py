@@ -27,6 +27,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from factfinding.analysis.estimates import ENDS, estimate_schema
 from factfinding.analysis.groups import draw_donors, labels_of
 from factfinding.engine import direct as closed_form
 from factfinding.engine.direct import Effects, HeadPath, NodeOutputs, Readout, logit_difference
@@ -35,12 +36,9 @@ from factfinding.model.anatomy import Anatomy
 from factfinding.stats import mean_intervals
 
 NODE = {"node": pl.String, "kind": pl.String, "layer": pl.Int64, "index": pl.Int64}
-CHANGE = dict.fromkeys(
-    ("exact", "exact_low", "exact_high", "frozen", "frozen_low", "frozen_high"), pl.Float64
-)
-SCALE = {"logit_difference": pl.Float64, "n": pl.Int64, "rank": pl.Int64}
-DIRECT_EFFECTS = NODE | {"sport": pl.String} | CHANGE | SCALE
-HEAD_INPUTS = {"reader": pl.String} | NODE | CHANGE | SCALE
+CHANGE = estimate_schema("exact", "frozen", "logit_difference") | {"n": pl.Int64, "rank": pl.Int64}
+DIRECT_EFFECTS = NODE | {"sport": pl.String} | CHANGE
+HEAD_INPUTS = {"reader": pl.String} | NODE | CHANGE
 """Columns of the two tables."""
 
 ALL = "all"
@@ -218,15 +216,18 @@ def _summary(
     seed: int,
 ) -> pl.DataFrame:
     """Mean changes of some athletes with their intervals, a row per node."""
-    columns = [pl.Series("n", [int(rows.sum())] * frame.height)]
-    for exact, name in ((True, "exact"), (False, "frozen")):
-        mean = mean_intervals(changes[exact][rows], seed=seed)
-        columns += [
-            pl.Series(name, mean.value),
-            pl.Series(f"{name}_low", mean.low),
-            pl.Series(f"{name}_high", mean.high),
-        ]
-    return frame.with_columns(*columns, pl.lit(float(clean[rows].mean())).alias("logit_difference"))
+    summary = {
+        "exact": changes[True][rows],
+        "frozen": changes[False][rows],
+        "logit_difference": clean[rows, None],
+    }
+    columns = [pl.lit(int(rows.sum())).alias("n")]
+    for name, values in summary.items():
+        mean = mean_intervals(values, seed=seed)
+        for part, end in ENDS:
+            column = np.broadcast_to(getattr(mean, part), frame.height)
+            columns.append(pl.Series(f"{name}{end}", column, nan_to_null=True))
+    return frame.with_columns(*columns)
 
 
 def _ranked(table: pl.DataFrame, counted: pl.Expr) -> pl.DataFrame:

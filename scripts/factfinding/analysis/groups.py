@@ -44,9 +44,7 @@ class Layout:
 
     def slots(self, start: int = 0) -> list[tuple[int, str, int]]:
         """Positions from `start` on, with their role and their number within it: (14, "relation", 0)."""
-        return [
-            (at, role, self.roles[:at].count(role)) for at, role in enumerate(self.roles) if at >= start
-        ]
+        return [(at, role, self.roles[:at].count(role)) for at, role in enumerate(self.roles) if at >= start]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +61,9 @@ class Group:
 def groups_of(prompts: pl.DataFrame) -> list[Group]:
     """The layouts of a prompts table, short ones first, each with its rows."""
     keys = ["n_tokens", "first_name", "final_name"]
-    found = prompts.with_row_index("row").group_by(keys, maintain_order=True).agg("row", pl.first("end", "roles"))
+    found = (
+        prompts.with_row_index("row").group_by(keys, maintain_order=True).agg("row", pl.first("end", "roles"))
+    )
     return [
         Group(
             layout=Layout(

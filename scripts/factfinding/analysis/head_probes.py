@@ -31,6 +31,7 @@ from jaxtyping import Bool, Float, Int
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 
+from factfinding.analysis.estimates import estimate_columns, estimate_schema
 from factfinding.analysis.probes import table_schema
 from factfinding.engine.direct import Readout
 from factfinding.engine.head_probe import head_probe, head_probes, norm_of
@@ -48,7 +49,7 @@ HEAD_PROBES = {
     "rank": pl.Int64,
 }
 HEAD_PROBES |= {"accuracy_choosing": pl.Float64}
-HEAD_PROBES |= dict.fromkeys((f"{name}{end}" for name in SHARES for end in ("", "_low", "_high")), pl.Float64)
+HEAD_PROBES |= estimate_schema(*SHARES)
 HEAD_PROBES |= {"n": pl.Int64, "majority_rate": pl.Float64}
 HEAD_PROBES |= {"heads_tried": pl.Int64, "p_corrected": pl.Float64, "chance_best": pl.Float64}
 """Columns of the table `head_probes`."""
@@ -207,7 +208,7 @@ def _scores(
     shares = dict(zip(SHARES, (*hits.values(), *same.values()), strict=True))
     cells: dict = {"accuracy_choosing": float(hits["folded"][halves.choosing].mean())}
     for name, which in shares.items():
-        cells |= _interval(name, share_interval(which[~halves.choosing]))
+        cells |= estimate_columns(name, share_interval(which[~halves.choosing]))
     cells |= {"n": len(halves.scored), "majority_rate": majority_rate(halves.scored)}
     as_good = int((best >= cells["accuracy"] - 1e-9).sum())
     return cells | {
@@ -221,8 +222,8 @@ def _held_out(outputs: Float[np.ndarray, "athletes sports"], halves: Halves, see
     factor = _loss_factor(outputs[halves.choosing], halves.labels[halves.choosing])
     outputs, labels = outputs[~halves.choosing], halves.scored
     losses = -log_softmax(factor * outputs, axis=1)[np.arange(len(labels)), labels]
-    cells = _interval("accuracy", share_interval(outputs.argmax(axis=1) == labels))
-    cells |= _interval("loss", mean_interval(losses, seed=seed))
+    cells = estimate_columns("accuracy", share_interval(outputs.argmax(axis=1) == labels))
+    cells |= estimate_columns("loss", mean_interval(losses, seed=seed))
     return cells | {"n": len(labels), "n_groups": len(labels), "majority_rate": majority_rate(labels)}
 
 
@@ -234,7 +235,3 @@ def _loss_factor(outputs: Float[np.ndarray, "athletes sports"], labels: Int[np.n
         return -log_softmax(factor * outputs / spread, axis=1)[np.arange(len(labels)), labels].mean()
 
     return minimize_scalar(loss, bounds=(0.0, 100.0), method="bounded").x / spread
-
-
-def _interval(name: str, estimate) -> dict:
-    return {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}

@@ -82,8 +82,16 @@ def steps(parts: Parts | None, n_layers: int, *, parallel: bool) -> list[Step]:
     ladder += [Step(name="late_attention", condition="full", before="full", attention=late), name_only]
     ladder.append(Step(name="both", condition="name_only", before="name_only", attention=late))
     if early:
-        ladder.append(Step(name="early_mlps", condition="name_only", before="both", attention=late, mlps=early))
-    shared = {"condition": "name_only", "before": ladder[-1].name, "attention": late, "mlps": early, "frozen": True}
+        ladder.append(
+            Step(name="early_mlps", condition="name_only", before="both", attention=late, mlps=early)
+        )
+    shared = {
+        "condition": "name_only",
+        "before": ladder[-1].name,
+        "attention": late,
+        "mlps": early,
+        "frozen": True,
+    }
     ladder += [Step(name="frozen", **shared), Step(name="frozen_longer", longer=True, **shared)]
     for layer in range(parts.concatenate + 1):
         ladder.append(Step(name=f"attention_{layer}", condition="full", before="full", attention=(layer,)))
@@ -112,7 +120,9 @@ def ladder_table(
     ladder = steps(parts, anatomy.n_layers, parallel=anatomy.parallel)
     scored: dict[tuple[str, str, str], Scores] = {}
     for condition in ("full", "name_only"):
-        runs = Simplifications(anatomy, prompts[condition], parts, draws=draws, batch_size=batch_size, seed=seed)
+        runs = Simplifications(
+            anatomy, prompts[condition], parts, draws=draws, batch_size=batch_size, seed=seed
+        )
         scored |= runs.score([step for step in ladder if step.condition == condition], kinds, readers)
     truth = np.array(prompts["full"]["sport"].to_list())
     return pl.DataFrame(_rows(ladder, scored, truth, seed), schema=SCHEMA)
@@ -122,7 +132,14 @@ class Simplifications:
     """Runs of one condition's prompts under the ladder's steps; unchanged outputs and donors are kept."""
 
     def __init__(
-        self, anatomy: Anatomy, prompts: pl.DataFrame, parts: Parts | None, *, draws: int, batch_size: int, seed: int
+        self,
+        anatomy: Anatomy,
+        prompts: pl.DataFrame,
+        parts: Parts | None,
+        *,
+        draws: int,
+        batch_size: int,
+        seed: int,
     ) -> None:
         self.anatomy, self.prompts, self.parts, self.batch_size = anatomy, prompts, parts, batch_size
         self.groups = groups_of(prompts)
@@ -131,7 +148,8 @@ class Simplifications:
         rng, everyone = np.random.default_rng(seed), np.arange(prompts.height)
         self.donors = {
             kind: [
-                draw_donors(sports, [everyone], same_sport=kind == "resample_same", rng=rng) for _ in range(draws)
+                draw_donors(sports, [everyone], same_sport=kind == "resample_same", rng=rng)
+                for _ in range(draws)
             ]
             for kind in RESAMPLED
         }
@@ -167,7 +185,14 @@ class Simplifications:
         return found
 
     def _resid(
-        self, step: Step, kind: str, donors: np.ndarray | None, group: Group, rows: np.ndarray, clean: Clean, patterns
+        self,
+        step: Step,
+        kind: str,
+        donors: np.ndarray | None,
+        group: Group,
+        rows: np.ndarray,
+        clean: Clean,
+        patterns,
     ) -> Float[np.ndarray, "batch layers d_model"]:
         """resid_post at the final name token under a step; NaN for athletes who have no donor of this kind."""
         if not step.ablates:
@@ -186,7 +211,9 @@ class Simplifications:
 
     def patterns(self, group: Group) -> Patterns:
         """The frozen patterns of one layout."""
-        batches = [tokens_of(self.prompts, rows, self.anatomy.device) for rows in group.batches(self.batch_size)]
+        batches = [
+            tokens_of(self.prompts, rows, self.anatomy.device) for rows in group.batches(self.batch_size)
+        ]
         return mean_patterns(self.anatomy, batches, group.layout, self.parts.concatenate)
 
 
@@ -226,7 +253,11 @@ def _rows(
             if here.any():
                 same.setdefault(here.tobytes(), (here, []))[1].append((step, reader, kind, scores, before))
     for here, parts in same.values():
-        columns = [x[here] for *_, s, before in parts for x in (s.losses, (s if before is None else before).hits - s.hits)]
+        columns = [
+            x[here]
+            for *_, s, before in parts
+            for x in (s.losses, (s if before is None else before).hits - s.hits)
+        ]
         means = iter(each(mean_intervals(np.concatenate(columns, axis=1), seed=seed)))
         for step, reader, kind, scores, before in parts:
             n_layers = scores.hits.shape[1]
@@ -237,7 +268,11 @@ def _rows(
                     | estimate_columns("accuracy", accuracy_estimate(scores.hits[here, layer], seed=seed))
                     | estimate_columns("loss", losses[layer])
                     | estimate_columns("drop", None if before is None else drops[layer])
-                    | {"before": step.before, "n": int(here.sum()), "majority_rate": majority_rate(truth[here])}
+                    | {
+                        "before": step.before,
+                        "n": int(here.sum()),
+                        "majority_rate": majority_rate(truth[here]),
+                    }
                 )
     order = {step.name: i for i, step in enumerate(ladder)}
     return sorted(rows, key=lambda row: order[row["step"]])

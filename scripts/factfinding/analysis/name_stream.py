@@ -34,7 +34,12 @@ class NameOutputs:
 
 
 def clean_run(
-    anatomy: Anatomy, prompts: pl.DataFrame, group: Group, rows: Int[np.ndarray, " batch"], *, to_end: bool = False
+    anatomy: Anatomy,
+    prompts: pl.DataFrame,
+    group: Group,
+    rows: Int[np.ndarray, " batch"],
+    *,
+    to_end: bool = False,
 ) -> Clean:
     """Prompts of one layout, run once; up to the final name token, or `to_end`."""
     at = group.layout.final_name

@@ -88,7 +88,11 @@ def propose(scan: pl.DataFrame, residual: pl.DataFrame, total: pl.DataFrame) -> 
         )  # fmt: skip
     at_end = not readable and _looked_up_at_end(total, evidence)
     return Circuit(
-        lookup_at=AT_END if at_end else UNCLEAR, concatenate=None, lookup=None, extract=heads, evidence=tuple(evidence)
+        lookup_at=AT_END if at_end else UNCLEAR,
+        concatenate=None,
+        lookup=None,
+        extract=heads,
+        evidence=tuple(evidence),
     )
 
 
@@ -122,7 +126,9 @@ def concatenating(scan: pl.DataFrame, evidence: list[Evidence]) -> tuple[int, in
     alone = scan.filter(scan="attention_alone").sort("layer").iter_rows(named=True)
     lost = [row for row in alone if row["layer"] < needless and _kept(scan, row["accuracy"]) < KEPT]
     if lost:
-        evidence.append(_evidence(scan, lost[0], f"attention {lost[0]['layer']} alone ablated: accuracy", KEPT))
+        evidence.append(
+            _evidence(scan, lost[0], f"attention {lost[0]['layer']} alone ablated: accuracy", KEPT)
+        )
     return (lost[0]["layer"] if lost else 0), needless - 1
 
 
@@ -141,7 +147,9 @@ def extracting(total: pl.DataFrame, evidence: list[Evidence]) -> tuple[str, ...]
     """Heads whose output at END, swapped alone, does a good part of the whole swap; the largest first."""
     rows = total.filter(type="head", role="end", kind="corrupt").sort("share", descending=True)
     found = rows.filter(pl.col("share") >= EXTRACTS)
-    evidence += [_share(row, f"{row['node']} swapped at END", EXTRACTS) for row in found.iter_rows(named=True)]
+    evidence += [
+        _share(row, f"{row['node']} swapped at END", EXTRACTS) for row in found.iter_rows(named=True)
+    ]
     return tuple(found["node"])
 
 
@@ -164,7 +172,9 @@ def _carried(residual: pl.DataFrame, start: int, evidence: list[Evidence]) -> bo
 
 
 def _looked_up_at_end(total: pl.DataFrame, evidence: list[Evidence]) -> bool:
-    rows = total.filter(type="mlp", role="end", kind="corrupt").sort("share", descending=True, maintain_order=True)
+    rows = total.filter(type="mlp", role="end", kind="corrupt").sort(
+        "share", descending=True, maintain_order=True
+    )
     if rows.is_empty():
         return False
     best = rows.row(0, named=True)
@@ -197,10 +207,13 @@ def _evidence(scan: pl.DataFrame, row: Mapping[str, Any], claim: str, threshold:
 def _share(row: Mapping[str, Any], what: str, threshold: float, *, table: str = "total_effects") -> Evidence:
     """A share of the whole swap, with the interval of the effect over the same swap."""
     low, high = (
-        None if row[f"effect_{end}"] is None else row[f"effect_{end}"] / row["whole_swap"] for end in ("high", "low")
+        None if row[f"effect_{end}"] is None else row[f"effect_{end}"] / row["whole_swap"]
+        for end in ("high", "low")
     )
     claim = f"{what}: share of what swapping the whole name does"
-    return Evidence(claim=claim, table=table, value=row["share"], low=low, high=high, n=row["n"], threshold=threshold)
+    return Evidence(
+        claim=claim, table=table, value=row["share"], low=low, high=high, n=row["n"], threshold=threshold
+    )
 
 
 def write_circuit(circuit: Circuit, path: str | Path) -> None:

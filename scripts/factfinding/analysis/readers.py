@@ -51,7 +51,9 @@ class Readers:
         fold = dict(zip(self.athletes, self.fold.tolist(), strict=True))
         missing = [name for name in athletes if name not in fold]
         if missing:
-            raise InputError(f"readers {self.name}", f"no fold for {missing[0]!r}", "the athletes they were fitted on")
+            raise InputError(
+                f"readers {self.name}", f"no fold for {missing[0]!r}", "the athletes they were fitted on"
+            )
         return np.array([fold[name] for name in athletes], dtype=np.int64)
 
     def log_probabilities(
@@ -109,7 +111,9 @@ def fit_readers(
 
 def _no_readers(sports: Sequence[str]) -> Readers:
     empty = {"weight": np.zeros((1, 0, 1, len(sports))), "bias": np.zeros((1, 0, len(sports)))}
-    return Readers(name="logistic", athletes=(), fold=np.zeros(0, dtype=np.int64), sports=tuple(sports), **empty)
+    return Readers(
+        name="logistic", athletes=(), fold=np.zeros(0, dtype=np.int64), sports=tuple(sports), **empty
+    )
 
 
 def _fitted(
@@ -129,7 +133,9 @@ def _fitted(
     scaled = (rows - mean) / spread
     length = np.sqrt((scaled**2).sum() / len(scaled)) or 1.0
     scaled, basis = scaled / length, None
-    if scaled.shape[1] > len(scaled):  # no more dimensions than rows: their dot products are all that the fit sees
+    if scaled.shape[1] > len(
+        scaled
+    ):  # no more dimensions than rows: their dot products are all that the fit sees
         basis, upper = np.linalg.qr(scaled.T)
         scaled = upper.T
     model = LogisticRegression(C=1 / (regularisation * len(rows)), max_iter=max_iter, tol=tolerance)
@@ -164,7 +170,9 @@ def save_readers(readers: Readers, path: str | Path) -> None:
     arrays = {"weight": readers.weight, "bias": readers.bias, "fold": readers.fold}
     about = {"name": readers.name, "athletes": readers.athletes, "sports": readers.sports}
     with whole(path) as part:
-        save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, part, {"readers": json.dumps(about)})
+        save_file(
+            {k: np.ascontiguousarray(v) for k, v in arrays.items()}, part, {"readers": json.dumps(about)}
+        )
 
 
 def load_readers(path: str | Path) -> Readers:

@@ -21,8 +21,10 @@ from torch import Tensor
 
 from factfinding.analysis.groups import Layout
 from factfinding.analysis.name_stream import Replaced
+from factfinding.analysis.proposal import AT_NAME, Circuit
 from factfinding.engine.sites import Site
 from factfinding.engine.trace import Edit, Knockout, Read, run
+from factfinding.errors import InputError
 from factfinding.model.anatomy import Anatomy
 
 Patterns = dict[int, Float[Tensor, "queries heads keys"]]
@@ -31,10 +33,27 @@ Patterns = dict[int, Float[Tensor, "queries heads keys"]]
 
 @dataclass(frozen=True, kw_only=True)
 class Parts:
-    """Which layers do what: attention up to `concatenate` gathers the name, MLPs `lookup[0]` to `lookup[1]` look up."""
+    """Which layers do what: attention up to `concatenate` gathers the name (-1: none does), MLPs `lookup[0]` to
+    `lookup[1]` look the fact up."""
 
     concatenate: int
     lookup: tuple[int, int]
+
+
+def parts_of(circuit: Circuit, anatomy: Anatomy) -> Parts | None:
+    """The parts of a circuit; None where the fact is not looked up at the name, or a part is missing.
+
+    Raises InputError for layers that the model does not have, or the last before the first.
+    """
+    for name in ("concatenate", "lookup"):
+        span = getattr(circuit, name)
+        if span is not None and not 0 <= span[0] <= span[1] < anatomy.n_layers:
+            allowed = f"a first and a last layer of 0-{anatomy.n_layers - 1}"
+            raise InputError(f"circuit.{name}", str(list(span)), allowed)
+    if circuit.lookup is None or circuit.lookup_at != AT_NAME:
+        return None
+    last = -1 if circuit.concatenate is None else circuit.concatenate[1]
+    return Parts(concatenate=last, lookup=circuit.lookup)
 
 
 def constant_mlps(parts: Parts, *, parallel: bool) -> range:
@@ -73,7 +92,9 @@ def mean_patterns(
         reads = [Read(site=Site("pattern", layer), at=at) for layer in layers]
         knockouts = cuts(layout, concatenate, len(tokens), tokens.device)
         values = run(anatomy, tokens, reads=reads, knockouts=knockouts).values
-        total = {layer: total.get(layer, 0) + value.sum(0) for layer, value in zip(layers, values, strict=True)}
+        total = {
+            layer: total.get(layer, 0) + value.sum(0) for layer, value in zip(layers, values, strict=True)
+        }
         n += len(tokens)
     return {layer: value / n for layer, value in total.items()}
 

@@ -136,9 +136,7 @@ def total_effects(
     return _estimated(rows, whole, TOTAL_SCHEMA, seed)
 
 
-def residual_patching(
-    anatomy: Anatomy, drawn: Sample, *, batch_size: int, seed: int
-) -> pl.DataFrame:
+def residual_patching(anatomy: Anatomy, drawn: Sample, *, batch_size: int, seed: int) -> pl.DataFrame:
     """Columns layer (resid_pre of it), role, number, token, effect, whole_swap, share, n, and follows: the share of
     answers (best candidate) that are the donor's sport; majority_rate is of the donors' sports."""
     effects: list[Effect] = []
@@ -180,7 +178,9 @@ def place_means(
     total: list[Tensor] = []
     for rows in group.batches(batch_size):
         tokens = tokens_of(drawn.prompts, rows, anatomy.device)
-        sums = [value.sum(0) for value in run(anatomy, tokens, reads=[Read(site=site) for site in sites]).values]
+        sums = [
+            value.sum(0) for value in run(anatomy, tokens, reads=[Read(site=site) for site in sites]).values
+        ]
         total = [a + b for a, b in zip(total, sums, strict=True)] if total else sums
     return {site: value / len(group.rows) for site, value in zip(sites, total, strict=True)}
 
@@ -201,7 +201,9 @@ def _others(anatomy: Anatomy, drawn: Sample, batch: Batch, kinds: Sequence[str])
     found: dict[str, list[Clean]] = {}
     for kind in kinds:
         for donors in drawn.donors.get(kind, ()):
-            given = np.where(donors[batch.rows] < 0, batch.rows, donors[batch.rows])  # without a donor: unused
+            given = np.where(
+                donors[batch.rows] < 0, batch.rows, donors[batch.rows]
+            )  # without a donor: unused
             tokens = tokens_of(drawn.prompts, given, anatomy.device)
             found.setdefault(kind, []).append(prepare(anatomy, tokens, start=batch.layout.first_name))
     return found
@@ -224,7 +226,12 @@ def _logit_difference(
 
 
 def _node_effects(
-    anatomy: Anatomy, batch: Batch, means: dict, others: dict[str, list[Clean]], where: tuple, kinds: Sequence[str]
+    anatomy: Anatomy,
+    batch: Batch,
+    means: dict,
+    others: dict[str, list[Clean]],
+    where: tuple,
+    kinds: Sequence[str],
 ) -> Iterator[Effect]:
     """All nodes of one layer at one position under every kind: attention's and MLP's rows in a batch each."""
     layer, at, role, number = where
@@ -232,7 +239,9 @@ def _node_effects(
     for kind_of_site, names in (("attn_out", ["attention", *range(anatomy.n_heads)]), ("mlp_out", ["mlp"])):
         deltas, keys = [], []
         for kind in kinds:
-            for i, delta in enumerate(_deltas(anatomy, batch.clean, kind_of_site, (layer, at), kind, means, others)):
+            for i, delta in enumerate(
+                _deltas(anatomy, batch.clean, kind_of_site, (layer, at), kind, means, others)
+            ):
                 deltas.append(delta)
                 keys += [((layer, role, number, name, kind), i) for name in names]
         rows = torch.cat([delta.transpose(0, 1).flatten(0, 1) for delta in deltas])  # kind, node, athlete
@@ -244,7 +253,13 @@ def _node_effects(
 
 
 def _deltas(
-    anatomy: Anatomy, clean: Clean, kind_of_site: str, where: tuple[int, int], kind: str, means: dict, others: dict
+    anatomy: Anatomy,
+    clean: Clean,
+    kind_of_site: str,
+    where: tuple[int, int],
+    kind: str,
+    means: dict,
+    others: dict,
 ) -> Iterator[Float[Tensor, "batch nodes d_model"]]:
     """What the replacement adds to the residual, draw by draw: for attention the whole layer first, then its heads."""
     layer, at = where
@@ -274,10 +289,14 @@ def _differences(drawn: Sample, effects: Sequence[Effect]) -> dict[tuple, tuple[
         values, rows = found.setdefault(effect.key, ([], []))
         values.append(_logit_difference(drawn, effect.rows, effect.change))
         rows.append(effect.rows)
-    return {key: _over_draws(drawn, key, np.concatenate(v), np.concatenate(r)) for key, (v, r) in found.items()}
+    return {
+        key: _over_draws(drawn, key, np.concatenate(v), np.concatenate(r)) for key, (v, r) in found.items()
+    }
 
 
-def _over_draws(drawn: Sample, key: tuple, values: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _over_draws(
+    drawn: Sample, key: tuple, values: np.ndarray, rows: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     if key[-1] in RESAMPLED:
         able = np.all([donors[rows] >= 0 for donors in drawn.donors[key[-1]]], axis=0)
         values, rows = values[able], rows[able]
@@ -320,5 +339,9 @@ def _estimated(rows: list[dict], whole: dict[int, float], schema: dict, seed: in
         for row, estimate in zip(same, estimates, strict=True):
             del row["key"]
             share = estimate.value / swap if swap else None
-            row |= estimate_columns("effect", estimate) | {"whole_swap": swap, "share": share, "n": estimate.n}
+            row |= estimate_columns("effect", estimate) | {
+                "whole_swap": swap,
+                "share": share,
+                "n": estimate.n,
+            }
     return pl.DataFrame(rows, schema=schema)

@@ -1,8 +1,8 @@
 """A clean run of prompts, kept once: what edits need of it, and the values of its sites.
 
-The prompts of a run have one length (nothing is padded). Kept are each layer's keys and values at all positions, and
-from position `start` on the residual stream, the attention outputs and the queries: enough to enter any layer at any
-of those positions.
+The prompts of a run have one length (nothing is padded). Kept are each layer's keys and values at all
+positions, and from position `start` on the residual stream, the attention outputs and the queries: enough to
+enter any layer at any of those positions.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ EDITABLE = ("resid_pre", "resid_post", "attn_out", "mlp_out", "z", "post")
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Clean:
-    """A clean run of prompts of one length: what edits from position `start` on need of it. `kept` = seq - start."""
+    """A clean run of prompts of one length: what edits from position `start` on need of it. `kept` = seq -
+    start.
+    """
 
     tokens: Int[Tensor, "prompts seq"]
     start: int
@@ -63,7 +65,9 @@ def prepare(anatomy: Anatomy, tokens: Int[Tensor, "prompts seq"], *, start: int 
 
 @torch.no_grad()
 def activation(anatomy: Anatomy, clean: Clean, site: Site, at: int) -> Float[Tensor, "prompts ..."]:
-    """The clean run's value of an editable site at a position, for every prompt; shapes as `trace.Read` gives them."""
+    """The clean run's value of an editable site at a position, for every prompt; shapes as `trace.Read` gives
+    them.
+    """
     check(site, anatomy)
     if site.kind not in EDITABLE:
         raise InputError(

@@ -1,8 +1,8 @@
 """Differences f(x + d) - f(x) of a transformer's non-linear parts, without cancellation.
 
-Subtracting two activations leaves their rounding error, however small the change; these forms have an error relative
-to the change d itself, and are exactly zero for d = 0. They hold for changes of any size. `x` broadcasts against `d`,
-so that one clean value can serve many rows.
+Subtracting two activations leaves their rounding error, however small the change; these forms have an error
+relative to the change d itself, and are exactly zero for d = 0. They hold for changes of any size. `x`
+broadcasts against `d`, so that one clean value can serve many rows.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 LARGE_SCORE = 20.0
-"""Above this change of an attention score exp(change) is taken relative to the largest, so that it cannot overflow."""
+"""Above this change of an attention score exp(change) is taken relative to the largest, so that it cannot
+overflow.
+"""
 
 
 def norm_difference(
@@ -36,7 +38,9 @@ def norm_difference(
 def softmax_difference(
     p: Float[Tensor, "... keys"], d: Float[Tensor, "... keys"]
 ) -> Float[Tensor, "... keys"]:
-    """Change of a softmax with value p when its scores change by d: p (e - z) / (1 + z), e = expm1(d), z = sum p e."""
+    """Change of a softmax with value p when its scores change by d: p (e - z) / (1 + z), e = expm1(d), z =
+    sum p e.
+    """
     e = torch.expm1(d)
     z = (p * e).sum(-1, keepdim=True)
     change = p * ((e - z) / (1 + z))
@@ -48,18 +52,20 @@ def softmax_difference(
 
 
 def log_partition_difference(log_p: Float[Tensor, "... tokens"], d: Float[Tensor, "... tokens"]) -> Tensor:
-    """Change of logsumexp(logits) when they change by d, where log_p = log_softmax(logits): log(1 + sum p expm1(d))."""
+    """Change of logsumexp(logits) when they change by d, where log_p = log_softmax(logits): log(1 + sum p
+    expm1(d)).
+    """
     change = torch.log1p((log_p.exp() * torch.expm1(d)).sum(-1))
     large = d.amax(-1) > LARGE_SCORE
     return torch.where(large, (log_p + d).logsumexp(-1), change) if bool(large.any()) else change
 
 
 def gelu_difference(x: Tensor, d: Tensor) -> Tensor:
-    """Exact GELU, x Phi(x): five terms of its Taylor series for a small d, else the difference of its bounded part.
+    """Exact GELU: five terms of its Taylor series for a small d, else the difference of its bounded part.
 
-    GELU(x) = relu(x) - |x| Phi(-|x|). The change of relu is exact, and the second part is never above 0.17, so that
-    subtracting it costs at most eps * 0.17 / d. The series is used below d = (100 eps)^(1/5), where what it leaves out,
-    0.01 d^6, is below eps * d.
+    GELU(x) = relu(x) - |x| Phi(-|x|). The change of relu is exact, and the second part is never above 0.17,
+    so that subtracting it costs at most eps * 0.17 / d. The series is used below d = (100 eps)^(1/5), where
+    what it leaves out, 0.01 d^6, is below eps * d.
     """
     square = x.square()
     density = torch.exp(-square / 2) / math.sqrt(2 * math.pi)

@@ -1,15 +1,15 @@
 """Edits by pushing the *difference* from the clean run through the layers, instead of edited values.
 
-A single neuron changes the answer by a millionth of the residual stream. Pushed as a value, its effect drowns in the
-rounding of everything else; pushed as a difference, every matrix product acts on the change alone and every
-non-linear part is a closed form (`closed_forms`), so that the error is relative to the effect. Then matrix units of
-low precision (TF32, bfloat16) give right answers, and a change of zero gives exactly zero.
+A single neuron changes the answer by a millionth of the residual stream. Pushed as a value, its effect drowns
+in the rounding of everything else; pushed as a difference, every matrix product acts on the change alone and
+every non-linear part is a closed form (`closed_forms`), so that the error is relative to the effect. Then
+matrix units of low precision (TF32, bfloat16) give right answers, and a change of zero gives exactly zero.
 
     engine = Difference(anatomy, product="bfloat16")
     change = engine.effects(clean, edits, LogProbs(at=end, tokens=answers))         # as suffix.Suffix does
 
-`clean` must come from the same model in float32 (or float64). Families with LayerNorm and an ungated MLP only, in
-both residual orders: GPT-NeoX and GPT-2; others are refused by name.
+`clean` must come from the same model in float32 (or float64). Families with LayerNorm and an ungated MLP
+only, in both residual orders: GPT-NeoX and GPT-2; others are refused by name.
 """
 
 from __future__ import annotations
@@ -42,9 +42,10 @@ SUPPORTED = ("GPT-NeoX", "GPT-2")
 class Products:
     """Matrix products whose inputs are rounded as asked and whose sums are kept in full.
 
-    `full`: the model's own precision. `tf32` and `bfloat16`: on a GPU the matrix units do it (bfloat16 inputs, float32
-    sums and results). A CPU without such units gives the same numbers, up to the order of the sums, from inputs that
-    are rounded first and multiplied in float32, so precision can be tried anywhere; it is not faster there.
+    `full`: the model's own precision. `tf32` and `bfloat16`: on a GPU the matrix units do it (bfloat16
+    inputs, float32 sums and results). A CPU without such units gives the same numbers, up to the order of the
+    sums, from inputs that are rounded first and multiplied in float32, so precision can be tried anywhere; it
+    is not faster there.
     """
 
     def __init__(self, kind: str, device: torch.device) -> None:
@@ -94,7 +95,9 @@ def _ten_bits(x: Tensor) -> Tensor:
 
 
 def _shadow(module: nn.Module, products: Products) -> SimpleNamespace:
-    """A module's projections as products without bias, so that the family's own wiring can be fed differences."""
+    """A module's projections as products without bias, so that the family's own wiring can be fed
+    differences.
+    """
 
     def product(child: nn.Module) -> Callable[[Tensor], Tensor]:
         return lambda x: products.linear(child, x)
@@ -138,7 +141,8 @@ class Difference:
     def effects(self, clean: Clean, edits: Edits, reading: Reading) -> Float[Tensor, "rows k"]:
         """Change of what is read from the clean run, row by row; exactly zero for a delta of zero.
 
-        Rows of different prompts are padded to the same number for each prompt: give prompts about as many rows each.
+        Rows of different prompts are padded to the same number for each prompt: give prompts about as many
+        rows each.
         """
         given = Groups(edits.prompt)
         every = Edits(
@@ -179,7 +183,9 @@ class Difference:
         changed: int,
         wanted: int,
     ) -> Float[Tensor, "prompts size wanted d_model"]:
-        """One block over the window, as `suffix.run_block`: `changed` leading positions in, `wanted` trailing ones out."""
+        """One block over the window, as `suffix.run_block`: `changed` leading positions in, `wanted` trailing
+        ones out.
+        """
         clean, skipped = w.clean, w.n - wanted
         resid = w.kept(clean.resid[block.index])[w.groups.prompts, None]
         attn = self._attention(block, w, resid, change, rotary, changed, wanted)
@@ -244,7 +250,8 @@ class Difference:
         log_p = self.anatomy.logits(resid).log_softmax(-1)
         if reading.tokens is None:
             return logits - log_partition_difference(log_p, logits)[..., None]
-        # relative to the token's own logit: where its probability is almost 1 all else would cancel, rounding would not
+        # relative to the token's own logit: where its probability is almost 1, the effect is what is left after
+        # nearly all of that logit's change cancels, and its rounding must cancel too
         own = logits.flatten(0, 1).gather(1, tokens_of(reading, w.prompt)).unflatten(0, (len(prompts), -1))
         changes = [
             log_partition_difference(log_p, logits - own[..., k : k + 1]) for k in range(own.shape[-1])

@@ -1,7 +1,7 @@
 """What is read at the end of an edited run: logits, log-probabilities, or a residual stream and probes of it.
 
-Only what is asked for is computed: the logits of a few tokens do not need the rest of the vocabulary, and a reading
-of a middle layer does not need the layers above it.
+Only what is asked for is computed: the logits of a few tokens do not need the rest of the vocabulary, and a
+reading of a middle layer does not need the layers above it.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Long sweeps in pieces: finished pieces found again after a kill, and batches that fit into memory.
 
-A piece (shard) is a Parquet file whose name is the key of its content: what the numbers depend on (model, precision,
-code, prompts, rows). It is trusted only if the key inside is the key asked for and the table is the one that was
-written; anything else is said in the log and made again.
+A piece (shard) is a Parquet file whose name is the key of its content: what the numbers depend on (model,
+precision, code, prompts, rows). It is trusted only if the key inside is the key asked for and the table is
+the one that was written; anything else is said in the log and made again.
 """
 
 from __future__ import annotations
@@ -75,14 +75,17 @@ class TableShards:
 
 
 class Batches:
-    """Work on rows in batches as large as fit: the size is halved when memory runs out, and kept from then on."""
+    """Work on rows in batches as large as fit: the size is halved when memory runs out, and kept from then
+    on.
+    """
 
     def __init__(self, rows: int, log: Log) -> None:
         self.rows, self.log = max(1, rows), log
 
     def run(self, work: Callable[[slice], Tensor], n: int) -> Tensor:
-        """`work(rows)` on all of n >= 1 rows, the results joined. Raises what `work` raises, but out-of-memory only when
-        a single row does not fit."""
+        """`work(rows)` on all of n >= 1 rows, the results joined.
+
+        Raises what `work` raises, but out-of-memory only when a single row does not fit."""
         done, start = [], 0
         while start < n:
             stop = min(start + self.rows, n)
@@ -103,14 +106,16 @@ class Batches:
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out, on the GPU or on the CPU (where torch raises a plain RuntimeError)."""
+    """Whether an error says that memory ran out, on the GPU or on the CPU (where torch raises a plain
+    RuntimeError).
+    """
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     return any(said in str(error) for said in ("can't allocate memory", "not enough memory", "out of memory"))
 
 
 def first_batch(anatomy: Anatomy, n_positions: int) -> int:
-    """Rows to begin with: a third of a GPU's free memory, or on a CPU what stays near its caches (256 MiB)."""
+    """Rows to begin with: a third of a GPU's free memory, on a CPU 256 MiB, which stays near its caches."""
     budget = 2**28
     if anatomy.device.type == "cuda":
         budget = torch.cuda.mem_get_info(anatomy.device)[0] // 3

@@ -1,20 +1,21 @@
 """Exact edits at a fraction of a forward pass.
 
-An edit at layer l and position p changes nothing before p and nothing below l. So the prompts are run once and what
-later positions need of them is kept (`clean.prepare`); an edit then runs only the layers above it and only the positions
-from p to the one that is read, many edits as rows of one batch:
+An edit at layer l and position p changes nothing before p and nothing below l. So the prompts are run once
+and what later positions need of them is kept (`clean.prepare`); an edit then runs only the layers above it
+and only the positions from p to the one that is read, many edits as rows of one batch:
 
     clean = prepare(anatomy, tokens, start=final_name)
     edits = edit_neurons(anatomy, clean, layer=3, at=final_name, prompt=prompt, neuron=neuron, value=value)
     change = Suffix(anatomy).effects(clean, edits, LogProbs(at=end, tokens=answers))       # [rows, k]
 
-What else is not computed: keys and values before p are those of the prompt, shared by all its rows and never copied
-per row; in the first layer that runs only position p differs, so the other positions keep their queries, keys and
-values (and, in a parallel block, their MLP output); in the last layer only the position that is read is computed.
+What else is not computed: keys and values before p are those of the prompt, shared by all its rows and never
+copied per row; in the first layer that runs only position p differs, so the other positions keep their
+queries, keys and values (and, in a parallel block, their MLP output); in the last layer only the position
+that is read is computed.
 
-Everything is written as what an edit *adds* to the residual stream. Adding at `attn_out` (or `z`) runs the same
-block's MLP again where the MLP reads the sum (sequential blocks) and does not where it does not (parallel blocks).
-The slow twin is `trace.run` with the same `Edit`.
+Everything is written as what an edit *adds* to the residual stream. Adding at `attn_out` (or `z`) runs the
+same block's MLP again where the MLP reads the sum (sequential blocks) and does not where it does not
+(parallel blocks). The slow twin is `trace.run` with the same `Edit`.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ from factfinding.model.anatomy import Anatomy, Block, causal
 class Edits:
     """Edits of one layer and position: row i adds `delta[i]` to the residual stream of prompt `prompt[i]`.
 
-    `kind` says where it is added: before the layer (resid_pre), with its attention output, or with its MLP output.
+    `kind` says where it is added: before the layer (resid_pre), with its attention output, or with its MLP
+    output.
     """
 
     kind: str  # resid_pre, attn_out or mlp_out
@@ -134,7 +136,9 @@ def own(
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Window:
-    """The part of the computation that a batch of edits needs: which prompts, positions first..last, in which layers."""
+    """The part of the computation that a batch of edits needs: which prompts, positions first..last, in which
+    layers.
+    """
 
     clean: Clean
     prompt: Int[Tensor, " rows"]
@@ -156,14 +160,18 @@ class Window:
         return x.narrow(dim, self.first - self.clean.start, self.n)
 
     def steps(self) -> Iterator[tuple[int, int, int]]:
-        """Layers to run: (layer, leading positions that differ from the clean run, trailing positions wanted)."""
+        """Layers to run: (layer, leading positions that differ from the clean run, trailing positions
+        wanted).
+        """
         for layer in self.layers:
             changed = 1 if layer == self.layers.start else self.n
             yield layer, changed, 1 if layer == self.layers.stop - 1 else self.n
 
 
 def window(anatomy: Anatomy, clean: Clean, edits: Edits, reading: Reading) -> Window:
-    """What has to run for these edits and this reading. Raises InputError where a reading cannot see the edits."""
+    """What has to run for these edits and this reading. Raises InputError where a reading cannot see the
+    edits.
+    """
     last_layer = reading.layer if isinstance(reading, Resid) else anatomy.n_layers - 1
     first_layer = edits.layer if edits.kind == "resid_pre" else edits.layer + 1
     n_positions = clean.tokens.shape[1]
@@ -190,7 +198,9 @@ def window(anatomy: Anatomy, clean: Clean, edits: Edits, reading: Reading) -> Wi
 
 
 def untouched(edits: Edits, w: Window) -> Bool[Tensor, " rows"]:
-    """Rows that are the clean run: nothing is added, or nothing lies above that could carry it to another position."""
+    """Rows that are the clean run: nothing is added, or nothing lies above that could carry it to another
+    position.
+    """
     return (edits.delta == 0).all(1) | (len(w.layers) == 0 and w.n > 1)
 
 
@@ -261,7 +271,9 @@ def run_block(
 def attend(
     block: Block, w: Window, q: Tensor, k: Tensor, v: Tensor
 ) -> Float[Tensor, "rows wanted heads d_head"]:
-    """z of the window's last queries: over the prompt's keys before the window, shared by its rows, and their own."""
+    """z of the window's last queries: over the prompt's keys before the window, shared by its rows, and their
+    own.
+    """
     past_k, past_v = (x[block.index, :, :, : w.first] for x in (w.clean.keys, w.clean.values))
     own_scores = own(q, k.transpose(-1, -2)).masked_fill(~w.visible[-q.shape[2] :], torch.finfo(q.dtype).min)
     scores = torch.cat((w.groups.times(q, past_k.transpose(-1, -2)), own_scores), dim=-1) * block.scale

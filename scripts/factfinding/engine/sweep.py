@@ -1,12 +1,12 @@
-"""What every sweep of exact edits shares: an index table in, one row per edit; the same rows with their results out.
+"""What all sweeps of exact edits share: a table of edits in, the same rows with their results out.
 
-A sweep works in pieces (`sweep_neurons`: one prompt and layer; `sweep_patching`: some prompts of one length), so that
-memory does not grow with it. Finished pieces are kept in a folder and found again (`shards`), batch sizes are found by
-themselves, and a random sample of the rows is computed again by the slow twin: how far the table lies from it is
-written beside the table.
+A sweep works in pieces (`sweep_neurons`: one prompt and layer; `sweep_patching`: some prompts of one length),
+so that memory does not grow with it. Finished pieces are kept in a folder and found again (`shards`), batch
+sizes are found by themselves, and a random sample of the rows is computed again by the slow twin: how far the
+table lies from it is written beside the table.
 
-The index names prompts by their row in a prompts table (data/prompts.py) that has one more column, `answer`: the token
-whose log-probability or logit counts.
+The index names prompts by their row in a prompts table (data/prompts.py) that has one more column, `answer`:
+the token whose log-probability or logit counts.
 """
 
 from __future__ import annotations
@@ -48,10 +48,10 @@ class Engine(Protocol):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Sweep:
-    """`table`: the index rows in their order, with results. `twin`: one row, how a sample differs from the slow twin.
+    """`table`: the index rows in order, with results. `twin`: one row, how far a sample lies from the slow twin.
 
-    twin's columns: rows compared, dtype of the twin, largest_error, relative_error (largest error over the table's
-    largest effect), median_relative_error (of each row's own effect) and rank_correlation.
+    twin's columns: rows compared, dtype of the twin, largest_error, relative_error (largest error over the
+    table's largest effect), median_relative_error (of each row's own effect) and rank_correlation.
     """
 
     table: pl.DataFrame
@@ -64,7 +64,7 @@ class Sweep:
 
 
 def check_index(index: pl.DataFrame, prompts: pl.DataFrame, sizes: Mapping[str, int]) -> None:
-    """Raise InputError, naming the first wrong row, for an index that does not fit the prompts and the model."""
+    """Raise InputError, naming the first wrong row, for an index that does not fit."""
     limits = {name: prompts.height for name in ("prompt", "donor") if name in index.columns} | dict(sizes)
     for name, limit in limits.items():
         wrong = index.with_row_index("row").filter((pl.col(name) < 0) | (pl.col(name) >= limit))
@@ -78,7 +78,9 @@ class Job(Protocol):
     """How one kind of sweep does one piece."""
 
     def depends_on(self, rows: pl.DataFrame) -> tuple[pl.DataFrame, list[str]]:
-        """What a piece's numbers depend on: its rows without row numbers of other tables, and those rows' contents."""
+        """What a piece's numbers depend on: its rows without row numbers of other tables, and those rows'
+        contents.
+        """
         ...
 
     def compute(self, rows: pl.DataFrame) -> pl.DataFrame:
@@ -145,7 +147,8 @@ def in_float64(anatomy: Anatomy, log: Log) -> Anatomy:
     )
     if needed > free:
         log(
-            f"no room for a float64 copy ({needed / 1e9:.0f} GB of {free / 1e9:.0f} GB free): the slow twin runs in {anatomy.dtype}"
+            f"no room for a float64 copy ({needed / 1e9:.0f} GB, {free / 1e9:.0f} GB free): "
+            f"the slow twin runs in {anatomy.dtype}"
         )
         return anatomy
     return Anatomy(copy.deepcopy(anatomy.model).double(), anatomy.tokenizer)

@@ -42,7 +42,9 @@ RESULTS = ("effect", "standard_error", "n", "evaluations", "certificate")
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Donors:
-    """Where a neuron's replacement values come from: the athletes that may give them, and their post-activations."""
+    """Where a neuron's replacement values come from: the athletes that may give them, and their post-
+    activations.
+    """
 
     athletes: list[str]
     sports: list[str]
@@ -57,7 +59,9 @@ def neuron_index(
     kinds: Mapping[str, int],
     role: str = "final_name",
 ) -> pl.DataFrame:
-    """Every neuron of every layer in every prompt, under each kind of replacement with its number of draws (P3.2)."""
+    """Every neuron of every layer in every prompt, under each kind of replacement with its number of draws
+    (P3.2).
+    """
     parts = ({"prompt": list(prompts)}, {"layer": list(layers)}, {"neuron": list(neurons)})
     frame = (
         pl.DataFrame(parts[0])
@@ -85,11 +89,12 @@ def neuron_sweep(
 ) -> Sweep:
     """Replace one neuron at a time; effect = change in log P of the answer (P3.2), averaged over the draws.
 
-    index: prompt (row of `prompts`), layer, role (a position column of `prompts`), neuron, kind, draws. Results:
-    effect (nats), standard_error (over draws; null for one), n (draws used: fewer where there are fewer donors),
-    evaluations (of the neuron's curve, shared by its kinds), certificate (its largest error seen, nats; `response`).
-    `tolerance` is relative to the largest effect of a prompt and layer; 0 evaluates every draw. Raises InputError for
-    index rows that name what the prompts, the model or the donors do not have.
+    index: prompt (row of `prompts`), layer, role (a position column of `prompts`), neuron, kind, draws.
+    Results: effect (nats), standard_error (over draws; null for one), n (draws used: fewer where there are
+    fewer donors), evaluations (of the neuron's curve, shared by its kinds), certificate (its largest error
+    seen, nats; `response`). `tolerance` is relative to the largest effect of a prompt and layer; 0 evaluates
+    every draw. Raises InputError for index rows that name what the prompts, the model or the donors do not
+    have.
     """
     check_index(index, prompts, {"layer": anatomy.n_layers, "neuron": anatomy.d_mlp})
     _check_words(index)
@@ -137,7 +142,7 @@ class _Neurons:
     def values(
         self, prompt: int, layer: int, role: str, kind: str, draws: int
     ) -> Float[Tensor, "draws d_mlp"]:
-        """What a kind of replacement puts in; donors are drawn by athlete and kind, the same for all layers."""
+        """What a kind of replacement puts in; donors depend on athlete and kind, not on the layer."""
         pool = self.pool(layer, role).to(self.anatomy.device)
         if kind in ("mean", "zero"):
             return (

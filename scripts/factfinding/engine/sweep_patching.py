@@ -55,9 +55,9 @@ def patching_sweep(
 ) -> Sweep:
     """Patch a site at one position from another prompt's run; effect = change of the logit difference (P2.7).
 
-    index: prompt and donor (rows of `prompts`, of one length), site (an address without role, such as resid_pre:3,
-    mlp_out:3 or L3H2) and position. The logit difference is the prompt's answer minus the donor's.
-    Raises InputError as `neuron_sweep` does, and for a pair of different lengths.
+    index: prompt and donor (rows of `prompts`, of one length), site (an address without role, such as
+    resid_pre:3, mlp_out:3 or L3H2) and position. The logit difference is the prompt's answer minus the
+    donor's. Raises InputError as `neuron_sweep` does, and for a pair of different lengths.
     """
     check_index(index, prompts, {})
     for site in index["site"].unique():
@@ -143,7 +143,9 @@ class _Patching:
         return pl.DataFrame({"effect": effects})
 
     def _edits(self, clean: Clean, donor: Clean, group: pl.DataFrame, at: int) -> tuple[Edits, list[int]]:
-        """The edits of several units of one layer (its heads, say) as rows of one batch, and where their rows belong."""
+        """The edits of several units of one layer (its heads, say) as rows of one batch, and where their rows
+        belong.
+        """
         parts, order = [], []
         for (site,), rows in group.group_by("site", maintain_order=True):
             pair = torch.tensor(rows["pair"].to_list(), device=self.anatomy.device)

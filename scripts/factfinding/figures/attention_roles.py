@@ -19,7 +19,7 @@ from factfinding.figures.style import (
 HEADS = 4
 """Panels at most."""
 
-COLUMNS = 60
+COLUMNS = 48
 """Cells of a panel at most; where there are more athletes, each cell is the mean over a few neighbours."""
 
 
@@ -39,7 +39,7 @@ def draw(*, attention_roles: pl.DataFrame, attention_athletes: pl.DataFrame) -> 
         _means(axes, means, list(words))
         axes.set_title(f"{head}, n = {means['n'].max():,} athletes")
     _sports(panels[-1], edges)
-    figure.colorbar(mesh, ax=panels, label="attention from END", aspect=45, pad=0.075, fraction=0.02)
+    figure.colorbar(mesh, ax=panels, label="attention from END (share)", aspect=45, pad=0.075, fraction=0.02)
     return figure
 
 

@@ -50,7 +50,9 @@ def draw(*, direct_effects: pl.DataFrame) -> Figure:
     _layers(beside, everybody, limit)
     layer_axis(beside, heads["layer"].unique().to_list(), "layer")
     beside.set_xlim(-0.5, heads["layer"].max() + 0.5)
-    figure.colorbar(mesh, ax=[above, beside], label="change of the\nlogit difference", pad=0.02, aspect=14)
+    figure.colorbar(
+        mesh, ax=[above, beside], label="change of the logit\ndifference (logits)", pad=0.02, aspect=14
+    )
     _by_sport(below, direct_effects)
     panel_title(above, "each head's output at END replaced by another sport's", everybody["n"][0])
     legend_above(figure, _legend(direct_effects), columns=4)
@@ -62,7 +64,7 @@ def _heads(axes: Axes, heads: pl.DataFrame, limit: float) -> QuadMesh:
     values = heads.sort("index", "layer")["exact"].to_numpy().reshape(n_heads, n_layers)
     mesh = axes.pcolormesh(np.arange(n_layers), np.arange(n_heads), values, **_colours(limit))
     step = max(1, n_heads // 8)
-    axes.set(ylabel="head", yticks=range(0, n_heads, step))
+    axes.set(ylabel="head (index)", yticks=range(0, n_heads, step))
     axes.grid(False)
     axes.tick_params(labelbottom=False)
     return mesh

@@ -39,12 +39,12 @@ def draw(*, head_inputs: pl.DataFrame) -> Figure:
     panels = figure.subplots(rows, columns, squeeze=False).flatten()
     for axes in panels[len(readers) :]:
         axes.remove()
-    for number, (axes, reader) in enumerate(zip(panels, readers, strict=False)):
+    for axes, reader in zip(panels, readers, strict=False):
         part = head_inputs.filter(reader=reader)
         _bars(axes, part)
         panel_title(axes, f"through the value of {reader}", part["n"][0])
-        if number + columns >= len(readers):
-            axes.set_xlabel("change of the logit difference (logits)")
+        axes.set_xlabel("change of the logit difference (logits)")
+        axes.set_ylabel("replaced (at the final name token)" if axes in panels[::columns] else "")
     bar = Line2D([], [], color=COLOURS[0], linewidth=6, label="norms recomputed, with 95 % interval")
     frozen = Line2D([], [], color=COLOURS[1], marker="D", ls="", markersize=4, label="scales frozen")
     legend_above(figure, [bar, frozen], columns=2)

@@ -79,7 +79,7 @@ def _scan(axes: Axes, table: pl.DataFrame) -> QuadMesh:
     axes.plot(*(frame + (best["layer"], best["index"])).T, color=COLOURS[1], linewidth=2)
     above = table.filter(pl.col("p_corrected") < 0.05)
     axes.plot(above["layer"], above["index"], ls="", marker=".", color=COLOURS[4], markersize=4)
-    axes.set(ylabel="head", yticks=range(0, n_heads, max(1, n_heads // 8)))
+    axes.set(ylabel="head (index)", yticks=range(0, n_heads, max(1, n_heads // 8)))
     axes.grid(False)
     layer_axis(axes, range(n_layers), "layer of the head (reads the residual stream before it)")
     axes.set_xlim(-0.5, n_layers - 0.5)

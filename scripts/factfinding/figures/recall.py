@@ -74,9 +74,10 @@ def _by_length(axes: Axes, summary: pl.DataFrame) -> None:
             at, value, yerr=(value - low, high - value), color=colour, fmt=marker, elinewidth=1.4, capsize=2.5
         )
     counts = dict(rows.filter(pl.col("condition") == SHOWN[0]).select("level", "n").iter_rows())
-    axes.set_xticks(range(len(lengths)), [f"{length}\nn = {counts[length]:,}" for length in lengths])
+    axes.set_xticks(range(len(lengths)), [f"{length}\n{counts[length]:,}" for length in lengths])
     axes.set(
-        xlim=(-0.6, len(lengths) - 0.4), xlabel="tokens of the name (number), and n athletes with so many"
+        xlim=(-0.6, len(lengths) - 0.4),
+        xlabel="tokens of the name (number); below it n, the athletes with so many",
     )
     axes.set_title("recalled: P(own sport) > 0.5, with 95 % intervals")
     percent_axis(axes, "recalled\n(% of athletes)")

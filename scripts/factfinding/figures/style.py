@@ -122,14 +122,19 @@ def marks(levels: Sequence[Any]) -> dict[Any, tuple[str, Any, str]]:
     )
 
 
+LEVELS = 47
+"""Colours of a heat map: with fifty or more, matplotlib would put a bitmap into the SVG's colour bar."""
+
+
 def diverging() -> Colormap:
     """For heat maps of changes: blue below zero, orange above, and nothing in between."""
-    return LinearSegmentedColormap.from_list("diverging", [COLOURS[0], "#f4f5f7", COLOURS[1]])
+    return LinearSegmentedColormap.from_list("diverging", [COLOURS[0], "#f4f5f7", COLOURS[1]], LEVELS)
 
 
 def sequential() -> Colormap:
     """For heat maps of shares: the darker the more."""
-    return LinearSegmentedColormap.from_list("sequential", ["#f4f5f7", COLOURS[5], COLOURS[0], "#08213a"])
+    shades = ["#f4f5f7", COLOURS[5], COLOURS[0], "#08213a"]
+    return LinearSegmentedColormap.from_list("sequential", shades, LEVELS)
 
 
 def band(axes: Axes, frame: pl.DataFrame, x: str, y: str, **line: Any) -> Line2D:

@@ -31,6 +31,7 @@ from transformers import (
 )
 from transformers.masking_utils import eager_mask
 from transformers.pytorch_utils import Conv1D
+from transformers.utils.logging import disable_progress_bar
 
 from factfinding.errors import InputError
 
@@ -415,6 +416,7 @@ def load(
     """
     folder = Path(folder)
     check_folder(folder, allow_pickle=allow_pickle)
+    disable_progress_bar()  # one bar for each rule that loads a model says nothing
     options = {"local_files_only": True, "trust_remote_code": False}
     try:
         config = AutoConfig.from_pretrained(folder, **options)

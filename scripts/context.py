@@ -1,0 +1,19 @@
+"""Rule context (P2.10): does what comes before a name change what is made of it?"""
+
+from job import Job
+
+with Job(snakemake) as job:
+    from factfinding.analysis.context import context_table
+    from factfinding.analysis.groups import chosen
+    from factfinding.analysis.readers import load_readers
+    from factfinding.config import ComputeConfig, InterventionsConfig
+    from factfinding.files import read_json, read_table, write_table
+
+    compute, section = job.config("compute", ComputeConfig), job.config("interventions", InterventionsConfig)
+    anatomy = job.load_model(read_json(job.input.source), compute)
+    prompts = chosen(read_table(job.input.prompts), read_table(job.input.recall), section.athletes)
+    table = context_table(
+        anatomy, prompts, load_readers(job.input.readers), batch_size=compute.batch_size, seed=section.seed
+    )
+    write_table(table, job.output.context)
+    job.progress(f"{table['context'].n_unique()} contexts of {prompts.height} athletes")

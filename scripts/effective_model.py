@@ -1,0 +1,37 @@
+"""Rule effective_model (P2.9): the circuit as tables over tokens, a few MLPs and a probe, and how often it is right."""
+
+from job import Job
+
+with Job(snakemake) as job:
+    from factfinding.analysis.effective import save_none
+    from factfinding.analysis.effective_table import effective_model
+    from factfinding.analysis.groups import chosen
+    from factfinding.analysis.proposal import read_circuit
+    from factfinding.analysis.readers import load_readers
+    from factfinding.analysis.simplified import parts_of
+    from factfinding.config import ComputeConfig, InterventionsConfig
+    from factfinding.files import read_json, read_table, write_table
+
+    compute, section = job.config("compute", ComputeConfig), job.config("interventions", InterventionsConfig)
+    anatomy, recall = job.load_model(read_json(job.input.source), compute), read_table(job.input.recall)
+    prompts = {
+        name: chosen(read_table(job.input[name]), recall, section.athletes) for name in ("full", "name_only")
+    }
+    result = effective_model(
+        anatomy,
+        prompts,
+        load_readers(job.input.readers),
+        parts_of(read_circuit(job.input.circuit), anatomy),
+        batch_size=compute.batch_size,
+        seed=section.seed,
+    )
+    write_table(result.accuracy, job.output.accuracy)
+    write_table(result.confusion, job.output.confusion)
+    if result.model is None:
+        reason = "a study in which no lookup at the name was found, or too few athletes are known"
+        save_none(job.output.model, reason)
+        job.progress(f"no effective model: this is {reason}")
+    else:
+        result.model.save(job.output.model)
+        for row in result.accuracy.iter_rows(named=True):
+            job.progress(f"{row['model']}, names of {row['n_name_tokens']} tokens: {row['accuracy']:.3f} of {row['n']}")

@@ -1,0 +1,35 @@
+"""Rule ladder (P2.8): the circuit simplified step by step, and what of the sport is left at each layer."""
+
+from job import Job
+
+with Job(snakemake) as job:
+    from factfinding.analysis.groups import chosen
+    from factfinding.analysis.head_reader import head_readers
+    from factfinding.analysis.ladder import ladder_table
+    from factfinding.analysis.proposal import read_circuit
+    from factfinding.analysis.readers import load_readers
+    from factfinding.analysis.simplified import parts_of
+    from factfinding.config import ComputeConfig, InterventionsConfig
+    from factfinding.files import read_json, read_table, write_table
+
+    compute, section = job.config("compute", ComputeConfig), job.config("interventions", InterventionsConfig)
+    anatomy, circuit = job.load_model(read_json(job.input.source), compute), read_circuit(job.input.circuit)
+    recall, logistic = read_table(job.input.recall), load_readers(job.input.readers)
+    prompts = {
+        name: chosen(read_table(job.input[name]), recall, section.athletes) for name in ("full", "name_only")
+    }
+    heads = head_readers(
+        anatomy, circuit.extract, read_table(job.input.candidates), prompts["full"], logistic,
+        batch_size=compute.batch_size,
+    )  # fmt: skip
+    table = ladder_table(
+        anatomy,
+        prompts,
+        [logistic, *heads],
+        parts_of(circuit, anatomy),
+        draws=section.draws,
+        batch_size=compute.batch_size,
+        seed=section.seed,
+    )
+    write_table(table, job.output.ladder)
+    job.progress(f"{table['step'].n_unique()} steps on {prompts['full'].height} athletes")

@@ -1,0 +1,27 @@
+"""Rule probe_patching (P2.11): are the directions that probes read the ones that the model reads?"""
+
+from job import Job
+
+with Job(snakemake) as job:
+    from factfinding.analysis.groups import chosen
+    from factfinding.analysis.head_reader import head_readers
+    from factfinding.analysis.probe_patching import probe_patching
+    from factfinding.analysis.proposal import read_circuit
+    from factfinding.analysis.readers import load_readers
+    from factfinding.analysis.total_effects import sample
+    from factfinding.config import ComputeConfig, InterventionsConfig
+    from factfinding.files import read_json, read_table, write_table
+
+    compute, section = job.config("compute", ComputeConfig), job.config("interventions", InterventionsConfig)
+    anatomy, circuit = job.load_model(read_json(job.input.source), compute), read_circuit(job.input.circuit)
+    candidates, logistic = read_table(job.input.candidates), load_readers(job.input.readers)
+    prompts = chosen(read_table(job.input.prompts), read_table(job.input.recall), section.athletes)
+    heads = head_readers(
+        anatomy, circuit.extract, candidates, prompts, logistic, batch_size=compute.batch_size
+    )
+    drawn = sample(prompts, candidates, athletes=section.patched_athletes, draws=1, seed=section.seed)
+    table = probe_patching(
+        anatomy, drawn, [logistic, *heads], batch_size=compute.batch_size, seed=section.seed
+    )
+    write_table(table, job.output.patching)
+    job.progress(f"{table['change'].n_unique()} changes in {len(drawn.rows)} athletes")
