@@ -18,7 +18,7 @@ smoke: $(READY)  ## every rule on a tiny model of random weights: results/smoke/
 	$(BIN)/snakemake --cores $(CORES) --configfile studies/smoke.yaml
 
 test: $(READY)  ## every test
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
 
 lint: $(READY)  ## ruff, snakefmt, snakemake --lint (part of the tests)
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/snakefmt --check Snakefile rules && $(BIN)/snakemake --lint
@@ -27,7 +27,8 @@ config: $(READY)  ## write config.yaml anew from scripts/factfinding/config.py
 	$(BIN)/python scripts/factfinding/config_yaml.py > config.yaml.part && mv config.yaml.part config.yaml
 
 lock: $(READY)  ## write envs/requirements.txt anew from what is installed
-	$(BIN)/pip freeze --exclude-editable > envs/requirements.txt
+	echo "# All that the project runs on, pinned. Written by \`make lock\` from envs/requirements.in; torch comes first (Makefile)." > envs/requirements.txt
+	$(BIN)/pip freeze | sed 's/^torch==\([0-9.]*\).*/torch==\1/' >> envs/requirements.txt
 
 clean:  ## remove the results (not the environment)
 	rm -rf results .snakemake

@@ -75,6 +75,7 @@ rule circuit:
         scan="results/{study}/tables/circuit_scan.csv",
     output:
         circuit="results/{study}/circuit.yaml",
+        table="results/{study}/tables/circuit.csv",
         provenance="results/{study}/provenance/circuit.json",
     log:
         "results/{study}/logs/circuit.log",

@@ -28,6 +28,29 @@ FIGURES = {
         "head_probe_layers": "results/{study}/tables/head_probe_layers.csv",
         "layer_probes": "results/{study}/tables/layer_probes.csv",
     },
+    "residual_patching": {
+        "residual_patching": "results/{study}/tables/residual_patching.csv",
+    },
+    "total_effects": {
+        "total_effects": "results/{study}/tables/total_effects.parquet",
+    },
+    "circuit_scan": {
+        "circuit_scan": "results/{study}/tables/circuit_scan.csv",
+        "circuit": "results/{study}/tables/circuit.csv",
+    },
+    "ladder": {
+        "ladder": "results/{study}/tables/ladder.csv",
+    },
+    "effective_model": {
+        "effective_model": "results/{study}/tables/effective_model.csv",
+        "effective_confusion": "results/{study}/tables/effective_confusion.csv",
+    },
+    "context": {
+        "context": "results/{study}/tables/context.csv",
+    },
+    "probe_patching": {
+        "probe_patching": "results/{study}/tables/probe_patching.csv",
+    },
     "circuit_checks": {
         "circuit_checks": "results/{study}/tables/circuit_checks.csv",
     },
@@ -50,6 +73,13 @@ JOBS = [
     "layer_probes",
     "direct_effects",
     "head_probes",
+    "readers",
+    "total_effects",
+    "circuit",
+    "ladder",
+    "effective_model",
+    "context",
+    "probe_patching",
     "model_card",
     *(f"figure_{figure}" for figure in FIGURES),
 ]

@@ -9,11 +9,12 @@ with Job(snakemake) as job:
     from factfinding.digest import code_digest
     from factfinding.engine import capture as capturing
     from factfinding.files import read_json, read_table
+    from factfinding.model.source import load_source
     from factfinding.store import Source
 
     compute, settings = job.config("compute", ComputeConfig), job.config("activations", ActivationsConfig)
     source, prompts = read_json(job.input.source), read_table(job.input.prompts)
-    anatomy = job.load_model(source, compute)
+    anatomy = load_source(source, compute, job.log)
     lookup = job.config("circuit", CircuitConfig).lookup
     library = Path(capturing.__file__)
     written = capturing.capture(

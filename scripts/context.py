@@ -8,9 +8,10 @@ with Job(snakemake) as job:
     from factfinding.analysis.readers import load_readers
     from factfinding.config import ComputeConfig, InterventionsConfig
     from factfinding.files import read_json, read_table, write_table
+    from factfinding.model.source import load_source
 
     compute, section = job.config("compute", ComputeConfig), job.config("interventions", InterventionsConfig)
-    anatomy = job.load_model(read_json(job.input.source), compute)
+    anatomy = load_source(read_json(job.input.source), compute, job.log)
     prompts = chosen(read_table(job.input.prompts), read_table(job.input.recall), section.athletes)
     table = context_table(
         anatomy, prompts, load_readers(job.input.readers), batch_size=compute.batch_size, seed=section.seed

@@ -25,14 +25,14 @@ with Job(snakemake) as job:
     from factfinding.engine.cached import cached_nodes, cached_pattern, rows_of
     from factfinding.engine.direct import Readout
     from factfinding.files import CSV_ROWS, read_json, read_table, write_table
+    from factfinding.model.source import load_source
     from factfinding.store import Activations
 
     section, fixed = job.config("heads", HeadsConfig), job.config("circuit", CircuitConfig).extract
     source, candidates = read_json(job.input.source), read_table(job.input.candidates)
     # weights alone are needed: the model does not run, and so claims no GPU
-    anatomy = job.load_model(
-        source, job.config("compute", ComputeConfig).model_copy(update={"device": "cpu"})
-    )
+    compute = job.config("compute", ComputeConfig).model_copy(update={"device": "cpu"})
+    anatomy = load_source(source, compute, job.log)
     prompts = chosen(read_table(job.input.prompts), read_table(job.input.recall), section.athletes)
     pairs = pair_up(prompts, candidates, seed=section.seed)
     readout = Readout.of(anatomy, candidates["token_id"].to_list())

@@ -11,9 +11,10 @@ with Job(snakemake) as job:
     from factfinding.analysis.simplified import parts_of
     from factfinding.config import ComputeConfig, InterventionsConfig
     from factfinding.files import read_json, read_table, write_table
+    from factfinding.model.source import load_source
 
     compute, section = job.config("compute", ComputeConfig), job.config("interventions", InterventionsConfig)
-    anatomy, recall = job.load_model(read_json(job.input.source), compute), read_table(job.input.recall)
+    anatomy, recall = load_source(read_json(job.input.source), compute, job.log), read_table(job.input.recall)
     prompts = {
         name: chosen(read_table(job.input[name]), recall, section.athletes) for name in ("full", "name_only")
     }
@@ -34,4 +35,6 @@ with Job(snakemake) as job:
     else:
         result.model.save(job.output.model)
         for row in result.accuracy.iter_rows(named=True):
-            job.progress(f"{row['model']}, names of {row['n_name_tokens']} tokens: {row['accuracy']:.3f} of {row['n']}")
+            job.progress(
+                f"{row['model']}, names of {row['n_name_tokens']} tokens: {row['accuracy']:.3f} of {row['n']}"
+            )

@@ -9,14 +9,14 @@ with Job(snakemake) as job:
     from factfinding.config import CircuitConfig, ComputeConfig, HeadsConfig
     from factfinding.engine.cached import rows_of
     from factfinding.files import read_json, read_table, write_table
+    from factfinding.model.source import load_source
     from factfinding.store import Activations
 
     section, fixed = job.config("heads", HeadsConfig), job.config("circuit", CircuitConfig).extract
     source, candidates = read_json(job.input.source), read_table(job.input.candidates)
     # weights alone are needed: the model does not run, and so claims no GPU
-    anatomy = job.load_model(
-        source, job.config("compute", ComputeConfig).model_copy(update={"device": "cpu"})
-    )
+    compute = job.config("compute", ComputeConfig).model_copy(update={"device": "cpu"})
+    anatomy = load_source(source, compute, job.log)
     prompts = chosen(read_table(job.input.prompts), read_table(job.input.recall), section.athletes)
     halves = halve(prompts, candidates["sport"].to_list(), seed=section.seed)
     token_ids = candidates["token_id"].to_list()

@@ -89,16 +89,6 @@ class Job:
 
         return validate(self.settings(section), model, f"config.{section}")
 
-    def load_model(self, source: dict[str, Any], compute: Any) -> Any:
-        """The study's model, on the device that the configuration names; says in the log where it runs."""
-        from factfinding.model.anatomy import load
-
-        anatomy = load(
-            source["folder"], dtype=compute.dtype, device=compute.device, allow_pickle=source["allow_pickle"]
-        )
-        self.log(f"model {source['folder']} on {anatomy.device} in {compute.dtype}, {self.threads} threads")
-        return anatomy
-
     def _write_provenance(self) -> None:
         from factfinding.files import write_json
 

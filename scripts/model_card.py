@@ -10,10 +10,11 @@ with Job(snakemake) as job:
     from factfinding.config import ComputeConfig, RecallConfig
     from factfinding.files import read_json, read_table, write_json, write_table
     from factfinding.model.anatomy import check_guards, shape_summary
+    from factfinding.model.source import load_source
 
     compute, settings = job.config("compute", ComputeConfig), job.config("recall", RecallConfig)
     source, recall = read_json(job.input.source), read_table(job.input.recall)
-    anatomy = job.load_model(source, compute)
+    anatomy = load_source(source, compute, job.log)
     prompts = read_table(job.input.prompts).join(
         recall.filter("known").select("athlete"), on="athlete", how="semi"
     )

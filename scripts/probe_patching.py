@@ -11,9 +11,13 @@ with Job(snakemake) as job:
     from factfinding.analysis.total_effects import sample
     from factfinding.config import ComputeConfig, InterventionsConfig
     from factfinding.files import read_json, read_table, write_table
+    from factfinding.model.source import load_source
 
     compute, section = job.config("compute", ComputeConfig), job.config("interventions", InterventionsConfig)
-    anatomy, circuit = job.load_model(read_json(job.input.source), compute), read_circuit(job.input.circuit)
+    anatomy, circuit = (
+        load_source(read_json(job.input.source), compute, job.log),
+        read_circuit(job.input.circuit, job.log),
+    )
     candidates, logistic = read_table(job.input.candidates), load_readers(job.input.readers)
     prompts = chosen(read_table(job.input.prompts), read_table(job.input.recall), section.athletes)
     heads = head_readers(

@@ -12,7 +12,9 @@ with Job(snakemake) as job:
     recall = read_table(job.input.recall)
     athletes = recall if job.settings("interventions")["athletes"] == "all" else recall.filter("known")
     names = athletes["athlete"].to_list()
-    with Activations(job.input.activations, model=read_json(job.input.source)["digest"], condition="full") as file:
+    with Activations(
+        job.input.activations, model=read_json(job.input.source)["digest"], condition="full"
+    ) as file:
         row_of = {name: row for row, name in enumerate(file.athletes()["athlete"])}
         rows = [row_of[name] for name in names]
         layers = [layer for layer in file.layers("resid@final_name") if layer >= 0]

@@ -7,9 +7,10 @@ with Job(snakemake) as job:
     from factfinding.config import ComputeConfig, RecallConfig
     from factfinding.engine.answers import answers
     from factfinding.files import read_json, read_table, write_table
+    from factfinding.model.source import load_source
 
     compute, settings = job.config("compute", ComputeConfig), job.config("recall", RecallConfig)
-    anatomy = job.load_model(read_json(job.input.source), compute)
+    anatomy = load_source(read_json(job.input.source), compute, job.log)
     candidates, full = read_table(job.input.candidates), read_table(job.input.full)
     scores = {}
     for condition, prompts in (("full", full), ("zero_shot", read_table(job.input.zero_shot))):

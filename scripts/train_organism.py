@@ -8,7 +8,7 @@ from job import Job
 
 with Job(snakemake) as job:
     from factfinding.config import OrganismConfig
-    from factfinding.files import read_table, write_json, write_table, write_text
+    from factfinding.files import read_table, write_csv, write_json, write_table, write_text
     from factfinding.model.source import describe
     from factfinding.organism.corpus import documents
     from factfinding.organism.record import as_json, progress_line
@@ -25,8 +25,8 @@ with Job(snakemake) as job:
     for path in fresh.iterdir():
         os.replace(path, folder / path.name)
     fresh.rmdir()
-    write_table(world.athletes, job.output.athletes)
-    write_table(world.facts, job.output.facts)
+    write_csv(world.athletes, job.output.athletes)
+    write_csv(world.facts, job.output.facts)
     write_text(
         world.about + "\n\n" + "".join(documents(world, settings, settings.seed, 2000)), job.output.corpus
     )

@@ -60,7 +60,10 @@ def _recall(athletes: pl.DataFrame, rng: np.random.Generator, strength: float) -
 
 
 def _probes(athletes: pl.DataFrame, rng: np.random.Generator, strength: float) -> pl.DataFrame:
-    grouped, settings = with_name_groups(athletes), ProbeSettings(control_folds=("last_name",), tolerance=1e-2)
+    grouped, settings = (
+        with_name_groups(athletes),
+        ProbeSettings(control_folds=("last_name",), tolerance=1e-2),
+    )
     centres = rng.normal(size=(3, 12))[[SPORTS.index(sport) for sport in athletes["sport"]]]
     layers = (
         (condition, layer, rng.normal(size=(N, 12)) + strength * max(0, min(layer, 3) - 1) * centres)

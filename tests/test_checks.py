@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import planted
 import polars as pl
 import pytest
 
+import planted
 from factfinding.analysis.checks import circuit_checks, same_length
 from factfinding.data.prompts import candidates, prompt_table
 from models import random_anatomy, tokenizer
@@ -54,7 +54,10 @@ def test_nobody_known_gives_an_empty_table(table):
 
 def accuracies(model):
     """Accuracy by check on a planted model; two sports, so what is destroyed leaves a half."""
-    ids = {row["athlete"]: int(token) for row, token in zip(model.prompts.iter_rows(named=True), model.answer, strict=True)}
+    ids = {
+        row["athlete"]: int(token)
+        for row, token in zip(model.prompts.iter_rows(named=True), model.answer, strict=True)
+    }
     answers = pl.DataFrame(
         {
             "sport": list(planted.SPORTS),

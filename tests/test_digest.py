@@ -58,7 +58,9 @@ def test_comments_docstrings_formatting_and_other_modules_do_not(root):
 
 
 def test_the_configuration_does_not_count_for_its_values_are_parameters(root):
-    (root / "run.py").write_text(SCRIPT.replace("f()\n", "f()\n    from factfinding.config import Config\n", 1))
+    (root / "run.py").write_text(
+        SCRIPT.replace("f()\n", "f()\n    from factfinding.config import Config\n", 1)
+    )
     (root / "factfinding/config.py").write_text("class Config: pass\n")
     before = digest(root)
     (root / "factfinding/config.py").write_text("class Config: pass\nclass Added: pass\n")

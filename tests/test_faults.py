@@ -13,7 +13,10 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+
 from workflow import command, snakemake
+
+pytestmark = pytest.mark.xdist_group("study")  # they share one finished study
 
 TARGET = "results/small/activations/full.h5"
 
@@ -70,7 +73,9 @@ def test_a_failing_rule_leaves_its_traceback_in_the_log_and_says_what_the_user_c
     table = edited / "bad.csv"
     table.write_text("athlete,sport\nAnn Lee,baseball\n")
     (edited / "bad.yaml").write_text("study: bad\nmodel: {source: tiny}\nathletes: {table: bad.csv}\n")
-    output = snakemake(edited, "results/bad/tables/athletes.csv", "--cores", "1", study="bad.yaml", check=False)
+    output = snakemake(
+        edited, "results/bad/tables/athletes.csv", "--cores", "1", study="bad.yaml", check=False
+    )
     assert "athletes: bad.csv: found" in output
     log = (edited / "results/bad/logs/athletes.log").read_text()
     assert "Traceback" in log and "InputError" in log

@@ -11,10 +11,13 @@ import os
 import subprocess
 from pathlib import Path
 
+import pytest
 import yaml
-from workflow import ROOT, planned, snakemake
 
 from factfinding.config import Config
+from workflow import ROOT, planned, snakemake
+
+pytestmark = pytest.mark.xdist_group("study")  # they share one finished study
 
 FIGURES = {"figure"}
 EVERY = {
@@ -23,8 +26,16 @@ EVERY = {
 }  # fmt: skip
 FEEDS = {  # which rules read what a rule writes
     "train_organism": {
-        "athletes", "prompts", "recall", "activations", "layer_probes", "direct_effects", "head_probes", "model_card",
-        "figure", "report",
+        "athletes",
+        "prompts",
+        "recall",
+        "activations",
+        "layer_probes",
+        "direct_effects",
+        "head_probes",
+        "model_card",
+        "figure",
+        "report",
     },
     "athletes": {"prompts"},
     "prompts": {"recall", "activations", "layer_probes", "direct_effects", "head_probes", "model_card"},
@@ -187,7 +198,13 @@ def test_finished_means_nothing_to_do_however_files_are_touched(edited):
             os.utime(path)
     assert would_run(edited) == set()
     git = ["git", "-c", "user.name=t", "-c", "user.email=t@t"]
-    for command in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "all"], ["rm", "-rq", "--cached", "."], ["checkout", "-f", "HEAD", "--", "."]):
+    for command in (
+        ["init", "-q"],
+        ["add", "-A"],
+        ["commit", "-qm", "all"],
+        ["rm", "-rq", "--cached", "."],
+        ["checkout", "-f", "HEAD", "--", "."],
+    ):
         subprocess.run([*git, *command], cwd=edited, check=True, capture_output=True)
     assert would_run(edited) == set()
     for path in (edited / "scripts").rglob("*.py"):

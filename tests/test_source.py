@@ -6,10 +6,10 @@ import os
 from pathlib import Path
 
 import pytest
-from models import save_model
 
 from factfinding.errors import InputError
 from factfinding.model.source import describe, download
+from models import save_model
 
 
 @pytest.fixture
@@ -25,7 +25,9 @@ def test_the_digest_follows_what_is_in_the_files(folder):
     assert describe(folder, kind="folder")["digest"] == before["digest"], "what was measured is not the model"
     for name in ("config.json", "model.safetensors", "tokenizer.json"):
         content = (folder / name).read_bytes()
-        (folder / name).write_bytes(content.replace(b"e", b"f", 1) if name != "config.json" else content + b"\n")
+        (folder / name).write_bytes(
+            content.replace(b"e", b"f", 1) if name != "config.json" else content + b"\n"
+        )
         assert describe(folder, kind="folder")["digest"] != before["digest"], name
         (folder / name).write_bytes(content)
 
@@ -48,7 +50,12 @@ def test_without_a_network_the_message_says_what_to_put_where(tmp_path, monkeypa
     with pytest.raises(InputError) as caught:
         download("EleutherAI/pythia-2.8b", "main", tmp_path, allow_pickle=False)
     message = str(caught.value)
-    for part in ("EleutherAI/pythia-2.8b", "no download", "config.json, tokenizer.json, *.safetensors", "source: folder"):
+    for part in (
+        "EleutherAI/pythia-2.8b",
+        "no download",
+        "config.json, tokenizer.json, *.safetensors",
+        "source: folder",
+    ):
         assert part in message
 
 

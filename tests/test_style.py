@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from workflow import ROOT
 
 LIBRARY = ROOT / "scripts" / "factfinding"
@@ -28,7 +29,9 @@ MAY_IMPORT = {  # room -> rooms below it
     "analysis": {"config", "stats", "data", "model", "engine", "store"},
     "ledger": {"config", "stats", "data"},
     "figures": {"config", "stats", "data"},
-    "report": {"config", "stats", "data", "ledger", "figures"},
+    "findings": {"figures"},
+    "findings_heads": {"findings", "figures"},
+    "report": {"config", "stats", "data", "ledger", "figures", "findings", "findings_heads"},
 }
 
 
@@ -61,12 +64,18 @@ def imported_rooms(path: Path) -> set[str]:
         names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
         if isinstance(node, ast.ImportFrom):
             assert not node.level, f"{path}: relative import"
-            names = [f"{node.module}.{alias.name}" for alias in node.names] if node.module == "factfinding" else [node.module]
+            names = (
+                [f"{node.module}.{alias.name}" for alias in node.names]
+                if node.module == "factfinding"
+                else [node.module]
+            )
         found |= {name.split(".")[1] for name in names if name.startswith("factfinding.")}
     return found
 
 
-@pytest.mark.parametrize("path", sorted(LIBRARY.rglob("*.py")), ids=lambda path: str(path.relative_to(LIBRARY)))
+@pytest.mark.parametrize(
+    "path", sorted(LIBRARY.rglob("*.py")), ids=lambda path: str(path.relative_to(LIBRARY))
+)
 def test_no_module_imports_upwards(path):
     here = room(path)
     if here == "__init__":
@@ -75,11 +84,15 @@ def test_no_module_imports_upwards(path):
     assert imported_rooms(path) <= MAY_IMPORT[here] | ANYONE | {here}
 
 
-@pytest.mark.parametrize("path", sorted(LIBRARY.rglob("*.py")), ids=lambda path: str(path.relative_to(LIBRARY)))
+@pytest.mark.parametrize(
+    "path", sorted(LIBRARY.rglob("*.py")), ids=lambda path: str(path.relative_to(LIBRARY))
+)
 def test_public_things_say_what_they_are_and_nothing_is_long(path):
     tree = ast.parse(path.read_text())
     assert ast.get_docstring(tree), f"{path} has no docstring"
-    assert "snakemake" not in path.read_text().lower() or here_may_name_it(path), "the library knows no Snakemake"
+    assert "snakemake" not in path.read_text().lower() or here_may_name_it(path), (
+        "the library knows no Snakemake"
+    )
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef):
             assert node.end_lineno - node.lineno < 80, f"{path}: {node.name} is long"
@@ -99,7 +112,17 @@ RULES = re.findall(
 
 @pytest.mark.parametrize(("name", "body"), RULES, ids=[name for name, _ in RULES])
 def test_every_rule_has_what_a_rule_must_have(name, body):
-    for directive in ("output:", "log:", "conda:", "threads:", "resources:", "params:", "script:", "mem_mb=", "runtime="):
+    for directive in (
+        "output:",
+        "log:",
+        "conda:",
+        "threads:",
+        "resources:",
+        "params:",
+        "script:",
+        "mem_mb=",
+        "runtime=",
+    ):
         assert directive in body, f"{name} lacks {directive}"
     assert "code=" in body and "provenance=" in body
     assert "run:" not in body and "shell:" not in body

@@ -281,14 +281,21 @@ class InterventionsConfig(Section):
         "known", description="known: those whose sport the model recalls (P2.1)"
     )
     node_athletes: int = Field(
-        96, ge=2, description="of these, drawn for replacing every node one at a time (P2.7), the costliest table"
+        96,
+        ge=2,
+        description="of these, drawn for replacing every node one at a time (P2.7), the costliest table",
     )
     patched_athletes: int = Field(
-        400, ge=2, description="drawn for the borders of the circuit and for patching probes' directions (P2.11)"
+        400,
+        ge=2,
+        description="drawn for the borders of the circuit and for patching probes' directions (P2.11)",
     )
     draws: int = Field(1, ge=1, le=64, description="other athletes given to each in the resampling ablations")
     seed: int = Field(
-        0, ge=0, lt=2**32, description="draws the athletes, the donors, the random subspaces and the bootstrap"
+        0,
+        ge=0,
+        lt=2**32,
+        description="draws the athletes, the donors, the random subspaces and the bootstrap",
     )
 
 

@@ -1,6 +1,6 @@
 """config.yaml, written from the typed configuration: every key with its default and what it means, where it stands.
 
-    python scripts/factfinding/config_yaml.py > config.yaml       (`make config`)
+python scripts/factfinding/config_yaml.py > config.yaml       (`make config`)
 """
 
 from __future__ import annotations
@@ -60,7 +60,11 @@ def _value(value: object) -> str:
     if isinstance(value, float):
         mantissa, _, exponent = repr(value).partition("e")
         return f"{mantissa if '.' in mantissa else mantissa + '.0'}e{exponent}" if exponent else mantissa
-    return yaml.safe_dump(value, default_flow_style=True, width=1000, sort_keys=False).removesuffix("...\n").strip()
+    return (
+        yaml.safe_dump(value, default_flow_style=True, width=1000, sort_keys=False)
+        .removesuffix("...\n")
+        .strip()
+    )
 
 
 def _comment(text: str | None, indent: str) -> str:

@@ -59,6 +59,12 @@ def read_json(path: str | Path) -> Any:
         raise InputError(path, f"no valid JSON ({error})", "a JSON file") from None
 
 
+def write_csv(frame: pl.DataFrame, path: str | Path) -> None:
+    """Write a CSV of any length, whole: for files in the format of a user's own input (athletes, facts)."""
+    with whole(path) as part:
+        frame.write_csv(part)
+
+
 def write_table(frame: pl.DataFrame, path: str | Path) -> None:
     """Write a table, whole, as the suffix says (.csv or .parquet).
 

@@ -20,7 +20,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
-from factfinding import findings, findings_heads
+from factfinding import findings, findings_heads, findings_interventions
 from factfinding.errors import InputError
 from factfinding.figures.style import INK, LINE, PAPER
 
@@ -226,6 +226,10 @@ def versions(provenance: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
     return [(name, ", ".join(sorted(numbers))) for name, numbers in sorted(used.items())]
 
 
+def _frame(results: Results, name: str) -> pl.DataFrame:
+    return results.tables[name].frame
+
+
 _FINDINGS: dict[str, Callable[[Results], list[str]]] = {
     "training": lambda results: findings.training_findings(
         results.tables["training"].frame, fictional=is_fictional(results.provenance)
@@ -239,6 +243,21 @@ _FINDINGS: dict[str, Callable[[Results], list[str]]] = {
     "head_inputs": lambda results: findings_heads.input_findings(results.tables["head_inputs"].frame),
     "head_probes": lambda results: findings_heads.head_probe_findings(
         *(results.tables[name].frame for name in ("head_probes", "head_probe_layers", "layer_probes"))
+    ),
+    "residual_patching": lambda results: findings_interventions.residual_findings(
+        _frame(results, "residual_patching")
+    ),
+    "total_effects": lambda results: findings_interventions.total_findings(_frame(results, "total_effects")),
+    "circuit_scan": lambda results: findings_interventions.circuit_findings(
+        _frame(results, "circuit"), _frame(results, "circuit_scan")
+    ),
+    "ladder": lambda results: findings_interventions.ladder_findings(_frame(results, "ladder")),
+    "effective_model": lambda results: findings_interventions.effective_findings(
+        _frame(results, "effective_model")
+    ),
+    "context": lambda results: findings_interventions.context_findings(_frame(results, "context")),
+    "probe_patching": lambda results: findings_interventions.patching_findings(
+        _frame(results, "probe_patching")
     ),
     "circuit_checks": lambda results: findings.check_findings(results.tables["circuit_checks"].frame),
 }

@@ -12,7 +12,8 @@ Accuracies of answers are compared as *kept* shares: (accuracy - majority rate) 
   with `KEPT` of the accuracy kept; they begin at the first one that loses more than that when ablated alone.
 - The lookup begins at the highest layer below which all MLPs can be ablated with `KEPT` kept, and ends below the first
   layer from which on all can.
-- Extracting heads are those whose output at END, swapped alone, does `EXTRACTS` of the whole swap or more.
+- Extracting heads are those whose output at END, swapped alone, does `EXTRACTS` of the whole swap or more (and surely
+  some of it: the interval lies above zero). They are named only where there is something at the name to extract.
 
 Borders are where accuracy is lost, not where work is done: a layer whose work others can do as well lies outside.
 Reads tables only; imports no torch.
@@ -39,6 +40,9 @@ THRESHOLDS = {
     "kept": KEPT,
     "extracts": EXTRACTS,
 }
+_SWAPPED = pl.col("whole_swap") < 0
+"""Without an answer that comes from the name, nothing is a share of swapping it."""
+
 AT_NAME, AT_END, UNCLEAR = "final_name", "end", "unclear"
 
 
@@ -77,23 +81,15 @@ def propose(scan: pl.DataFrame, residual: pl.DataFrame, total: pl.DataFrame) -> 
         )  # fmt: skip
         return Circuit(lookup_at=UNCLEAR, concatenate=None, lookup=None, extract=(), evidence=(nobody,))
     evidence: list[Evidence] = []
-    heads = extracting(total, evidence)
     readable = _readable(scan, evidence)
     concatenate = concatenating(scan, evidence) if readable else None
     carried = _carried(residual, 0 if concatenate is None else concatenate[1] + 1, evidence)
     if readable and carried:
-        return Circuit(
-            lookup_at=AT_NAME, concatenate=concatenate, lookup=looking_up(scan, evidence), extract=heads,
-            evidence=tuple(evidence),
-        )  # fmt: skip
+        parts = {"lookup": looking_up(scan, evidence), "extract": extracting(total, evidence)}
+        return Circuit(lookup_at=AT_NAME, concatenate=concatenate, evidence=tuple(evidence), **parts)
     at_end = not readable and _looked_up_at_end(total, evidence)
-    return Circuit(
-        lookup_at=AT_END if at_end else UNCLEAR,
-        concatenate=None,
-        lookup=None,
-        extract=heads,
-        evidence=tuple(evidence),
-    )
+    place = AT_END if at_end else UNCLEAR
+    return Circuit(lookup_at=place, concatenate=None, lookup=None, extract=(), evidence=tuple(evidence))
 
 
 def settle(
@@ -145,8 +141,9 @@ def looking_up(scan: pl.DataFrame, evidence: list[Evidence]) -> tuple[int, int] 
 
 def extracting(total: pl.DataFrame, evidence: list[Evidence]) -> tuple[str, ...]:
     """Heads whose output at END, swapped alone, does a good part of the whole swap; the largest first."""
-    rows = total.filter(type="head", role="end", kind="corrupt").sort("share", descending=True)
-    found = rows.filter(pl.col("share") >= EXTRACTS)
+    rows = total.filter(_SWAPPED, type="head", role="end", kind="corrupt").sort("share", descending=True)
+    surely = pl.min_horizontal(pl.col("effect_low", "effect_high") / pl.col("whole_swap")) > 0
+    found = rows.filter((pl.col("share") >= EXTRACTS) & surely)
     evidence += [
         _share(row, f"{row['node']} swapped at END", EXTRACTS) for row in found.iter_rows(named=True)
     ]
@@ -162,7 +159,7 @@ def _readable(scan: pl.DataFrame, evidence: list[Evidence]) -> bool:
 
 
 def _carried(residual: pl.DataFrame, start: int, evidence: list[Evidence]) -> bool:
-    rows = residual.filter((pl.col("role") == "final_name") & (pl.col("layer") >= start))
+    rows = residual.filter(_SWAPPED, pl.col("role") == "final_name", pl.col("layer") >= start)
     if rows.is_empty():
         return False
     best = rows.sort("share", descending=True, maintain_order=True).row(0, named=True)
@@ -172,9 +169,8 @@ def _carried(residual: pl.DataFrame, start: int, evidence: list[Evidence]) -> bo
 
 
 def _looked_up_at_end(total: pl.DataFrame, evidence: list[Evidence]) -> bool:
-    rows = total.filter(type="mlp", role="end", kind="corrupt").sort(
-        "share", descending=True, maintain_order=True
-    )
+    rows = total.filter(_SWAPPED, type="mlp", role="end", kind="corrupt")
+    rows = rows.sort("share", descending=True, maintain_order=True)
     if rows.is_empty():
         return False
     best = rows.row(0, named=True)
@@ -214,6 +210,25 @@ def _share(row: Mapping[str, Any], what: str, threshold: float, *, table: str = 
     return Evidence(
         claim=claim, table=table, value=row["share"], low=low, high=high, n=row["n"], threshold=threshold
     )
+
+
+def circuit_table(circuit: Circuit) -> pl.DataFrame:
+    """The table `circuit`: part (lookup_at, concatenate, lookup, extract), used, proposed, fixed by the configuration."""
+    proposed = circuit.proposed or {}
+    rows = [
+        {"part": part, "used": _words(getattr(circuit, part)), "proposed": _words(proposed.get(part)), "fixed": part in circuit.fixed}
+        for part in ("lookup_at", "concatenate", "lookup", "extract")
+    ]  # fmt: skip
+    return pl.DataFrame(
+        rows, schema={"part": pl.String, "used": pl.String, "proposed": pl.String, "fixed": pl.Boolean}
+    )
+
+
+def _words(value: Any) -> str | None:
+    """`2-6` for layers, `L16H20 L21H9` for heads, null for nothing."""
+    if not value or isinstance(value, str):
+        return value or None
+    return " ".join(value) if isinstance(value[0], str) else f"{value[0]}-{value[1]}"
 
 
 def write_circuit(circuit: Circuit, path: str | Path) -> None:

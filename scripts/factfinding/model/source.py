@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from factfinding.errors import InputError
 from factfinding.files import file_digest, text_digest
-from factfinding.model.anatomy import check_folder
+from factfinding.model.anatomy import Anatomy, check_folder, load
 
 FILES = ("*.safetensors", "*.bin", "*.json", "*.model", "merges.txt")
 NOT_THE_MODEL = {"source.json", "card.json", "training.json", "model.safetensors.index.json"}
@@ -42,6 +43,18 @@ def _relative(folder: Path) -> str:
     here = Path.cwd().resolve()
     resolved = folder.resolve()
     return os.path.relpath(resolved, here) if resolved.is_relative_to(here) else str(resolved)
+
+
+def load_source(source: dict[str, Any], compute: Any, log: Callable[[str], None]) -> Anatomy:
+    """The model that source.json describes, as the section `compute` (dtype, device) says; the log is told where it runs.
+
+    Raises as `anatomy.load`.
+    """
+    anatomy = load(
+        source["folder"], dtype=compute.dtype, device=compute.device, allow_pickle=source["allow_pickle"]
+    )
+    log(f"model {source['folder']} on {anatomy.device} in {compute.dtype}")
+    return anatomy
 
 
 def download(id: str, revision: str, folder: Path, *, allow_pickle: bool) -> Path:

@@ -1,0 +1,92 @@
+"""P2.9: what the effective model answers, by sport and by length of the name."""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from factfinding.figures.style import (
+    COLOURS,
+    INK,
+    PAPER,
+    legend_above,
+    new_figure,
+    nothing_to_draw,
+    percent_axis,
+    sequential,
+    styled,
+)
+
+MODELS = {"effective": "effective model", "full": "probe of the unchanged model"}
+
+
+@styled
+def draw(*, effective_model: pl.DataFrame, effective_confusion: pl.DataFrame) -> Figure:
+    """Left, the confusion matrix of the shortest names of two tokens or more; right, accuracy by length of the name."""
+    if effective_model.is_empty():
+        return nothing_to_draw("no lookup at the name was found, or too few athletes are known")
+    lengths = effective_model["n_name_tokens"].unique().sort().to_list()
+    shown = next((length for length in lengths if length >= 2), lengths[0])
+    figure = new_figure(3.6)
+    left, right = figure.subplots(1, 2, width_ratios=(1.2, 1))
+    mesh = _confusion(left, effective_confusion.filter(n_name_tokens=shown), shown)
+    figure.colorbar(mesh, ax=left, label="share of the sport's athletes (%)", pad=0.02)
+    legend_above(figure, _lengths(right, effective_model, lengths), columns=2)
+    return figure
+
+
+def _confusion(axes: Axes, rows: pl.DataFrame, length: int):
+    sports = rows["sport"].unique().sort().to_list()
+    values = rows.sort("sport", "answer")["share"].fill_null(np.nan).to_numpy().reshape(len(sports), -1)
+    counts = rows.sort("sport", "answer")["athletes"].to_numpy().reshape(len(sports), -1)
+    mesh = axes.pcolormesh(
+        range(len(sports)),
+        range(len(sports)),
+        100 * values,
+        cmap=sequential(),
+        vmin=0,
+        vmax=100,
+        shading="nearest",
+    )
+    for (row, column), count in np.ndenumerate(counts):
+        colour = PAPER if values[row, column] > 0.55 else INK
+        axes.text(column, row, f"{count:,}", ha="center", va="center", color=colour)
+    axes.set_xticks(range(len(sports)), sports, rotation=20)
+    axes.set_yticks(range(len(sports)), sports)
+    axes.invert_yaxis()
+    axes.set(xlabel="answer", ylabel="sport")
+    axes.set_title(f"names of {length} tokens\nn = {counts.sum():,} athletes")
+    axes.grid(False)
+    return mesh
+
+
+def _lengths(axes: Axes, table: pl.DataFrame, lengths: list[int]) -> list:
+    handles = []
+    for number, (model, words) in enumerate(MODELS.items()):
+        rows = table.filter(model=model).sort("n_name_tokens")
+        at = np.arange(len(lengths)) + (number - 0.5) * 0.16
+        value, low, high = (
+            100 * rows[name].to_numpy() for name in ("accuracy", "accuracy_low", "accuracy_high")
+        )
+        look = {"color": COLOURS[number], "marker": "os"[number], "ls": "", "capsize": 3, "label": words}
+        handles.append(axes.errorbar(at, value, yerr=(value - low, high - value), **look))
+    rate = 100 * table.filter(model="effective").sort("n_name_tokens")["majority_rate"].to_numpy()
+    label = "always the commonest sport"
+    handles.append(
+        axes.hlines(
+            rate,
+            np.arange(len(lengths)) - 0.3,
+            np.arange(len(lengths)) + 0.3,
+            color=INK,
+            ls="--",
+            label=label,
+        )
+    )
+    ns = table.filter(model="effective").sort("n_name_tokens")["n"].to_list()
+    axes.set_xticks(range(len(lengths)), [f"{k}\n({n:,})" for k, n in zip(lengths, ns, strict=True)])
+    axes.set(xlabel="tokens of the name (athletes)", xlim=(-0.6, len(lengths) - 0.4))
+    axes.grid(False, axis="x")
+    percent_axis(axes, "right (% of athletes)")
+    return handles

@@ -1,0 +1,86 @@
+"""P2.7: where the answer lies in the residual stream, by layer and position."""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from factfinding.figures.style import INK, PAPER, new_figure, nothing_to_draw, panel_title, sequential, styled
+
+ROLES = {
+    "first_name": "first\nname",
+    "middle_name": "middle\nname",
+    "final_name": "final\nname",
+    "relation": "relation",
+    "end": "END",
+}
+WRITTEN = 12
+"""Layers up to which each cell's number is written into it."""
+
+MEASURES = {
+    "share": "share of what swapping the whole name does (%)",
+    "follows": "answers that follow the donor (%)",
+}
+
+
+@styled
+def draw(*, residual_patching: pl.DataFrame) -> Figure:
+    """Heat maps of layer by position: the change of the logit difference, and the answers that follow the donor."""
+    if residual_patching.is_empty():
+        return nothing_to_draw("no two athletes of different sports have prompts of one layout")
+    places = places_of(residual_patching)
+    n_layers = residual_patching["layer"].max() + 1
+    figure = new_figure(2.2 + 0.16 * min(max(n_layers, 8), 24))
+    panels = figure.subplots(1, 2, sharey=True)
+    for axes, (measure, label) in zip(panels, MEASURES.items(), strict=True):
+        values = grid(residual_patching, places, measure)
+        mesh = _map(axes, values, [words for *_, words in places])
+        figure.colorbar(mesh, ax=axes, location="bottom", label=label, pad=0.03, aspect=30)
+        axes.set_title("logit difference" if measure == "share" else "answers")
+    panel_title(panels[0], "logit difference", residual_patching["n"].max())
+    panels[0].set(
+        ylabel="layer (residual stream before it)", yticks=range(0, n_layers, max(1, n_layers // 8))
+    )
+    return figure
+
+
+def places_of(table: pl.DataFrame) -> list[tuple[str, int, str]]:
+    """Roles, numbers and words of the positions of a table, in the order of the prompt."""
+    order = {role: i for i, role in enumerate(ROLES)}
+    rows = table.select("role", "number", "token").unique().rows()
+    several = {role: len({row[1] for row in rows if row[0] == role}) > 1 for role in order}
+    found = []
+    for role, number, token in sorted(rows, key=lambda row: (order[row[0]], row[1])):
+        words = ROLES[role] + (f" {number + 1}" if several[role] else "")
+        if token is not None:
+            words = f"“{token.strip()}”" + ("\nEND" if role == "end" else "")
+        found.append((role, number, words))
+    return found
+
+
+def grid(table: pl.DataFrame, places: list[tuple[str, int, str]], measure: str) -> np.ndarray:
+    """Values in per cent by layer (rows) and place (columns), NaN where the table has none."""
+    values = np.full((table["layer"].max() + 1, len(places)), np.nan)
+    column = {(role, number): i for i, (role, number, _) in enumerate(places)}
+    for layer, role, number, value in table.select("layer", "role", "number", measure).iter_rows():
+        values[layer, column[role, number]] = np.nan if value is None else 100 * value
+    return values
+
+
+def _map(axes: Axes, values: np.ndarray, words: list[str]):
+    mesh = axes.pcolormesh(
+        np.arange(values.shape[1]), np.arange(len(values)), values, cmap=sequential(), vmin=0, vmax=100,
+        shading="nearest",
+    )  # fmt: skip
+    if len(values) <= WRITTEN:
+        for (layer, place), value in np.ndenumerate(values):
+            if np.isfinite(value):
+                colour = PAPER if value > 55 else INK
+                axes.text(
+                    place, layer, f"{round(value):d}", ha="center", va="center", color=colour, fontsize=7
+                )
+    axes.set_xticks(range(len(words)), words, fontsize=7)
+    axes.grid(False)
+    return mesh
