@@ -16,7 +16,7 @@ with Job(snakemake) as job:
     compute, section = job.config("compute", ComputeConfig), job.config("interventions", InterventionsConfig)
     anatomy, circuit = (
         load_source(read_json(job.input.source), compute, job.log),
-        read_circuit(job.input.circuit, job.log),
+        read_circuit(job.input.circuit),
     )
     recall, logistic = read_table(job.input.recall), load_readers(job.input.readers)
     prompts = {

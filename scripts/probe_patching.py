@@ -16,7 +16,7 @@ with Job(snakemake) as job:
     compute, section = job.config("compute", ComputeConfig), job.config("interventions", InterventionsConfig)
     anatomy, circuit = (
         load_source(read_json(job.input.source), compute, job.log),
-        read_circuit(job.input.circuit, job.log),
+        read_circuit(job.input.circuit),
     )
     candidates, logistic = read_table(job.input.candidates), load_readers(job.input.readers)
     prompts = chosen(read_table(job.input.prompts), read_table(job.input.recall), section.athletes)

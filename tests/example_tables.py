@@ -13,6 +13,7 @@ from factfinding.analysis.checks import circuit_checks
 from factfinding.analysis.probes import ProbeSettings, layer_probes, name_baselines, with_name_groups
 from factfinding.analysis.recall import AnswerScores, recall_summary, recall_table
 from head_tables import head_tables, planted_candidates
+from intervention_tables import intervention_tables
 
 SPORTS = ("baseball", "basketball", "football")
 SCRIPT = "<script>alert(1)</script> Smith"
@@ -26,14 +27,18 @@ def study(*, knows: bool) -> dict[str, pl.DataFrame]:
     rng = np.random.default_rng(0)
     athletes = _athletes(rng)
     recall = _recall(athletes, rng, strength=8.0 if knows else 0.0)
-    return {
-        "training": _training() if knows else _training().head(1),
-        "athletes": athletes.select("athlete", "sport"),
-        "recall": recall,
-        "recall_summary": recall_summary(recall, seed=0),
-        "layer_probes": _probes(athletes, rng, strength=1.2 if knows else 0.0),
-        "circuit_checks": _checks(knows),
-    } | _heads(knows)
+    return (
+        {
+            "training": _training() if knows else _training().head(1),
+            "athletes": athletes.select("athlete", "sport"),
+            "recall": recall,
+            "recall_summary": recall_summary(recall, seed=0),
+            "layer_probes": _probes(athletes, rng, strength=1.2 if knows else 0.0),
+            "circuit_checks": _checks(knows),
+        }
+        | _heads(knows)
+        | _interventions(knows)
+    )
 
 
 def _athletes(rng: np.random.Generator) -> pl.DataFrame:
@@ -93,6 +98,11 @@ def _checks(knows: bool) -> pl.DataFrame:
 def _heads(knows: bool) -> dict[str, pl.DataFrame]:
     made = planted.at_name() if knows else planted.at_end()
     return head_tables(made.anatomy, made.prompts, planted_candidates(made))
+
+
+def _interventions(knows: bool) -> dict[str, pl.DataFrame]:
+    made = planted.at_name(firsts=6, lasts=6) if knows else planted.at_end(firsts=6, lasts=6)
+    return intervention_tables(made.anatomy, made.prompts, planted_candidates(made))
 
 
 def _training() -> pl.DataFrame:

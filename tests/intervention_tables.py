@@ -48,9 +48,14 @@ def circuit_of(anatomy, prompts, candidates, reader, **fixed) -> tuple[Circuit, 
     return circuit, tables | {"circuit": circuit_table(circuit)}
 
 
-def intervention_tables(anatomy, full: pl.DataFrame, candidates: pl.DataFrame, **fixed) -> dict[str, pl.DataFrame]:
+def intervention_tables(
+    anatomy, full: pl.DataFrame, candidates: pl.DataFrame, **fixed
+) -> dict[str, pl.DataFrame]:
     """All tables by name. full: the prompts table of the athletes, none of them if nobody is known."""
-    name_only = prompt_table(full.select("athlete", "sport"), anatomy.tokenizer, anatomy.bos_token_id, "name_only")
+    athletes = full.select("athlete", "sport")
+    name_only = full
+    if full.height:
+        name_only = prompt_table(athletes, anatomy.tokenizer, anatomy.bos_token_id, "name_only")
     prompts = {"full": full, "name_only": name_only}
     reader = readers_of(anatomy, full)
     circuit, tables = circuit_of(anatomy, full, candidates, reader, **fixed)

@@ -25,6 +25,13 @@ TABLES = {
     "attention_roles": ("attention_roles", "attention_athletes"),
     "head_inputs": ("head_inputs",),
     "head_probes": ("head_probes", "head_probe_layers", "layer_probes"),
+    "residual_patching": ("residual_patching",),
+    "total_effects": ("total_effects",),
+    "circuit_scan": ("circuit_scan", "circuit"),
+    "ladder": ("ladder",),
+    "effective_model": ("effective_model", "effective_confusion"),
+    "context": ("context",),
+    "probe_patching": ("probe_patching",),
 }
 
 

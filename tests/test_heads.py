@@ -17,7 +17,9 @@ from factfinding.analysis.direct import extracting_heads, largest, pair_up
 from factfinding.analysis.head_probes import chance_best, halve, scan_heads
 from factfinding.analysis.probes import table_schema
 from factfinding.data.prompts import candidates, prompt_table
-from factfinding.engine.direct import HeadPath, Readout
+from factfinding.engine.cached import cached_nodes, cached_pattern, rows_of
+from factfinding.engine.capture import Wanted, capture
+from factfinding.engine.direct import HeadPath, Readout, read_nodes
 from factfinding.engine.head_probe import folded, head_probe, norm_of
 from factfinding.engine.sites import head
 from factfinding.errors import InputError
@@ -27,6 +29,7 @@ from factfinding.findings_heads import (
     head_probe_findings,
     input_findings,
 )
+from factfinding.store import Activations, Source
 from head_tables import head_tables, name_residuals, planted_candidates
 from models import FAMILIES, random_anatomy, tokenizer
 
@@ -266,6 +269,34 @@ def test_names_of_any_number_of_tokens():
     assert (n["bos"], n["first_name"], n["middle_name"]) == (3, 2, 1)
     assert means["attention"].to_list() == pytest.approx(means["uniform"].to_list())
     assert means.filter(role="middle_name")["attention_low"].is_null().all(), "one athlete has no interval"
+
+
+@pytest.mark.parametrize("before", [None, 2, 0])
+def test_nodes_from_a_file_are_those_of_a_run(tmp_path, before):
+    anatomy, table = random_anatomy("gpt_neox"), random_prompts(6)
+    kinds = ("resid", "attn_out", "mlp_out", "z", "pattern")
+    source = Source(model="m", revision="", dtype="float32", condition="full", code="c", stored="float32")
+    options = {
+        "source": source,
+        "shards": tmp_path / "shards",
+        "batch_size": 4,
+        "shard_rows": 4,
+        "attributes": {},
+    }
+    wanted = [Wanted(site=kind, role="end") for kind in kinds]
+    capture(anatomy, table, wanted, tmp_path / "full.h5", log=lambda _: None, **options)
+    asked = table["athlete"].to_list()[::-2]
+    with Activations(tmp_path / "full.h5") as file:
+        rows = rows_of(file, asked)
+        cached = cached_nodes(file, "end", rows, n_layers=anatomy.n_layers, before=before)
+        pattern = cached_pattern(file, 1, rows)
+        with pytest.raises(InputError, match="full.h5.*no athlete 'Nobody'"):
+            rows_of(file, ["Nobody"])
+    mine = table[rows]
+    tokens, at = torch.tensor(mine["token_ids"].to_list()), torch.tensor(mine["end"].to_list())
+    for name, value in vars(read_nodes(anatomy, tokens, at, before=before)).items():
+        assert torch.allclose(getattr(cached, name), value, atol=1e-5), name
+    assert torch.allclose(pattern.sum(-1), torch.ones(len(rows), anatomy.n_heads), atol=1e-5)
 
 
 def test_a_table_too_long_for_csv_keeps_all_nodes_and_the_largest_changes():

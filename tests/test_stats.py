@@ -221,3 +221,20 @@ def test_stratified_folds_spread_every_label(counts, seed):
         per_fold = np.bincount(folds[labels == label], minlength=5)
         assert per_fold.min() >= count // 5 and per_fold.max() <= -(-count // 5)
     np.testing.assert_array_equal(folds, stratified_folds(labels, n_folds=5, seed=seed))
+
+
+def test_many_means_are_the_means_one_by_one_and_share_their_resamples():
+    values = np.random.default_rng(0).normal(size=(80, 3)) * (1, 10, 0) + (0, 5, 2)
+    many = stats.mean_intervals(values, seed=1)
+    for column in range(2):
+        one = stats.mean_interval(values[:, column], seed=1)
+        assert many.value[column] == pytest.approx(one.value) and many.n == one.n == 80
+        width = one.high - one.low
+        assert many.low[column] == pytest.approx(one.low, abs=0.1 * width)
+        assert many.high[column] == pytest.approx(one.high, abs=0.1 * width)
+    assert many.value[2] == many.low[2] == many.high[2] == 2, "a constant has no spread"
+    shifted = stats.mean_intervals(values[:, [0, 0]] + (0, 7), seed=1)
+    assert shifted.low[1] - shifted.low[0] == pytest.approx(7)
+    assert np.isnan(stats.mean_intervals(values[:1], seed=1).low).all()
+    with pytest.raises(ValueError, match="columns of a matrix"):
+        stats.mean_intervals(values[:, 0], seed=1)

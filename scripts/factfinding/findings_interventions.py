@@ -79,7 +79,7 @@ def _circuit(parts: dict[str, Row]) -> str:
         ("extract", "{} extract"),
     )
     told = [
-        words.format(parts[part]["used"].replace(" ", ", "))
+        words.format(str(parts[part]["used"]).replace("-", " to ").replace(" L", ", L"))
         for part, words in does
         if parts[part]["used"] is not None
     ]

@@ -15,9 +15,8 @@ from jaxtyping import Float
 
 from factfinding.analysis.estimates import accuracy_estimate, each, estimate_columns, estimate_schema
 from factfinding.analysis.groups import groups_of
-from factfinding.analysis.ladder import read_out
 from factfinding.analysis.name_stream import name_outputs
-from factfinding.analysis.readers import Readers
+from factfinding.analysis.readers import Readers, read_out
 from factfinding.data.prompts import BEFORE, SHOT, Text, encode, name_tokens, roles
 from factfinding.model.anatomy import Anatomy
 from factfinding.stats import majority_rate, mean_intervals
@@ -90,9 +89,9 @@ def context_prompts(tokenizer: Any, bos: int, athletes: pl.DataFrame, context: s
 
 
 def unknown_tokens(tokenizer: Any, context: str) -> int:
-    """How many of a context's tokens are the tokenizer's mark for words that it does not know."""
-    mark = tokenizer.unk_token_id
-    return 0 if mark is None else encode(tokenizer, [context])[0][0].count(mark)
+    """How many of a context's tokens are a mark for words that the tokenizer does not know: a special token."""
+    ids = encode(tokenizer, [context])[0][0] if context else []
+    return sum(token in tokenizer.all_special_ids for token in ids)
 
 
 def _resid(

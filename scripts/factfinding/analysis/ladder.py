@@ -26,7 +26,7 @@ from jaxtyping import Float
 from factfinding.analysis.estimates import accuracy_estimate, each, estimate_columns, estimate_schema
 from factfinding.analysis.groups import KINDS, RESAMPLED, Group, draw_donors, groups_of, tokens_of
 from factfinding.analysis.name_stream import NameOutputs, clean_run, name_outputs, name_stream, replaced
-from factfinding.analysis.readers import Readers
+from factfinding.analysis.readers import Readers, read_out
 from factfinding.analysis.simplified import Parts, Patterns, constant_mlps, mean_patterns, simplified_run
 from factfinding.engine.clean import Clean
 from factfinding.model.anatomy import Anatomy
@@ -221,21 +221,6 @@ def applies(step: Step, group: Group) -> bool:
     """A frozen step is for names of two tokens, or for longer ones; a mean over one prompt would freeze nothing."""
     n = group.layout.n_name_tokens
     return len(group.rows) > 1 and (n > 2 if step.longer else n == 2)
-
-
-def read_out(
-    reader: Readers, resid: Float[np.ndarray, "athletes layers d_model"], prompts: pl.DataFrame
-) -> tuple[Float[np.ndarray, "athletes layers"], Float[np.ndarray, "athletes layers"]]:
-    """Hits (0 or 1) and losses of every athlete at every layer; NaN where the residual is."""
-    folds = reader.folds_of(prompts["athlete"].to_list())
-    truth = np.array([reader.sports.index(sport) for sport in prompts["sport"]])
-    hits, losses = (np.empty(resid.shape[:2]) for _ in range(2))
-    for layer in range(reader.n_layers):
-        logp = reader.log_probabilities(layer, resid[:, layer], folds)
-        gone = np.isnan(logp).any(axis=1)
-        hits[:, layer] = np.where(gone, np.nan, logp.argmax(axis=1) == truth)
-        losses[:, layer] = np.where(gone, np.nan, -logp[np.arange(len(truth)), truth])
-    return hits, losses
 
 
 def _rows(

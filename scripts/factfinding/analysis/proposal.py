@@ -225,10 +225,10 @@ def circuit_table(circuit: Circuit) -> pl.DataFrame:
 
 
 def _words(value: Any) -> str | None:
-    """`2-6` for layers, `L16H20 L21H9` for heads, null for nothing."""
+    """`2-6` or `2` for layers, `L16H20 L21H9` for heads, null for nothing."""
     if not value or isinstance(value, str):
         return value or None
-    return " ".join(value) if isinstance(value[0], str) else f"{value[0]}-{value[1]}"
+    return " ".join(value) if isinstance(value[0], str) else "-".join(map(str, dict.fromkeys(value)))
 
 
 def write_circuit(circuit: Circuit, path: str | Path) -> None:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 from jaxtyping import Float, Int
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
@@ -24,6 +25,10 @@ from scipy.special import log_softmax
 from factfinding.errors import InputError
 from factfinding.files import whole
 from factfinding.stats import stratified_folds
+
+ROUNDING = 1e-7
+"""Columns that vary by less than this part of their size, or of the widest column, are constant: they would be blown up
+to the size of the others, and a simplified run need not leave them where they were."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -129,7 +134,7 @@ def _fitted(
 
     rows = np.asarray(rows, dtype=np.float64)
     mean, spread = rows.mean(axis=0), rows.std(axis=0)
-    spread[spread <= 1e-12 * np.abs(mean)] = 1.0
+    spread[spread <= ROUNDING * np.maximum(spread.max(), np.abs(mean))] = 1.0
     scaled = (rows - mean) / spread
     length = np.sqrt((scaled**2).sum() / len(scaled)) or 1.0
     scaled, basis = scaled / length, None
@@ -163,6 +168,21 @@ def fixed_readers(
         fold=np.zeros(len(like.athletes), dtype=np.int64),
         sports=like.sports,
     )
+
+
+def read_out(
+    reader: Readers, resid: Float[np.ndarray, "athletes layers d_model"], prompts: pl.DataFrame
+) -> tuple[Float[np.ndarray, "athletes layers"], Float[np.ndarray, "athletes layers"]]:
+    """Hits (0 or 1) and losses of every athlete at every layer; NaN where the residual is."""
+    folds = reader.folds_of(prompts["athlete"].to_list())
+    truth = np.array([reader.sports.index(sport) for sport in prompts["sport"]])
+    hits, losses = (np.empty(resid.shape[:2]) for _ in range(2))
+    for layer in range(reader.n_layers):
+        logp = reader.log_probabilities(layer, resid[:, layer], folds)
+        gone = np.isnan(logp).any(axis=1)
+        hits[:, layer] = np.where(gone, np.nan, logp.argmax(axis=1) == truth)
+        losses[:, layer] = np.where(gone, np.nan, -logp[np.arange(len(truth)), truth])
+    return hits, losses
 
 
 def save_readers(readers: Readers, path: str | Path) -> None:

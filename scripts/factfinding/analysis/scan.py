@@ -20,9 +20,8 @@ import torch
 
 from factfinding.analysis.estimates import estimate_columns, estimate_schema
 from factfinding.analysis.groups import groups_of, labels_of
-from factfinding.analysis.ladder import read_out
 from factfinding.analysis.name_stream import clean_run, name_outputs, name_stream, replaced
-from factfinding.analysis.readers import Readers
+from factfinding.analysis.readers import Readers, read_out
 from factfinding.model.anatomy import Anatomy
 from factfinding.stats import majority_rate, share_interval
 

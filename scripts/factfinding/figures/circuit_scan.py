@@ -84,5 +84,5 @@ def layers_of(circuit: pl.DataFrame, part: str) -> tuple[int, int] | None:
     used = circuit.filter(pl.col("part") == part)["used"][0]
     if used is None:
         return None
-    first, last = used.split("-")
-    return int(first), int(last)
+    layers = [int(layer) for layer in str(used).split("-")]  # one layer alone is read from CSV as a number
+    return layers[0], layers[-1]
