@@ -11,10 +11,11 @@ from pathlib import Path
 sys.path.insert(0, str(Path(workflow.basedir) / "scripts"))
 
 from factfinding.config import Config, validate
-from factfinding.digest import code_digest
+from factfinding.digest import Digests
 from factfinding.errors import InputError
 
 SCRIPTS = Path(workflow.basedir) / "scripts"
+DIGESTS = Digests(SCRIPTS, cache=Path(".snakemake/code-digests.json"))
 
 try:
     CONFIG = validate(config, Config)
@@ -42,7 +43,9 @@ def settings(*sections):
 
 def code(*scripts):
     """Digest of a rule's script and of every project module that it imports; comments do not count."""
-    return code_digest(*(SCRIPTS / script for script in scripts), root=SCRIPTS)
+    digest = DIGESTS.of(*(SCRIPTS / script for script in scripts))
+    DIGESTS.save()
+    return digest
 
 
 def megabytes(base):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from factfinding.digest import code_digest, reachable
+from factfinding.digest import Digests, code_digest
 
 SCRIPT = "from job import Job\nwith Job(snakemake):\n    from factfinding.a import f\n    f()\n"
 FILES = {
@@ -36,7 +36,7 @@ def digest(root):
 
 
 def test_everything_imported_is_reached_and_nothing_else(root):
-    found = {str(path.relative_to(root)) for path in reachable(root / "run.py", root=root)}
+    found = {str(path.relative_to(root)) for path in Digests(root).reachable(root / "run.py")}
     assert found == set(FILES) - {"factfinding/unused.py"}
 
 
@@ -81,3 +81,18 @@ def test_reading_the_snakefile_imports_neither_torch_nor_transformers():
     root = Path(__file__).resolve().parent.parent
     out = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "set()"
+
+
+def test_what_was_parsed_is_kept_and_a_damaged_cache_costs_only_time(root):
+    cache = root / "kept" / "digests.json"
+    digests = Digests(root, cache)
+    before = digests.of(root / "run.py")
+    digests.save()
+    assert Digests(root, cache).of(root / "run.py") == before == digest(root)
+    (root / "factfinding/c.py").write_text("X = 2\n")
+    assert Digests(root, cache).of(root / "run.py") == digest(root) != before
+    cache.write_text("{damaged")
+    again = Digests(root, cache)
+    assert again.of(root / "run.py") == digest(root)
+    again.save()
+    assert [path.name for path in cache.parent.iterdir()] == ["digests.json"]

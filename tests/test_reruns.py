@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import os
 import subprocess
-from pathlib import Path
 
 import pytest
 import yaml
 
 from factfinding.config import Config
-from workflow import ROOT, planned, snakemake
+from workflow import ROOT, would_run
 
 pytestmark = pytest.mark.xdist_group("study")  # they share one finished study
 
@@ -215,10 +214,6 @@ def changed(leaf, value):
     raise AssertionError(f"config leaf {'.'.join(leaf)}: say in CHANGED what else it may be")
 
 
-def would_run(folder: Path) -> set[str]:
-    return planned(snakemake(folder, "-n"))
-
-
 def test_the_map_lists_every_section_and_module():
     assert {name.split(".")[0] for name in LEAVES} == set(Config.model_fields)
     library = ROOT / "scripts" / "factfinding"
@@ -269,7 +264,7 @@ def test_each_leaf_of_the_configuration_reruns_the_rules_that_read_it(edited):
             place = place.setdefault(key, {})
         place[leaf[-1]] = value
         (edited / "edit.yaml").write_text(yaml.safe_dump(edit))
-        found = planned(snakemake(edited, "-n", study="edit.yaml"))
+        found = would_run(edited, "edit.yaml")
         expected = closure(LEAVES.get(".".join(leaf), LEAVES[leaf[0]]))
         if found != expected:
             wrong[".".join(leaf)] = (sorted(found), sorted(expected))
@@ -309,4 +304,4 @@ def test_reordered_keys_of_the_configuration_rerun_nothing(edited):
     small = yaml.safe_load((edited / "tests/data/small.yaml").read_text())
     small["organism"] = dict(reversed(small["organism"].items()))
     (edited / "edit.yaml").write_text(yaml.safe_dump(dict(reversed(small.items())), sort_keys=False))
-    assert planned(snakemake(edited, "-n", study="edit.yaml")) == set()
+    assert would_run(edited, "edit.yaml") == set()

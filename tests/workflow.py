@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -49,3 +51,23 @@ def planned(output: str) -> set[str]:
         assert "Nothing to be done" in output, output[-3000:]
         return set()
     return {line.split()[0] for line in table[1].splitlines() if line.strip()} - {"all"}
+
+
+@cache
+def _forks() -> subprocess.Popen:
+    """tests/forks.py, running: it ends with the tests, when its input closes."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    server = [sys.executable, str(ROOT / "tests" / "forks.py")]
+    return subprocess.Popen(server, env=environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+
+def would_run(folder: Path, study: str = "tests/data/small.yaml") -> set[str]:
+    """The rules that `snakemake -n` would run in a project folder."""
+    server = _forks()
+    server.stdin.write(json.dumps([str(folder), "-n", "--configfile", study]) + "\n")
+    server.stdin.flush()
+    code, path = json.loads(server.stdout.readline())
+    output = Path(path).read_text()
+    Path(path).unlink()
+    assert code == 0, output[-3000:]
+    return planned(output)
