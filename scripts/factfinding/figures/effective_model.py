@@ -56,7 +56,7 @@ def _confusion(axes: Axes, rows: pl.DataFrame, length: int):
     axes.set_xticks(range(len(sports)), sports, rotation=20)
     axes.set_yticks(range(len(sports)), sports)
     axes.invert_yaxis()
-    axes.set(xlabel="answer", ylabel="sport")
+    axes.set(xlabel="answer", ylabel="sport (the right one)")
     axes.set_title(f"names of {length} tokens\nn = {counts.sum():,} athletes")
     axes.grid(False)
     return mesh

@@ -60,7 +60,7 @@ def draw(*, ladder: pl.DataFrame) -> Figure:
             panel_title(axes, f"down to “{STEPS[last]}”, by kind", part["n"][0])
     for line in rows:
         percent_axis(line[0], "accuracy (% of athletes)")
-    for axes in rows[-1]:
+    for axes in rows.flatten():
         layer_axis(axes, ladder["layer"].unique().to_list())
     legend_above(figure, list(handles.values()), columns=2)
     return figure

@@ -82,5 +82,6 @@ def _map(axes: Axes, values: np.ndarray, words: list[str]):
                     place, layer, f"{round(value):d}", ha="center", va="center", color=colour, fontsize=7
                 )
     axes.set_xticks(range(len(words)), words, fontsize=7)
+    axes.set(xlabel="position in the prompt")
     axes.grid(False)
     return mesh

@@ -44,7 +44,7 @@ def draw(*, total_effects: pl.DataFrame) -> Figure:
         mesh = _map(axes, patched.filter(role=role), limit)
         axes.set_title(f"{POSITIONS[role]}, n = {patched.filter(role=role)['n'].max():,}")
     n_layers = total_effects["layer"].max() + 1
-    panels[0].set(ylabel="layer", yticks=range(0, n_layers, max(1, n_layers // 8)))
+    panels[0].set(ylabel="layer (index)", yticks=range(0, n_layers, max(1, n_layers // 8)))
     above.colorbar(mesh, ax=list(panels), label="share of the\nwhole swap (%)", pad=0.02)
     _by_kind(below, total_effects.filter(role="final_name"))
     return figure
