@@ -146,7 +146,7 @@ MODULES = {  # module of the library -> rules whose script reaches it
     "analysis/head_probes": {"head_probes"},
     "analysis/checks": {"model_card"},
     "analysis/card": {"model_card"},
-    "figures/__init__": {"figure"},
+    "figures/__init__": {"figure"},  # and the report, which follows it anyway
     "figures/*": {"figure"},
 }
 
@@ -198,6 +198,8 @@ CHANGED = {  # leaves whose other value must fit the rest of the configuration
     ("organism", "installed_heads"): 1,
     ("athletes", "two_sports"): "first",
     ("probes", "athletes"): "known",
+    ("heads", "athletes"): "known",
+    ("interventions", "athletes"): "known",
     ("activations", "stored"): "float16",
 }
 

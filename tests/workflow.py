@@ -46,7 +46,7 @@ def snakemake(folder: Path, *arguments: str, study: str = "tests/data/small.yaml
 
 def planned(output: str) -> set[str]:
     """The rules in the job table of a dry run."""
-    table = re.search(r"^job +count\n-+ +-+\n(.*?)^total", output, re.MULTILINE | re.DOTALL)
+    table = re.search(r"^job +count\n-+ +-+\n(.*?)^total +\d", output, re.MULTILINE | re.DOTALL)
     if table is None:
         assert "Nothing to be done" in output, output[-3000:]
         return set()
