@@ -18,7 +18,7 @@ smoke: $(READY)  ## every rule on a tiny model of random weights: results/smoke/
 	$(BIN)/snakemake --cores $(CORES) --configfile studies/smoke.yaml
 
 test: $(READY)  ## every test
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(READY)  ## ruff, snakefmt, snakemake --lint (part of the tests)
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/snakefmt --check Snakefile rules && $(BIN)/snakemake --lint

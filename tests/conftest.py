@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from workflow import copy_project, snakemake
 
@@ -21,8 +23,16 @@ class Study:
 
 @pytest.fixture(scope="session")
 def study(tmp_path_factory) -> Study:
-    folder = copy_project(tmp_path_factory.mktemp("study"))
-    return Study(folder=folder, output=snakemake(folder, "--cores", "2"))
+    """Made by the first process of the test run that needs it (`pytest -n` has several); the others wait for it."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    folder, printed = shared / "study", shared / "study.txt"
+    with FileLock(shared / "study.lock"):
+        if not printed.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            output = snakemake(copy_project(folder), "--cores", "2")
+            printed.write_text(output)
+    return Study(folder=folder, output=printed.read_text())
 
 
 @pytest.fixture

@@ -16,8 +16,6 @@ import pytest
 
 from workflow import command, snakemake
 
-pytestmark = pytest.mark.xdist_group("study")  # they share one finished study
-
 TARGET = "results/small/activations/full.h5"
 
 

@@ -10,13 +10,10 @@ from __future__ import annotations
 import os
 import subprocess
 
-import pytest
 import yaml
 
 from factfinding.config import Config
 from workflow import ROOT, would_run
-
-pytestmark = pytest.mark.xdist_group("study")  # they share one finished study
 
 FIGURES = {"figure"}
 EVERY = {
@@ -198,7 +195,6 @@ CHANGED = {  # leaves whose other value must fit the rest of the configuration
     ("organism", "installed_heads"): 1,
     ("athletes", "two_sports"): "first",
     ("probes", "athletes"): "known",
-    ("heads", "athletes"): "known",
     ("interventions", "athletes"): "known",
     ("activations", "stored"): "float16",
 }

@@ -11,8 +11,6 @@ import pytest
 
 from workflow import command, snakemake
 
-pytestmark = pytest.mark.xdist_group("study")  # they share one finished study
-
 SBATCH = """#!/bin/sh
 echo "$@" >> "{calls}"
 grep -c . "{calls}"

@@ -9,8 +9,6 @@ from factfinding.files import read_json, read_table
 from models import save_model
 from workflow import copy_project, snakemake
 
-pytestmark = pytest.mark.xdist_group("other studies")
-
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
