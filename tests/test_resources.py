@@ -54,10 +54,10 @@ def test_a_flag_lets_several_run(edited):
 
 @pytest.fixture
 def slurm(edited, tmp_path):
-    """Stand-ins for sbatch and squeue: jobs are written down and said to be running for ever."""
+    """Stand-ins for SLURM's commands: jobs are written down and said to be running for ever; no account is known."""
     calls = tmp_path / "calls"
     calls.touch()
-    for name, text in (("sbatch", SBATCH), ("squeue", SQUEUE), ("scancel", SBATCH)):
+    for name, text in (("sbatch", SBATCH), ("squeue", SQUEUE), ("scancel", SBATCH), ("sacct", "#!/bin/sh\n")):
         path = tmp_path / "bin" / name
         path.parent.mkdir(exist_ok=True)
         path.write_text(text.format(calls=calls if name != "scancel" else tmp_path / "cancelled"))
@@ -66,11 +66,15 @@ def slurm(edited, tmp_path):
 
 
 def test_on_slurm_every_gpu_job_is_submitted_at_once_and_asks_for_a_gpu(edited, slurm):
-    for name in ("activations/full.h5", "activations/name_only.h5", "tables/recall.csv"):
-        (edited / "results/small" / name).unlink()
+    targets = [
+        f"results/small/{name}"
+        for name in ("activations/full.h5", "activations/name_only.h5", "tables/recall.csv")
+    ]
+    for target in targets:
+        (edited / target).unlink()
     environment = os.environ | {"PATH": f"{slurm.parent / 'bin'}:{os.environ['PATH']}"}
     arguments = [
-        "results/small/tables/layer_probes.csv",
+        *targets,
         "--workflow-profile",
         "profiles/slurm",
         "--slurm-no-account",

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from workflow import ROOT
 
@@ -138,3 +139,10 @@ def test_every_rule_has_what_a_rule_must_have(name, body):
 def test_scripts_read_no_untracked_configuration():
     for path in (ROOT / "scripts").glob("*.py"):
         assert "snakemake.config" not in path.read_text(), path
+
+
+def test_the_slurm_profile_sends_every_gpu_rule_to_the_gpu_partition():
+    profile = yaml.safe_load((ROOT / "profiles/slurm/profile.yaml").read_text())
+    on_gpu = {name for name, body in RULES if "gpu=1" in body}
+    sent = {name for name, what in profile["set-resources"].items() if what["slurm_partition"] == "gpu"}
+    assert on_gpu == sent
