@@ -15,7 +15,7 @@ real-athletes: $(READY)  ## the embedded model on real athletes: results/real-at
 	$(BIN)/snakemake --cores $(CORES) --configfile studies/real-athletes.yaml
 
 smoke: $(READY)  ## every rule on a tiny model of random weights: results/smoke/report.html
-	$(BIN)/snakemake --cores $(CORES) --configfile studies/smoke.yaml
+	$(BIN)/snakemake --cores 4 --resources gpu=2 --configfile studies/smoke.yaml
 
 test: $(READY)  ## every test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
