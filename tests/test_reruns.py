@@ -127,7 +127,7 @@ MODULES = {  # module of the library -> rules whose script reaches it
     "analysis/attention": {"direct_effects"},
     "analysis/direct": HEADS,
     "analysis/estimates": HEADS | INTERVENTIONS,
-    "analysis/groups": HEADS | INTERVENTIONS,
+    "analysis/groups": HEADS | INTERVENTIONS | {"model_card"},
     "analysis/readers": INTERVENTIONS | {"readers"},
     "analysis/head_reader": {"ladder", "probe_patching"},
     "analysis/name_stream": INTERVENTIONS,

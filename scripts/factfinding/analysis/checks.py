@@ -28,6 +28,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from factfinding.analysis.groups import groups_of, labels_of
 from factfinding.engine.capture import positions_of, tokens_of
 from factfinding.engine.sites import Site
 from factfinding.engine.trace import Edit, Knockout, Read, run
@@ -78,8 +79,7 @@ def circuit_checks(
     highest candidate logit is the right sport's; in the rows donor_<layer>, the donor's sport's. Prompts of a length
     that fewer than two athletes have are left out, as n shows; with nobody known, the table is empty.
     """
-    sports = candidates["sport"].to_list()
-    truth = np.array([sports.index(sport) for sport in prompts["sport"]])
+    truth = labels_of(prompts, candidates)
     said: dict[str, list[tuple[list[int], np.ndarray]]] = {}
     for same in same_length(prompts):
         buckets = [
@@ -97,9 +97,7 @@ def circuit_checks(
 
 def same_length(prompts: pl.DataFrame) -> Iterator[list[int]]:
     """Rows whose prompts agree in length and in the positions of the name; groups of one are left out."""
-    keys = ["n_tokens", "first_name", "final_name"]
-    groups = prompts.with_row_index("row").group_by(keys, maintain_order=True).agg("row").sort(keys)
-    yield from (rows for rows in groups["row"].to_list() if len(rows) > 1)
+    yield from (group.rows.tolist() for group in groups_of(prompts) if len(group.rows) > 1)
 
 
 def changes(anatomy: Anatomy) -> dict[str, Change]:
