@@ -23,7 +23,7 @@ from factfinding.engine.direct import HeadPath, Readout, read_nodes
 from factfinding.engine.head_probe import folded, head_probe, norm_of
 from factfinding.engine.sites import head
 from factfinding.errors import InputError
-from factfinding.findings_heads import (
+from factfinding.findings.heads import (
     attention_findings,
     direct_findings,
     head_probe_findings,

@@ -12,7 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import planted
-from factfinding import findings_interventions as findings
 from factfinding.analysis.context import context_prompts, unknown_tokens
 from factfinding.analysis.groups import CORRUPT, KINDS, draw_donors, groups_of
 from factfinding.analysis.ladder import steps
@@ -26,6 +25,7 @@ from factfinding.data.prompts import prompt_table
 from factfinding.engine.sites import Site, parse
 from factfinding.engine.trace import Edit, Read, run
 from factfinding.errors import InputError
+from factfinding.findings import interventions as findings
 from head_tables import planted_candidates
 from intervention_tables import intervention_tables
 from models import FAMILIES, random_anatomy, tokenizer

@@ -11,7 +11,6 @@ import polars as pl
 import pytest
 
 import example_tables
-from factfinding import findings
 from factfinding.errors import InputError
 from factfinding.figures import (
     attention_roles,
@@ -24,6 +23,7 @@ from factfinding.figures import (
     style,
     training,
 )
+from factfinding.findings import recall as findings
 from factfinding.report import Picture, Results, Table, caption, inline_svg, read_sections, render, versions
 
 ROOT = Path(__file__).parents[1]

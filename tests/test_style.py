@@ -31,8 +31,7 @@ MAY_IMPORT = {  # room -> rooms below it
     "ledger": {"config", "stats", "data"},
     "figures": {"config", "stats", "data"},
     "findings": {"figures"},
-    "findings_heads": {"findings", "figures"},
-    "report": {"config", "stats", "data", "ledger", "figures", "findings", "findings_heads"},
+    "report": {"config", "stats", "data", "ledger", "figures", "findings"},
 }
 
 
@@ -55,13 +54,8 @@ def test_the_tools_have_nothing_to_say(command):
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def as_room(name: str) -> str:
-    """findings.py and findings_*.py, the sentences of the report, are one room."""
-    return "findings" if name.startswith("findings_") else name
-
-
 def room(path: Path) -> str:
-    return as_room(path.relative_to(LIBRARY).parts[0].removesuffix(".py"))
+    return path.relative_to(LIBRARY).parts[0].removesuffix(".py")
 
 
 def imported_rooms(path: Path) -> set[str]:
@@ -75,7 +69,7 @@ def imported_rooms(path: Path) -> set[str]:
                 if node.module == "factfinding"
                 else [node.module]
             )
-        found |= {as_room(name.split(".")[1]) for name in names if name.startswith("factfinding.")}
+        found |= {name.split(".")[1] for name in names if name.startswith("factfinding.")}
     return found
 
 

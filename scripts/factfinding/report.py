@@ -1,7 +1,7 @@
 """The page of one study: what came out, section by section, in one file that needs nothing else.
 
 The page's fixed words stand in resources/report (a Jinja template, the sections, the figures' captions), its sentences
-come from findings.py, and all other texts are of unknown origin (names of athletes, of models, of folders) and are
+come from findings/, and all other texts are of unknown origin (names of athletes, of models, of folders) and are
 escaped by the template. Nothing is fetched from anywhere: figures are part of the page.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import xml.etree.ElementTree as ET
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,12 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
-from factfinding import findings, findings_heads, findings_interventions
 from factfinding.errors import InputError
+from factfinding.figures.layer_probes import FOLDS
 from factfinding.figures.style import INK, LINE, PAPER
+from factfinding.findings import FINDINGS
+from factfinding.findings.recall import additive_findings, training_findings
+from factfinding.findings.words import percent, share
 
 SHOWN_ROWS = 12
 """Rows of a table on the page; all of them stand in its file."""
@@ -209,7 +212,7 @@ def card_rows(card: Mapping[str, Any]) -> list[tuple[str, str]]:
     rows += [
         (
             names.get(row["condition"], row["condition"]),
-            f"{findings.share(row, 'recalled')} of {row['n']:,} athletes",
+            f"{share(row, 'recalled')} of {row['n']:,} athletes",
         )
         for row in card["recall"]
     ]
@@ -226,53 +229,22 @@ def versions(provenance: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
     return [(name, ", ".join(sorted(numbers))) for name, numbers in sorted(used.items())]
 
 
-def _frame(results: Results, name: str) -> pl.DataFrame:
-    return results.tables[name].frame
-
-
-_FINDINGS: dict[str, Callable[[Results], list[str]]] = {
-    "training": lambda results: findings.training_findings(
-        results.tables["training"].frame, fictional=is_fictional(results.provenance)
-    ),
-    "recall": lambda results: findings.recall_findings(results.tables["recall_summary"].frame),
-    "layer_probes": lambda results: findings.probe_findings(results.tables["layer_probes"].frame),
-    "direct_effects": lambda results: findings_heads.direct_findings(results.tables["direct_effects"].frame),
-    "attention_roles": lambda results: findings_heads.attention_findings(
-        results.tables["attention_roles"].frame
-    ),
-    "head_inputs": lambda results: findings_heads.input_findings(results.tables["head_inputs"].frame),
-    "head_probes": lambda results: findings_heads.head_probe_findings(
-        *(results.tables[name].frame for name in ("head_probes", "head_probe_layers", "layer_probes"))
-    ),
-    "residual_patching": lambda results: findings_interventions.residual_findings(
-        _frame(results, "residual_patching")
-    ),
-    "total_effects": lambda results: findings_interventions.total_findings(_frame(results, "total_effects")),
-    "circuit_scan": lambda results: findings_interventions.circuit_findings(
-        _frame(results, "circuit"), _frame(results, "circuit_scan")
-    ),
-    "ladder": lambda results: findings_interventions.ladder_findings(_frame(results, "ladder")),
-    "effective_model": lambda results: findings_interventions.effective_findings(
-        _frame(results, "effective_model")
-    ),
-    "context": lambda results: findings_interventions.context_findings(_frame(results, "context")),
-    "probe_patching": lambda results: findings_interventions.patching_findings(
-        _frame(results, "probe_patching")
-    ),
-    "circuit_checks": lambda results: findings.check_findings(results.tables["circuit_checks"].frame),
-}
-"""By section: its sentences. A new section has an entry in sections.yaml and one here."""
+def _findings(section: str, results: Results) -> list[str]:
+    """The sentences of a section; only those on the training need more than the tables."""
+    tables = {name: table.frame for name, table in results.tables.items()}
+    if section == "training":
+        return training_findings(tables["training"], fictional=is_fictional(results.provenance))
+    return FINDINGS[section](tables)
 
 
 def _section(text: SectionText, results: Results, words: Path) -> dict[str, Any]:
-    if text.id not in _FINDINGS:
-        raise InputError(
-            f"{words / 'sections.yaml'}: section", repr(text.id), f"one of {', '.join(_FINDINGS)}"
-        )
+    if text.id not in {"training", *FINDINGS}:
+        allowed = ", ".join(["training", *FINDINGS])
+        raise InputError(f"{words / 'sections.yaml'}: section", repr(text.id), f"one of {allowed}")
     about, picture = caption(text.figure, words), results.pictures[text.figure]
     return {
         "text": text,
-        "findings": _FINDINGS[text.id](results),
+        "findings": _findings(text.id, results),
         "caption": about,
         "svg": inline_svg(picture.svg, text.figure, about),
         "files": picture.links,
@@ -284,7 +256,7 @@ def _section(text: SectionText, results: Results, words: Path) -> dict[str, Any]
 def _summary(sections: Sequence[Mapping[str, Any]], results: Results) -> list[str]:
     """The first sentence of each section about the facts, and what the bag of name tokens can do without a model."""
     first = [section["findings"][0] for section in sections if section["text"].id != "training"]
-    return first + findings.additive_findings(results.tables["layer_probes"].frame)
+    return first + additive_findings(results.tables["layer_probes"].frame)
 
 
 def _preview(table: Table) -> dict[str, Any]:
@@ -300,15 +272,15 @@ def _preview(table: Table) -> dict[str, Any]:
 def _name_baselines(results: Results) -> list[dict[str, str]]:
     """What the name gives away without a model, one row per input and kind of folds."""
     inputs = {"name_string": "the name's letters", "name_tokens": "a sum over the name's tokens"}
-    folds = {**findings.FOLDS, "none": "fitted and scored on all"}
+    folds = {**FOLDS, "none": "fitted and scored on all"}
     rows = results.tables["layer_probes"].frame.filter(pl.col("input").is_in(list(inputs)))
     return [
         {
             "input": inputs[row["input"]],
             "folds": folds[row["folds"]],
             "labels": row["labels"],
-            "accuracy": findings.share(row, "accuracy"),
-            "majority": findings.percent(row["majority_rate"]),
+            "accuracy": share(row, "accuracy"),
+            "majority": percent(row["majority_rate"]),
             "n": f"{row['n']:,}",
         }
         for row in rows.iter_rows(named=True)

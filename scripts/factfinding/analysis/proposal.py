@@ -32,7 +32,7 @@ import yaml
 from factfinding.errors import InputError
 from factfinding.files import write_text
 
-READABLE, CARRIED, CARRIED_END, KEPT, EXTRACTS = 0.5, 0.5, 0.25, 0.9, 0.05
+READABLE, CARRIED, CARRIED_END, KEPT, EXTRACTS = 0.5, 0.5, 0.25, 0.95, 0.05
 THRESHOLDS = {
     "readable": READABLE,
     "carried": CARRIED,

@@ -1,33 +1,28 @@
-"""What the tables say, in sentences.
-
-Each sentence is computed and carries n, interval and baseline. They are worded to be true of any model, one that knows
-nothing included. The rules are the same throughout, and stand in the sentences:
-
-- a share is *above* a baseline if the lower end of its 95 % interval is above the baseline (above its upper end, where
-  the baseline was itself measured);
-- two shares *differ* if their intervals do not overlap; a fall that is not measured is not called zero.
-
-The first sentence of each list is the one that the summary of the page shows.
-"""
+"""What the tables on recall, probes and the circuit checks say (P2.1, P2.6), in sentences."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable
 
 import polars as pl
 
 from factfinding.figures.circuit_checks import donor_curve
 from factfinding.figures.layer_probes import FOLDS
 from factfinding.figures.style import CONDITIONS
+from factfinding.findings.words import (
+    FEW,
+    READ_WELL,
+    Row,
+    Tables,
+    at_layer,
+    either,
+    layers_in_words,
+    percent,
+    share,
+)
 
-FEW = 10
-"""Groups of fewer athletes are not singled out in a sentence."""
-
-READ_WELL = 0.9
 ADDITIVE_ENOUGH = 0.95
 
-Row = dict[str, Any]
 
 _INTERVENTIONS = {
     "mlps_at_name": (
@@ -151,13 +146,13 @@ def _above_additive(layer_probes: pl.DataFrame, probes: pl.DataFrame) -> list[st
     where = CONDITIONS.get(rows["condition"][0], rows["condition"][0])
     if above.is_empty():
         best = rows.row(rows["accuracy"].arg_max(), named=True)
-        beside = f"{where}; at best {share(best, 'accuracy')} {_at(best['layer'])}"
+        beside = f"{where}; at best {share(best, 'accuracy')} {at_layer(best['layer'])}"
         return [f"At no layer is the held-out probe above that fitted sum ({beside})."]
     first, layers = (
         above.row(0, named=True),
         layers_in_words(above["layer"].to_list(), rows["layer"].to_list()),
     )
-    beside = f"{where}; {share(first, 'accuracy')} {_at(first['layer'])}"
+    beside = f"{where}; {share(first, 'accuracy')} {at_layer(first['layer'])}"
     return [
         f"The held-out probe is above that fitted sum {layers} ({beside}): there the name's tokens are combined."
     ]
@@ -181,38 +176,6 @@ def check_findings(circuit_checks: pl.DataFrame) -> list[str]:
         _intervention(rows[name], clean, *words) for name, words in _INTERVENTIONS.items() if name in rows
     ]
     return found + _donors(donor_curve(circuit_checks))
-
-
-def percent(value: float) -> str:
-    """A share as per cent, to a tenth, in one piece."""
-    return f"{100 * value:.1f}\N{NO-BREAK SPACE}%"
-
-
-def share(row: Row, name: str) -> str:
-    """A share of a row with its interval."""
-    low, high = row[f"{name}_low"], row[f"{name}_high"]
-    return f"{percent(row[name])} [{100 * low:.1f}, {100 * high:.1f}]"
-
-
-def layers_in_words(layers: Sequence[int], probed: Sequence[int]) -> str:
-    """Layers as "from layer 3 on" where they are the last ones, else one by one; -1 is the embeddings."""
-    layers, probed = sorted(layers), sorted(probed)
-    if len(layers) > 1 and layers == probed[-len(layers) :]:
-        return "from the embeddings on" if layers[0] < 0 else f"from layer {layers[0]} on"
-    spans: list[list[int]] = []
-    for layer in layers:
-        if spans and layer == spans[-1][-1] + 1:
-            spans[-1].append(layer)
-        else:
-            spans.append([layer])
-    names = [
-        _layer(span[0]) if len(span) == 1 else f"{_layer(span[0])} to {_layer(span[-1])}" for span in spans
-    ]
-    return "at " + ", ".join(names)
-
-
-def _layer(layer: int) -> str:
-    return "the embeddings" if layer < 0 else f"layer {layer}"
 
 
 def _tokens(level: str) -> str:
@@ -267,13 +230,13 @@ def _readable(table: pl.DataFrame, probes: pl.DataFrame) -> str:
     )
     if not above:
         return (
-            f"At no layer can the sport be read at the final name token better than {_listed(beside)} ({setting}): "
-            f"the best is {share(best, 'accuracy')}, {_at(best['layer'])}; {baselines}. There is nothing to see."
+            f"At no layer can the sport be read at the final name token better than {either(beside)} ({setting}): "
+            f"the best is {share(best, 'accuracy')}, {at_layer(best['layer'])}; {baselines}. There is nothing to see."
         )
     probed = [row["layer"] for row in rows]
-    better = f"{layers_in_words([row['layer'] for row in above], probed)} ({share(above[0], 'accuracy')} {_at(above[0]['layer'])})"
+    better = f"{layers_in_words([row['layer'] for row in above], probed)} ({share(above[0], 'accuracy')} {at_layer(above[0]['layer'])})"
     surely = [row for row in above if row["accuracy_low"] >= READ_WELL]
-    ends = f"better than {_listed(beside)} {better}; at best {share(best, 'accuracy')} {_at(best['layer'])}; {baselines}."
+    ends = f"better than {either(beside)} {better}; at best {share(best, 'accuracy')} {at_layer(best['layer'])}; {baselines}."
     if not surely:
         return (
             f"The sport can be read at the final name token in part: at no layer surely for {100 * READ_WELL:.0f} % of "
@@ -282,16 +245,8 @@ def _readable(table: pl.DataFrame, probes: pl.DataFrame) -> str:
     return (
         f"The sport can be read at the final name token {layers_in_words([row['layer'] for row in surely], probed)}, surely "
         f"for {100 * READ_WELL:.0f} % of the athletes or more ({setting}): {share(surely[0], 'accuracy')} "
-        f"{_at(surely[0]['layer'])}. It is read {ends}"
+        f"{at_layer(surely[0]['layer'])}. It is read {ends}"
     )
-
-
-def _at(layer: int) -> str:
-    return "in the embeddings" if layer < 0 else f"after layer {layer}"
-
-
-def _listed(parts: Sequence[str]) -> str:
-    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} or {parts[-1]}"
 
 
 def _intervention(row: Row, clean: Row, what: str, if_it_falls: str, if_not: str) -> str:
@@ -314,7 +269,14 @@ def _donors(donors: pl.DataFrame) -> list[str]:
     return [
         (
             "When the residual stream at the final name token is taken from an athlete of another sport, more than half of "
-            f"the answers are the donor's {where}; most {_at(best['layer'])}: {share(best, 'accuracy')} of {best['n']:,} "
+            f"the answers are the donor's {where}; most {at_layer(best['layer'])}: {share(best, 'accuracy')} of {best['n']:,} "
             f"(the donors' commonest sport: {percent(best['majority_rate'])})."
         )
     ]
+
+
+FINDINGS: dict[str, Callable[[Tables], list[str]]] = {
+    "recall": lambda tables: recall_findings(tables["recall_summary"]),
+    "layer_probes": lambda tables: probe_findings(tables["layer_probes"]),
+    "circuit_checks": lambda tables: check_findings(tables["circuit_checks"]),
+}

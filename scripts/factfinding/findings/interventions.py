@@ -1,18 +1,15 @@
-"""What the tables on interventions say (P2.7-P2.11), in sentences; the rules for them stand in findings.py."""
+"""What the tables on interventions say (P2.7-P2.11), in sentences; the rules for them stand in findings/__init__.py."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import polars as pl
 
 from factfinding.figures.context import CONTEXTS
 from factfinding.figures.ladder import READERS, STEPS
 from factfinding.figures.residual_patching import ROLES
-from factfinding.findings import Row, percent, share
-
-NOBODY = "Too few athletes are known to hold one sport against another: there is nothing to see."
-NO_PROBE = "Too few athletes are known to fit a probe: there is nothing to see."
+from factfinding.findings.words import NO_PROBE, NOBODY, Row, Tables, percent, share
 
 
 def residual_findings(residual_patching: pl.DataFrame) -> list[str]:
@@ -324,3 +321,14 @@ def _no_swap(table: pl.DataFrame) -> str:
         f"Swapping the whole name changes the logit difference by {table['whole_swap'].max():.2f} logits "
         f"(n = {table['n'].max():,}): the answer does not come from the name, and no part of it can be traced."
     )
+
+
+FINDINGS: dict[str, Callable[[Tables], list[str]]] = {
+    "residual_patching": lambda tables: residual_findings(tables["residual_patching"]),
+    "total_effects": lambda tables: total_findings(tables["total_effects"]),
+    "circuit_scan": lambda tables: circuit_findings(tables["circuit"], tables["circuit_scan"]),
+    "ladder": lambda tables: ladder_findings(tables["ladder"]),
+    "effective_model": lambda tables: effective_findings(tables["effective_model"]),
+    "context": lambda tables: context_findings(tables["context"]),
+    "probe_patching": lambda tables: patching_findings(tables["probe_patching"]),
+}

@@ -1,4 +1,4 @@
-"""What the tables on heads say (P2.2-P2.6), in sentences; the rules for them stand in findings.py.
+"""What the tables on heads say (P2.2-P2.6), in sentences; the rules for them stand in findings/__init__.py.
 
 A head is said to carry the answer if the whole interval of its change lies below zero. These intervals are those of
 single heads: where many heads are tried, some small change will be below zero by chance, so sizes are given beside them.
@@ -6,20 +6,20 @@ single heads: where many heads are tried, some small change will be below zero b
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import polars as pl
 
 from factfinding.figures.attention_roles import role_words
 from factfinding.figures.layer_probes import FOLDS
 from factfinding.figures.style import CONDITIONS
-from factfinding.findings import READ_WELL, Row, percent, share
+from factfinding.findings.words import NOBODY, READ_WELL, Row, Tables, at_layer, percent, share
 
 NAMED = 4
 """Heads that are named in a sentence."""
 
 WORTH_A_WORD = 0.01
 """Attention that is named."""
-
-NOBODY = "Too few athletes are known to hold one sport against another: there is nothing to see."
 
 
 def direct_findings(direct_effects: pl.DataFrame) -> list[str]:
@@ -184,9 +184,15 @@ def _reached(rows: pl.DataFrame) -> str:
     best = rows.sort("accuracy", descending=True, maintain_order=True).row(0, named=True)
     well = rows.filter(pl.col("accuracy_low") >= READ_WELL)["layer"]
     surely = f"surely right for {100 * READ_WELL:.0f} %"
-    first = f"{surely} first {_at(well[0])}" if len(well) else f"{surely} nowhere"
-    return f"{first}, at best for {share(best, 'accuracy')} {_at(best['layer'])}"
+    first = f"{surely} first {at_layer(well[0])}" if len(well) else f"{surely} nowhere"
+    return f"{first}, at best for {share(best, 'accuracy')} {at_layer(best['layer'])}"
 
 
-def _at(layer: int) -> str:
-    return "in the embeddings" if layer < 0 else f"after layer {layer}"
+FINDINGS: dict[str, Callable[[Tables], list[str]]] = {
+    "direct_effects": lambda tables: direct_findings(tables["direct_effects"]),
+    "attention_roles": lambda tables: attention_findings(tables["attention_roles"]),
+    "head_inputs": lambda tables: input_findings(tables["head_inputs"]),
+    "head_probes": lambda tables: head_probe_findings(
+        tables["head_probes"], tables["head_probe_layers"], tables["layer_probes"]
+    ),
+}

@@ -1,0 +1,61 @@
+"""What all of them share: how a number, a share and a list of layers are written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import polars as pl
+
+FEW = 10
+"""Groups of fewer athletes are not singled out in a sentence."""
+READ_WELL = 0.9
+Row = dict[str, Any]
+
+NOBODY = "Too few athletes are known to hold one sport against another: there is nothing to see."
+NO_PROBE = "Too few athletes are known to fit a probe: there is nothing to see."
+
+Tables = Mapping[str, pl.DataFrame]
+"""The study's tables by name."""
+
+
+def percent(value: float) -> str:
+    """A share as per cent, to a tenth, in one piece."""
+    return f"{100 * value:.1f}\N{NO-BREAK SPACE}%"
+
+
+def share(row: Row, name: str) -> str:
+    """A share of a row with its interval."""
+    low, high = row[f"{name}_low"], row[f"{name}_high"]
+    return f"{percent(row[name])} [{100 * low:.1f}, {100 * high:.1f}]"
+
+
+def layers_in_words(layers: Sequence[int], probed: Sequence[int]) -> str:
+    """Layers as "from layer 3 on" where they are the last ones, else one by one; -1 is the embeddings."""
+    layers, probed = sorted(layers), sorted(probed)
+    if len(layers) > 1 and layers == probed[-len(layers) :]:
+        return "from the embeddings on" if layers[0] < 0 else f"from layer {layers[0]} on"
+    spans: list[list[int]] = []
+    for layer in layers:
+        if spans and layer == spans[-1][-1] + 1:
+            spans[-1].append(layer)
+        else:
+            spans.append([layer])
+    names = [
+        _layer(span[0]) if len(span) == 1 else f"{_layer(span[0])} to {_layer(span[-1])}" for span in spans
+    ]
+    return "at " + ", ".join(names)
+
+
+def _layer(layer: int) -> str:
+    return "the embeddings" if layer < 0 else f"layer {layer}"
+
+
+def at_layer(layer: int) -> str:
+    """`after layer 3`, or the embeddings."""
+    return "in the embeddings" if layer < 0 else f"after layer {layer}"
+
+
+def either(parts: Sequence[str]) -> str:
+    """`a, b or c`."""
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} or {parts[-1]}"
