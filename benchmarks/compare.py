@@ -3,28 +3,22 @@
 from __future__ import annotations
 
 import copy
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
-import polars as pl
+import scaling
 import torch
-from measure import Timing, best_of, error, peak_memory
+from measure import Timing, best_of, error
 from ours import Fast, SlowTwin, neuron_values
 from page import Table, number
 from peers import HuggingFaceHooks, NNsight, TransformerLens
 from torch import Tensor
 from transformers import GPTNeoXForCausalLM
-from workload import DRAWS, END, NAME, LayerPosition, NeuronSweep, Shape, prompts
+from workload import DRAWS, END, LayerPosition, NeuronSweep, Shape, prompts
 
-from factfinding.engine.capture import Wanted, capture
-from factfinding.engine.clean import prepare
 from factfinding.engine.difference import Difference
-from factfinding.engine.readings import LogProbs
-from factfinding.engine.suffix import Suffix, edit_neurons
+from factfinding.engine.suffix import Suffix
 from factfinding.model.anatomy import Anatomy
-from factfinding.store import Source
 
 PEER_NEURONS, SUFFIX_NEURONS, CURVE_NEURONS = 2, 16, 256
 PATCHED_PROMPTS, CACHED_PROMPTS = 4, 64
@@ -57,6 +51,7 @@ class Comparison:
         self.twin = SlowTwin(copy.deepcopy(model), PEER_ROWS)
         self.anatomy = self.twin.anatomy
         self.suffix = Fast(Suffix(self.anatomy), rows)
+        self.logit = Fast(Suffix(self.anatomy), rows, logit=True)
         self.difference = Fast(Difference(self.anatomy), rows)
         self.goals: list[Goal] = []
 
@@ -81,6 +76,7 @@ class Comparison:
         work: dict[str, tuple[NeuronSweep, Callable[[], Tensor]]] = {
             way.name: (few, lambda way=way: way.neuron_sweep(few)) for way in (*self.peers, self.twin)
         }
+        work[self.logit.name] = (some, lambda: self.logit.neuron_sweep(some))
         for way in (self.suffix, self.difference):
             work[way.name] = (some, lambda way=way: way.neuron_sweep(some))
             work[f"{way.name}, curves"] = (many, lambda way=way: way.curves(many))
@@ -90,9 +86,16 @@ class Comparison:
         curve = timed[CURVES].result
         effects = {name: _effects(t.result)[: len(truth)] for name, t in timed.items()}
         per_patch = {name: 1e3 * t.seconds / work[name][0].draws.numel() for name, t in timed.items()}
+        logits = Fast(Suffix(exact.anatomy), self.rows, logit=True).neuron_sweep(few)
         rows = [
             self._row(
-                name, work[name][0].draws.numel(), per_patch, timed[name], effects[name], truth, effects
+                name,
+                work[name][0].draws.numel(),
+                per_patch,
+                timed[name],
+                effects[name],
+                logits if name == self.logit.name else truth,
+                effects,
             )
             for name in timed
         ]
@@ -103,7 +106,8 @@ class Comparison:
             note=f"Largest effect {number(float(truth.abs().max()))} nats, median {number(float(truth.abs().median()))}; "
             f"curves in difference form take {rate} (random weights). Errors are over {len(truth)} patches, the largest relative "
             "to the largest effect; the reference is the slow twin in float64. Effects this small are at the edge of what float32 "
-            "values resolve (TransformerLens's own as much as ours), which is what the difference form is for.",
+            "values resolve (TransformerLens's own as much as ours), which is what the difference form is for. Log P needs the whole "
+            "vocabulary of each patch, the answer's logit one column of it: the others compute both either way.",
             columns=COLUMNS,
             rows=rows,
         )
@@ -111,13 +115,14 @@ class Comparison:
     def _row(self, name, patches, per_patch, timed: Timing, effects, truth, every) -> tuple[str, ...]:
         lens = every[TransformerLens.name]
         found, beside = error(effects, truth), error(effects, lens)
+        same = name != self.logit.name  # a change of a logit is not held to one of log P
         return (
             name,
             f"{patches:,}",
             number(per_patch[name]),
             number(per_patch[TransformerLens.name] / per_patch[name]),
             number(per_patch[HuggingFaceHooks.name] / per_patch[name]),
-            number(beside.largest, 2),
+            number(beside.largest if same else float("nan"), 2),
             number(found.largest, 2),
             number(found.median_relative, 2),
             f"{found.rank_correlation:.6f}",
@@ -128,6 +133,8 @@ class Comparison:
         slow, hooks = per_patch[TransformerLens.name], per_patch[HuggingFaceHooks.name]
         self._at_least("neuron sweep by curves / TransformerLens", 100, slow / per_patch[CURVES])
         self._at_least("suffix, every draw / TransformerLens", 10, slow / per_patch["suffix"])
+        chosen = slow / per_patch[self.logit.name]
+        self._at_least("suffix, every draw, the answer's logit alone / TransformerLens", 10, chosen)
         self._at_least("suffix, every draw / Hugging Face hooks", 6, hooks / per_patch["suffix"])
         beside = error(effects[CURVES], lens).largest
         self._at_most(
@@ -199,90 +206,12 @@ class Comparison:
         )
 
     def memory(self) -> Table:
-        rows = []
-        wanted = [
-            Wanted(site=site, role=role)
-            for site in ("resid", "attn_out", "mlp_out", "z")
-            for role in ("final_name", "end")
-        ]
-        for n in (128, 512):
-            with tempfile.TemporaryDirectory() as folder, peak_memory(self.device) as memory:
-                capture(
-                    self.anatomy,
-                    prompts_table(prompts(n, seed=6)),
-                    wanted,
-                    Path(folder) / "activations.h5",
-                    source=Source(
-                        model="random",
-                        revision="",
-                        dtype="float32",
-                        condition="full",
-                        code="",
-                        stored="float32",
-                    ),
-                    shards=Path(folder) / "shards",
-                    batch_size=32,
-                    shard_rows=64,
-                    attributes={},
-                    log=lambda _line: None,
-                )
-            rows.append((f"{n:,}", f"{memory.peak:.0f}"))
-        growth = float(rows[1][1]) / float(rows[0][1])
+        table, growth = scaling.memory(self.anatomy)
         self._at_most("memory of caching to disk, 512 athletes / 128 athletes", 1.05, growth)
-        return Table(
-            title="Memory of caching to disk (batches of 32, shards of 64)",
-            note="The whole process, its models included.",
-            columns=("athletes", "peak MB"),
-            rows=rows,
-        )
+        return table
 
     def scaling(self) -> Table:
-        rows = []
-        for athletes in (1, 4, 16):
-            t = best_of(
-                {"": lambda n=athletes: self._athletes(n, neurons=32, layer=self.shape.swept[0])},
-                rounds=self.rounds,
-            )[""]
-            rows.append(
-                ("suffix", f"{athletes} athletes, 32 neurons, layer {self.shape.swept[0]}", t.result, t)
-            )
-        for layer in range(0, self.shape.layers, max(self.shape.layers // 4, 1)):
-            t = best_of({"": lambda i=layer: self._athletes(4, neurons=32, layer=i)}, rounds=self.rounds)[""]
-            rows.append(("suffix", f"4 athletes, 32 neurons, layer {layer}", t.result, t))
-        for neurons in (64, 256, 1024):
-            work = self.sweep(neurons)
-            t = best_of({"": lambda w=work: self.suffix.curves(w).effects.numel()}, rounds=1)[""]
-            rows.append(
-                ("suffix, curves", f"1 athlete, {len(work.neurons)} neurons x {DRAWS} draws", t.result, t)
-            )
-        return Table(
-            title="Scaling",
-            columns=("way", "work", "patches", "ms a patch", "peak MB"),
-            rows=[
-                (way, what, f"{n:,}", number(1e3 * t.seconds / n), number(t.mb)) for way, what, n, t in rows
-            ],
-        )
-
-    def _athletes(self, athletes: int, *, neurons: int, layer: int) -> int:
-        """Set neurons of several athletes to zero; returns the number of patches."""
-        clean = prepare(self.anatomy, prompts(athletes, seed=7, device=self.device), start=NAME)
-        prompt = torch.arange(athletes, device=self.device).repeat_interleave(neurons)
-        neuron = torch.arange(neurons, device=self.device).repeat(athletes)
-        reading = LogProbs(at=END, tokens=torch.tensor([7], device=self.device))
-        for start in range(0, len(prompt), self.rows):
-            part = slice(start, start + self.rows)
-            value = torch.zeros(len(prompt[part]), device=self.device)
-            edits = edit_neurons(
-                self.anatomy,
-                clean,
-                layer=layer,
-                at=NAME,
-                prompt=prompt[part],
-                neuron=neuron[part],
-                value=value,
-            )
-            self.suffix.engine.effects(clean, edits, reading)
-        return len(prompt)
+        return scaling.scaling(self.suffix, self.shape, self.sweep, rounds=self.rounds)
 
     def _at_least(self, what: str, goal: float, measured: float) -> None:
         self.goals.append(
@@ -307,14 +236,6 @@ COLUMNS = (
     "rank correlation",
     "peak MB",
 )
-
-
-def prompts_table(tokens: Tensor) -> pl.DataFrame:
-    """Tokens as the prompts table that `capture` takes."""
-    n, length = tokens.shape
-    names = [str(i) for i in range(n)]
-    columns = {"athlete": names, "sport": names, "token_ids": tokens.tolist(), "n_tokens": [length] * n}
-    return pl.DataFrame({**columns, "first_name": [NAME - 1] * n, "final_name": [NAME] * n, "end": [END] * n})
 
 
 def _effects(result) -> Tensor:

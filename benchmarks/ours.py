@@ -15,9 +15,10 @@ from workload import END, NAME, LayerPosition, NeuronSweep
 from factfinding.engine import trace
 from factfinding.engine.clean import prepare
 from factfinding.engine.difference import Difference
-from factfinding.engine.readings import Logits, LogProbs
+from factfinding.engine.readings import Logits, LogProbs, clean_values
 from factfinding.engine.response import Response, curves
 from factfinding.engine.sites import Site
+from factfinding.engine.slopes import neuron_slopes
 from factfinding.engine.suffix import Suffix, edit, edit_neurons
 from factfinding.model.anatomy import Anatomy
 
@@ -60,10 +61,11 @@ class SlowTwin:
 
 
 class Fast:
-    """Suffix or difference form, for every draw or by curves."""
+    """Suffix or difference form, for every draw or by curves; reads log P, or the answer's logit alone."""
 
-    def __init__(self, engine: Suffix | Difference, rows: int) -> None:
-        self.engine, self.anatomy, self.rows, self.name = engine, engine.anatomy, rows, engine.name
+    def __init__(self, engine: Suffix | Difference, rows: int, *, logit: bool = False) -> None:
+        self.engine, self.anatomy, self.rows, self.logit = engine, engine.anatomy, rows, logit
+        self.name = f"{engine.name}, the answer's logit" if logit else engine.name
 
     def neuron_sweep(self, work: NeuronSweep) -> Float[Tensor, " rows"]:
         return self._evaluate(work)(*work.rows)
@@ -72,29 +74,41 @@ class Fast:
         """The sweep by curves; `.effects` are `[neurons, draws]`."""
         clean = self._values(work)[work.neurons]
         evaluate = self._evaluate(work)
+        slopes = neuron_slopes(self.anatomy, work.tokens, at=NAME, end=END, answer=work.answer)
         return curves(
-            lambda index, value: evaluate(work.neurons[index], value), clean, work.draws, tolerance=tolerance
+            lambda index, value: evaluate(work.neurons[index], value),
+            clean,
+            work.draws,
+            tolerance=tolerance,
+            slope=slopes[work.layer, work.neurons],
         )
 
     def layer_position(self, work: LayerPosition) -> Float[Tensor, "layers positions prompts"]:
         clean, donor = prepare(self.anatomy, work.tokens), prepare(self.anatomy, work.donors)
         everyone = torch.arange(len(work.tokens), device=self.anatomy.device)
         reading = Logits(at=END, tokens=work.answers)
-        difference = torch.empty(self.anatomy.n_layers, work.tokens.shape[1], len(everyone))
-        for layer in range(self.anatomy.n_layers):
-            for at in range(work.tokens.shape[1]):
-                site = Site("resid_pre", layer)
-                edits = edit(
-                    self.anatomy, clean, site, at=at, prompt=everyone, value=donor.resid[layer, :, at]
+        before, found = clean_values(self.anatomy, clean, reading), []
+        for at in range(work.tokens.shape[1]):
+            edits = [
+                edit(
+                    self.anatomy,
+                    clean,
+                    Site("resid_pre", layer),
+                    at=at,
+                    prompt=everyone,
+                    value=donor.resid[layer, :, at],
                 )
-                logits = self.engine.values(clean, edits, reading)
-                difference[layer, at] = logits[:, 0] - logits[:, 1]
-        return difference
+                for layer in range(self.anatomy.n_layers)
+            ]
+            logits = before + torch.stack(self.engine.joint_effects(clean, edits, reading))
+            found.append(logits[..., 0] - logits[..., 1])
+        return torch.stack(found, dim=1)
 
     def _evaluate(self, work: NeuronSweep) -> Callable[[Tensor, Tensor], Tensor]:
         """Effects of (neuron, value) rows, `rows` of them at a time; the clean run is made once."""
         clean = prepare(self.anatomy, work.tokens, start=NAME)
-        reading = LogProbs(at=END, tokens=torch.tensor([work.answer], device=self.anatomy.device))
+        kind = Logits if self.logit else LogProbs
+        reading = kind(at=END, tokens=torch.tensor([work.answer], device=self.anatomy.device))
 
         def evaluate(neurons: Tensor, values: Tensor) -> Tensor:
             found = []

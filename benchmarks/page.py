@@ -16,8 +16,8 @@ Written by `python benchmarks/run.py`; each part below says on what machine, wit
 Figures are the fastest of a few rounds in which all ways of doing the same work take turns, so read the ratios.
 
 Weights are random (of the shape named), so a speed does not depend on what the model knows; the number of points that a
-curve needs does. On a trained 8-layer model of width 64 it was 2.8 to 3.4 points per neuron on average for 1e-4 of the
-largest effect, and about one neuron in a hundred needed more than 8.
+curve needs does. On a trained 8-layer model of width 64 it was 3.3 to 4.4 evaluations per neuron on average for 1e-4
+of the largest effect, the held-out one counted (one athlete, layers 1 to 3), and no neuron needed more than 8.
 
 The other tools run the whole model for every patch and are timed on fewer patches; all figures are per patch, and
 errors are over the patches that all have in common. A patch is one neuron set to one value, or one layer's residual at

@@ -16,7 +16,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import GPTNeoXForCausalLM
 from workload import DRAWS, NeuronSweep, Shape, prompts
 
-from factfinding.engine.difference import PRODUCTS, Difference
+from factfinding.engine.difference import Difference
+from factfinding.engine.products import PRODUCTS
 from factfinding.engine.suffix import Suffix
 from factfinding.model.anatomy import Anatomy
 

@@ -4,6 +4,8 @@ rounding does.
 
 from __future__ import annotations
 
+import copy
+
 import mpmath
 import pytest
 import torch
@@ -11,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from factfinding.engine import readings
 from factfinding.engine.clean import prepare
 from factfinding.engine.closed_forms import (
     gelu_difference,
@@ -20,7 +23,8 @@ from factfinding.engine.closed_forms import (
     softmax_difference,
     tanh_gelu_difference,
 )
-from factfinding.engine.difference import Difference, Products
+from factfinding.engine.difference import Difference
+from factfinding.engine.products import Products
 from factfinding.engine.readings import Logits, LogProbs, Resid
 from factfinding.engine.suffix import Edits, Suffix
 from factfinding.errors import InputError
@@ -146,6 +150,19 @@ def test_effects_are_the_suffix_engines(anatomy, clean, kind, layer):
                     e.effects(clean, edits, reading) for e in (Suffix(anatomy), Difference(anatomy))
                 )
                 assert (values - difference).abs().max() <= 1e-9 * values.abs().max()
+
+
+@pytest.mark.parametrize("size", (1e-3, 1.0, 300.0))
+def test_the_vocabulary_in_pieces_whatever_the_size_of_the_change(anatomy, clean, monkeypatch, size):
+    """Also where exponentials of the change alone would overflow (size 300 of logits that grow with the weights)."""
+    grown = Anatomy(copy.deepcopy(anatomy.model))
+    grown.unembed.weight.data *= 200
+    edits, both = random_edits(size=size), (Suffix(grown), Difference(grown))
+    for piece in (7, 359, 8192):
+        monkeypatch.setattr(readings, "PIECE", piece)
+        for tokens in (ANSWERS, ANSWERS[0]):
+            values, changes = (e.effects(clean, edits, LogProbs(at=END, tokens=tokens)) for e in both)
+            assert (values - changes).abs().max() <= 1e-9 * values.abs().max()
 
 
 def test_values_and_probes_are_the_suffix_engines(anatomy, clean):

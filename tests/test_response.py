@@ -49,6 +49,31 @@ def test_a_polynomial_is_exact_once_it_has_enough_nodes(degree):
     assert int(found.evaluations) <= max(degree, 2) + 2 + 1
 
 
+@pytest.mark.parametrize("degree", range(2, 9))
+def test_a_slope_saves_a_point_of_every_curve(degree):
+    function = polynomial(degree)
+    evaluate, clean, draws, truth = planted(function)
+    slope = torch.func.vmap(torch.func.grad(function))(clean)
+    few, more = (curves(evaluate, clean, draws, tolerance=1e-9, slope=s) for s in (slope, None))
+    assert torch.allclose(few.effects, truth, atol=1e-9 * float(truth.abs().max()))
+    assert int(few.evaluations) == int(more.evaluations) - 1
+
+
+def test_a_straight_line_takes_one_point_and_the_draw_held_out():
+    evaluate, clean, draws, truth = planted(lambda x: 3 * x)
+    found = curves(evaluate, clean, draws, slope=torch.tensor([3.0]))
+    assert int(found.evaluations) == 2 and torch.allclose(found.effects, truth)
+
+
+@pytest.mark.parametrize("wrong", (-1.0, 0.0, 100.0))
+def test_a_wrong_slope_costs_evaluations_and_no_truth(wrong):
+    functions = [torch.tanh, torch.sin, lambda x: 2 * x] * 10
+    evaluate, clean, draws, truth = planted(*functions)
+    found = curves(evaluate, clean, draws, tolerance=1e-4, held_out=2, slope=torch.full((30,), wrong))
+    assert (found.effects - truth).abs().max() < 1e-3 * truth.abs().max()
+    assert found.evaluations.double().mean() > 10
+
+
 def test_few_evaluations_for_smooth_curves_and_none_twice():
     evaluate, clean, draws, truth = planted(*[torch.tanh, torch.sin, torch.nn.functional.gelu] * 20)
     found = curves(evaluate, clean, draws, tolerance=1e-4)

@@ -7,11 +7,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from factfinding.engine import trace
+from factfinding.engine import readings, trace
 from factfinding.engine.clean import activation, prepare
+from factfinding.engine.groups import Groups
 from factfinding.engine.readings import Logits, LogProbs, Resid
 from factfinding.engine.sites import Site, head, neuron
-from factfinding.engine.suffix import Edits, Groups, Suffix, edit, edit_neurons
+from factfinding.engine.suffix import Edits, Suffix, edit, edit_neurons
 from factfinding.errors import InputError
 from models import FAMILIES, random_anatomy
 
@@ -184,6 +185,50 @@ def test_a_row_alone_is_the_same_as_in_a_batch(anatomy, clean):
         one = slice(i, i + 1)
         alone = edit(anatomy, clean, site, at=2, prompt=PROMPT[one], value=value[one])
         assert close(Suffix(anatomy).values(clean, alone, Logits(at=END)), together[one])
+
+
+def test_edits_of_several_layers_in_one_pass_are_each_as_alone(anatomy, clean):
+    """In any order, some of them zero, one entering after the last layer, and with rows of other prompts."""
+    places = [
+        ("mlp_out", 1),
+        ("resid_pre", 0),
+        ("attn_out", 0),
+        ("resid_pre", 2),
+        ("mlp_out", 2),
+        ("attn_out", 2),
+    ]
+    for at in (2, END):
+        many = []
+        for i, (kind, layer) in enumerate(places):
+            delta = torch.randn(6, 32, generator=torch.Generator().manual_seed(i), dtype=torch.float64)
+            delta[i % 3 :: 4] = 0.0
+            prompt = PROMPT if i % 2 else PROMPT.flip(0)
+            many.append(Edits(kind=kind, layer=layer, at=at, prompt=prompt, delta=delta * (i != 3)))
+        for reading in (Logits(at=END), LogProbs(at=END, tokens=ANSWERS)):
+            together = Suffix(anatomy).joint_effects(clean, many, reading)
+            for edits, found in zip(many, together, strict=True):
+                assert close(found, Suffix(anatomy).effects(clean, edits, reading))
+                assert torch.equal(found[(edits.delta == 0).all(1)].abs().sum(), torch.zeros(()).double())
+
+
+def test_rows_that_do_not_move_are_not_run(anatomy, clean, monkeypatch):
+    ran = []
+    monkeypatch.setattr(Suffix, "_resid", lambda self, many, windows: ran.extend(many))
+    edits = Edits(kind="mlp_out", layer=0, at=3, prompt=PROMPT, delta=torch.zeros(6, 32).double())
+    assert not Suffix(anatomy).effects(clean, edits, Logits(at=END)).any() and ran == []
+
+
+def test_the_vocabulary_in_pieces_is_the_vocabulary_at_once(anatomy, clean, monkeypatch):
+    site = Site("mlp_out", 0)
+    value = value_of(anatomy, clean, site, 3)
+    edits, reading = (
+        edit(anatomy, clean, site, at=3, prompt=PROMPT, value=value),
+        LogProbs(at=END, tokens=ANSWERS),
+    )
+    expected = twin(anatomy, site, 3, value).log_softmax(1).gather(1, ANSWERS[PROMPT])
+    for size in (1, 7, 359, 360, 8192):
+        monkeypatch.setattr(readings, "PIECE", size)
+        assert close(Suffix(anatomy).values(clean, edits, reading), expected)
 
 
 def test_groups_put_rows_together_by_prompt_and_back():

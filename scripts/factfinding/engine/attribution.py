@@ -62,6 +62,7 @@ class Gradients:
     gradients: list[Tensor]
 
 
+@torch.enable_grad()
 def gradients(
     anatomy: Anatomy,
     tokens: Int[Tensor, "athletes seq"],

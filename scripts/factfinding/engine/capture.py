@@ -18,6 +18,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from factfinding.engine.sites import Site
+from factfinding.engine.tokens import tokens_of
 from factfinding.engine.trace import Read, run
 from factfinding.errors import InputError
 from factfinding.model.anatomy import Anatomy
@@ -105,11 +106,6 @@ def prompt_batches(prompts: pl.DataFrame, rows: Sequence[int], size: int) -> Ite
     for length in sorted({int(lengths[row]) for row in rows}):
         same = [row for row in rows if lengths[row] == length]
         yield from (same[start : start + size] for start in range(0, len(same), size))
-
-
-def tokens_of(prompts: pl.DataFrame, rows: Sequence[int], device: torch.device) -> Int[Tensor, "batch seq"]:
-    """Token ids of prompts of one length."""
-    return torch.tensor(prompts[list(rows)]["token_ids"].to_list(), device=device)
 
 
 def positions_of(

@@ -19,20 +19,24 @@ LARGE_SCORE = 20.0
 overflow.
 """
 
+LEAST_GROWTH = -0.5
+"""A partition function that shrinks by more than this share is summed anew: 1 plus its change would cancel."""
+
 
 def norm_difference(
-    x: Float[Tensor, "... d"], d: Float[Tensor, "... d"], eps: float
+    x: Float[Tensor, "... d"], d: Float[Tensor, "... d"], eps: float, *, centred: bool = True
 ) -> Float[Tensor, "... d"]:
-    """LayerNorm without weight and bias: the change of (x - mean) / sqrt(var + eps).
+    """LayerNorm without weight and bias: the change of (x - mean) / sqrt(var + eps); RMS norm if not `centred`.
 
     With c the centred x, e the centred d and r = 1/sqrt(var + eps) before, s after: c (s - r) + e s, where
     s - r = -(change of var) r^2 s^2 / (r + s).
     """
-    centred, moved = x - x.mean(-1, keepdim=True), d - d.mean(-1, keepdim=True)
-    before = (centred.square().mean(-1, keepdim=True) + eps).rsqrt()
-    grown = ((2 * centred + moved) * moved).mean(-1, keepdim=True)
-    after = ((centred + moved).square().mean(-1, keepdim=True) + eps).rsqrt()
-    return torch.addcmul(moved * after, centred, -grown * (before * after).square() / (before + after))
+    if centred:
+        x, d = x - x.mean(-1, keepdim=True), d - d.mean(-1, keepdim=True)
+    before = (x.square().mean(-1, keepdim=True) + eps).rsqrt()
+    grown = ((2 * x + d) * d).mean(-1, keepdim=True)
+    after = ((x + d).square().mean(-1, keepdim=True) + eps).rsqrt()
+    return torch.addcmul(d * after, x, -grown * (before * after).square() / (before + after))
 
 
 def softmax_difference(
@@ -55,9 +59,11 @@ def log_partition_difference(log_p: Float[Tensor, "... tokens"], d: Float[Tensor
     """Change of logsumexp(logits) when they change by d, where log_p = log_softmax(logits): log(1 + sum p
     expm1(d)).
     """
-    change = torch.log1p((log_p.exp() * torch.expm1(d)).sum(-1))
-    large = d.amax(-1) > LARGE_SCORE
-    return torch.where(large, (log_p + d).logsumexp(-1), change) if bool(large.any()) else change
+    grown = (log_p.exp() * torch.expm1(d)).sum(-1)
+    large = (d.amax(-1) > LARGE_SCORE) | (grown < LEAST_GROWTH)
+    return (
+        torch.where(large, (log_p + d).logsumexp(-1), grown.log1p()) if bool(large.any()) else grown.log1p()
+    )
 
 
 def gelu_difference(x: Tensor, d: Tensor) -> Tensor:
@@ -79,7 +85,7 @@ def gelu_difference(x: Tensor, d: Tensor) -> Tensor:
     change = terms[-1] * d
     for term in reversed(terms[:-1]):
         change = change.add_(term).mul_(d)
-    large = d.abs() > (100 * torch.finfo(d.dtype).eps) ** 0.2
+    large = (d.abs() > (100 * torch.finfo(d.dtype).eps) ** 0.2).nonzero(as_tuple=True)
     before, moved = x.expand(d.shape)[large], d[large]
     change[large] = relu_difference(before, moved) - (_bounded(before + moved) - _bounded(before))
     return change

@@ -14,84 +14,39 @@ only, in both residual orders: GPT-NeoX and GPT-2; others are refused by name.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from factfinding.engine.clean import Clean
 from factfinding.engine.closed_forms import (
     ACTIVATIONS,
+    LARGE_SCORE,
+    LEAST_GROWTH,
     log_partition_difference,
     norm_difference,
     softmax_difference,
 )
-from factfinding.engine.readings import Logits, Reading, Resid, clean_values, tokens_of, unembed_tokens
-from factfinding.engine.suffix import Edits, Groups, Window, own, untouched, window
+from factfinding.engine.groups import Groups, own
+from factfinding.engine.products import Products
+from factfinding.engine.readings import (
+    Logits,
+    Reading,
+    Resid,
+    clean_values,
+    pieces,
+    tokens_of,
+    unembed_tokens,
+)
+from factfinding.engine.suffix import Edits, Window, untouched, window
 from factfinding.errors import InputError
-from factfinding.model.anatomy import Anatomy, Block, rotate, weight_in_out
+from factfinding.model.anatomy import Anatomy, Block, rotate
 
-PRODUCTS = ("full", "tf32", "bfloat16")
 SUPPORTED = ("GPT-NeoX", "GPT-2")
-
-
-class Products:
-    """Matrix products whose inputs are rounded as asked and whose sums are kept in full.
-
-    `full`: the model's own precision. `tf32` and `bfloat16`: on a GPU the matrix units do it (bfloat16
-    inputs, float32 sums and results). A CPU without such units gives the same numbers, up to the order of the
-    sums, from inputs that are rounded first and multiplied in float32, so precision can be tried anywhere; it
-    is not faster there.
-    """
-
-    def __init__(self, kind: str, device: torch.device) -> None:
-        if kind not in PRODUCTS:
-            raise InputError("product", repr(kind), ", ".join(PRODUCTS))
-        self.kind, self.on_gpu = kind, device.type == "cuda"
-        self._weights: dict[nn.Module, Tensor] = {}
-
-    def round(self, x: Tensor) -> Tensor:
-        """x as the matrix unit takes it in."""
-        if self.kind == "bfloat16":
-            return x.bfloat16() if self.on_gpu else x.bfloat16().to(x.dtype)
-        return _ten_bits(x) if self.kind == "tf32" and not self.on_gpu else x
-
-    def linear(self, module: nn.Module, x: Float[Tensor, "... d_in"]) -> Float[Tensor, "... d_out"]:
-        """A projection without its bias, which a difference does not see; its rounded weight is kept."""
-        if module not in self._weights:
-            self._weights[module] = self.round(weight_in_out(module))
-        return self._multiply(self.round(x), self._weights[module], x.dtype)
-
-    def __call__(self, x: Float[Tensor, "... n k"], y: Float[Tensor, "... k m"]) -> Float[Tensor, "... n m"]:
-        return self._multiply(self.round(x), self.round(y), x.dtype)
-
-    def _multiply(self, x: Tensor, y: Tensor, dtype: torch.dtype) -> Tensor:
-        if x.dtype == dtype:
-            return x @ y
-        if y.ndim == 2:
-            return torch.mm(x.flatten(0, -2), y, out_dtype=dtype).unflatten(0, x.shape[:-1])
-        return torch.bmm(x.flatten(0, -3), y.flatten(0, -3), out_dtype=dtype).unflatten(0, x.shape[:-2])
-
-    @contextmanager
-    def settings(self) -> Iterator[None]:
-        """TF32 switched on for a GPU's float32 products, and off again."""
-        before = torch.get_float32_matmul_precision()
-        try:
-            if self.on_gpu:
-                torch.set_float32_matmul_precision("high" if self.kind == "tf32" else "highest")
-            yield
-        finally:
-            torch.set_float32_matmul_precision(before)
-
-
-def _ten_bits(x: Tensor) -> Tensor:
-    """float32 rounded to TF32's ten bits of mantissa (halves away from zero)."""
-    bits = x.float().contiguous().view(torch.int32)
-    return (((bits + (1 << 12)) >> 13) << 13).view(torch.float32).to(x.dtype)
 
 
 def _shadow(module: nn.Module, products: Products) -> SimpleNamespace:
@@ -157,6 +112,12 @@ class Difference:
             change = self._read(clean, reading, w, self._propagate(every, w))
         return given.apart(change).masked_fill(untouched(edits, w)[:, None], 0.0)
 
+    def joint_effects(
+        self, clean: Clean, many: Sequence[Edits], reading: Reading
+    ) -> list[Float[Tensor, "rows k"]]:
+        """`effects` of several edits, one after another."""
+        return [self.effects(clean, edits, reading) for edits in many]
+
     def _propagate(self, edits: Edits, w: Window) -> Float[Tensor, "prompts size d_model"]:
         """The change of the residual stream that is read."""
         clean, i = w.clean, edits.at - w.clean.start
@@ -195,8 +156,9 @@ class Difference:
             attn = attn + change
             return attn + self._mlp(block, mid, attn)
         fresh = max(changed - skipped, 0)  # positions where the MLP's input has changed
-        out = change + attn
-        out[:, :, :fresh] += self._mlp(block, resid[:, :, :fresh], change[:, :, :fresh])
+        out = attn.add_(change)
+        if fresh:
+            out[:, :, :fresh] += self._mlp(block, resid[:, :, :fresh], change[:, :, :fresh])
         return out
 
     def _mlp(self, block: Block, resid: Float[Tensor, "prompts 1 n d_model"], change: Tensor) -> Tensor:
@@ -244,16 +206,41 @@ class Difference:
         if isinstance(reading, Logits) and reading.tokens is not None:
             few = unembed_tokens(self.anatomy, normed.flatten(0, 1), reading.tokens, w.prompt, bias=False)
             return few.unflatten(0, (len(prompts), -1))
+        log_p = None if isinstance(reading, Logits) else self.anatomy.logits(resid).log_softmax(-1)
+        if reading.tokens is not None:
+            return self._log_probs(log_p, normed, tokens_of(reading, prompts))
         logits = self.products.linear(self.anatomy.unembed, normed)
-        if isinstance(reading, Logits):
-            return logits
-        log_p = self.anatomy.logits(resid).log_softmax(-1)
-        if reading.tokens is None:
-            return logits - log_partition_difference(log_p, logits)[..., None]
-        # relative to the token's own logit: where its probability is almost 1, the effect is what is left after
-        # nearly all of that logit's change cancels, and its rounding must cancel too
-        own = logits.flatten(0, 1).gather(1, tokens_of(reading, w.prompt)).unflatten(0, (len(prompts), -1))
-        changes = [
-            log_partition_difference(log_p, logits - own[..., k : k + 1]) for k in range(own.shape[-1])
-        ]
-        return -torch.stack(changes, dim=-1)
+        return logits if log_p is None else logits - log_partition_difference(log_p, logits)[..., None]
+
+    def _log_probs(
+        self,
+        log_p: Float[Tensor, "prompts 1 d_vocab"],
+        normed: Float[Tensor, "prompts size d_model"],
+        tokens: Int[Tensor, "prompts k"],
+    ) -> Float[Tensor, "prompts size k"]:
+        """Change of a few tokens' log-probabilities: minus that of logsumexp relative to the token's own logit.
+
+        Relative, because where the token's probability is almost 1, the effect is what is left after nearly all
+        of its logit's change cancels. Its own term is zero then, and is left out of the sum.
+        """
+        own = normed @ self.anatomy.unembed.weight[tokens].transpose(1, 2)
+        others = log_p.exp()[:, :, None].expand(-1, -1, tokens.shape[1], -1)
+        others = others.scatter(3, tokens[:, None, :, None], 0.0)
+
+        def relative(part: slice) -> Float[Tensor, "prompts size k piece"]:
+            logits = self.products.linear(self.anatomy.unembed, normed, part)
+            return logits[:, :, None] - own[..., None]
+
+        largest, grown = [], torch.zeros_like(own)
+        for part in pieces(self.anatomy.d_vocab):
+            moved = relative(part)
+            largest.append(moved.amax(-1))
+            grown += moved.expm1_().mul_(others[..., part]).sum(-1)
+        change = grown.log1p()
+        large = (torch.stack(largest).amax(0) > LARGE_SCORE) | (grown < LEAST_GROWTH)
+        if bool(large.any()):  # exponentials of the change alone could overflow, or cancel 1
+            sums = [
+                (log_p[:, :, None, part] + relative(part)).logsumexp(-1) for part in pieces(log_p.shape[-1])
+            ]
+            change = torch.where(large, torch.stack(sums).logsumexp(0), change)
+        return -change

@@ -23,6 +23,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from factfinding.engine.closed_forms import norm_difference
 from factfinding.engine.sites import Site, check
 from factfinding.engine.trace import Read, run
 from factfinding.model.anatomy import Anatomy, weight_in_out
@@ -62,16 +63,11 @@ class Norm:
         exact: bool,
     ) -> Float[Tensor, "athletes *nodes d_model"]:
         """What each change of the residual, made alone, does to the normed residual; frozen keeps the clean scale."""
-        x, d = self._centre(_align(_wide(resid), change)), self._centre(change)
-        before = (x.square().mean(-1, keepdim=True) + self.eps).rsqrt()
-        if not exact:
-            return d * before * self.weight
-        grown = (d * (2 * x + d)).mean(-1, keepdim=True)  # the variance grows by this much
-        after = ((x + d).square().mean(-1, keepdim=True) + self.eps).rsqrt()
-        rescaled = (
-            -grown * (before * after).square() / (before + after)
-        )  # after - before, without cancellation
-        return (d * after + x * rescaled) * self.weight
+        x = _align(_wide(resid), change)
+        if exact:
+            return norm_difference(x, change, self.eps, centred=self.centred) * self.weight
+        scale = (self._centre(x).square().mean(-1, keepdim=True) + self.eps).rsqrt()
+        return self._centre(change) * scale * self.weight
 
     def _centre(self, x: Tensor) -> Tensor:
         return x - x.mean(-1, keepdim=True) if self.centred else x
@@ -289,10 +285,8 @@ def _each_node(
         no_heads = embedding.new_zeros(len(z), 0, z.shape[2], embedding.shape[-1])
         per_head = torch.stack(heads, dim=1) if heads else no_heads
         parts.append((embedding, per_head, push(rows, attn_out), push(rows, mlp_out)))
-    names = ("embedding", "heads", "attn_out", "mlp_out")
-    return Effects(
-        **{name: torch.cat(values) for name, values in zip(names, zip(*parts, strict=True), strict=True)}
-    )
+    embedding, heads, attn_out, mlp_out = (torch.cat(values) for values in zip(*parts, strict=True))
+    return Effects(embedding=embedding, heads=heads, attn_out=attn_out, mlp_out=mlp_out)
 
 
 def _wide(x: Tensor) -> Tensor:

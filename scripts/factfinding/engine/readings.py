@@ -1,11 +1,13 @@
 """What is read at the end of an edited run: logits, log-probabilities, or a residual stream and probes of it.
 
 Only what is asked for is computed: the logits of a few tokens do not need the rest of the vocabulary, and a
-reading of a middle layer does not need the layers above it.
+reading of a middle layer does not need the layers above it. A log-probability needs the whole vocabulary, but
+never at once: its pieces are summed one after another, near the processor's caches.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +16,9 @@ from torch import Tensor
 
 from factfinding.engine.clean import Clean
 from factfinding.model.anatomy import Anatomy
+
+PIECE = 8192
+"""Tokens of the vocabulary that are unembedded at once where only their sum is wanted."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -60,12 +65,35 @@ def read(
         probed = resid if reading.weight is None else resid @ reading.weight.to(resid)
         return probed if reading.bias is None else probed + reading.bias.to(resid)
     tokens = tokens_of(reading, prompt)
-    if isinstance(reading, LogProbs):
-        logits = anatomy.logits(resid)
-        return (logits if tokens is None else logits.gather(1, tokens)) - logits.logsumexp(1, keepdim=True)
     if tokens is None:
-        return anatomy.logits(resid)
-    return unembed_tokens(anatomy, anatomy.final_norm(resid), reading.tokens, prompt)
+        logits = anatomy.logits(resid)
+        return logits if isinstance(reading, Logits) else logits - logits.logsumexp(1, keepdim=True)
+    normed = anatomy.final_norm(resid)
+    if isinstance(reading, LogProbs):
+        return log_probs(anatomy, normed, tokens)
+    return unembed_tokens(anatomy, normed, reading.tokens, prompt)
+
+
+def pieces(n: int) -> Iterator[slice]:
+    """A vocabulary of n tokens in parts of at most `PIECE`."""
+    return (slice(start, min(start + PIECE, n)) for start in range(0, n, PIECE))
+
+
+def log_probs(
+    anatomy: Anatomy, normed: Float[Tensor, "rows d_model"], tokens: Int[Tensor, "rows k"]
+) -> Float[Tensor, "rows k"]:
+    """Log-probabilities of a few tokens, the vocabulary taken piece by piece.
+
+    A token's logit is taken from its piece, so that its rounding cancels where its probability is almost 1.
+    """
+    weight, bias = anatomy.unembed.weight, anatomy.unembed.bias
+    own, sums = normed.new_zeros(tokens.shape), []
+    for part in pieces(len(weight)):
+        logits = torch.nn.functional.linear(normed, weight[part], None if bias is None else bias[part])
+        here = (tokens >= part.start) & (tokens < part.stop)
+        own = torch.where(here, logits.gather(1, (tokens - part.start).clamp(0, logits.shape[1] - 1)), own)
+        sums.append(logits.logsumexp(1))
+    return own - torch.stack(sums, dim=1).logsumexp(1, keepdim=True)
 
 
 def tokens_of(reading: Logits | LogProbs, prompt: Int[Tensor, " rows"]) -> Int[Tensor, "rows k"] | None:

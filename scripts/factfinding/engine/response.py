@@ -5,6 +5,9 @@ smooth function of the new value alone, zero at the clean value; 64 resamples ar
 few of them determine it: the curve is interpolated by a polynomial through exact points, and every point is
 itself a draw.
 
+One more thing is known for nothing: the curve's slope at the clean value. One backward pass through the clean
+run gives it for all neurons of all layers (`slopes`), and it saves each neuron a point.
+
 Points are taken one by one where the interpolation could be most wrong: at the draw with the largest product
 of distances to the points that the curve already passes through (Leja points, which are nested for any number
 and spread as Chebyshev's do). The clean value is the first and costs nothing; the next two are the ends of
@@ -61,23 +64,26 @@ def curves(
     held_out: int = 1,
     scale: float = 0.0,
     seed: int = 0,
+    slope: Float[Tensor, " neurons"] | None = None,
 ) -> Response:
     """Effects of setting each neuron to each of its draws, from as few evaluations as the tolerance allows.
 
     `evaluate(neuron, value)` gives the effect of setting `neuron[i]` to `value[i]`, for rows in any order and
     number; it must be zero at the clean value. A tolerance of 0 evaluates every draw. `scale` is a largest
-    effect already known (of the same athlete, say). All tensors on one device; arithmetic of the curves in
-    float64. Raises ValueError for settings that make no sense.
+    effect already known (of the same athlete, say). `slope` is the effects' derivative at the clean values; it
+    counts as a node. A wrong one costs evaluations, no truth: what true draws show of a curve decides as always.
+    All tensors on one device; arithmetic of the curves in float64. Raises ValueError for settings that make no
+    sense.
     """
     if tolerance < 0 or held_out < 0 or not 1 <= min_nodes <= max_nodes:
         raise ValueError(f"tolerance {tolerance}, nodes {min_nodes}-{max_nodes}, held out {held_out}")
-    fit = _Fit(evaluate, clean.double(), draws.double(), scale)
+    fit = _Fit(evaluate, clean.double(), draws.double(), scale, slope)
     active = torch.arange(len(clean), device=clean.device)
     if tolerance == 0:
         fit.evaluate_all(active)
         return fit.result()
     fit.hold_out(held_out, seed)
-    for n_nodes in range(1, max_nodes + 1):
+    for n_nodes in range(1 if slope is None else 2, max_nodes + 1):
         active = active[fit.can_grow()[active]]
         if not len(active):
             break
@@ -91,17 +97,20 @@ def curves(
 class _Fit:
     """Newton's interpolation at all draws of all neurons at once: what is predicted, what is known."""
 
-    def __init__(self, evaluate: Evaluate, clean: Tensor, draws: Tensor, scale: float) -> None:
+    def __init__(
+        self, evaluate: Evaluate, clean: Tensor, draws: Tensor, scale: float, slope: Tensor | None
+    ) -> None:
         self.evaluate, self.scale, self.draws = evaluate, scale, draws
         low = torch.minimum(draws.amin(1), clean)[:, None]
         width = torch.maximum(draws.amax(1), clean)[:, None] - low
         # distances on an interval of length 4, where products of many of them neither grow nor vanish
         self.u = 4 * (draws - low) / width.clamp_min(torch.finfo(draws.dtype).tiny)
         start = 4 * (clean[:, None] - low) / width.clamp_min(torch.finfo(draws.dtype).tiny)
-        self.distances = (
-            self.u - start
-        )  # product of distances to all nodes; the clean value is the first node
+        self.distances = self.u - start  # product of distances to all nodes; the clean value is the first
         self.predicted = torch.zeros_like(draws)
+        if slope is not None:  # the curve's tangent there: the clean value is a node twice
+            self.distances = self.distances.square()
+            self.predicted = slope.to(draws)[:, None] * (draws - clean[:, None])
         self.true = torch.zeros_like(draws)
         self.exact = draws == clean[:, None]  # no change: nothing to evaluate
         self.evaluations = torch.zeros(len(draws), dtype=torch.long, device=draws.device)

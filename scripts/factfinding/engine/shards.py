@@ -17,6 +17,7 @@ import polars as pl
 import torch
 from torch import Tensor
 
+from factfinding.engine.readings import PIECE
 from factfinding.files import text_digest, whole
 from factfinding.model.anatomy import Anatomy
 
@@ -120,5 +121,6 @@ def first_batch(anatomy: Anatomy, n_positions: int) -> int:
     if anatomy.device.type == "cuda":
         budget = torch.cuda.mem_get_info(anatomy.device)[0] // 3
     item = torch.finfo(anatomy.dtype).bits // 8
-    per_row = item * (n_positions * (6 * anatomy.d_mlp + 12 * anatomy.d_model) + 4 * anatomy.d_vocab)
+    logits = 4 * min(anatomy.d_vocab, PIECE)
+    per_row = item * (n_positions * (6 * anatomy.d_mlp + 12 * anatomy.d_model) + logits)
     return int(min(max(budget // per_row, 1), 4096))

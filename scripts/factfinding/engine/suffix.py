@@ -20,14 +20,15 @@ same block's MLP again where the MLP reads the sum (sequential blocks) and does 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from factfinding.engine.clean import Clean, activation
+from factfinding.engine.groups import Groups, own
 from factfinding.engine.readings import Reading, Resid, clean_values, read
 from factfinding.engine.sites import Site
 from factfinding.errors import InputError
@@ -47,6 +48,15 @@ class Edits:
     at: int
     prompt: Int[Tensor, " rows"]
     delta: Float[Tensor, "rows d_model"]
+
+    @property
+    def enters(self) -> int:
+        """The first layer that has to run."""
+        return self.layer if self.kind == "resid_pre" else self.layer + 1
+
+    def take(self, rows: Tensor | slice) -> Edits:
+        """Some of the rows."""
+        return replace(self, prompt=self.prompt[rows], delta=self.delta[rows])
 
 
 @torch.no_grad()
@@ -85,53 +95,6 @@ def edit_neurons(
     old = activation(anatomy, clean, Site("post", layer), at)[prompt, neuron]
     delta = (value.to(old) - old)[:, None] * anatomy.blocks[layer].neuron_out[neuron]
     return Edits(kind="mlp_out", layer=layer, at=at, prompt=prompt, delta=delta)
-
-
-class Groups:
-    """Rows arranged by prompt, so that all rows of a prompt meet its keys and values in one product."""
-
-    def __init__(self, prompt: Int[Tensor, " rows"]) -> None:
-        self.prompts, owner, counts = prompt.unique(return_inverse=True, return_counts=True)
-        self.size = int(counts.max())
-        order = owner.argsort(stable=True)
-        rank = torch.arange(len(order), device=order.device) - (counts.cumsum(0) - counts)[owner[order]]
-        self.slot = torch.empty_like(order).index_copy_(0, order, owner[order] * self.size + rank)
-        n_slots = len(self.prompts) * self.size
-        self.in_place = torch.equal(self.slot, torch.arange(n_slots, device=order.device))
-
-    def together(self, x: Float[Tensor, "rows ..."]) -> Float[Tensor, "prompts size ..."]:
-        """Rows by prompt; prompts with fewer rows than others are filled up with zeros."""
-        if not self.in_place:
-            x = x.new_zeros(len(self.prompts) * self.size, *x.shape[1:]).index_copy_(0, self.slot, x)
-        return x.unflatten(0, (len(self.prompts), self.size))
-
-    def apart(self, x: Float[Tensor, "prompts size ..."]) -> Float[Tensor, "rows ..."]:
-        """The inverse of `together`."""
-        return x.flatten(0, 1) if self.in_place else x.flatten(0, 1)[self.slot]
-
-    def times(
-        self,
-        x: Float[Tensor, "rows heads n k"],
-        shared: Float[Tensor, "prompts kv_heads k m"],
-        matmul=torch.matmul,
-    ):
-        """x @ shared, `[rows, heads, n, m]`: each prompt's matrix meets all its rows as one tall product."""
-        kv_heads, (heads, n) = shared.shape[1], x.shape[1:3]
-        tall = self.together(x).unflatten(2, (kv_heads, heads // kv_heads)).transpose(1, 2)
-        out = matmul(tall.flatten(2, 4), shared[self.prompts] if len(self.prompts) < len(shared) else shared)
-        return self.apart(out.unflatten(2, (self.size, heads // kv_heads, n)).transpose(1, 2).flatten(2, 3))
-
-
-def own(
-    x: Float[Tensor, "rows heads n k"], y: Float[Tensor, "rows kv_heads k m"], matmul=torch.matmul
-) -> Tensor:
-    """x @ y row by row, heads of x that share keys taken together: `[rows, heads, n, m]`."""
-    kv_heads, (heads, n) = y.shape[1], x.shape[1:3]
-    return (
-        matmul(x.unflatten(1, (kv_heads, heads // kv_heads)).flatten(2, 3), y)
-        .unflatten(2, (-1, n))
-        .flatten(1, 2)
-    )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -173,7 +136,6 @@ def window(anatomy: Anatomy, clean: Clean, edits: Edits, reading: Reading) -> Wi
     edits.
     """
     last_layer = reading.layer if isinstance(reading, Resid) else anatomy.n_layers - 1
-    first_layer = edits.layer if edits.kind == "resid_pre" else edits.layer + 1
     n_positions = clean.tokens.shape[1]
     if not clean.start <= edits.at < n_positions:
         raise InputError(
@@ -183,9 +145,11 @@ def window(anatomy: Anatomy, clean: Clean, edits: Edits, reading: Reading) -> Wi
         raise InputError(
             "reading", f"position {reading.at}", f"{edits.at}-{n_positions - 1}: none before the edit"
         )
-    if not first_layer - 1 <= last_layer < anatomy.n_layers:
+    if not edits.enters - 1 <= last_layer < anatomy.n_layers:
         raise InputError(
-            "reading", f"layer {last_layer}", f"{first_layer - 1}-{anatomy.n_layers - 1}: none below the edit"
+            "reading",
+            f"layer {last_layer}",
+            f"{edits.enters - 1}-{anatomy.n_layers - 1}: none below the edit",
         )
     return Window(
         clean=clean,
@@ -193,7 +157,7 @@ def window(anatomy: Anatomy, clean: Clean, edits: Edits, reading: Reading) -> Wi
         groups=Groups(edits.prompt),
         first=edits.at,
         last=reading.at,
-        layers=range(first_layer, last_layer + 1),
+        layers=range(edits.enters, last_layer + 1),
     )
 
 
@@ -214,18 +178,53 @@ class Suffix:
     @torch.no_grad()
     def values(self, clean: Clean, edits: Edits, reading: Reading) -> Float[Tensor, "rows k"]:
         """What is read, row by row. A row whose delta is zero is the clean run, exactly."""
-        w = window(self.anatomy, clean, edits, reading)
-        edited = read(self.anatomy, reading, self._resid(edits, w), edits.prompt)
-        before = clean_values(self.anatomy, clean, reading)[edits.prompt]
-        return torch.where(untouched(edits, w)[:, None], before, edited)
+        return self._both(clean, [edits], reading)[1]
 
     @torch.no_grad()
     def effects(self, clean: Clean, edits: Edits, reading: Reading) -> Float[Tensor, "rows k"]:
         """Change of what is read from the clean run, row by row; exactly zero for a delta of zero."""
-        return self.values(clean, edits, reading) - clean_values(self.anatomy, clean, reading)[edits.prompt]
+        before, edited = self._both(clean, [edits], reading)
+        return edited - before
 
-    def _resid(self, edits: Edits, w: Window) -> Float[Tensor, "rows d_model"]:
-        """The residual stream that is read, after the edit."""
+    @torch.no_grad()
+    def joint_effects(
+        self, clean: Clean, many: Sequence[Edits], reading: Reading
+    ) -> list[Float[Tensor, "rows k"]]:
+        """`effects` of edits of any layers at one position, in one pass: rows join the batch at their layer."""
+        order = sorted(range(len(many)), key=lambda i: many[i].enters)
+        before, edited = self._both(clean, [many[i] for i in order], reading)
+        changes = (edited - before).split([len(many[i].prompt) for i in order])
+        return [changes[order.index(i)] for i in range(len(many))]
+
+    def _both(self, clean: Clean, many: Sequence[Edits], reading: Reading) -> tuple[Tensor, Tensor]:
+        """What is read before and after the edits, all their rows one after another; only rows that move run."""
+        prompt = torch.cat([edits.prompt for edits in many])
+        before = clean_values(self.anatomy, clean, reading)[prompt]
+        moves = [~untouched(edits, window(self.anatomy, clean, edits, reading)) for edits in many]
+        moved = [edits.take(rows) for edits, rows in zip(many, moves, strict=True) if bool(rows.any())]
+        edited = before.clone()
+        if moved:
+            rows, windows = torch.cat(moves), [window(self.anatomy, clean, some, reading) for some in moved]
+            edited[rows] = read(self.anatomy, reading, self._resid(moved, windows), prompt[rows])
+        return before, edited
+
+    def _resid(self, many: Sequence[Edits], windows: Sequence[Window]) -> Float[Tensor, "rows d_model"]:
+        """The residual stream that is read, after edits in the order of the layers that they enter."""
+        n, stop = windows[0].n, windows[0].layers.stop
+        positions = torch.arange(windows[0].first, windows[0].last + 1, device=many[0].delta.device)[None]
+        rotary, running = self.anatomy.rotary(positions), []
+        for layer in range(many[0].enters, stop + 1):
+            new = [(some, w) for some, w in zip(many, windows, strict=True) if some.enters == layer]
+            running += [(self._start(some, w), w, 1) for some, w in new]
+            if layer == stop:
+                break
+            block, wanted = self.anatomy.blocks[layer], 1 if layer == stop - 1 else n
+            running = [(run_block(block, w, x, rotary, changed, wanted), w, n) for x, w, changed in running]
+            running = [_joined(running)] if len(running) > 1 else running
+        return torch.cat([resid[:, -1] for resid, *_ in running])
+
+    def _start(self, edits: Edits, w: Window) -> Float[Tensor, "rows n d_model"]:
+        """The residual stream with which edits enter the first layer that they run."""
         clean = w.clean
         resid = w.kept(clean.resid[w.layers.start])[w.prompt]
         if edits.kind == "attn_out" and not self.anatomy.parallel:
@@ -234,11 +233,14 @@ class Suffix:
             resid[:, 0] = mid + block.mlp_out(block.neurons(block.norm_mlp(mid))[1])
         else:
             resid[:, 0] += edits.delta
-        positions = torch.arange(w.first, w.last + 1, device=clean.tokens.device)[None]
-        rotary = self.anatomy.rotary(positions)
-        for layer, changed, wanted in w.steps():
-            resid = run_block(self.anatomy.blocks[layer], w, resid, rotary, changed, wanted)
-        return resid[:, -1]
+        return resid
+
+
+def _joined(parts: Sequence[tuple[Tensor, Window, int]]) -> tuple[Tensor, Window, int]:
+    """Rows that have come to the same layer, as one batch."""
+    prompt = torch.cat([w.prompt for _, w, _ in parts])
+    w = replace(parts[0][1], prompt=prompt, groups=Groups(prompt))
+    return torch.cat([resid for resid, *_ in parts]), w, parts[0][2]
 
 
 def run_block(

@@ -14,7 +14,7 @@ from __future__ import annotations
 import copy
 import os
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -44,6 +44,10 @@ class Engine(Protocol):
     name: str
 
     def effects(self, clean: Clean, edits: Edits, reading: Reading) -> Float[Tensor, "rows k"]: ...
+
+    def joint_effects(
+        self, clean: Clean, many: Sequence[Edits], reading: Reading
+    ) -> list[Float[Tensor, "rows k"]]: ...
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -26,6 +26,7 @@ from factfinding.engine.readings import LogProbs
 from factfinding.engine.response import curves
 from factfinding.engine.shards import Batches, Log, TableShards, first_batch, tensor_digest
 from factfinding.engine.sites import Site, neuron
+from factfinding.engine.slopes import neuron_slopes
 from factfinding.engine.suffix import edit_neurons
 from factfinding.engine.sweep import Engine, Progress, Sweep, against_twin, check_index, context_of, in_pieces
 from factfinding.errors import InputError
@@ -126,9 +127,14 @@ class _Neurons:
         self.batches = Batches(first_batch(anatomy, int(prompts["n_tokens"].max()) // 2), log)
         self.pool = lru_cache(maxsize=1)(donors.values)
         self.clean = lru_cache(maxsize=1)(self._clean)
+        self.slopes = lru_cache(maxsize=1)(self._slopes)
 
     def _clean(self, prompt: int, role: str) -> Clean:
         return prepare(self.anatomy, self._tokens(prompt), start=self.prompts[role][prompt])
+
+    def _slopes(self, prompt: int, role: str) -> Float[Tensor, "layers d_mlp"]:
+        at, end, answer = (self.prompts[name][prompt] for name in (role, "end", "answer"))
+        return neuron_slopes(self.anatomy, self._tokens(prompt), at=at, end=end, answer=answer)
 
     def _tokens(self, prompt: int) -> Tensor:
         return torch.tensor([self.prompts["token_ids"][prompt].to_list()], device=self.anatomy.device)
@@ -181,7 +187,8 @@ class _Neurons:
 
         before = activation(self.anatomy, clean, Site("post", layer), at)[0, units]
         draws = torch.cat(parts)[:, units].to(before.dtype).T
-        found = curves(evaluate, before, draws, tolerance=self.tolerance, seed=self.seed)
+        slope = self.slopes(prompt, role)[layer, units] if self.tolerance else None
+        found = curves(evaluate, before, draws, tolerance=self.tolerance, seed=self.seed, slope=slope)
         columns = found.effects.split([len(part) for part in parts], dim=1)
         shared = {
             "neuron": neurons,

@@ -97,6 +97,17 @@ def _with_pair(rows: pl.DataFrame, pairs: pl.DataFrame) -> pl.DataFrame:
     return rows.join(pairs.with_row_index("pair"), on=["prompt", "donor"], how="left", maintain_order="left")
 
 
+def _rows(many: list[Edits], part: slice) -> list[Edits]:
+    """A slice of the rows of several edits, counted through."""
+    found, before = [], 0
+    for edits in many:
+        start, stop = (min(max(i - before, 0), len(edits.prompt)) for i in (part.start, part.stop))
+        if start < stop:
+            found.append(edits.take(slice(start, stop)))
+        before += len(edits.prompt)
+    return found
+
+
 class _Patching:
     """One piece of a patching sweep: some pairs of one length, all their sites and positions."""
 
@@ -121,39 +132,43 @@ class _Patching:
         tokens = torch.tensor(
             [self.prompts["answer"][pairs[name].to_list()].to_list() for name in pairs.columns]
         ).T
-        sites = rows.select("site").unique(maintain_order=True)
-        kinds = [f"{site.kind}:{site.layer}" for site in map(parse, sites["site"])]
         which = (
             _with_pair(rows, pairs)
-            .join(sites.with_columns(pl.Series("place", kinds)), on="site", how="left", maintain_order="left")
             .with_columns(pl.Series("end", self.prompts["end"][rows["prompt"].to_list()]))
             .with_row_index("row")
         )
         effects = np.empty(rows.height)
-        for (_, at, end), group in which.group_by("place", "position", "end", maintain_order=True):
-            joined, order = self._edits(clean, donor, group, at)
+        for (at, end), group in which.group_by("position", "end", maintain_order=True):
+            edits, order = self._edits(clean, donor, group, at)
             reading = Logits(at=end, tokens=tokens)
 
-            def work(part: slice, joined=joined, reading=reading) -> Tensor:
-                some = replace(joined, prompt=joined.prompt[part], delta=joined.delta[part])
-                return self.engine.effects(clean, some, reading)
+            def work(part: slice, edits=edits, reading=reading) -> Tensor:
+                return torch.cat(self.engine.joint_effects(clean, _rows(edits, part), reading))
 
             change = self.batches.run(work, len(order)).double().cpu().numpy()
             effects[order] = change[:, 0] - change[:, 1]
         return pl.DataFrame({"effect": effects})
 
-    def _edits(self, clean: Clean, donor: Clean, group: pl.DataFrame, at: int) -> tuple[Edits, list[int]]:
-        """The edits of several units of one layer (its heads, say) as rows of one batch, and where their rows
-        belong.
+    def _edits(
+        self, clean: Clean, donor: Clean, group: pl.DataFrame, at: int
+    ) -> tuple[list[Edits], list[int]]:
+        """The edits of each layer and kind (its heads, say) as one, in the order in which they enter, and where
+        their rows belong.
         """
-        parts, order = [], []
+        parts: dict[tuple[int, str, int], list[tuple[Edits, list[int]]]] = {}
         for (site,), rows in group.group_by("site", maintain_order=True):
             pair = torch.tensor(rows["pair"].to_list(), device=self.anatomy.device)
             value = activation(self.anatomy, donor, parse(site), at)[pair]
-            parts.append(edit(self.anatomy, clean, parse(site), at=at, prompt=pair, value=value))
-            order += rows["row"].to_list()
-        joined = {name: torch.cat([getattr(part, name) for part in parts]) for name in ("prompt", "delta")}
-        return replace(parts[0], **joined), order
+            made = edit(self.anatomy, clean, parse(site), at=at, prompt=pair, value=value)
+            key = (made.enters, made.kind, made.layer)
+            parts.setdefault(key, []).append((made, rows["row"].to_list()))
+        edits, order = [], []
+        for key in sorted(parts):
+            made, places = zip(*parts[key], strict=True)
+            joined = {name: torch.cat([getattr(part, name) for part in made]) for name in ("prompt", "delta")}
+            edits.append(replace(made[0], **joined))
+            order += [row for rows in places for row in rows]
+        return edits, order
 
     def twin(self, anatomy: Anatomy, row: dict) -> float:
         """The same effect by hooks on whole prompts, the donor's value read from its own run."""

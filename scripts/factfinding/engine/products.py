@@ -1,0 +1,76 @@
+"""Matrix products in full precision, TF32 or bfloat16, with sums in full: on a GPU's matrix units, or their numbers
+anywhere else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from factfinding.errors import InputError
+from factfinding.model.anatomy import weight_in_out
+
+PRODUCTS = ("full", "tf32", "bfloat16")
+
+
+class Products:
+    """Matrix products whose inputs are rounded as asked and whose sums are kept in full.
+
+    `full`: the model's own precision. `tf32` and `bfloat16`: on a GPU the matrix units do it (bfloat16
+    inputs, float32 sums and results). A CPU without such units gives the same numbers, up to the order of the
+    sums, from inputs that are rounded first and multiplied in float32, so precision can be tried anywhere; it
+    is not faster there.
+    """
+
+    def __init__(self, kind: str, device: torch.device) -> None:
+        if kind not in PRODUCTS:
+            raise InputError("product", repr(kind), ", ".join(PRODUCTS))
+        self.kind, self.on_gpu = kind, device.type == "cuda"
+        self._weights: dict[nn.Module, Tensor] = {}
+
+    def round(self, x: Tensor) -> Tensor:
+        """x as the matrix unit takes it in."""
+        if self.kind == "bfloat16":
+            return x.bfloat16() if self.on_gpu else x.bfloat16().to(x.dtype)
+        return _ten_bits(x) if self.kind == "tf32" and not self.on_gpu else x
+
+    def linear(
+        self, module: nn.Module, x: Float[Tensor, "... d_in"], part: slice = slice(None)
+    ) -> Float[Tensor, "... d_out"]:
+        """A projection (or some of its outputs) without its bias, which a difference does not see; its rounded
+        weight is kept.
+        """
+        if module not in self._weights:
+            self._weights[module] = self.round(weight_in_out(module))
+        return self._multiply(self.round(x), self._weights[module][:, part], x.dtype)
+
+    def __call__(self, x: Float[Tensor, "... n k"], y: Float[Tensor, "... k m"]) -> Float[Tensor, "... n m"]:
+        return self._multiply(self.round(x), self.round(y), x.dtype)
+
+    def _multiply(self, x: Tensor, y: Tensor, dtype: torch.dtype) -> Tensor:
+        if x.dtype == dtype:
+            return x @ y
+        if y.ndim == 2:
+            return torch.mm(x.flatten(0, -2), y, out_dtype=dtype).unflatten(0, x.shape[:-1])
+        return torch.bmm(x.flatten(0, -3), y.flatten(0, -3), out_dtype=dtype).unflatten(0, x.shape[:-2])
+
+    @contextmanager
+    def settings(self) -> Iterator[None]:
+        """TF32 switched on for a GPU's float32 products, and off again."""
+        before = torch.get_float32_matmul_precision()
+        try:
+            if self.on_gpu:
+                torch.set_float32_matmul_precision("high" if self.kind == "tf32" else "highest")
+            yield
+        finally:
+            torch.set_float32_matmul_precision(before)
+
+
+def _ten_bits(x: Tensor) -> Tensor:
+    """float32 rounded to TF32's ten bits of mantissa (halves away from zero)."""
+    bits = x.float().contiguous().view(torch.int32)
+    return (((bits + (1 << 12)) >> 13) << 13).view(torch.float32).to(x.dtype)
