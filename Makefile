@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 CORES  ?= all
 READY  := $(VENV)/.ready
 
-.PHONY: all test config smoke real-athletes lint lock bench clean help
+.PHONY: all test test-slurm test-faults config smoke real-athletes lint lock bench clean help
 
 all: $(READY)  ## the default study: results/organism/report.html
 	$(BIN)/snakemake --cores $(CORES)
@@ -19,6 +19,12 @@ smoke: $(READY)  ## every rule on a tiny model of random weights: results/smoke/
 
 test: $(READY)  ## every test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+
+test-slurm: $(READY)  ## the smoke study on a true SLURM that is started on this machine (root, Debian; minutes)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m cluster tests/test_slurm.py -rs
+
+test-faults: $(READY)  ## processes killed at twenty moments, full disks, damaged files; writes docs/reliability.md (half an hour)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m faults tests/test_many_faults.py -rs
 
 lint: $(READY)  ## ruff, snakefmt, snakemake --lint (part of the tests)
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/snakefmt --check Snakefile rules && $(BIN)/snakemake --lint

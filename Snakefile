@@ -9,6 +9,7 @@ configfile: "config.yaml"
 
 
 include: "rules/common.smk"
+include: "rules/choices.smk"
 
 
 resource_scopes:
@@ -16,15 +17,26 @@ resource_scopes:
 
 
 wildcard_constraints:
-    study=re.escape(CONFIG.study),
-    condition="|".join(CONFIG.activations.conditions),
+    study=names(STUDIES),
+    condition="full|name_only|zero_shot",
 
 
 rule all:
     default_target: True
     input:
-        f"results/{CONFIG.study}/report.html",
-        f"results/{CONFIG.study}/model/card.json",
+        expand("results/{study}/report.html", study=STUDIES),
+        expand("results/{study}/model/card.json", study=STUDIES),
+        ["results/comparison/report.html"] if len(STUDIES) > 1 else [],
+
+
+rule download:
+    input:
+        expand("results/{study}/model/source.json", study=of_source("hub")),
+        [
+            f"results/{name}/texts/texts.parquet"
+            for name, study in STUDIES.items()
+            if study.locality.dataset
+        ],
 
 
 include: "rules/model.smk"
@@ -34,4 +46,8 @@ include: "rules/activations.smk"
 include: "rules/direct.smk"
 include: "rules/probes.smk"
 include: "rules/interventions.smk"
+include: "rules/lookup.smk"
+include: "rules/neurons.smk"
+include: "rules/toys.smk"
+include: "rules/locality.smk"
 include: "rules/report.smk"

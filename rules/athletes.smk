@@ -7,11 +7,7 @@ table per condition with tokens, positions and roles; the answer tokens. Config:
 
 rule athletes:
     input:
-        table=(
-            CONFIG.athletes.table
-            if CONFIG.athletes.table is not None
-            else "results/{study}/model/athletes.csv"
-        ),
+        table=of(athlete_table),
     output:
         athletes="results/{study}/tables/athletes.csv",
         notes="results/{study}/tables/athletes_notes.csv",

@@ -1,4 +1,4 @@
-"""What the rules share: the checked configuration, each rule's own section of it, and the digest of its code.
+"""What the rules share: each study's checked configuration, each rule's own section of it, and the digest of its code.
 
 Nothing that is reached from here imports torch or transformers: every dry run and every cluster job reads it again.
 """
@@ -10,20 +10,45 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(workflow.basedir) / "scripts"))
 
-from factfinding.config import Config, validate
 from factfinding.digest import Digests
 from factfinding.errors import InputError
+from factfinding.studies import studies_of
 
 SCRIPTS = Path(workflow.basedir) / "scripts"
 DIGESTS = Digests(SCRIPTS, cache=Path(".snakemake/code-digests.json"))
 
 try:
-    CONFIG = validate(config, Config)
+    STUDIES = studies_of(config, Path(workflow.basedir) / "studies")
 except InputError as error:
     raise WorkflowError(str(error))
 
+# Whoever starts a run is told at once what cannot work; its jobs, which read this file again, need not look again.
+if workflow.is_main_process:
+    from factfinding.preflight import preflight
+
+    try:
+        for study in STUDIES.values():
+            preflight(study)
+    except InputError as error:
+        raise WorkflowError(str(error))
+
 # Without a flag, GPU rules run one at a time here; `--resources gpu=N` lets N run.
 workflow.global_resources.setdefault("gpu", 1)
+
+
+def names(studies):
+    """A pattern for the names of these studies, and for nothing where there are none."""
+    return "|".join(re.escape(name) for name in studies) or "(?!)"
+
+
+def of_source(*sources):
+    """The studies whose model comes from one of these sources."""
+    return [name for name, study in STUDIES.items() if study.model.source in sources]
+
+
+def of(choose):
+    """An input or parameter that depends on the study: `choose` is given its configuration."""
+    return lambda wildcards: choose(STUDIES[wildcards.study])
 
 
 def settings(*sections):
@@ -31,14 +56,18 @@ def settings(*sections):
 
     `circuit.extract` is that key alone, and the others of its section may change.
     """
-    values, chosen = CONFIG.model_dump(mode="json"), {}
-    for section in sections:
-        name, _, key = section.partition(".")
-        if key:
-            chosen.setdefault(name, {})[key] = values[name][key]
-        else:
-            chosen[name] = values[name]
-    return json.dumps(chosen, sort_keys=True)
+
+    def text(study):
+        values, chosen = study.model_dump(mode="json"), {}
+        for section in sections:
+            name, _, key = section.partition(".")
+            if key:
+                chosen.setdefault(name, {})[key] = values[name][key]
+            else:
+                chosen[name] = values[name]
+        return json.dumps(chosen, sort_keys=True)
+
+    return of(text)
 
 
 def code(*scripts):

@@ -41,10 +41,7 @@ rule head_probes:
     input:
         source="results/{study}/model/source.json",
         full="results/{study}/activations/full.h5",
-        activations=expand(
-            "results/{{study}}/activations/{condition}.h5",
-            condition=CONFIG.heads.conditions,
-        ),
+        activations=activations_of("heads"),
         prompts="results/{study}/prompts/full.parquet",
         candidates="results/{study}/prompts/candidates.csv",
         recall="results/{study}/tables/recall.csv",

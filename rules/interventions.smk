@@ -8,7 +8,7 @@ effective_model  P2.9: tables over tokens, the lookup's MLPs and a probe, as a f
 context          P2.10: what comes before a name                                                  GPU
 probe_patching   P2.11: whether the probed directions are used                                    GPU
 
-Config: interventions, circuit, compute, probes. Time: twenty seconds of computing in all for the embedded model, an
+Config: interventions, circuit, compute, probes. Time: half a minute of computing in all for the embedded model, an
 hour on a GPU for Pythia 2.8B, of which total_effects takes most. Disk: the effective model, 0.5 MB; 1 GB for Pythia.
 """
 

@@ -6,111 +6,107 @@ was measured on them. Config: model, organism, compute. GPU: the card. Time: tra
 (1.5 MB on disk); a 2.8B model is 5.7 GB to download.
 """
 
-if CONFIG.model.source == "organism":
 
-    rule train_organism:
-        input:
-            athletes=(
-                []
-                if CONFIG.organism.world == "fictional"
-                else "results/{study}/tables/athletes.csv"
-            ),
-        output:
-            source="results/{study}/model/source.json",
-            weights="results/{study}/model/model.safetensors",
-            config="results/{study}/model/config.json",
-            tokenizer="results/{study}/model/tokenizer.json",
-            tokenizer_config="results/{study}/model/tokenizer_config.json",
-            training="results/{study}/model/training.csv",
-            record="results/{study}/model/training.json",
-            athletes="results/{study}/model/athletes.csv",
-            facts="results/{study}/model/facts.csv",
-            corpus="results/{study}/model/corpus.txt",
-            provenance="results/{study}/provenance/train_organism.json",
-        log:
-            "results/{study}/logs/train_organism.log",
-        benchmark:
-            "results/{study}/benchmarks/train_organism.tsv"
-        conda:
-            "../envs/factfinding.yaml"
-        threads: 2
-        resources:
-            mem_mb=megabytes(4000),
-            runtime=30,
-        params:
-            settings=settings("organism"),
-            code=code("train_organism.py"),
-        script:
-            "../scripts/train_organism.py"
+rule train_organism:
+    input:
+        athletes=of(taught),
+    output:
+        source="results/{study}/model/source.json",
+        weights="results/{study}/model/model.safetensors",
+        config="results/{study}/model/config.json",
+        tokenizer="results/{study}/model/tokenizer.json",
+        tokenizer_config="results/{study}/model/tokenizer_config.json",
+        training="results/{study}/model/training.csv",
+        record="results/{study}/model/training.json",
+        athletes="results/{study}/model/athletes.csv",
+        facts="results/{study}/model/facts.csv",
+        corpus="results/{study}/model/corpus.txt",
+        provenance="results/{study}/provenance/train_organism.json",
+    log:
+        "results/{study}/logs/train_organism.log",
+    benchmark:
+        "results/{study}/benchmarks/train_organism.tsv"
+    wildcard_constraints:
+        study=names(of_source("organism")),
+    conda:
+        "../envs/factfinding.yaml"
+    threads: 2
+    resources:
+        mem_mb=megabytes(4000),
+        runtime=30,
+    params:
+        settings=settings("organism"),
+        code=code("train_organism.py"),
+    script:
+        "../scripts/train_organism.py"
 
-elif CONFIG.model.source == "hub":
 
-    # The only rule that needs the network; run it by name where there is one: `snakemake download_model ...`
-    rule download_model:
-        output:
-            source="results/{study}/model/source.json",
-            provenance="results/{study}/provenance/download_model.json",
-        log:
-            "results/{study}/logs/download_model.log",
-        conda:
-            "../envs/factfinding.yaml"
-        threads: 1
-        resources:
-            mem_mb=megabytes(2000),
-            runtime=240,
-        params:
-            settings=settings("model"),
-            code=code("download_model.py"),
-        script:
-            "../scripts/download_model.py"
+# Needs the network; run it by name where there is one: `snakemake download ...`
+rule download_model:
+    output:
+        source="results/{study}/model/source.json",
+        provenance="results/{study}/provenance/download_model.json",
+    log:
+        "results/{study}/logs/download_model.log",
+    wildcard_constraints:
+        study=names(of_source("hub")),
+    conda:
+        "../envs/factfinding.yaml"
+    threads: 1
+    resources:
+        mem_mb=megabytes(2000),
+        runtime=240,
+    params:
+        settings=settings("model"),
+        code=code("download_model.py"),
+    script:
+        "../scripts/download_model.py"
 
-elif CONFIG.model.source == "folder":
 
-    rule adopt_model:
-        input:
-            files=sorted(
-                str(path)
-                for pattern in ("*.safetensors", "config.json", "tokenizer*.json")
-                for path in Path(CONFIG.model.folder).glob(pattern)
-            ),
-        output:
-            source="results/{study}/model/source.json",
-            provenance="results/{study}/provenance/adopt_model.json",
-        log:
-            "results/{study}/logs/adopt_model.log",
-        conda:
-            "../envs/factfinding.yaml"
-        threads: 1
-        resources:
-            mem_mb=megabytes(2000),
-            runtime=60,
-        params:
-            settings=settings("model"),
-            code=code("adopt_model.py"),
-        script:
-            "../scripts/adopt_model.py"
+rule adopt_model:
+    input:
+        files=of(model_files),
+    output:
+        source="results/{study}/model/source.json",
+        provenance="results/{study}/provenance/adopt_model.json",
+    log:
+        "results/{study}/logs/adopt_model.log",
+    wildcard_constraints:
+        study=names(of_source("folder")),
+    conda:
+        "../envs/factfinding.yaml"
+    threads: 1
+    resources:
+        mem_mb=megabytes(2000),
+        runtime=60,
+    params:
+        settings=settings("model"),
+        code=code("adopt_model.py"),
+    script:
+        "../scripts/adopt_model.py"
 
-else:
 
-    rule tiny_model:
-        input:
-            athletes="results/{study}/tables/athletes.csv",
-        output:
-            source="results/{study}/model/source.json",
-            provenance="results/{study}/provenance/tiny_model.json",
-        log:
-            "results/{study}/logs/tiny_model.log",
-        conda:
-            "../envs/factfinding.yaml"
-        threads: 1
-        resources:
-            mem_mb=megabytes(2000),
-            runtime=10,
-        params:
-            settings=settings("model"),
-            code=code("tiny_model.py"),
-        script:
-            "../scripts/tiny_model.py"
+rule tiny_model:
+    input:
+        athletes="results/{study}/tables/athletes.csv",
+    output:
+        source="results/{study}/model/source.json",
+        provenance="results/{study}/provenance/tiny_model.json",
+    log:
+        "results/{study}/logs/tiny_model.log",
+    wildcard_constraints:
+        study=names(of_source("tiny")),
+    conda:
+        "../envs/factfinding.yaml"
+    threads: 1
+    resources:
+        mem_mb=megabytes(2000),
+        runtime=10,
+    params:
+        settings=settings("model"),
+        code=code("tiny_model.py"),
+    script:
+        "../scripts/tiny_model.py"
 
 
 rule model_card:
@@ -121,11 +117,7 @@ rule model_card:
         recall="results/{study}/tables/recall.csv",
         summary="results/{study}/tables/recall_summary.csv",
         probes="results/{study}/tables/layer_probes.csv",
-        training=(
-            "results/{study}/model/training.json"
-            if CONFIG.model.source == "organism"
-            else []
-        ),
+        training=of(training_record),
     output:
         card="results/{study}/model/card.json",
         checks="results/{study}/tables/circuit_checks.csv",

@@ -7,10 +7,7 @@ for the embedded model; tens of minutes for a width of 2560.
 
 rule layer_probes:
     input:
-        activations=expand(
-            "results/{{study}}/activations/{condition}.h5",
-            condition=CONFIG.probes.conditions,
-        ),
+        activations=activations_of("probes"),
         prompts="results/{study}/prompts/full.parquet",
         recall="results/{study}/tables/recall.csv",
         source="results/{study}/model/source.json",

@@ -51,25 +51,76 @@ FIGURES = {
     "probe_patching": {
         "probe_patching": "results/{study}/tables/probe_patching.csv",
     },
+    "mlp_norms": {
+        "mlp_norms": "results/{study}/tables/mlp_norms.csv",
+        "circuit": "results/{study}/tables/circuit.csv",
+    },
+    "linear_structure": {
+        "linear_structure": "results/{study}/tables/linear_structure.csv",
+        "circuit": "results/{study}/tables/circuit.csv",
+    },
+    "orthogonal_remainder": {
+        "orthogonal_remainder": "results/{study}/tables/orthogonal_remainder.csv",
+    },
     "circuit_checks": {
         "circuit_checks": "results/{study}/tables/circuit_checks.csv",
     },
+    "mlp_paths": {
+        "mlp_paths": "results/{study}/tables/mlp_paths.csv",
+    },
+    "neuron_effects": {
+        "neuron_pairs": "results/{study}/tables/neuron_pairs.csv",
+        "neuron_facts": "results/{study}/tables/neuron_facts.parquet",
+        "neuron_effects_twin": "results/{study}/tables/neuron_effects_twin.csv",
+    },
+    "fact_correlations": {
+        "fact_correlations": "results/{study}/tables/fact_correlations.csv",
+    },
+    "effect_concentration": {
+        "effect_concentration": "results/{study}/tables/effect_concentration.csv",
+    },
+    "sport_neurons": {
+        "sport_neurons": "results/{study}/tables/sport_neurons.csv",
+        "sport_neuron_histograms": "results/{study}/tables/sport_neuron_histograms.parquet",
+        "sport_neuron_ablations": "results/{study}/tables/sport_neuron_ablations.csv",
+    },
+    "dossier": {
+        "sport_neuron_cosines": "results/{study}/tables/sport_neuron_cosines.csv",
+        "sport_neuron_projections": "results/{study}/tables/sport_neuron_projections.csv",
+    },
+    "nonlinear_excess": {
+        "nonlinear_excess": "results/{study}/tables/nonlinear_excess.csv",
+        "nonlinear_excess_athletes": "results/{study}/tables/nonlinear_excess_athletes.parquet",
+        "nonlinear_excess_neurons": "results/{study}/tables/nonlinear_excess_neurons.parquet",
+    },
+    "effective_probes": {
+        "effective_probes": "results/{study}/tables/effective_probes.csv",
+    },
+    "toy_models": {
+        "toy_models": "results/{study}/tables/toy_models.csv",
+        "toy_summary": "results/{study}/tables/toy_summary.csv",
+        "toy_neurons": "results/{study}/tables/toy_neurons.parquet",
+        "toy_verdict": "results/{study}/tables/toy_verdict.csv",
+    },
+    "locality": {
+        "locality": "results/{study}/tables/locality.csv",
+        "locality_tokens": "results/{study}/tables/locality_tokens.csv",
+        "locality_values": "results/{study}/tables/locality_values.parquet",
+    },
+    "toy_illustrations": {
+        "toy_illustrations": "results/{study}/tables/toy_illustrations.parquet",
+    },
+    "training": {
+        "training": "results/{study}/model/training.csv",
+    },
 }
-if CONFIG.model.source == "organism":
-    FIGURES["training"] = {"training": "results/{study}/model/training.csv"}
 
-# What the page tells about, as the rules that wrote it.
+# What the page tells about, as the rules that wrote it, besides the figures, the activations and the model.
 JOBS = [
-    {
-        "organism": "train_organism",
-        "hub": "download_model",
-        "folder": "adopt_model",
-        "tiny": "tiny_model",
-    }[CONFIG.model.source],
+    "ledger",
     "athletes",
     "prompts",
     "recall",
-    *(f"activations_{condition}" for condition in CONFIG.activations.conditions),
     "layer_probes",
     "direct_effects",
     "head_probes",
@@ -80,9 +131,30 @@ JOBS = [
     "effective_model",
     "context",
     "probe_patching",
+    "effective_lookup",
+    "mlp_paths",
+    "neuron_effects",
+    "sport_neurons",
+    "name_structure",
+    "toy_models",
+    "locality",
     "model_card",
-    *(f"figure_{figure}" for figure in FIGURES),
 ]
+
+# What every page is made of, and what sorts and filters its tables.
+SHARED = expand(
+    "resources/report/{part}", part=["base.html.j2", "parts.html.j2", "style.css"]
+)
+SORTABLE = expand(
+    "resources/report/{part}", part=["tables.js", "vendor/datatables.min.js"]
+)
+
+SOURCES = {
+    "organism": "train_organism",
+    "hub": "download_model",
+    "folder": "adopt_model",
+    "tiny": "tiny_model",
+}
 
 
 rule figure:
@@ -120,14 +192,45 @@ rule figure:
         "../scripts/figure.py"
 
 
+rule ledger:
+    input:
+        claims="resources/claims.yaml",
+        tables=of(figure_tables),
+    output:
+        ledger=report(
+            "results/{study}/tables/ledger.csv",
+            caption="../resources/report/ledger.rst",
+            category="Ledger of claims",
+            labels={"study": "{study}"},
+        ),
+        provenance="results/{study}/provenance/ledger.json",
+    log:
+        "results/{study}/logs/ledger.log",
+    conda:
+        "../envs/factfinding.yaml"
+    threads: 1
+    resources:
+        mem_mb=megabytes(1000),
+        runtime=10,
+    params:
+        code=code("ledger.py"),
+    script:
+        "../scripts/ledger.py"
+
+
 rule report:
     input:
-        tables=sorted({path for tables in FIGURES.values() for path in tables.values()}),
-        svg=expand("results/{{study}}/figures/{figure}.svg", figure=FIGURES),
-        png=expand("results/{{study}}/figures/{figure}.png", figure=FIGURES),
+        tables=of(figure_tables),
+        ledger="results/{study}/tables/ledger.csv",
+        svg=drawn("svg"),
+        png=drawn("png"),
         card="results/{study}/model/card.json",
-        provenance=expand("results/{{study}}/provenance/{job}.json", job=JOBS),
+        provenance=of(records),
+        dossiers="results/{study}/dossiers",
         template="resources/report/page.html.j2",
+        shared=SHARED,
+        scripts=SORTABLE,
+        marked="resources/report/dossier.html.j2",
         sections="resources/report/sections.yaml",
         captions="resources/report/figure.rst",
     output:
@@ -150,3 +253,38 @@ rule report:
         code=code("report.py"),
     script:
         "../scripts/report.py"
+
+
+rule comparison:
+    input:
+        ledgers=expand("results/{study}/tables/ledger.csv", study=STUDIES),
+        cards=expand("results/{study}/model/card.json", study=STUDIES),
+        template="resources/report/comparison.html.j2",
+        shared=SHARED,
+    output:
+        ledger=report(
+            "results/comparison/ledger.csv",
+            caption="../resources/report/comparison.rst",
+            category="Ledger of claims",
+            labels={"study": "all"},
+        ),
+        report=report(
+            "results/comparison/report.html",
+            caption="../resources/report/comparison.rst",
+            category="Report",
+            labels={"study": "all, side by side"},
+        ),
+        provenance="results/comparison/provenance/comparison.json",
+    log:
+        "results/comparison/logs/comparison.log",
+    conda:
+        "../envs/factfinding.yaml"
+    threads: 1
+    resources:
+        mem_mb=megabytes(1000),
+        runtime=10,
+    params:
+        studies=list(STUDIES),
+        code=code("comparison.py"),
+    script:
+        "../scripts/comparison.py"

@@ -8,8 +8,10 @@ with Job(snakemake) as job:
     from factfinding.config import ModelConfig
     from factfinding.files import write_json
     from factfinding.model.source import describe
+    from factfinding.model.weights import check_finite
 
     model = job.config("model", ModelConfig)
-    write_json(
-        describe(Path(model.folder), kind="folder", allow_pickle=model.allow_pickle), job.output.source
-    )
+    folder = Path(model.folder)
+    source = describe(folder, kind="folder", allow_pickle=model.allow_pickle)
+    job.log(f"{check_finite(folder)} weights, all finite")
+    write_json(source, job.output.source)

@@ -5,10 +5,10 @@ from job import Job
 with Job(snakemake) as job:
     from factfinding.analysis.groups import chosen
     from factfinding.analysis.head_reader import head_readers
+    from factfinding.analysis.patched import sample
     from factfinding.analysis.probe_patching import probe_patching
     from factfinding.analysis.proposal import read_circuit
     from factfinding.analysis.readers import load_readers
-    from factfinding.analysis.total_effects import sample
     from factfinding.config import ComputeConfig, InterventionsConfig
     from factfinding.files import read_json, read_table, write_table
     from factfinding.model.source import load_source

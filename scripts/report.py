@@ -6,6 +6,7 @@ from pathlib import Path
 from job import Job
 
 with Job(snakemake) as job:
+    from factfinding.data.dossier import read_dossiers
     from factfinding.files import read_json, read_table, write_text
     from factfinding.report import Picture, Results, Table, render
 
@@ -18,9 +19,11 @@ with Job(snakemake) as job:
     }
     results = Results(
         study=job.wildcards.study,
+        ledger=Table(frame=read_table(job.input.ledger), link=link(job.input.ledger)),
         tables={Path(path).stem: Table(frame=read_table(path), link=link(path)) for path in job.input.tables},
         pictures=pictures,
         card=read_json(job.input.card),
         provenance=[read_json(path) for path in job.input.provenance],
+        dossiers=read_dossiers(Path(job.input.dossiers)),
     )
     write_text(render(results, Path(job.input.template).parent), job.output.report)

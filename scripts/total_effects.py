@@ -3,10 +3,14 @@
 from job import Job
 
 with Job(snakemake) as job:
-    from factfinding.analysis.groups import chosen
+    import polars as pl
+
+    from factfinding.analysis.groups import CORRUPT, KINDS, chosen
+    from factfinding.analysis.patched import sample
     from factfinding.analysis.readers import load_readers
+    from factfinding.analysis.residual_patching import residual_patching
     from factfinding.analysis.scan import circuit_scan
-    from factfinding.analysis.total_effects import residual_patching, sample, total_effects
+    from factfinding.analysis.total_effects import total_effects
     from factfinding.config import ComputeConfig, InterventionsConfig
     from factfinding.files import read_json, read_table, write_table
     from factfinding.model.source import load_source
@@ -15,16 +19,19 @@ with Job(snakemake) as job:
     anatomy = load_source(read_json(job.input.source), compute, job.log)
     candidates = read_table(job.input.candidates)
     prompts = chosen(read_table(job.input.prompts), read_table(job.input.recall), section.athletes)
-    drawn = sample(
-        prompts, candidates, athletes=section.node_athletes, draws=section.draws, seed=section.seed
-    )
-    job.progress(f"{anatomy.n_layers * (anatomy.n_heads + 2)} nodes of {len(drawn.rows)} athletes")
-    options = {
-        "batch_size": min(compute.batch_size, 32),
-        "seed": section.seed,
-    }  # 32 prompts: 1,000 rows and more
-    write_table(total_effects(anatomy, drawn, **options), job.output.total)
-    write_table(residual_patching(anatomy, drawn, **options), job.output.residual)
+    drawing = {"draws": section.draws, "seed": section.seed}
+    patched = sample(prompts, candidates, athletes=section.patched_athletes, **drawing)
+    ablated = sample(prompts, candidates, athletes=section.node_athletes, **drawing)  # some of the same
+    nodes = anatomy.n_layers * (anatomy.n_heads + 2)
+    job.progress(f"{nodes} nodes of {len(patched.rows)} athletes patched, of {len(ablated.rows)} ablated")
+    few = min(compute.batch_size, 32)  # four kinds of rows and more for each prompt
+    kinds = [
+        total_effects(anatomy, ablated, kinds=KINDS, batch_size=few, seed=section.seed),
+        total_effects(anatomy, patched, kinds=[CORRUPT], batch_size=compute.batch_size, seed=section.seed),
+    ]
+    write_table(pl.concat(kinds), job.output.total)
+    residual = residual_patching(anatomy, patched, batch_size=compute.batch_size, seed=section.seed)
+    write_table(residual, job.output.residual)
     job.progress(f"borders of the circuit on {min(prompts.height, section.patched_athletes)} athletes")
     scan = circuit_scan(
         anatomy,

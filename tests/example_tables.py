@@ -14,6 +14,8 @@ from factfinding.analysis.probes import ProbeSettings, layer_probes, name_baseli
 from factfinding.analysis.recall import AnswerScores, recall_summary, recall_table
 from head_tables import head_tables, planted_candidates
 from intervention_tables import intervention_tables
+from name_tables import example_name_tables
+from neuron_tables import neuron_tables
 
 SPORTS = ("baseball", "basketball", "football")
 SCRIPT = "<script>alert(1)</script> Smith"
@@ -38,6 +40,8 @@ def study(*, knows: bool) -> dict[str, pl.DataFrame]:
         }
         | _heads(knows)
         | _interventions(knows)
+        | neuron_tables(knows=knows)
+        | _names(knows)
     )
 
 
@@ -103,6 +107,11 @@ def _heads(knows: bool) -> dict[str, pl.DataFrame]:
 def _interventions(knows: bool) -> dict[str, pl.DataFrame]:
     made = planted.at_name(firsts=6, lasts=6) if knows else planted.at_end(firsts=6, lasts=6)
     return intervention_tables(made.anatomy, made.prompts, planted_candidates(made))
+
+
+def _names(knows: bool) -> dict[str, pl.DataFrame]:
+    made = planted.at_name(firsts=8, lasts=8) if knows else planted.at_end(firsts=8, lasts=8)
+    return example_name_tables(made.anatomy, made.prompts)
 
 
 def _training() -> pl.DataFrame:

@@ -11,6 +11,7 @@ import os
 import sys
 import tempfile
 
+import polars  # noqa: F401 - the Snakefile's pre-flight needs it
 import snakemake.cli
 
 

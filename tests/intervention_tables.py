@@ -5,17 +5,23 @@ from __future__ import annotations
 import polars as pl
 
 from factfinding.analysis.context import context_table
+from factfinding.analysis.effective_probes import effective_probes
 from factfinding.analysis.effective_table import effective_model
+from factfinding.analysis.excess import nonlinear_excess
 from factfinding.analysis.groups import groups_of
 from factfinding.analysis.head_reader import head_readers
 from factfinding.analysis.ladder import ladder_table
+from factfinding.analysis.name_pairs import pairs_for, unknown_for
 from factfinding.analysis.name_stream import name_outputs
+from factfinding.analysis.patched import sample
 from factfinding.analysis.probe_patching import probe_patching
+from factfinding.analysis.probes import ProbeSettings
 from factfinding.analysis.proposal import Circuit, circuit_table, propose, settle
 from factfinding.analysis.readers import Readers, fit_readers
+from factfinding.analysis.residual_patching import residual_patching
 from factfinding.analysis.scan import circuit_scan
 from factfinding.analysis.simplified import parts_of
-from factfinding.analysis.total_effects import residual_patching, sample, total_effects
+from factfinding.analysis.total_effects import total_effects
 from factfinding.data.prompts import prompt_table
 
 SIZE = {"batch_size": 16, "seed": 0}
@@ -63,10 +69,24 @@ def intervention_tables(
     heads = head_readers(anatomy, circuit.extract, candidates, full, reader, batch_size=16)
     effective = effective_model(anatomy, prompts, reader, parts, **SIZE)
     drawn = sample(full, candidates, athletes=24, draws=1, seed=0)
+    tables |= effective_tables(effective.model, name_only)
     return tables | {
         "ladder": ladder_table(anatomy, prompts, [reader, *heads], parts, draws=1, **SIZE),
         "effective_model": effective.accuracy,
         "effective_confusion": effective.confusion,
         "context": context_table(anatomy, full, reader, **SIZE),
         "probe_patching": probe_patching(anatomy, drawn, [reader, *heads], **SIZE),
+    }
+
+
+def effective_tables(model, name_only: pl.DataFrame) -> dict[str, pl.DataFrame]:
+    """The tables of the rule effective_lookup (P3.3, P3.5). model: None where there is no effective model."""
+    names = pairs_for(model, name_only)
+    excess = nonlinear_excess(model, names, unknown=unknown_for(names, name_only, seed=0), **SIZE)
+    settings = ProbeSettings(n_folds=3, folds=("last_name",), control_folds=("last_name",))
+    return {
+        "nonlinear_excess": excess.summary,
+        "nonlinear_excess_athletes": excess.athletes,
+        "nonlinear_excess_neurons": excess.neurons,
+        "effective_probes": effective_probes(model, names, settings=settings, repeats=2, **SIZE),
     }

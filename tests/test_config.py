@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from factfinding.config import Config, validate
@@ -78,6 +78,7 @@ yaml_values = st.recursive(
 sections = st.sampled_from([*Config.model_fields, "other"])
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.dictionaries(sections, yaml_values, max_size=3))
 def test_any_configuration_is_valid_or_refused_by_name(values):
     try:

@@ -68,14 +68,14 @@ def test_a_cache_of_another_model_put_in_place_is_refused_by_name(edited):
 
 
 def test_a_failing_rule_leaves_its_traceback_in_the_log_and_says_what_the_user_can_mend(edited):
-    table = edited / "bad.csv"
-    table.write_text("athlete,sport\nAnn Lee,baseball\n")
-    (edited / "bad.yaml").write_text("study: bad\nmodel: {source: tiny}\nathletes: {table: bad.csv}\n")
+    (edited / "bad.csv").write_text("athlete,sport\nAnn Lee,sepak takraw\nBo Li,golf\n")
+    values = "study: bad\nmodel: {source: tiny}\nathletes: {table: bad.csv, min_per_sport: 1}\n"
+    (edited / "bad.yaml").write_text(values)
     output = snakemake(
-        edited, "results/bad/tables/athletes.csv", "--cores", "1", study="bad.yaml", check=False
+        edited, "results/bad/prompts/full.parquet", "--cores", "1", study="bad.yaml", check=False
     )
-    assert "athletes: bad.csv: found" in output
-    log = (edited / "results/bad/logs/athletes.log").read_text()
+    assert "prompts: sport 'sepak takraw'" in output
+    log = (edited / "results/bad/logs/prompts.log").read_text()
     assert "Traceback" in log and "InputError" in log
 
 

@@ -16,16 +16,18 @@ from factfinding.analysis.context import context_prompts, unknown_tokens
 from factfinding.analysis.groups import CORRUPT, KINDS, draw_donors, groups_of
 from factfinding.analysis.ladder import steps
 from factfinding.analysis.name_stream import clean_run, name_outputs, name_stream, replaced
+from factfinding.analysis.patched import sample
 from factfinding.analysis.probe_patching import erased, span
 from factfinding.analysis.proposal import Circuit, propose, read_circuit, settle, write_circuit
 from factfinding.analysis.readers import fit_readers, load_readers, save_readers
 from factfinding.analysis.simplified import Parts, parts_of
-from factfinding.analysis.total_effects import place_means, sample, total_effects
+from factfinding.analysis.total_effects import place_means, total_effects
 from factfinding.data.prompts import prompt_table
 from factfinding.engine.sites import Site, parse
 from factfinding.engine.trace import Edit, Read, run
 from factfinding.errors import InputError
 from factfinding.findings import interventions as findings
+from factfinding.findings import simplified as simplified_findings
 from head_tables import planted_candidates
 from intervention_tables import intervention_tables
 from models import FAMILIES, random_anatomy, tokenizer
@@ -107,7 +109,7 @@ def test_a_lookup_at_end_is_said_and_no_circuit_is_proposed(at_end):
     assert at_end["effective_model"].is_empty() and set(at_end["ladder"]["step"]) == {"full", "name_only"}
     said = findings.circuit_findings(at_end["circuit"], at_end["circuit_scan"])[0]
     assert "not looked up at the name" in said and "END" in said
-    assert "No lookup at the name" in findings.ladder_findings(at_end["ladder"])[-1]
+    assert "No lookup at the name" in simplified_findings.ladder_findings(at_end["ladder"])[-1]
 
 
 def test_the_steps_of_the_ladder_that_matter_do_and_the_others_do_not(at_name):
@@ -151,7 +153,12 @@ def test_context_changes_nothing_where_only_the_name_is_read(at_name):
 @pytest.mark.parametrize("name", ["at_name", "at_end"])
 def test_every_table_has_n_intervals_around_its_values_and_sentences(name, request):
     tables = request.getfixturevalue(name)
-    for table in (table for key, table in tables.items() if key != "circuit"):
+    one_by_one = {
+        "circuit",
+        "nonlinear_excess_athletes",
+        "nonlinear_excess_neurons",
+    }  # nothing is averaged there
+    for table in (table for key, table in tables.items() if key not in one_by_one):
         assert table.is_empty() or table["n"].min() > 0
         for column in (c for c in table.columns if f"{c}_low" in table.columns):
             inside = table.drop_nulls([column, f"{column}_low"])
@@ -166,7 +173,7 @@ def test_nobody_known_gives_empty_tables_and_sentences():
     assert dict(tables["circuit"].select("part", "used").iter_rows())["lookup_at"] == "unclear"
     said = [
         findings.residual_findings(tables["residual_patching"]),
-        findings.ladder_findings(tables["ladder"]),
+        simplified_findings.ladder_findings(tables["ladder"]),
     ]
     assert all("nothing to see" in sentences[0] for sentences in said)
 
@@ -284,6 +291,16 @@ def test_readers_are_held_out_saved_and_asked_for_by_name(tmp_path):
     (tmp_path / "other").write_bytes(b"12345678")
     with pytest.raises(InputError, match="no readers"):
         load_readers(tmp_path / "other")
+
+
+def test_the_athletes_that_are_ablated_are_some_of_those_that_are_patched():
+    model = planted.at_name(firsts=6, lasts=6)
+    few, many = (
+        sample(model.prompts, planted_candidates(model), athletes=athletes, draws=1, seed=0)
+        for athletes in (5, 20)
+    )
+    assert len(few.rows) == 5 and set(few.rows) <= set(many.rows)
+    assert (few.corrupt == many.corrupt).all()
 
 
 def test_a_probe_s_span_leaves_out_what_all_sports_share():

@@ -1,16 +1,17 @@
 from __future__ import annotations
 
-import json
 import re
 import shutil
-import subprocess
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
 import polars as pl
 import pytest
 
+import example_ledger
 import example_tables
+from browser import needs_browser, opened, used
 from factfinding.errors import InputError
 from factfinding.figures import (
     attention_roles,
@@ -24,7 +25,18 @@ from factfinding.figures import (
     training,
 )
 from factfinding.findings import recall as findings
-from factfinding.report import Picture, Results, Table, caption, inline_svg, read_sections, render, versions
+from factfinding.page import _digest
+from factfinding.report import (
+    SHOWN_ROWS,
+    Picture,
+    Results,
+    Table,
+    caption,
+    inline_svg,
+    read_sections,
+    render,
+    versions,
+)
 
 ROOT = Path(__file__).parents[1]
 WORDS = ROOT / "resources/report"
@@ -157,6 +169,7 @@ def make(pictures):
         shown = [name for name in DRAW if name != "training" or kind == "organism"]
         return Results(
             study=study,
+            ledger=Table(frame=example_ledger.ledger(), link="tables/ledger.csv"),
             tables={name: Table(frame=frame, link=f"tables/{name}.csv") for name, frame in tables.items()},
             pictures={name: pictures[knows, name] for name in shown},
             card=_card(tables["recall_summary"], kind),
@@ -175,7 +188,16 @@ def test_sections_are_there_and_linked(html):
     page = Page(html)
     ids = page.attributes("id")
     assert len(ids) == len(set(ids)), sorted({i for i in ids if ids.count(i) > 1})
-    for section in ("summary", "model", "training", "recall", "layer_probes", "circuit_checks", "computed"):
+    for section in (
+        "ledger",
+        "summary",
+        "model",
+        "training",
+        "recall",
+        "layer_probes",
+        "circuit_checks",
+        "computed",
+    ):
         assert section in ids
     for name in ("href", "xlink:href"):
         inside = [link for link in page.attributes(name) if link.startswith("#")]
@@ -186,10 +208,21 @@ def test_sections_are_there_and_linked(html):
     assert used and set(used) <= set(ids)
 
 
-def test_nothing_is_fetched_and_nothing_runs(html):
+def without_scripts(html: str) -> str:
+    return re.sub(r"<script>.*?</script>", "", html, flags=re.DOTALL)
+
+
+def test_nothing_is_fetched_and_nothing_runs_but_what_sorts_tables(html):
+    scripts = re.findall(r"<script>(.*?)</script>", html, re.DOTALL)
+    files = ("vendor/datatables.min.js", "tables.js")
+    assert scripts == [(WORDS / name).read_text() for name in files]
+    policy = re.search(r'Content-Security-Policy" content="([^"]*)"', html)[1]
+    allowed = re.search(r"script-src ([^;]*)$", policy)[1].split()
+    assert policy.startswith("default-src 'none';") and allowed == [f"'{_digest(text)}'" for text in scripts]
+    html = without_scripts(html)
     page = Page(html)
     tags = {tag for tag, _ in page.tags}
-    assert not tags & {"script", "link", "iframe", "object", "embed", "base", "form"}
+    assert not tags & {"link", "iframe", "object", "embed", "base", "form"}
     urls = [url for name in ("href", "src", "xlink:href", "data", "action") for url in page.attributes(name)]
     assert urls and not [url for url in urls if re.match(r"[a-z]+:|//|/", url, re.IGNORECASE)]
     assert "@import" not in html and not re.findall(r"url\((?!#)", html)
@@ -436,32 +469,178 @@ def test_inlined_figures_keep_their_references():
     assert "var(--ink)" in inlined and "width" not in inlined and "a &quot;label&quot;" in inlined
 
 
-@pytest.mark.skipif(
-    shutil.which("chromium") is None, reason="chromium is not installed: the page is not opened in a browser"
-)
-def test_a_phone_shows_the_page_without_sideways_scrolling(html, tmp_path):
-    unfolded = html.replace("<details>", "<details open>")
-    wide, shown = _widths_on_a_phone(unfolded, tmp_path / "page.html")
-    assert 300 < shown <= 360 and wide == shown
-    too_wide = html.replace("<main", "<div style='width: 50rem'>.</div><main", 1)
-    assert _widths_on_a_phone(too_wide, tmp_path / "wide.html")[0] >= 800
+def test_the_library_of_the_tables_is_as_it_was_published_and_can_stand_in_a_page():
+    library = (WORDS / "vendor/datatables.min.js").read_text()
+    assert library.startswith("/*! DataTables 3.1.5") and "</script" not in library and "<!--" not in library
+    assert "MIT License" in (WORDS / "vendor/datatables-license.txt").read_text()
 
 
-def _widths_on_a_phone(html: str, path: Path) -> tuple[int, int]:
-    """Width of the page's content and of what is shown of it, measured in a frame as wide as a phone."""
-    framed = json.dumps(html).replace("</", "<\\/")
-    path.write_text(
-        "<title>?</title><iframe id=f width=360 height=800></iframe><script>"
-        "f.onload = () => { const d = f.contentDocument; if (!d.getElementById('content')) return;"
-        " document.title = d.documentElement.scrollWidth + '/' + d.documentElement.clientWidth };"
-        f"f.srcdoc = {framed}</script>"
+def test_the_ledger_stands_on_top_with_words_for_every_verdict(html):
+    page = Page(without_scripts(html))
+    ids = page.attributes("id")
+    assert ids.index("ledger") < ids.index("summary")
+    assert (
+        "Of 5 claims of the Fact Finding study, 2 come out supported, 1 contradicted, 1 undecided, 1 not"
+        in html
     )
-    flags = (
-        "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-        "--disable-component-update --disable-sync --virtual-time-budget=4000 --dump-dom"
+    chips = re.findall(r'class="verdict ([\w-]+)"><span aria-hidden="true">(.)</span> ([\w ]+)<', html)
+    assert len(chips) == 5 and len({sign for _, sign, _ in chips}) == 4
+    assert all(word.replace(" ", "-") == kind for kind, _, word in chips)
+    assert "0.820 [0.710, 0.910]" in html and "<small>n 1,494</small>" in html and "above 0.7" in html
+    assert "3 [3, 3]" in html and 'href="tables/ledger.csv"' in html
+
+
+def test_a_ledger_that_is_none_is_refused(make):
+    frame = example_ledger.ledger()
+    for wrong, said in (
+        (frame.drop("reason"), "no column reason"),
+        (_with(frame, "verdict", "maybe"), "'maybe'"),
+    ):
+        with pytest.raises(InputError, match="tables/ledger.csv") as error:
+            render(replace(make(), ledger=Table(frame=wrong, link="tables/ledger.csv")), WORDS)
+        assert said in str(error.value)
+
+
+def _with(frame: pl.DataFrame, column: str, value: str) -> pl.DataFrame:
+    return frame.with_columns(pl.lit(value).alias(column))
+
+
+def test_long_tables_are_cut_and_say_where_the_rest_is(make):
+    results = make()
+    long = pl.concat([results.tables["recall"].frame] * 10)
+    page = render(
+        replace(results, tables={**results.tables, "recall": Table(frame=long, link="r.csv")}), WORDS
     )
-    profile = f"--user-data-dir={path.parent}/profile"
-    command = ["chromium", *flags.split(), profile, f"file://{path}"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
-    wide, shown = re.search(r"<title>(\d+)/(\d+)</title>", done.stdout).groups()
-    return int(wide), int(shown)
+    assert SHOWN_ROWS == 200 and "Table recall: 200 of 1,500 rows" in page
+    assert 'The first 200 of 1,500 rows are here; all of them in <a href="r.csv">' in page
+    table = page.split("Table recall: 200", 1)[1].split("</table>", 1)[0]
+    assert table.count("<tr>") == 201
+    assert "Table recall_summary: 10 rows" in page or "Table recall_summary" in page
+
+
+@needs_browser
+def test_it_opens_as_a_file_without_a_word_and_without_a_request(html, tmp_path):
+    page = tmp_path / "report.html"
+    page.write_text(html)
+    document, console, asked = opened(page)
+    assert console == [] and asked == set()
+    assert 'id="circuit_checks"' in document and "dt-search" in document
+
+
+@needs_browser
+def test_a_request_would_have_been_seen_and_is_refused(html, tmp_path):
+    image = "<img src='http://127.0.0.1:9/x.png'>"
+    page = tmp_path / "report.html"
+    page.write_text(f"<!doctype html><p id='content'>{image}")
+    assert opened(page)[2] == {"http://127.0.0.1:9/x.png"}
+    page.write_text(html.replace("</main>", f"{image}</main>"))
+    _, console, asked = opened(page)
+    assert asked == set() and any("Content Security Policy" in line for line in console)
+
+
+@needs_browser
+def test_a_browser_refuses_a_script_that_is_not_the_page_s_own(html, tmp_path):
+    page = tmp_path / "report.html"
+    page.write_text(html.replace("</main>", "<script>document.title = 'taken'</script></main>"))
+    document, console, _ = opened(page)
+    assert "<title>taken" not in document and any("Content Security Policy" in line for line in console)
+
+
+@needs_browser
+def test_the_ledger_is_sorted_and_filtered(html, tmp_path):
+    found = used(
+        html,
+        """
+        const table = d.getElementById("claims"), heads = table.tHead.rows[0].cells, said = {};
+        const order = (i) => heads[i].querySelector(".dt-column-order");
+        said.before = column(table, 3);
+        said.focusable = [...heads].every((head, i) => order(i).tabIndex === 0 && order(i).getAttribute("role") === "button");
+        heads[3].click(); await soon();
+        said.up = column(table, 3); said.ariaUp = heads[3].getAttribute("aria-sort");
+        order(3).focus(); enter(order(3)); await soon();
+        said.down = column(table, 3); said.ariaDown = heads[3].getAttribute("aria-sort");
+        enter(order(3)); await soon();
+        said.again = column(table, 3); said.ariaAgain = heads[3].getAttribute("aria-sort");
+        type(d.querySelector("#ledger .dt-search input"), "lookup"); await soon();
+        said.typed = column(table, 0); said.info = text(d.querySelector("#ledger .dt-info"));
+        type(d.querySelector("#ledger .dt-search input"), ""); await soon();
+        const [verdict, post] = d.querySelectorAll("#ledger select");
+        said.shown = verdict.getBoundingClientRect().height > 0;
+        choose(verdict, "supported"); await soon(); said.supported = column(table, 2);
+        choose(post, "3"); await soon(); said.both = column(table, 1);
+        choose(verdict, ""); choose(post, ""); await soon(); said.all = column(table, 2).length;
+        return said;
+        """,
+        tmp_path,
+    )
+    values = [0.82, 3.0, 0.5, 12000.0, None]
+    assert [_leading(cell) for cell in found["before"]] == values
+    known = sorted(value for value in values if value is not None)
+    assert [_leading(cell) for cell in found["up"]][-4:] == known and found["ariaUp"] == "ascending"
+    assert [_leading(cell) for cell in found["down"]][:4] == known[::-1] and found["ariaDown"] == "descending"
+    assert found["again"] == found["before"] and found["ariaAgain"] is None
+    assert found["focusable"] and found["shown"]
+    assert len(found["typed"]) == 1 and found["info"] == "1 rows of 5"
+    assert len(found["supported"]) == 2 and found["both"] == ["3"] and found["all"] == 5
+
+
+def _leading(cell: str) -> float | None:
+    number = re.match(r"[\d.,]+(?= \[)", cell)
+    return float(number[0].replace(",", "")) if number else None
+
+
+@needs_browser
+def test_a_folded_table_is_sorted_by_its_numbers_and_what_looks_like_markup_stays_text(html, tmp_path):
+    found = used(
+        html,
+        """
+        const fold = [...d.querySelectorAll("details")].find((one) => text(one).startsWith("Table recall:"));
+        const table = fold.querySelector("table"), heads = [...table.tHead.rows[0].cells], said = {};
+        const at = (name) => heads.findIndex((head) => text(head) === name);
+        said.tools = fold.querySelectorAll(".dt-search").length;
+        const p = at("full_logp"), name = at("athlete");
+        fold.open = true; await soon(); await soon();
+        said.toolsOpen = fold.querySelectorAll(".dt-search").length;
+        heads[p].click(); await soon();
+        said.values = column(table, p).map(Number);
+        heads[name].click(); await soon(); heads[name].click(); await soon();
+        type(fold.querySelector(".dt-search input"), "script"); await soon();
+        said.names = column(table, name);
+        said.scripts = d.querySelectorAll("script").length; said.images = d.querySelectorAll("img").length;
+        return said;
+        """,
+        tmp_path,
+    )
+    assert (found["tools"], found["toolsOpen"]) == (0, 1)
+    assert len(found["values"]) == example_tables.N and found["values"] == sorted(found["values"])
+    assert found["names"] == [example_tables.SCRIPT]
+    assert found["scripts"] == 2 and found["images"] == 0
+
+
+@needs_browser
+@pytest.mark.parametrize("width", [360, 1200])
+def test_no_width_needs_sideways_scrolling_of_the_page(html, tmp_path, width):
+    measure = """
+        for (const fold of d.querySelectorAll("details")) fold.open = true;
+        await soon(); await soon();
+        const root = d.documentElement, box = d.querySelector("#ledger .scroll");
+        return [root.scrollWidth, root.clientWidth, box.getAttribute("tabindex"), box.scrollWidth > box.clientWidth];
+        """
+    wide, shown, focusable, scrolls = used(html, measure, tmp_path, width=width)
+    assert width - 60 < shown <= width and wide == shown
+    assert focusable == "0" and scrolls == (width == 360)
+    too_wide = html.replace("<main", "<div style='width: 99rem'>.</div><main", 1)
+    assert used(too_wide, measure, tmp_path, width=width)[0] >= 1500
+
+
+@needs_browser
+def test_without_scripts_the_tables_are_there_and_nothing_promises_more(html, tmp_path):
+    said = used(
+        without_scripts(html),
+        """
+        return [d.querySelectorAll("#claims tbody tr").length, d.querySelectorAll(".dt-search").length,
+          d.querySelector("#ledger select").getBoundingClientRect().height];
+        """,
+        tmp_path,
+    )
+    assert said == [5, 0, 0]

@@ -19,7 +19,7 @@ FIGURES = {"figure"}
 EVERY = {
     "train_organism", "athletes", "prompts", "recall", "activations", "layer_probes", "direct_effects", "head_probes",
     "readers", "total_effects", "circuit", "ladder", "effective_model", "context", "probe_patching",
-    "model_card", "figure", "report",
+    "model_card", "figure", "ledger", "report",
 }  # fmt: skip
 INTERVENTIONS = {
     "total_effects",
@@ -61,10 +61,12 @@ FEEDS = {  # which rules read what a rule writes
     "probe_patching": {"figure", "report"},
     "model_card": {"figure", "report"},
     "figure": {"report"},
+    "ledger": {"report"},
     "report": set(),
 }
 LEAVES = {  # leaf or section of the configuration -> rules that are given it; the longest match counts
     "study": set(),
+    "studies": set(),
     "model": set(),
     "compute": {"recall", "activations", "direct_effects", "head_probes", "model_card"} | INTERVENTIONS,
     "organism": {"train_organism"},
@@ -90,10 +92,16 @@ MODULES = {  # module of the library -> rules whose script reaches it
     "files": EVERYWHERE,
     "config": set(),
     "config_yaml": set(),
+    "studies": set(),
     "digest": {"activations"},
+    "model_folder": set(),
+    "preflight": set(),
     "stats": {"recall", "layer_probes", "readers", "model_card"} | HEADS | INTERVENTIONS,
     "store": {"activations", "recall", "layer_probes", "readers", "model_card"} | HEADS,
     "report": {"report"},
+    "page": {"report"},
+    "comparison": set(),  # of several studies; this is one
+    "ledger": {"ledger", "report"},
     "findings/*": {"report"},
     "data/__init__": {"train_organism", "athletes", "prompts"} | LOAD_MODEL,
     "data/prompts": {"train_organism", "prompts"} | LOAD_MODEL,
@@ -104,11 +112,13 @@ MODULES = {  # module of the library -> rules whose script reaches it
     "model/anatomy": {"train_organism", "prompts"} | LOAD_MODEL,
     "model/source": {"train_organism"} | LOAD_MODEL,
     "model/tiny": set(),
+    "model/weights": set(),
     "organism/*": {"train_organism"},
     "engine/__init__": LOAD_MODEL,
     "engine/sites": LOAD_MODEL,
     "engine/trace": LOAD_MODEL - {"context"},
     "engine/capture": RUN_MODEL,
+    "engine/tokens": RUN_MODEL | INTERVENTIONS,
     "engine/answers": {"recall"},
     "engine/cached": HEADS,
     "engine/direct": HEADS | {"ladder", "probe_patching"},
@@ -116,6 +126,8 @@ MODULES = {  # module of the library -> rules whose script reaches it
     "engine/clean": INTERVENTIONS,
     "engine/readings": {"total_effects", "probe_patching"},
     "engine/suffix": {"total_effects", "probe_patching"},
+    "engine/groups": {"total_effects", "probe_patching"},
+    "engine/closed_forms": HEADS | {"ladder", "probe_patching"},
     "engine/*": set(),
     "analysis/__init__": {"recall", "layer_probes", "readers", "circuit", "model_card"}
     | HEADS
@@ -132,7 +144,9 @@ MODULES = {  # module of the library -> rules whose script reaches it
     "analysis/simplified": {"ladder", "effective_model"},
     "analysis/ladder": {"ladder"},
     "analysis/scan": {"total_effects"},
-    "analysis/total_effects": {"total_effects", "probe_patching"},
+    "analysis/total_effects": {"total_effects"},
+    "analysis/patched": {"total_effects", "probe_patching"},
+    "analysis/residual_patching": {"total_effects"},
     "analysis/proposal": FITTED | {"circuit"},
     "analysis/effective": {"effective_model"},
     "analysis/effective_table": {"effective_model"},
@@ -146,6 +160,140 @@ MODULES = {  # module of the library -> rules whose script reaches it
 }
 
 
+def adds(rule: str, *, reads: set[str], feeds: set[str], given: set[str], reaches: set[str]) -> None:
+    """One more rule on the map: whose output it reads, who reads its own, its sections, the modules of its script."""
+    EVERY.add(rule)
+    FEEDS[rule] = feeds
+    for other in reads:
+        FEEDS[other] = FEEDS[other] | {rule}
+    for section in given:
+        LEAVES[section] = LEAVES.get(section, set()) | {rule}
+    for module in reaches:
+        MODULES[module] = MODULES.get(module, set()) | {rule}
+
+
+adds(
+    "sport_neurons",
+    reads={"train_organism", "activations", "prompts", "recall", "readers", "circuit"},
+    feeds={"figure", "report"},
+    given={"compute", "sport_neurons"},
+    reaches={f"{room}/__init__" for room in ("data", "model", "engine", "analysis")}
+    | {"stats", "store", "data/dossier", "data/prompts", "model/anatomy", "model/source"}
+    | {
+        f"engine/{name}"
+        for name in ("cached", "clean", "direct", "head_probe", "readings", "sites", "suffix")
+    }
+    | {"engine/closed_forms", "engine/groups", "engine/tokens", "engine/trace"}
+    | {f"analysis/dossier{name}" for name in ("", "_ablation", "_texts", "_weights")}
+    | {f"analysis/{name}" for name in ("estimates", "groups", "head_probes", "probes", "proposal", "readers")}
+    | {"analysis/sport_neurons"},
+)
+MODULES["data/dossier"].add("report")
+
+
+NAMES_IN_MODEL = {
+    "stats", "data/__init__", "data/prompts", "data/strangers", "model/__init__", "model/anatomy", "engine/__init__",
+    "engine/sites", "engine/trace", "engine/tokens", "analysis/__init__", "analysis/groups", "analysis/estimates",
+    "analysis/intervals",
+}  # fmt: skip
+adds(
+    "effective_lookup",
+    reads={"effective_model", "prompts", "recall"},
+    feeds={"figure", "report"},
+    given={"compute", "lookup", "probes"},
+    reaches=NAMES_IN_MODEL
+    | {"engine/clean"}
+    | {
+        f"analysis/{name}"
+        for name in ("effective", "effective_probes", "excess", "excess_measure", "grid_means")
+    }
+    | {f"analysis/{name}" for name in ("name_pairs", "name_stream", "probes", "proposal", "simplified")},
+)
+
+
+adds(
+    "name_structure",
+    reads={"train_organism", "prompts", "recall", "sport_neurons"},
+    feeds={"figure", "report"},
+    given={"compute", "names"},
+    reaches=NAMES_IN_MODEL
+    | {"model/source", "engine/closed_forms", "engine/direct", "engine/head_probe"}
+    | {f"analysis/{name}" for name in ("linearity", "name_sites", "norms", "remainder")},
+)
+
+
+adds(
+    "toy_models",
+    reads=set(),
+    feeds={"figure", "report"},
+    given={"toys"},
+    reaches={"stats", "analysis/__init__", "analysis/estimates"}
+    | {
+        f"analysis/toys/{name}"
+        for name in (
+            "__init__",
+            "illustrations",
+            "measure",
+            "networks",
+            "schemas",
+            "tables",
+            "tasks",
+            "verdict",
+        )
+    },
+)
+
+LOADS_A_MODEL = {f"{room}/__init__" for room in ("data", "model", "engine", "analysis")} | {
+    "stats", "data/prompts", "model/anatomy", "model/source", "analysis/proposal", "engine/clean", "engine/closed_forms",
+    "engine/groups", "engine/readings", "engine/sites", "engine/suffix", "engine/tokens", "engine/trace",
+}  # fmt: skip
+adds(
+    "mlp_paths",
+    reads={"train_organism", "prompts", "recall", "readers", "circuit"},
+    feeds={"figure", "report"},
+    given={"compute", "mlp_paths"},
+    reaches=LOADS_A_MODEL
+    | {"engine/direct", "engine/head_probe"}
+    | {f"analysis/{name}" for name in ("estimates", "groups", "head_reader", "mlp_paths", "name_stream")}
+    | {f"analysis/{name}" for name in ("readers", "simplified")},
+)
+adds(
+    "neuron_effects_shard",
+    reads={"train_organism", "recall", "circuit"},
+    feeds={"neuron_effects", "report"},
+    given={"compute", "neurons"},
+    reaches=LOADS_A_MODEL
+    | {"digest", "store", "data/csv_rows", "data/facts", "data/fact_prompts", "analysis/neuron_effects"}
+    | {
+        f"engine/{name}"
+        for name in ("answers", "attribution", "capture", "difference", "products", "response")
+    }
+    | {f"engine/{name}" for name in ("shards", "slopes", "sweep", "sweep_neurons")},
+)
+adds(
+    "neuron_effects",
+    reads=set(),
+    feeds={"figure", "report"},
+    given={"neurons"},
+    reaches={
+        f"analysis/{name}"
+        for name in ("__init__", "effect_concentration", "effect_vectors", "estimates", "fact_correlations")
+    }
+    | {"stats"},
+)
+
+
+adds(
+    "locality",
+    reads={"train_organism"},
+    feeds={"figure", "report"},
+    given={"compute", "locality"},
+    reaches={f"{room}/__init__" for room in ("data", "model", "engine", "analysis")}
+    | {"data/prompts", "data/texts", "model/anatomy", "model/source", "engine/sites", "engine/trace"}
+    | {"analysis/locality"},
+)
+
+
 def closure(rules: set[str]) -> set[str]:
     """The rules and all that follow from them."""
     found: set[str] = set()
@@ -155,6 +303,7 @@ def closure(rules: set[str]) -> set[str]:
         if rule not in found:
             found.add(rule)
             waiting += FEEDS[rule]
+            waiting += ["ledger"] * ("figure" in FEEDS[rule])  # it reads every table that has a figure
     return found
 
 
@@ -167,7 +316,30 @@ def leaves(values, prefix=()):
 
 
 CHANGED = {  # leaves whose other value must fit the rest of the configuration
+    ("locality", "texts"): "README.md",
+    ("locality", "dataset"): None,
+    ("locality", "dataset_config"): "other",
+    ("locality", "dataset_split"): "test",
+    ("locality", "dataset_revision"): "main",
+    ("locality", "field"): "words",
+    ("locality", "k"): [1, 2],
+    ("toys", "sizes"): [12],
+    ("toys", "widths"): [2],
+    ("toys", "depths"): [2],
+    ("toys", "classes"): 2,
+    ("mlp_paths", "athletes"): "known",
+    ("neurons", "facts"): "resources/facts.csv",
+    ("neurons", "athletes"): "known",
+    ("neurons", "first"): ["Somebody"],
+    ("neurons", "engine"): "auto",
+    ("neurons", "products"): "tf32",
+    ("sport_neurons", "athletes"): "known",
+    ("sport_neurons", "neurons"): ["L0N1"],
+    ("sport_neurons", "texts"): "README.md",
     ("study",): None,
+    ("studies",): None,
+    ("names", "athletes"): "known",
+    ("names", "conditions"): ["full"],
     ("model", "source"): None,
     ("organism", "world"): None,
     ("athletes", "table"): None,
@@ -191,6 +363,9 @@ CHANGED = {  # leaves whose other value must fit the rest of the configuration
     ("organism", "heads"): 4,
     ("organism", "last_names"): 20,
     ("organism", "installed_heads"): 1,
+    ("lookup", "athletes"): "known",
+    ("lookup", "name_tokens"): 2,
+    ("lookup", "probe_folds"): ["random"],
     ("athletes", "two_sports"): "first",
     ("probes", "athletes"): "known",
     ("interventions", "athletes"): "known",
@@ -289,7 +464,7 @@ def test_each_script_reruns_its_own_rule(edited):
         path.write_text(text + "\n_EDITED = 1\n")
         found = would_run(edited)
         path.write_text(text)
-        others = {"download_model", "adopt_model", "tiny_model"}
+        others = {"download_model", "download_texts", "adopt_model", "tiny_model", "comparison"}
         expected = set() if path.stem in others else EVERY if path.stem == "job" else closure({path.stem})
         if found != expected:
             wrong[path.stem] = (sorted(found), sorted(expected))

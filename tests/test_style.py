@@ -21,8 +21,11 @@ MAY_IMPORT = {  # room -> rooms below it
     "digest": set(),
     "config": set(),
     "config_yaml": {"config"},
+    "studies": {"config"},
     "stats": {"config"},
     "data": {"config", "stats"},
+    "model_folder": set(),
+    "preflight": {"config", "data", "model_folder"},
     "model": {"config", "data"},
     "organism": {"config", "stats", "data", "model"},
     "store": {"config", "stats", "data", "model"},
@@ -31,7 +34,9 @@ MAY_IMPORT = {  # room -> rooms below it
     "ledger": {"config", "stats", "data"},
     "figures": {"config", "stats", "data"},
     "findings": {"figures"},
-    "report": {"config", "stats", "data", "ledger", "figures", "findings"},
+    "page": {"ledger"},
+    "report": {"config", "stats", "data", "ledger", "figures", "findings", "page"},
+    "comparison": {"findings", "page"},
 }
 
 

@@ -61,13 +61,19 @@ def _forks() -> subprocess.Popen:
     return subprocess.Popen(server, env=environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
 
-def would_run(folder: Path, study: str = "tests/data/small.yaml") -> set[str]:
-    """The rules that `snakemake -n` would run in a project folder."""
+def dry_run(folder: Path, *arguments: str, study: str = "tests/data/small.yaml") -> tuple[int, str]:
+    """Exit code of `snakemake -n` in a project folder, and what it printed."""
     server = _forks()
-    server.stdin.write(json.dumps([str(folder), "-n", "--configfile", study]) + "\n")
+    server.stdin.write(json.dumps([str(folder), "-n", *arguments, "--configfile", study]) + "\n")
     server.stdin.flush()
     code, path = json.loads(server.stdout.readline())
     output = Path(path).read_text()
     Path(path).unlink()
+    return code, output
+
+
+def would_run(folder: Path, study: str = "tests/data/small.yaml") -> set[str]:
+    """The rules that `snakemake -n` would run in a project folder."""
+    code, output = dry_run(folder, study=study)
     assert code == 0, output[-3000:]
     return planned(output)

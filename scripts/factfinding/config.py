@@ -7,6 +7,7 @@ change a result (threads, memory, partitions) are not configuration: they stand 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -15,13 +16,16 @@ from factfinding.errors import InputError
 
 Condition = Literal["full", "name_only", "zero_shot"]
 HeadName = Annotated[str, Field(pattern=r"^L(0|[1-9]\d*)H(0|[1-9]\d*)$")]
+NeuronName = Annotated[str, Field(pattern=r"^L(0|[1-9]\d*)N(0|[1-9]\d*)$")]
 FoldKind = Literal["random", "first_name", "last_name"]
+LARGEST, DEEPEST = 100_000, 50
+"""Values in a configuration, and levels: a few lines of YAML aliases can stand for billions."""
 
 
 class Section(BaseModel):
     """A section of the configuration: frozen, no unknown keys, no silent conversions ("1e-3" is no number)."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class ModelConfig(Section):
@@ -63,7 +67,9 @@ class ComputeConfig(Section):
 class OrganismConfig(Section):
     """The embedded model. The defaults train the fictional world; every key can change the weights."""
 
-    seed: int = Field(0, ge=0, description="Seed of the people, the documents and the initial weights.")
+    seed: int = Field(
+        0, ge=0, lt=2**32, description="Seed of the people, the documents and the initial weights."
+    )
     world: Literal["fictional", "athletes"] = Field(
         "fictional",
         description="`fictional`: generated people with six relations; `athletes`: the athlete table's people "
@@ -202,7 +208,7 @@ class AthletesConfig(Section):
 class RecallConfig(Section):
     """P2.1: what the model knows."""
 
-    seed: int = Field(0, ge=0, description="of the bootstrap intervals")
+    seed: int = Field(0, ge=0, lt=2**32, description="of the bootstrap intervals")
 
 
 class Dataset(Section):
@@ -283,12 +289,13 @@ class InterventionsConfig(Section):
     node_athletes: int = Field(
         96,
         ge=2,
-        description="of these, drawn for replacing every node one at a time (P2.7), the costliest table",
+        description="of these, drawn for ablating every node one at a time in four ways (P2.7), the costliest part",
     )
     patched_athletes: int = Field(
         400,
         ge=2,
-        description="drawn for the borders of the circuit and for patching probes' directions (P2.11)",
+        description="drawn, those included, for patching every node and the residual stream from another athlete (P2.7), "
+        "for the borders of the circuit and for patching probes' directions (P2.11)",
     )
     draws: int = Field(1, ge=1, le=64, description="other athletes given to each in the resampling ablations")
     seed: int = Field(
@@ -296,6 +303,136 @@ class InterventionsConfig(Section):
         ge=0,
         lt=2**32,
         description="draws the athletes, the donors, the random subspaces and the bootstrap",
+    )
+
+
+class LookupConfig(Section):
+    """P3.1, P3.3, P3.5-P3.8: what the MLPs do that look the fact up."""
+
+    athletes: Literal["known", "all"] = Field(
+        "known", description="known: those whose sport the model recalls (P2.1)"
+    )
+    name_tokens: int | None = Field(
+        None,
+        ge=2,
+        description="length of the names that the effective model is looked at on (P3.3, P3.5); null: 2, or the commonest "
+        "length where too few have two tokens",
+    )
+    probe_folds: tuple[FoldKind, ...] = Field(
+        ("last_name",),
+        min_length=1,
+        description="folds of the probes of P3.5: random, or no first (last) part of a name in two folds",
+    )
+    probe_repeats: int = Field(3, ge=1, le=100, description="draws of these folds")
+    seed: int = Field(0, ge=0, lt=2**32, description="draws unknown names, folds and the bootstrap")
+
+
+class NamesConfig(Section):
+    """P3.6-P3.8: known names beside unknown pairings of their tokens."""
+
+    athletes: Literal["known", "all"] = Field(
+        "known", description="known: those whose sport the model recalls (P2.1)"
+    )
+    conditions: tuple[Condition, ...] = Field(
+        ("name_only",), min_length=1, description="of the prompts; the name alone is cheapest by far"
+    )
+    swap_pairs: int = Field(
+        400, ge=1, description="pairs of names whose last tokens are swapped (P3.7), at most"
+    )
+    seed: int = Field(
+        0, ge=0, lt=2**32, description="draws pairings, pairs, shuffled weights and the bootstrap"
+    )
+
+
+class MlpPathsConfig(Section):
+    """P3.1: paths between the MLPs that look the fact up, removed."""
+
+    athletes: Literal["known", "all"] = Field(
+        "known", description="known: those whose sport the model recalls (P2.1)"
+    )
+    draws: int = Field(
+        1, ge=1, le=64, description="athletes of another sport whose MLP outputs are put in, for each athlete"
+    )
+    seed: int = Field(0, ge=0, lt=2**32, description="draws these athletes and the bootstrap")
+
+
+class NeuronsConfig(Section):
+    """P3.2: whether different facts of one athlete need the same neurons."""
+
+    facts: str | None = Field(
+        None,
+        description="CSV with columns subject, relation, prompt, answer; null: the embedded model's own facts, and "
+        "resources/facts.csv for other models",
+    )
+    athletes: Literal["known", "all"] = Field(
+        "known",
+        description="known: facts with P(answer) above 0.5, and values of athletes whose sport the model recalls (P2.1)",
+    )
+    subjects: int | None = Field(
+        8,
+        ge=1,
+        description="subjects with two known facts or more, those with most facts in the table first; null: all; the "
+        "cost grows with it",
+    )
+    first: tuple[str, ...] = Field(
+        (), description="subjects asked before all others, such as [Michael Jordan]"
+    )
+    draws: int = Field(
+        64, ge=2, le=1024, description="athletes of another sport whose values are put in, for each neuron"
+    )
+    engine: Literal["auto", "difference", "suffix"] = Field(
+        "suffix",
+        description="how edits are run: on values, or on differences, which half precision cannot hurt; auto takes "
+        "differences where the model has that form",
+    )
+    products: Literal["full", "tf32", "bfloat16"] = Field(
+        "full", description="precision of the matrix products of differences"
+    )
+    tolerance: float = Field(
+        1.0e-3,
+        ge=0,
+        le=0.1,
+        description="error allowed in a neuron's curve, against the largest effect in its layer; 0 runs every draw",
+    )
+    shards: int = Field(2, ge=1, le=100, description="jobs that share the layers of the lookup")
+    twin_rows: int = Field(
+        16, ge=0, le=1000, description="effects of each shard that are computed again by plain hooks"
+    )
+    seed: int = Field(0, ge=0, lt=2**32, description="draws subjects, athletes and the bootstrap")
+
+
+class SportNeuronsConfig(Section):
+    """P3.4: the neurons that tell a sport, and a dossier of the best of each."""
+
+    athletes: Literal["known", "all"] = Field(
+        "known", description="known: those whose sport the model recalls (P2.1)"
+    )
+    best: int = Field(5, ge=1, le=100, description="neurons listed for each sport and half")
+    permutations: int = Field(
+        1000,
+        ge=100,
+        le=100_000,
+        description="shuffled sports against which the best of all neurons is held",
+    )
+    neurons: tuple[NeuronName, ...] = Field(
+        (), description="neurons that get a dossier whatever the scan finds, such as [L5N6045]"
+    )
+    ablated_athletes: int = Field(
+        200, ge=2, description="athletes of a neuron's sport, drawn, on whom it is ablated"
+    )
+    random_neurons: int = Field(
+        20, ge=1, description="other neurons of its layer, drawn, that are ablated for comparison"
+    )
+    texts: str | None = Field(
+        None,
+        description="a text file that is searched for what fires a neuron; null: the embedded model's own corpus, and "
+        "none for other models",
+    )
+    text_tokens: int = Field(20_000, ge=1, description="tokens of it that are read, from its beginning")
+    window: int = Field(40, ge=2, le=512, description="tokens read and shown together")
+    shown_texts: int = Field(8, ge=1, le=100, description="windows kept for each neuron")
+    seed: int = Field(
+        0, ge=0, lt=2**32, description="draws halves, shuffled sports, athletes, neurons and the bootstrap"
     )
 
 
@@ -351,11 +488,109 @@ class ProbesConfig(Section):
         return self
 
 
+class ToysConfig(Section):
+    """Post 4: toy models of memorisation, small networks that learn tables of pairs; they have nothing to do with the model."""
+
+    sizes: tuple[Annotated[int, Field(ge=4, le=128)], ...] = Field(
+        (16, 24), min_length=1, description="m of the m x m tables; multiples of `classes`"
+    )
+    widths: tuple[Annotated[int, Field(ge=1, le=512)], ...] = Field(
+        (2, 4, 8, 16), min_length=1, description="of the residual stream"
+    )
+    depths: tuple[Annotated[int, Field(ge=1, le=4)], ...] = Field(
+        (1, 2), min_length=1, description="MLP layers"
+    )
+    neurons_per_width: int = Field(
+        2, ge=1, le=16, description="neurons of a layer, as a multiple of the width"
+    )
+    seeds: int = Field(5, ge=1, le=100, description="networks of each task and shape")
+    classes: int = Field(4, ge=2, le=16, description="hidden classes of each token; even")
+    exceptions: float = Field(
+        0.1, gt=0, lt=0.5, description="share of labels turned round in the task with exceptions"
+    )
+    held_out: float = Field(
+        0.25, gt=0, lt=1, description="share of pairs held out of training, but in the memorising task"
+    )
+    learning_rate: float = Field(0.02, gt=0, le=1, description="at the start (AdamW, all pairs at once)")
+    weight_decay: float = Field(0.01, ge=0, lt=1, description="of all weights")
+    max_steps: int = Field(600, ge=1, description="the rate falls to zero over them")
+    settled: float = Field(
+        0.02, gt=0, lt=1, description="mean loss in bits at which a network with every pair right is done"
+    )
+    points: int = Field(48, ge=12, le=1000, description="points of each picture in two dimensions")
+    picture_steps: int = Field(1500, ge=1, description="`max_steps` of the networks of the pictures")
+    seed: int = Field(
+        0, ge=0, lt=2**32, description="first of the seeds; draws tasks, networks and the bootstrap"
+    )
+
+    @model_validator(mode="after")
+    def _classes_fit(self) -> ToysConfig:
+        if self.classes % 2:
+            raise ValueError(
+                f"classes: {self.classes} is odd; allowed: even numbers, so that half of a row can be ones"
+            )
+        wrong = [m for m in self.sizes if m % self.classes or m < 2 * self.classes]
+        if wrong:
+            raise ValueError(f"sizes: {wrong} are no multiples of classes {self.classes}, twice that or more")
+        return self
+
+
+class LocalityConfig(Section):
+    """Post 5: the residual stream with the whole context and with only the last tokens of it."""
+
+    texts: str | None = Field(
+        None,
+        description="a text file in UTF-8, or a .jsonl or .parquet of texts; null: the embedded model's own corpus, and "
+        "resources/running_text.txt for other models",
+    )
+    dataset: str | None = Field(
+        None,
+        description="instead, a data set of the Hugging Face hub, such as NeelNanda/pile-10k; `snakemake download` fetches it",
+    )
+    dataset_config: str = Field("default", description="which of its configurations")
+    dataset_split: str = Field("train", description="which of its splits")
+    dataset_revision: str = Field(
+        "refs/convert/parquet",
+        description="where the hub keeps it as Parquet; a commit of that branch never moves",
+    )
+    field: str = Field("text", description="the column of the texts, in a table or data set")
+    dataset_texts: int = Field(
+        2000, ge=1, description="texts of the data set that are kept, from its beginning"
+    )
+    strings: int = Field(200, ge=2, le=100_000, description="strings of tokens, drawn")
+    tokens: int = Field(
+        63,
+        ge=2,
+        description="of a string; fewer where the model takes fewer. The embedded model was trained on 64, BOS included",
+    )
+    positions: int = Field(4, ge=1, le=1000, description="tokens of each string that are looked at, drawn")
+    k: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 20, 50, 100),
+        min_length=1,
+        description="last tokens that are left, the token itself counted; those that a string has no room for are left out",
+    )
+    seed: int = Field(0, ge=0, lt=2**32, description="draws strings, positions and the bootstrap")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> LocalityConfig:
+        if self.texts is not None and self.dataset is not None:
+            raise ValueError("texts and dataset are both set; allowed: one of them, or neither")
+        return self
+
+
 class Config(Section):
     """The whole configuration of a study."""
 
     study: str = Field(
-        "organism", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="results go to results/<study>/"
+        "organism",
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
+        max_length=100,
+        description="results go to results/<study>/",
+    )
+    studies: tuple[str | dict[str, Any], ...] = Field(
+        (),
+        description="several studies in one run, and a page that compares them: names of files in studies/, this study's "
+        "own name, or mappings such as {study: organism-1, like: organism, organism: {seed: 1}}; empty: this study alone",
     )
     model: ModelConfig = ModelConfig()
     compute: ComputeConfig = ComputeConfig()
@@ -367,6 +602,13 @@ class Config(Section):
     heads: HeadsConfig = HeadsConfig()
     probes: ProbesConfig = ProbesConfig()
     interventions: InterventionsConfig = InterventionsConfig()
+    mlp_paths: MlpPathsConfig = MlpPathsConfig()
+    neurons: NeuronsConfig = NeuronsConfig()
+    sport_neurons: SportNeuronsConfig = SportNeuronsConfig()
+    lookup: LookupConfig = LookupConfig()
+    names: NamesConfig = NamesConfig()
+    toys: ToysConfig = ToysConfig()
+    locality: LocalityConfig = LocalityConfig()
 
     @model_validator(mode="after")
     def _sections_agree(self) -> Config:
@@ -400,10 +642,12 @@ Model = TypeVar("Model", bound=BaseModel)
 
 def validate(values: Any, model: type[Model] = Config, where: str = "config") -> Model:
     """Values from YAML as a typed section. Raises InputError naming every wrong key, its value and what is allowed."""
+    check_plain(values, where)
     try:
         return model.model_validate_json(json.dumps(values), strict=True)
     except ValidationError as error:
-        problems = [_problem(where, details) for details in error.errors()]
+        errors = error.errors()
+        problems = [_problem(where, details) for details in errors if not _follows(details, errors)]
         raise (
             InputError(*problems[0])
             if len(problems) == 1
@@ -416,6 +660,35 @@ def validate(values: Any, model: type[Model] = Config, where: str = "config") ->
                 "what the lines above say",
             )
         ) from None
+
+
+def check_plain(values: Any, where: str) -> None:
+    """Raise InputError for what JSON cannot say (dates, binary data, keys that are numbers) and for what is too much."""
+    waiting, count = [(where, values, 0)], 0
+    while waiting:
+        place, value, depth = waiting.pop()
+        count += 1
+        if count > LARGEST or depth > DEEPEST:
+            found = f"more than {LARGEST} values or {DEEPEST} levels"
+            raise InputError(where, found, "fewer; an alias counts each time that it is used")
+        if isinstance(value, Mapping):
+            odd = [key for key in value if not isinstance(key, str)]
+            if odd:
+                raise InputError(
+                    place, f"the key {odd[0]!r}", 'text as keys, in quotes ("1") where it is a number'
+                )
+            waiting += [(f"{place}.{key}", item, depth + 1) for key, item in value.items()]
+        elif isinstance(value, list | tuple):
+            waiting += [(f"{place}.{number}", item, depth + 1) for number, item in enumerate(value)]
+        elif value is not None and not isinstance(value, str | int | float):
+            found = f"{value!r:.80} (a {type(value).__name__})"
+            raise InputError(place, found, "text, numbers, true, false, null, lists and mappings")
+
+
+def _follows(details: Any, errors: list[Any]) -> bool:
+    """Whether an error is only the echo of one inside: a list that is too short because its item was refused."""
+    place = details["loc"]
+    return any(other["loc"] != place and other["loc"][: len(place)] == place for other in errors)
 
 
 def _problem(where: str, details: Any) -> tuple[str, str, str]:

@@ -1,8 +1,7 @@
 """The page of one study: what came out, section by section, in one file that needs nothing else.
 
 The page's fixed words stand in resources/report (a Jinja template, the sections, the figures' captions), its sentences
-come from findings/, and all other texts are of unknown origin (names of athletes, of models, of folders) and are
-escaped by the template. Nothing is fetched from anywhere: figures are part of the page.
+come from findings/. Nothing is fetched from anywhere: figures, tables and what sorts them are part of the page.
 """
 
 from __future__ import annotations
@@ -16,19 +15,21 @@ from typing import Any
 
 import polars as pl
 import yaml
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
+from factfinding.data.dossier import Dossier
 from factfinding.errors import InputError
 from factfinding.figures.layer_probes import FOLDS
 from factfinding.figures.style import INK, LINE, PAPER
 from factfinding.findings import FINDINGS
 from factfinding.findings.recall import additive_findings, training_findings
 from factfinding.findings.words import percent, share
+from factfinding.page import SORTABLE, checked_ledger, fill, model_name, verdict_counts
 
-SHOWN_ROWS = 12
-"""Rows of a table on the page; all of them stand in its file."""
+SHOWN_ROWS = 200
+"""Rows of a table on the page; all of them stand in its file. Most tables have fewer, and the page stays small."""
 
 SVG, XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
 _ENDS = {"settled": "once everybody was told about and recalled", "max_steps": "when the steps ran out"}
@@ -74,10 +75,12 @@ class Results:
     """All that the page is made from. tables and pictures: by name; provenance: one record per job (scripts/job.py)."""
 
     study: str
+    ledger: Table
     tables: Mapping[str, Table]
     pictures: Mapping[str, Picture]
     card: Mapping[str, Any]
     provenance: Sequence[Mapping[str, Any]]
+    dossiers: Sequence[Dossier] = ()
 
 
 def render(results: Results, words: Path) -> str:
@@ -85,18 +88,17 @@ def render(results: Results, words: Path) -> str:
 
     A section whose figure was not made is left out. Raises InputError for words that cannot be used.
     """
-    environment = Environment(
-        loader=FileSystemLoader(words),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["cell"] = cell
     texts = [text for text in read_sections(words / "sections.yaml") if text.figure in results.pictures]
     sections = [_section(text, results, words) for text in texts]
-    return environment.get_template("page.html.j2").render(
+    ledger = checked_ledger(results.ledger.frame, results.ledger.link)
+    return fill(
+        "page.html.j2",
+        words,
+        scripts=SORTABLE,
         study=results.study,
+        claims=ledger.to_dicts(),
+        verdicts=verdicts_in_words(ledger),
+        ledger_link=results.ledger.link,
         model=model_name(results.card["source"]),
         fictional=is_fictional(results.provenance),
         card=card_rows(results.card),
@@ -155,24 +157,11 @@ def inline_svg(svg: str, name: str, label: str) -> Markup:
     return Markup(text)
 
 
-def cell(value: Any) -> str:
-    """A value as it stands in a table of the page."""
-    if value is None:
-        return ""
-    if isinstance(value, float):
-        return f"{value:.4g}" if abs(value) < 1e-3 or abs(value) >= 1e4 else f"{value:.3f}"
-    return str(value)
-
-
-def model_name(source: Mapping[str, Any]) -> str:
-    """What the model is called on the page."""
-    kinds = {
-        "organism": "the embedded model, trained by this workflow",
-        "tiny": "a tiny model with random weights",
-    }
-    if source["id"]:
-        return f"{source['id']} at revision {source['revision']}"
-    return kinds.get(source["kind"], f"the model in {source['folder']}")
+def verdicts_in_words(ledger: pl.DataFrame) -> str:
+    """The ledger in one sentence."""
+    (first, n), *others = verdict_counts(ledger)
+    rest = ", ".join(f"{m} {verdict}" for verdict, m in others)
+    return f"Of {ledger.height} claims of the Fact Finding study, {n} come out {first}, {rest}."
 
 
 def is_fictional(provenance: Sequence[Mapping[str, Any]]) -> bool:
@@ -250,6 +239,7 @@ def _section(text: SectionText, results: Results, words: Path) -> dict[str, Any]
         "files": picture.links,
         "tables": {name: _preview(results.tables[name]) for name in text.tables},
         "baselines": _name_baselines(results) if text.id == "layer_probes" else None,
+        "dossiers": results.dossiers if text.id == "dossiers" else (),
     }
 
 
@@ -262,7 +252,7 @@ def _summary(sections: Sequence[Mapping[str, Any]], results: Results) -> list[st
 def _preview(table: Table) -> dict[str, Any]:
     frame = table.frame
     return {
-        "columns": frame.columns,
+        "columns": [(name, kind.is_numeric()) for name, kind in frame.schema.items()],
         "rows": frame.head(SHOWN_ROWS).rows(),
         "height": frame.height,
         "link": table.link,

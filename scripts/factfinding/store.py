@@ -90,6 +90,7 @@ class ShardStore:
         for path in sorted(self.folder.glob("*.h5")):
             try:
                 with h5py.File(path) as shard:
+                    check_own(shard)
                     keys = [key.decode() for key in shard["prompt_key"][:]]
                     if shard.attrs["key"] != self.key or path.stem != shard_name(self.key, keys):
                         raise ValueError("its name is not its content's key")
@@ -109,6 +110,22 @@ class ShardStore:
             for name, array in arrays.items():
                 shard.create_dataset(name, data=array, chunks=(1, *array.shape[1:]), fletcher32=True)
         return path
+
+
+def check_own(file: h5py.File) -> None:
+    """Raise ValueError for a file whose data lies in other files, or that holds anything but plain arrays and text.
+
+    A link, an external or a virtual dataset would read whatever file it names, and whoever made the file chose that name.
+    """
+    for name in file:
+        link = file.get(name, getlink=True)
+        if not (isinstance(link, h5py.HardLink) and isinstance(file[name], h5py.Dataset)):
+            raise ValueError(f"{name!r} is no dataset of this file ({type(link).__name__})")  # noqa: TRY004
+        item = file[name]
+        if item.external or item.is_virtual:
+            raise ValueError(f"{name!r} keeps its data in another file")
+        if item.dtype.hasobject and h5py.check_string_dtype(item.dtype) is None:
+            raise ValueError(f"{name!r} holds {item.dtype}, neither numbers nor text")
 
 
 def shard_name(store_key: str, keys: Sequence[str]) -> str:
@@ -212,6 +229,11 @@ class Activations:
             raise InputError(
                 self.path, f"no readable HDF5 file ({error})", "an activation file of this workflow"
             ) from None
+        try:
+            check_own(self.file)
+        except (OSError, KeyError, ValueError, RuntimeError) as error:
+            self.file.close()
+            raise InputError(self.path, str(error), "an activation file of this workflow") from None
         attributes = self.file.attrs
         wanted = {"format": FORMAT, "complete": True, "model": model, "condition": condition}
         for name, value in wanted.items():

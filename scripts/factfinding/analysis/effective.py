@@ -2,7 +2,7 @@
 
     from factfinding.analysis.effective import EffectiveModel
     model = EffectiveModel.load("results/organism/effective_model.safetensors")
-    model.sport(first=312, last=45)                                  # token ids -> a sport's name
+    model.sport(first=13, last=74)                                   # token ids -> a sport's name
     model(first, last)                                               # the same for tensors of ids -> [batch, sports]
 
 It is what is left of the model after the ladder's last step (`simplified.py`, mean ablation), and equal to it up to
@@ -142,7 +142,7 @@ class EffectiveModel(nn.Module):
 
     @torch.no_grad()
     def sport(self, *tokens: int, **named: int) -> str:
-        """The sport of one name: `sport(312, 45)` or, for a name of two tokens, `sport(first=312, last=45)`."""
+        """The sport of one name: `sport(13, 74)` or, for a name of two tokens, `sport(first=13, last=74)`."""
         ids = tokens or (named["first"], named["last"])
         device = self.weight.device
         scores = self(*(torch.tensor([token], device=device) for token in ids))

@@ -12,10 +12,11 @@ from jaxtyping import Float
 
 from factfinding.analysis.effective import EffectiveModel, Names
 from factfinding.analysis.estimates import accuracy_estimate, estimate_columns, estimate_schema
-from factfinding.analysis.groups import Group, groups_of, tokens_of
+from factfinding.analysis.groups import Group, groups_of
 from factfinding.analysis.name_stream import name_outputs
 from factfinding.analysis.readers import Readers
 from factfinding.analysis.simplified import Parts, constant_mlps, mean_patterns, simplified_run
+from factfinding.engine.tokens import tokens_of
 from factfinding.model.anatomy import Anatomy
 from factfinding.stats import majority_rate, mean_interval
 

@@ -19,9 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
-import torch
 from jaxtyping import Int
-from torch import Tensor
 
 KINDS = ("zero", "mean", "resample_same", "resample_other")
 RESAMPLED = ("resample_same", "resample_other")
@@ -74,14 +72,6 @@ def groups_of(prompts: pl.DataFrame) -> list[Group]:
         )
         for row in found.sort(keys).iter_rows(named=True)
     ]
-
-
-def tokens_of(
-    prompts: pl.DataFrame, rows: Sequence[int] | np.ndarray, device: torch.device, *, until: int | None = None
-) -> Int[Tensor, "batch seq"]:
-    """Token ids of prompts of one layout; up to and with position `until`, where what comes later does not matter."""
-    tokens = torch.tensor(prompts["token_ids"][np.asarray(rows, dtype=np.int64)].to_list(), device=device)
-    return tokens if until is None else tokens[:, : until + 1]
 
 
 def labels_of(prompts: pl.DataFrame, candidates: pl.DataFrame) -> Int[np.ndarray, " athletes"]:

@@ -24,11 +24,12 @@ import polars as pl
 from jaxtyping import Float
 
 from factfinding.analysis.estimates import accuracy_estimate, each, estimate_columns, estimate_schema
-from factfinding.analysis.groups import KINDS, RESAMPLED, Group, draw_donors, groups_of, tokens_of
+from factfinding.analysis.groups import KINDS, RESAMPLED, Group, draw_donors, groups_of
 from factfinding.analysis.name_stream import NameOutputs, clean_run, name_outputs, name_stream, replaced
 from factfinding.analysis.readers import Readers, read_out
 from factfinding.analysis.simplified import Parts, Patterns, constant_mlps, mean_patterns, simplified_run
 from factfinding.engine.clean import Clean
+from factfinding.engine.tokens import tokens_of
 from factfinding.model.anatomy import Anatomy
 from factfinding.stats import majority_rate, mean_intervals
 

@@ -16,8 +16,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from factfinding.analysis.groups import KINDS, Group, tokens_of
+from factfinding.analysis.groups import KINDS, Group
 from factfinding.engine.clean import Clean, prepare
+from factfinding.engine.tokens import tokens_of
 from factfinding.model.anatomy import Anatomy, causal
 
 Replaced = Mapping[int, Float[Tensor, "batch d_model"]]

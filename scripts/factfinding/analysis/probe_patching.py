@@ -28,14 +28,15 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from factfinding.analysis.estimates import accuracy_estimate, estimate_columns, estimate_schema
-from factfinding.analysis.groups import Group, tokens_of
+from factfinding.analysis.groups import Group
 from factfinding.analysis.name_stream import name_outputs
+from factfinding.analysis.patched import Sample
 from factfinding.analysis.readers import Readers
-from factfinding.analysis.total_effects import Sample
 from factfinding.engine.clean import Clean, prepare
 from factfinding.engine.readings import LogProbs
 from factfinding.engine.sites import Site
 from factfinding.engine.suffix import Suffix, edit
+from factfinding.engine.tokens import tokens_of
 from factfinding.model.anatomy import Anatomy
 from factfinding.stats import majority_rate
 

@@ -86,7 +86,7 @@ class _Task:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Scores:
+class Scores:
     """Held-out hits and losses (nats) of every athlete."""
 
     hits: Bool[np.ndarray, " athletes"]
@@ -228,7 +228,7 @@ def _probe_rows(head: dict, features, task: _Task, settings: ProbeSettings, seed
     """Rows of one input for every kind of folds, true labels and (where asked for) shuffled ones."""
     for kind, folds in task.folds.items():
         labellings = [task.labels, task.shuffled] if kind in settings.control_folds else [task.labels]
-        scores = _cross_validated(features, labellings, folds, settings)
+        scores = cross_validated(features, labellings, folds, settings)
         yield from _table_rows(head | {"folds": kind}, scores, task.labels, task.n_groups[kind], seed)
 
 
@@ -242,12 +242,12 @@ def _fitted_rows(head: dict, features, task: _Task, settings: ProbeSettings, see
     yield from _table_rows(head | {"folds": "none"}, scores, task.labels, len(task.labels), seed)
 
 
-def _cross_validated(
+def cross_validated(
     features, labellings: list[np.ndarray], folds: Int[np.ndarray, " athletes"], settings: ProbeSettings
-) -> list[_Scores]:
+) -> list[Scores]:
     """Held-out scores for each labelling; the preparation of a fold does not look at labels and is shared."""
     n = len(folds)
-    results = [_Scores(hits=np.zeros(n, dtype=bool), losses=np.zeros(n)) for _ in labellings]
+    results = [Scores(hits=np.zeros(n, dtype=bool), losses=np.zeros(n)) for _ in labellings]
     for fold in np.unique(folds):
         inside, outside = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
         train, held_out = _prepared(features, inside, outside)
@@ -293,18 +293,18 @@ def _fitted(train, labels: np.ndarray, settings: ProbeSettings, regularisation: 
     return LogisticRegression(C=strength, max_iter=max_iter, tol=settings.tolerance).fit(train, labels)
 
 
-def _scored(model: LogisticRegression, rows, labels: Int[np.ndarray, " rows"]) -> _Scores:
+def _scored(model: LogisticRegression, rows, labels: Int[np.ndarray, " rows"]) -> Scores:
     """Hits and losses. A label that no training row had gets the log probability `UNSEEN`."""
     scores = model.decision_function(rows)
     if scores.ndim == 1:  # two labels: one score, the log odds of the second
         scores = np.stack([np.zeros_like(scores), scores], axis=1)
     logp = np.full((len(labels), max(labels.max(), model.classes_.max()) + 1), UNSEEN)
     logp[:, model.classes_] = log_softmax(scores, axis=1)
-    return _Scores(hits=logp.argmax(axis=1) == labels, losses=-logp[np.arange(len(labels)), labels])
+    return Scores(hits=logp.argmax(axis=1) == labels, losses=-logp[np.arange(len(labels)), labels])
 
 
 def _table_rows(
-    head: dict, scores: list[_Scores], labels: np.ndarray, n_groups: int, seed: int
+    head: dict, scores: list[Scores], labels: np.ndarray, n_groups: int, seed: int
 ) -> Iterator[dict]:
     """Rows for true labels and, if there is a second entry in `scores`, for shuffled ones."""
     gain = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import polars as pl
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
 
 from factfinding.figures.style import (
     GREY,
@@ -51,7 +52,8 @@ def draw(*, context: pl.DataFrame) -> Figure:
     for axes, words in ((left, "cosine to “full”, centred"), (right, "accuracy of probes of “full”")):
         panel_title(axes, words, rows["n"][0])
         layer_axis(axes, rows["layer"].to_list())
-    left.set(ylabel="cosine (%)")
+    left.set(ylabel="cosine (1: the same direction)")
+    left.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value / 100:g}"))
     percent_axis(right, "accuracy (% of athletes)")
     legend_above(figure, list(handles.values()), columns=3)
     return figure

@@ -40,8 +40,9 @@ def draw(*, direct_effects: pl.DataFrame) -> Figure:
         return nothing_to_draw("no two sports have a known athlete each")
     everybody = direct_effects.filter(sport="all")
     heads = everybody.filter(kind="head")
-    figure = new_figure(6.2)
-    grid = figure.add_gridspec(3, 1, height_ratios=(1.1, 0.34, 1.5))
+    more = 0.06 * max(0, heads["index"].max() - 11)  # inches, for rows that can still be told apart
+    figure = new_figure(6.2 + more)
+    grid = figure.add_gridspec(3, 1, height_ratios=(1.1 + 0.6 * more, 0.34, 1.5))
     above = figure.add_subplot(grid[0])
     beside = figure.add_subplot(grid[1], sharex=above)
     below = figure.add_subplot(grid[2])

@@ -19,6 +19,9 @@ from factfinding.figures.style import (
     styled,
 )
 
+LEVEL = 5
+"""Lengths of names up to which their labels stand level; of more they are turned."""
+
 MODELS = {"effective": "effective model", "full": "probe of the unchanged model"}
 
 
@@ -85,7 +88,9 @@ def _lengths(axes: Axes, table: pl.DataFrame, lengths: list[int]) -> list:
         )
     )
     ns = table.filter(model="effective").sort("n_name_tokens")["n"].to_list()
-    axes.set_xticks(range(len(lengths)), [f"{k}\n({n:,})" for k, n in zip(lengths, ns, strict=True)])
+    turned = len(lengths) > LEVEL
+    words = [f"{k}{' ' if turned else chr(10)}({n:,})" for k, n in zip(lengths, ns, strict=True)]
+    axes.set_xticks(range(len(lengths)), words, rotation=90 if turned else 0)
     axes.set(xlabel="tokens of the name (athletes)", xlim=(-0.6, len(lengths) - 0.4))
     axes.grid(False, axis="x")
     percent_axis(axes, "right (% of athletes)")

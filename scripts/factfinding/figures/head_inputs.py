@@ -9,6 +9,7 @@ import polars as pl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from factfinding.figures.style import (
     COLOURS,
@@ -66,6 +67,8 @@ def _bars(axes: Axes, part: pl.DataFrame) -> None:
     axes.plot(shown["frozen"].to_numpy(), at, color=COLOURS[1], marker="D", ls="", markersize=4)
     axes.axvline(0, color=INK, linewidth=0.8)
     axes.set_yticks(at, [_words(node) for node in shown["node"]])
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=4))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.grid(False, axis="y")
     axes.invert_yaxis()
 

@@ -41,8 +41,9 @@ def draw(*, head_probes: pl.DataFrame, head_probe_layers: pl.DataFrame, layer_pr
             "too few athletes are known to choose a head on one half and score it on the other"
         )
     conditions = head_probe_layers["condition"].unique(maintain_order=True).to_list()
-    figure = new_figure(5.6)
-    grid = figure.add_gridspec(2, max(1, len(conditions)), height_ratios=(1, 1.5))
+    more = 0.06 * max(0, head_probes["index"].max() - 11)  # inches, for rows that can still be told apart
+    figure = new_figure(5.6 + more)
+    grid = figure.add_gridspec(2, max(1, len(conditions)), height_ratios=(1 + 0.7 * more, 1.5))
     scan = figure.add_subplot(grid[0, :])
     figure.colorbar(_scan(scan, head_probes), ax=scan, label="accuracy (%)", pad=0.02)
     handles: dict[str, object] = {}

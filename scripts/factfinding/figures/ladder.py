@@ -14,6 +14,7 @@ from factfinding.figures.style import (
     MARKERS,
     layer_axis,
     legend_above,
+    marked,
     marks,
     new_figure,
     nothing_to_draw,
@@ -77,21 +78,19 @@ def _last(ladder: pl.DataFrame) -> str | None:
 def _steps(axes: Axes, rows: pl.DataFrame) -> dict[str, object]:
     handles: dict[str, object] = {}
     shown = rows.filter(pl.col("kind").is_in(["none", "mean"]))
+    everybody = rows.filter(step="full")["n"][0]
     for number, (step, words) in enumerate(STEPS.items()):
         part = shown.filter(step=step)
         if part.height:
             look = {"color": (*COLOURS, GREY)[number], "ls": (*DASHES, "-")[number], "linewidth": 1.4}
+            words += "" if part["n"][0] == everybody else f" (n = {part['n'][0]:,})"
             handles[words] = _stairs(axes, part, words, look)
     alone = shown.filter(pl.col("step").str.starts_with("attention_"))
     for number, step in enumerate(alone["step"].unique(maintain_order=True)):
-        words = "contrast: this attention layer alone averaged"
+        words = f"contrast: attention {step.removeprefix('attention_')} alone averaged"
         part = alone.filter(step=step)
         look = {"color": INK, "linewidth": 0.9, "marker": MARKERS[number % len(MARKERS)], "markersize": 3}
         handles[words] = _stairs(axes, part, words, look)
-        axes.annotate(
-            step.removeprefix("attention_"), (part["layer"].max(), 100 * part["accuracy"][-1]), xytext=(3, 0),
-            textcoords="offset points", fontsize=7, va="center",
-        )  # fmt: skip
     return handles | _commonest(axes, rows)
 
 
@@ -111,7 +110,9 @@ def _stairs(axes: Axes, part: pl.DataFrame, words: str, look: dict):
     at, value, low, high = (
         part[name].to_numpy() for name in ("layer", "accuracy", "accuracy_low", "accuracy_high")
     )
-    (drawn,) = axes.plot(at, 100 * value, drawstyle="steps-mid", label=words, **look)
+    (drawn,) = axes.plot(
+        at, 100 * value, drawstyle="steps-mid", label=words, markevery=marked(len(at)), **look
+    )
     axes.fill_between(at, 100 * low, 100 * high, step="mid", color=drawn.get_color(), alpha=0.12, linewidth=0)
     return drawn
 

@@ -18,6 +18,10 @@ ROLES = {
 }
 WRITTEN = 12
 """Layers up to which each cell's number is written into it."""
+FEW = 10
+"""Athletes below which a position is left out, unless all have fewer: a tenth name token that one athlete has."""
+LEVEL = 7
+"""Positions up to which their names stand level; of more they are turned."""
 
 MEASURES = {
     "share": "share of what swapping the whole name does (%)",
@@ -30,16 +34,20 @@ def draw(*, residual_patching: pl.DataFrame) -> Figure:
     """Heat maps of layer by position: the change of the logit difference, and the answers that follow the donor."""
     if residual_patching.is_empty():
         return nothing_to_draw("no two athletes of different sports have prompts of one layout")
-    places = places_of(residual_patching)
-    n_layers = residual_patching["layer"].max() + 1
-    figure = new_figure(2.2 + 0.16 * min(max(n_layers, 8), 24))
+    shown = residual_patching.filter(pl.col("n") >= min(FEW, residual_patching["n"].max()))
+    places = places_of(shown)
+    n_layers = shown["layer"].max() + 1
+    figure = new_figure(2.2 + 0.16 * min(max(n_layers, 8), 24) + 0.7 * (len(places) > LEVEL))
     panels = figure.subplots(1, 2, sharey=True)
     for axes, (measure, label) in zip(panels, MEASURES.items(), strict=True):
-        values = grid(residual_patching, places, measure)
+        values = grid(shown, places, measure)
         mesh = _map(axes, values, [words for *_, words in places])
         figure.colorbar(mesh, ax=axes, location="bottom", label=label, pad=0.03, aspect=30)
         axes.set_title("logit difference" if measure == "share" else "answers")
-    panel_title(panels[0], "logit difference", residual_patching["n"].max())
+    fewest, most = shown["n"].min(), shown["n"].max()
+    panel_title(panels[0], "logit difference", most)
+    if fewest < most:  # not every name has every position
+        panels[0].set_title(f"logit difference\nn = {fewest:,} to {most:,} athletes, by position")
     panels[0].set(
         ylabel="layer (residual stream before it)", yticks=range(0, n_layers, max(1, n_layers // 8))
     )
@@ -81,7 +89,12 @@ def _map(axes: Axes, values: np.ndarray, words: list[str]):
                 axes.text(
                     place, layer, f"{round(value):d}", ha="center", va="center", color=colour, fontsize=7
                 )
-    axes.set_xticks(range(len(words)), words, fontsize=7)
+    if len(words) > LEVEL:
+        axes.set_xticks(
+            range(len(words)), [word.replace("\n", " ") for word in words], fontsize=7, rotation=90
+        )
+    else:
+        axes.set_xticks(range(len(words)), words, fontsize=7)
     axes.set(xlabel="position in the prompt")
     axes.grid(False)
     return mesh

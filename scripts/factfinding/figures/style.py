@@ -141,9 +141,15 @@ def band(axes: Axes, frame: pl.DataFrame, x: str, y: str, **line: Any) -> Line2D
     """A line through `y` of a frame with its 95 % interval (`y`_low, `y`_high) as a band, shares shown as percent."""
     frame = frame.sort(x)
     at, low, high = (frame[name].to_numpy() for name in (x, f"{y}_low", f"{y}_high"))
+    line.setdefault("markevery", marked(len(at)))
     (drawn,) = axes.plot(at, 100 * frame[y].to_numpy(), **line)
     axes.fill_between(at, 100 * low, 100 * high, color=drawn.get_color(), alpha=0.18, linewidth=0)
     return drawn
+
+
+def marked(points: int) -> int:
+    """Every how manieth point of a line has a marker: on long lines they would touch."""
+    return 1 + points // 13
 
 
 def percent_axis(axes: Axes, label: str, *, which: str = "y") -> None:

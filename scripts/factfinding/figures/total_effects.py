@@ -12,6 +12,7 @@ from factfinding.figures.style import (
     diverging,
     layer_axis,
     legend_above,
+    marked,
     marks,
     new_figure,
     nothing_to_draw,
@@ -36,14 +37,15 @@ def draw(*, total_effects: pl.DataFrame) -> Figure:
         return nothing_to_draw("no two athletes of different sports have prompts of one layout")
     patched = total_effects.filter(kind="corrupt", number=0)
     roles = [role for role in POSITIONS if role in patched["role"]]
-    figure = new_figure(6.3)
-    above, below = figure.subfigures(2, 1, height_ratios=(1, 1.15))
+    n_layers = total_effects["layer"].max() + 1
+    more = 0.06 * max(0, n_layers - 12)  # inches, for rows that can still be told apart
+    figure = new_figure(6.5 + more)
+    above, below = figure.subfigures(2, 1, height_ratios=(1 + 0.35 * more, 1.2))
     panels = above.subplots(1, len(roles), sharey=True, squeeze=False)[0]
     limit = 100 * float(patched["share"].abs().max() or 1.0)
     for axes, role in zip(panels, roles, strict=True):
         mesh = _map(axes, patched.filter(role=role), limit)
         axes.set_title(f"{POSITIONS[role]}, n = {patched.filter(role=role)['n'].max():,}")
-    n_layers = total_effects["layer"].max() + 1
     panels[0].set(ylabel="layer (index)", yticks=range(0, n_layers, max(1, n_layers // 8)))
     above.colorbar(mesh, ax=list(panels), label="share of the\nwhole swap (%)", pad=0.02)
     _by_kind(below, total_effects.filter(role="final_name"))
@@ -56,14 +58,14 @@ def _map(axes: Axes, rows: pl.DataFrame, limit: float):
     column = {"attention": n_heads + 1, "mlp": n_heads + 2}
     for layer, kind, head, share in rows.select("layer", "type", "head", "share").iter_rows():
         values[layer, column.get(kind, head)] = np.nan if share is None else 100 * share
+    wide = max(1.0, n_heads / 8)  # of whole layers, in heads
+    edges = np.append(np.arange(n_heads + 1), n_heads + wide * np.array([0.5, 1.5, 2.5])) - 0.5
     mesh = axes.pcolormesh(
-        np.arange(n_heads + 3), np.arange(n_layers), values, cmap=diverging(), vmin=-limit, vmax=limit,
-        shading="nearest",
-    )  # fmt: skip
-    heads = list(range(0, n_heads, max(1, n_heads // 4)))
-    axes.set_xticks(
-        [*heads, n_heads + 1, n_heads + 2], [*map(str, heads), "attn", "MLP"], fontsize=7, rotation=90
+        edges, np.arange(n_layers + 1) - 0.5, values, cmap=diverging(), vmin=-limit, vmax=limit
     )
+    heads = list(range(0, n_heads, max(1, n_heads // 4)))
+    whole = n_heads - 0.5 + wide * np.array([1.0, 2.0])
+    axes.set_xticks([*heads, *whole], [*map(str, heads), "attn", "MLP"], fontsize=7, rotation=90)
     axes.set(xlabel="head, layer's attention, MLP")
     axes.grid(False)
     return mesh
@@ -85,7 +87,8 @@ def _by_kind(figure, rows: pl.DataFrame) -> None:
                 ls=dash,
                 marker=marker,
                 markersize=3.5,
-                label=KINDS[kind],
+                markevery=marked(len(at)),
+                label=f"{KINDS[kind]} (n = {part['n'].max():,})",
             )
             low, high = (part[name].fill_null(np.nan).to_numpy() for name in ("effect_low", "effect_high"))
             axes.fill_between(at, low, high, color=colour, alpha=0.18, linewidth=0)

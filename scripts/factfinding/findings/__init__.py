@@ -15,7 +15,29 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from factfinding.findings import heads, interventions, recall
+from factfinding.findings import (
+    heads,
+    interventions,
+    locality,
+    lookup,
+    names,
+    neurons,
+    recall,
+    simplified,
+    sport_neurons,
+    toys,
+)
 from factfinding.findings.words import Tables
 
-FINDINGS: dict[str, Callable[[Tables], list[str]]] = recall.FINDINGS | heads.FINDINGS | interventions.FINDINGS
+FINDINGS: dict[str, Callable[[Tables], list[str]]] = (
+    recall.FINDINGS
+    | heads.FINDINGS
+    | interventions.FINDINGS
+    | simplified.FINDINGS
+    | lookup.FINDINGS
+    | neurons.FINDINGS
+    | sport_neurons.FINDINGS
+    | names.FINDINGS
+    | toys.FINDINGS
+    | locality.FINDINGS
+)

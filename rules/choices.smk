@@ -1,0 +1,112 @@
+"""Inputs that depend on the study, as functions of its configuration; rules take them through `of`."""
+
+
+def taught(study):
+    """The athletes that the embedded model is taught; in the fictional world it makes its own."""
+    return (
+        []
+        if study.organism.world == "fictional"
+        else f"results/{study.study}/tables/athletes.csv"
+    )
+
+
+def model_files(study):
+    """What of a user's model folder the study depends on."""
+    patterns = ("*.safetensors", "config.json", "tokenizer*.json")
+    folder = Path(study.model.folder)
+    return sorted(str(path) for pattern in patterns for path in folder.glob(pattern))
+
+
+def training_record(study):
+    """How the embedded model was trained; others come without."""
+    return (
+        f"results/{study.study}/model/training.json"
+        if study.model.source == "organism"
+        else []
+    )
+
+
+def activations_of(section):
+    """The activation files of the conditions that a section names."""
+    return of(
+        lambda study: expand(
+            "results/{study}/activations/{condition}.h5",
+            study=study.study,
+            condition=getattr(study, section).conditions,
+        )
+    )
+
+
+def athlete_table(study):
+    """The user's table, or the people whom the embedded model was trained on."""
+    return study.athletes.table or f"results/{study.study}/model/athletes.csv"
+
+
+def facts(study):
+    """The facts that are asked."""
+    if study.neurons.facts is not None:
+        return study.neurons.facts
+    own = f"results/{study.study}/model/facts.csv"
+    return own if study.model.source == "organism" else "resources/facts.csv"
+
+
+def shards(part):
+    """One kind of file of all shards of the neuron effects."""
+    return of(
+        lambda study: expand(
+            "results/{study}/neuron_effects/{shard}_{part}",
+            study=study.study,
+            shard=range(study.neurons.shards),
+            part=part,
+        )
+    )
+
+
+def running_text(study):
+    """The text that is searched for what fires a neuron, if there is one."""
+    if study.sport_neurons.texts is not None:
+        return study.sport_neurons.texts
+    own = f"results/{study.study}/model/corpus.txt"
+    return own if study.model.source == "organism" else []
+
+
+def name_prompts(study):
+    """The prompts of the conditions that the section `names` lists."""
+    return expand(
+        "results/{study}/prompts/{condition}.parquet",
+        study=study.study,
+        condition=study.names.conditions,
+    )
+
+
+def figures(study):
+    """The figures of a study, with their tables; training has one only where the workflow trained the model."""
+    without = set() if study.model.source == "organism" else {"training"}
+    return {name: FIGURES[name] for name in FIGURES if name not in without}
+
+
+def figure_tables(study):
+    """All tables that have a figure."""
+    found = {path for tables in figures(study).values() for path in tables.values()}
+    return expand(sorted(found), study=study.study)
+
+
+def drawn(kind):
+    """The files of all figures of a study, of one kind."""
+    return of(
+        lambda study: expand(
+            "results/{study}/figures/{figure}.{kind}",
+            study=study.study,
+            figure=figures(study),
+            kind=kind,
+        )
+    )
+
+
+def records(study):
+    """Where each job that the page tells about says what it did."""
+    jobs = [SOURCES[study.model.source], *JOBS]
+    jobs += [f"activations_{condition}" for condition in study.activations.conditions]
+    jobs += [f"neuron_effects_shard_{i}" for i in range(study.neurons.shards)]
+    jobs += [f"figure_{figure}" for figure in figures(study)]
+    return expand("results/{study}/provenance/{job}.json", study=study.study, job=jobs)

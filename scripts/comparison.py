@@ -1,0 +1,25 @@
+"""Rule comparison: the ledgers of several studies in one table, and a page that shows them side by side."""
+
+import os
+from pathlib import Path
+
+from job import Job
+
+with Job(snakemake) as job:
+    from factfinding.comparison import Study, long_ledger, render
+    from factfinding.files import read_json, read_table, write_table, write_text
+
+    def link(path):
+        return os.path.relpath(path, Path(job.output.report).parent)
+
+    studies = [
+        Study(
+            name=name,
+            ledger=read_table(ledger),
+            card=read_json(card),
+            report=link(f"results/{name}/report.html"),
+        )
+        for name, ledger, card in zip(job.params.studies, job.input.ledgers, job.input.cards, strict=True)
+    ]
+    write_table(long_ledger(studies), job.output.ledger)
+    write_text(render(studies, Path(job.input.template).parent), job.output.report)

@@ -1,0 +1,275 @@
+"""Post 5: do early layers work locally? The residual stream with the whole context, and with only the last few tokens.
+
+For sampled tokens of running text: resid_post of every layer after BOS and all that precedes the token, and after BOS and
+the last k tokens alone (the token itself counted). Both are centred by the mean, over all sampled tokens, of the states
+*with the whole context*: so a shift that is the same for all tokens counts as a difference. (Centring each by its own mean
+forgives it; `own_median` says how much that changes.) Then their cosine.
+
+All k are measured on the same tokens, which have more than the largest k before them: curves over k differ by k alone. A k
+for which a string has no such positions is left out. The control, `k` null, runs the whole context again as a window of
+its own: its cosine is 1 but for rounding. The baseline is the cosine to the full-context state of another sampled token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from factfinding.data.texts import CATEGORIES, String, category
+from factfinding.engine.sites import Site
+from factfinding.engine.trace import Read, run
+from factfinding.model.anatomy import Anatomy
+
+CONTROL = 64
+"""Sampled tokens on which the control is run."""
+RESAMPLES = 500
+
+QUANTILES = {"median": 0.5, "lower_quartile": 0.25, "upper_quartile": 0.75}
+LOCALITY = (
+    {"layer": pl.Int64, "k": pl.Int64}
+    | {name: pl.Float64 for name in ("median", "median_low", "median_high", "lower_quartile", "upper_quartile")}
+    | {f"square_{name}": pl.Float64 for name in ("median", "median_low", "median_high", "lower_quartile", "upper_quartile")}
+    | {"own_median": pl.Float64, "baseline": pl.Float64}
+    | {"n": pl.Int64, "n_strings": pl.Int64, "tokens": pl.Int64}
+)  # fmt: skip
+TOKENS = {"category": pl.String} | {
+    name: kind for name, kind in LOCALITY.items() if name not in ("own_median", "tokens")
+}
+VALUES = {
+    "string": pl.Int64, "position": pl.Int64, "category": pl.String, "layer": pl.Int64, "k": pl.Int64,
+    "cosine": pl.Float32,
+}  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Sample:
+    """Tokens drawn from strings of one length: which string, which position (1: the first after BOS), what it is."""
+
+    ids: Int[np.ndarray, "strings tokens"]
+    string: Int[np.ndarray, " n"]
+    position: Int[np.ndarray, " n"]
+    category: list[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Locality:
+    """The tables of post 5, as docs/tables.md describes them."""
+
+    locality: pl.DataFrame
+    tokens: pl.DataFrame
+    values: pl.DataFrame
+
+
+def usable(ks: Sequence[int], tokens: int, positions: int) -> list[int]:
+    """The k that leave room for so many positions, each with more than k tokens up to and with itself."""
+    return sorted({k for k in ks if k <= tokens - positions})
+
+
+def draw(strings: Sequence[String], ks: Sequence[int], *, positions: int, seed: int) -> Sample:
+    """`positions` tokens of each string, beyond the largest k (or beyond the first, where there is no k)."""
+    rng, tokens = np.random.default_rng([seed, 2]), len(strings[0].ids)
+    first = max(ks, default=0) + 1
+    count = min(positions, tokens - first + 1)
+    place = np.stack(
+        [np.sort(rng.choice(np.arange(first, tokens + 1), count, replace=False)) for _ in strings]
+    )
+    where = np.repeat(np.arange(len(strings)), count)
+    words = [strings[i].words[p - 1] for i, p in zip(where, place.reshape(-1), strict=True)]
+    return Sample(
+        ids=np.array([string.ids for string in strings]),
+        string=where,
+        position=place.reshape(-1),
+        category=[category(word) for word in words],
+    )
+
+
+def locality(
+    anatomy: Anatomy,
+    strings: Sequence[String],
+    *,
+    ks: Sequence[int],
+    positions: int,
+    batch_size: int,
+    seed: int,
+) -> Locality:
+    """The tables of post 5 on strings of one length (`data/texts.py`)."""
+    tokens = len(strings[0].ids)
+    kept = usable(ks, tokens, positions)
+    sample = draw(strings, kept, positions=positions, seed=seed)
+    full = full_states(anatomy, sample, batch_size)
+    mean = full.double().mean(0)
+    others = _others(len(sample.string), seed)
+    counts = _resampled(sample.string, seed)
+    rows, by_category, values = [], [], []
+    for k in [*kept, None]:
+        used = _evenly(len(sample.string), CONTROL) if k is None else np.arange(len(sample.string))
+        part = window_states(anatomy, sample, used, k, batch_size)
+        near, far = cosines(part, full[used], mean), cosines(part, full[others[used]], mean)
+        own = None if k is None else cosines(part, full[used], mean, part.double().mean(0))
+        rows += _rows(k, near, far, own, sample, used, counts)
+        values.append(_values(k, near, sample, used))
+        if k is not None:
+            by_category += _category_rows(k, near, far, sample, counts)
+    return Locality(
+        locality=pl.DataFrame(rows, schema=LOCALITY),
+        tokens=pl.DataFrame(by_category, schema=TOKENS),
+        values=pl.concat(values),
+    )
+
+
+def full_states(anatomy: Anatomy, sample: Sample, batch_size: int) -> Float[Tensor, "n layers d_model"]:
+    """resid_post of every layer at the sampled tokens, each string being run once."""
+    per = len(sample.position) // len(sample.ids)
+    at = torch.from_numpy(sample.position.reshape(-1, per))
+    parts = [
+        states(anatomy, sample.ids[start : start + batch_size], at[start : start + batch_size])
+        for start in range(0, len(sample.ids), batch_size)
+    ]
+    return torch.cat(parts).flatten(0, 1)
+
+
+def window_states(
+    anatomy: Anatomy, sample: Sample, used: Int[np.ndarray, " m"], k: int | None, batch_size: int
+) -> Float[Tensor, "m layers d_model"]:
+    """The same of the tokens `used`, with only the last k tokens after BOS; k None: with all that precede them."""
+    lengths = np.full(len(used), k) if k is not None else sample.position[used]
+    kept: list[tuple[np.ndarray, Tensor]] = []
+    for length in np.unique(lengths):
+        same = np.flatnonzero(lengths == length)
+        for start in range(0, len(same), batch_size):
+            rows = same[start : start + batch_size]
+            ends = sample.position[used[rows]]
+            columns = ends[:, None] + np.arange(-length, 0)
+            ids = sample.ids[sample.string[used[rows], None], columns]
+            found = states(anatomy, ids, torch.full((len(rows), 1), int(length)))
+            kept.append((rows, found[:, 0]))
+    order = np.argsort(np.concatenate([rows for rows, _ in kept]))
+    return torch.cat([found for _, found in kept])[torch.from_numpy(order)]
+
+
+def states(
+    anatomy: Anatomy, ids: Int[np.ndarray, "batch tokens"], at: Int[Tensor, "batch positions"]
+) -> Float[Tensor, "batch positions layers d_model"]:
+    """resid_post of every layer at positions of windows that are put after BOS (which is position 0)."""
+    tokens = torch.from_numpy(ids).to(anatomy.device)
+    bos = tokens.new_full((len(tokens), 1), anatomy.bos_token_id)
+    where = at.to(anatomy.device)
+    reads = [Read(site=Site("resid_post", layer), at=where) for layer in range(anatomy.n_layers)]
+    found = run(anatomy, torch.cat([bos, tokens], dim=1), reads=reads).values
+    return torch.stack(found, dim=2).float().cpu()
+
+
+def cosines(
+    x: Float[Tensor, "n layers d_model"],
+    y: Float[Tensor, "n layers d_model"],
+    mean: Float[Tensor, "layers d_model"],
+    own: Float[Tensor, "layers d_model"] | None = None,
+) -> Float[np.ndarray, "n layers"]:
+    """Cosine of x and y, both centred by `mean` (x by `own`, if given); 0 where either is nothing."""
+    found = []
+    for layer in range(x.shape[1]):
+        a = x[:, layer].double() - (mean if own is None else own)[layer]
+        b = y[:, layer].double() - mean[layer]
+        norms = a.norm(dim=1) * b.norm(dim=1)
+        found.append((a * b).sum(1) / torch.where(norms > 0, norms, torch.ones_like(norms)))
+    return torch.stack(found, dim=1).clamp(-1, 1).numpy()
+
+
+def quantiles(
+    values: Float[np.ndarray, " n"], counts: Int[np.ndarray, "resamples n"], q: float
+) -> Float[np.ndarray, " resamples"]:
+    """The smallest value that a share q of each resample does not exceed; NaN for a resample without any."""
+    order = np.argsort(values, kind="stable")
+    below = np.cumsum(counts[:, order], axis=1, dtype=np.float64)
+    reached = below >= q * below[:, -1:] - 1e-9
+    return np.where(below[:, -1] > 0, values[order][reached.argmax(axis=1)], np.nan)
+
+
+def _others(n: int, seed: int) -> Int[np.ndarray, " n"]:
+    """For each token another one."""
+    order = np.random.default_rng([seed, 3]).permutation(n)
+    other = np.empty(n, dtype=np.int64)
+    other[order] = np.roll(order, 1)
+    return other
+
+
+def _resampled(string: Int[np.ndarray, " n"], seed: int) -> Int[np.ndarray, "resamples n"]:
+    """How often each token is in each resample of strings: the bootstrap's unit."""
+    count = int(string.max()) + 1
+    drawn = np.random.default_rng([seed, 4]).multinomial(count, np.full(count, 1 / count), size=RESAMPLES)
+    return drawn[:, string].astype(np.int16)
+
+
+def _evenly(n: int, wanted: int) -> Int[np.ndarray, " m"]:
+    return np.unique(np.linspace(0, n - 1, min(n, wanted)).astype(np.int64))
+
+
+def _described(
+    near: Float[np.ndarray, " n"], far: Float[np.ndarray, " n"], counts: Int[np.ndarray, "resamples n"]
+) -> dict[str, float | None]:
+    """Quartiles and medians with their intervals, of cosines and their squares, and the baseline's median."""
+    once = np.ones((1, len(near)), dtype=np.int16)
+    row: dict[str, float | None] = {"baseline": float(quantiles(far, once, 0.5)[0])}
+    for prefix, values in (("", near), ("square_", near**2)):
+        row |= {f"{prefix}{name}": float(quantiles(values, once, q)[0]) for name, q in QUANTILES.items()}
+        drawn = quantiles(values, counts, 0.5)
+        drawn = drawn[~np.isnan(drawn)]
+        enough = 2 * len(drawn) >= len(counts) and len(near) > 1
+        low, high = np.quantile(drawn, [0.025, 0.975]) if enough else (None, None)
+        row |= {f"{prefix}median_low": low, f"{prefix}median_high": high}
+    return row
+
+
+def _rows(
+    k: int | None,
+    near: np.ndarray,
+    far: np.ndarray,
+    own: np.ndarray | None,
+    sample: Sample,
+    used: np.ndarray,
+    counts: np.ndarray,
+) -> Iterator[dict]:
+    once = np.ones((1, len(used)), dtype=np.int16)
+    for layer in range(near.shape[1]):
+        row = {"layer": layer, "k": k} | _described(near[:, layer], far[:, layer], counts[:, used])
+        row["own_median"] = None if own is None else float(quantiles(own[:, layer], once, 0.5)[0])
+        yield row | {
+            "n": len(used),
+            "n_strings": len(np.unique(sample.string[used])),
+            "tokens": sample.ids.shape[1],
+        }
+
+
+def _category_rows(
+    k: int, near: np.ndarray, far: np.ndarray, sample: Sample, counts: np.ndarray
+) -> Iterator[dict]:
+    kinds = np.array(sample.category)
+    for kind in CATEGORIES:
+        rows = np.flatnonzero(kinds == kind)
+        for layer in range(near.shape[1] if len(rows) else 0):
+            yield (
+                {"category": kind, "layer": layer, "k": k}
+                | _described(near[rows, layer], far[rows, layer], counts[:, rows])
+                | {"n": len(rows), "n_strings": len(np.unique(sample.string[rows]))}
+            )
+
+
+def _values(k: int | None, near: np.ndarray, sample: Sample, used: np.ndarray) -> pl.DataFrame:
+    layers = near.shape[1]
+    return pl.DataFrame(
+        {
+            "string": np.repeat(sample.string[used], layers),
+            "position": np.repeat(sample.position[used], layers),
+            "category": np.repeat(np.array(sample.category)[used], layers),
+            "layer": np.tile(np.arange(layers), len(used)),
+            "k": pl.Series([k], dtype=pl.Int64).extend_constant(k, len(used) * layers - 1),
+            "cosine": near.reshape(-1).astype(np.float32),
+        },
+        schema=VALUES,
+    )

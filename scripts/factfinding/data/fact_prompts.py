@@ -1,0 +1,102 @@
+"""Prompts of a facts table: tokens, where the subject's name lies, and the token of the answer (P3.2).
+
+Facts are asked as they stand in the table, after BOS and with nothing before them. `prefix` is what stands before the
+name: what the model makes of a name depends on that alone, so another athlete's activations fit a prompt if they were
+recorded after the same prefix (`donor_prompts`).
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import Any
+
+import polars as pl
+
+from factfinding.data.prompts import Text, encode, name_tokens
+from factfinding.errors import InputError
+
+SCHEMA = {
+    "athlete": pl.String,
+    "fact": pl.String,
+    "answer_text": pl.String,
+    "answer": pl.Int64,
+    "prefix": pl.String,
+    "token_ids": pl.List(pl.Int64),
+    "n_tokens": pl.Int64,
+    "n_name_tokens": pl.Int64,
+    "first_name": pl.Int64,
+    "final_name": pl.Int64,
+    "end": pl.Int64,
+}
+DONORS = ("athlete", "sport", "token_ids", "n_tokens", "final_name")
+
+
+def fact_prompts(facts: pl.DataFrame, tokenizer: Any, bos: int) -> pl.DataFrame:
+    """One row per fact, in the order given: the columns of `SCHEMA`.
+
+    facts: columns subject, relation, prompt, answer, as `facts.read_facts` checks them. `answer` is the token id of the
+    first token of the answer after a space; positions count BOS. Raises InputError, naming subject and relation, where a
+    name's or an answer's tokens merge with what stands before them.
+    """
+    if facts.is_empty():
+        return pl.DataFrame(schema=SCHEMA)
+    ids, offsets = encode(tokenizer, facts["prompt"].to_list())
+    answered, _ = encode(tokenizer, [f"{row['prompt']} {row['answer']}" for row in facts.to_dicts()])
+    rows = []
+    for fact, tokens, spans, after in zip(facts.to_dicts(), ids, offsets, answered, strict=True):
+        prefix, name = fact["prompt"].partition(fact["subject"])[0], fact["subject"]
+        if after[: len(tokens)] != tokens or len(after) == len(tokens):
+            raise InputError(
+                f"fact {fact['relation']!r} of {name!r}",
+                f"an answer whose tokens merge with the prompt's ({fact['answer']!r})",
+                "an answer with tokens of its own after a space",
+            )
+        place = _place(prefix, name, fact["prompt"])
+        first, final = name_tokens(place, spans, name)
+        rows.append(
+            {"athlete": name, "fact": fact["relation"], "answer_text": fact["answer"]}
+            | {"answer": after[len(tokens)], "prefix": prefix, "token_ids": [bos, *tokens]}
+            | {"n_tokens": len(tokens) + 1, "n_name_tokens": final - first + 1}
+            | {"first_name": first + 1, "final_name": final + 1, "end": len(tokens)}
+        )
+    return pl.DataFrame(rows, schema=SCHEMA)
+
+
+def donor_prompts(people: pl.DataFrame, prefix: str, tokenizer: Any, bos: int) -> pl.DataFrame:
+    """The names of people (columns athlete, sport) after a prefix: columns athlete, sport, token_ids, n_tokens,
+    final_name. Names that merge with the prefix are left out.
+    """
+    texts = [prefix + name for name in people["athlete"]]
+    ids, offsets = encode(tokenizer, texts) if texts else ([], [])
+    rows = []
+    for (name, sport), text, tokens, spans in zip(
+        people.select("athlete", "sport").iter_rows(), texts, ids, offsets, strict=True
+    ):
+        try:
+            _, final = name_tokens(_place(prefix, name, text), spans, name)
+        except InputError:
+            continue
+        rows.append((name, sport, [bos, *tokens], len(tokens) + 1, final + 1))
+    schema = dict.fromkeys(("athlete", "sport"), pl.String) | {name: SCHEMA[name] for name in DONORS[2:]}
+    return pl.DataFrame(rows, schema=schema, orient="row")
+
+
+def subject_order(facts: pl.DataFrame, *, first: Sequence[str] = (), seed: int) -> list[str]:
+    """The subjects: those of `first`, then those with most facts in the table, in random order among equals.
+
+    Raises InputError for one of `first` who is not in the table.
+    """
+    counts = dict(facts.group_by("subject", maintain_order=True).len().iter_rows())
+    missing = [name for name in first if name not in counts]
+    if missing:
+        raise InputError("neurons.first", repr(missing[0]), "subjects of the facts table")
+    others = sorted(set(counts) - set(first))
+    random.Random(seed).shuffle(others)
+    return [*dict.fromkeys(first), *sorted(others, key=lambda name: -counts[name])]
+
+
+def _place(prefix: str, name: str, text: str) -> Text:
+    """Where a name lies, the space before it included."""
+    start = len(prefix) - prefix.endswith(" ")
+    return Text(text=text, start=start, stop=len(prefix) + len(name))

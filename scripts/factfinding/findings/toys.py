@@ -1,0 +1,160 @@
+"""What the toy networks say (post 4), in sentences; the rules for them stand in findings/__init__.py."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import polars as pl
+
+from factfinding.figures.toy_models import CAPACITY
+from factfinding.findings.words import Row, Tables, percent
+
+NOTHING = "No toy network was trained: there is nothing to see."
+GROUP = ["task", "m", "width", "depth"]
+VERDICTS = {
+    "supported": "holds in these networks",
+    "contradicted": "does not hold in these networks",
+    "undecided": "is not decided by these networks",
+    "not applicable": "cannot be judged: too few of these networks learnt their pairs, or generalise",
+}
+
+
+def toy_findings(models: pl.DataFrame, summary: pl.DataFrame, verdict: pl.DataFrame) -> list[str]:
+    """From the tables of post 4: the verdict, bits per parameter, neurons needed, the first layer's output."""
+    if models.is_empty():
+        return [NOTHING]
+    return [_claim(verdict), _rule(models), *_bits(models, summary), *_needed(models), *_table(models)]
+
+
+def picture_findings(illustrations: pl.DataFrame) -> list[str]:
+    """From the table `toy_illustrations`: which networks learnt their points, and how the two facts relate."""
+    if illustrations.is_empty():
+        return [NOTHING]
+    points = illustrations.filter(kind="point")
+    ones = points.group_by("picture", maintain_order=True).agg(
+        pl.col("n", "accuracy", "steps").first(),
+        (pl.col("label") == (pl.col("p") > 0.5)).mean().alias("right"),
+    )
+    told = "; ".join(
+        f"{row['picture'].replace('_', ' ')}: {percent(row['right'])} of {row['n']} points after {row['steps']} steps"
+        for row in ones.iter_rows(named=True)
+    )
+    grid = illustrations.filter(kind="grid", picture="two_facts").pivot("fact", index=["x", "y"], values="p")
+    agree = ((grid["1"] > 0.5) == (grid["2"] > 0.5)).mean()
+    wide = points.filter(picture="two_facts").pivot("fact", index=["x", "y"], values="label")
+    return [
+        (
+            f"The networks of the pictures say the right label of: {told} (the commoner label: "
+            f"{percent(_majority(points.filter(picture='random')))} of the random ones)."
+        ),
+        (
+            f"The two facts have the same label on {percent((wide['1'] == wide['2']).mean())} of the {wide.height} points, and "
+            f"the same answer on {percent(agree)} of the plane."
+        ),
+    ]
+
+
+def _majority(points: pl.DataFrame) -> float:
+    rate = points["label"].mean()
+    return max(rate, 1 - rate)
+
+
+def _claim(verdict: pl.DataFrame) -> str:
+    claim = verdict.filter(task="claim").row(0, named=True)
+    parts = []
+    for task, words in (("generalising", "that learnt a rule"), ("memorising", "that learnt random labels")):
+        rows = verdict.filter(pl.col("task") == task, pl.col("found").is_not_null())
+        if rows.height:
+            ends = f"{percent(rows['score'].min())} to {percent(rows['score'].max())}"
+            parts.append(f"{ends} in networks {words} (n = {rows['n'].sum():,} in {rows.height} shapes)")
+    beside = (
+        f": {' and '.join(parts)}, means over seeds from chance, 0 %, to always right, 100 %" if parts else ""
+    )
+    return (
+        "That memorising networks show no meaningful intermediate representation and generalising ones do "
+        f"{VERDICTS[claim['verdict']]}. The classes of tokens that a linear reading had not seen can be told before the last layer"
+        f"{beside}."
+    )
+
+
+def _rule(models: pl.DataFrame) -> str:
+    parts = []
+    for task, words in (("generalising", "a rule"), ("exceptions", "a rule with exceptions")):
+        rows = models.filter(pl.col("reached"), pl.col("task") == task)
+        if rows.height:
+            held = rows["held_out_accuracy"]
+            parts.append(
+                f"{words} {percent(held.mean())} ({percent(held.min())} to {percent(held.max())}, n = {rows.height})"
+            )
+    beside = (
+        f"Of the pairs that were held out, those that did learn get right: {'; '.join(parts)}."
+        if parts
+        else ""
+    )
+    return (
+        f"{models['reached'].sum()} of {models.height} networks learnt every pair that they were shown within the step limit. "
+        + beside
+    )
+
+
+def _bits(models: pl.DataFrame, summary: pl.DataFrame) -> list[str]:
+    rows = summary.filter(task="memorising", measure="bits_per_parameter")
+    if rows.is_empty():
+        return []
+    best = rows.sort("value", descending=True, maintain_order=True).row(0, named=True)
+    size = models.filter(**{name: best[name] for name in GROUP})["parameters"][0]
+    return [
+        (
+            f"Most is stored per parameter by networks of {size} parameters that learn {best['m'] ** 2} random labels: "
+            f"{_plain(best)} bits (n = {best['n']}; language models were found to store up to {CAPACITY:g}). Networks with room "
+            "to spare store all labels, and the figure then says only how large they are."
+        )
+    ]
+
+
+def _plain(row: Row) -> str:
+    return f"{row['value']:.2f} [{row['value_low']:.2f}, {row['value_high']:.2f}]"
+
+
+def _needed(models: pl.DataFrame) -> list[str]:
+    """Neurons needed, and how evenly their effects are spread, of networks that learnt everything, by task."""
+    parts = []
+    for task in models["task"].unique(maintain_order=True):
+        rows = models.filter(pl.col("reached"), pl.col("task") == task)
+        if rows.height:
+            parts.append(
+                f"{task} {percent(rows['needed_mean'].mean())} (in random order {percent(rows['needed_random_mean'].mean())}; "
+                f"participation ratio {percent(rows['participation_mean'].mean())}; n = {rows.height})"
+            )
+    if not parts:
+        return []
+    return [
+        f"To keep 95 % of the accuracy under mean ablation, of all neurons are needed: {'; '.join(parts)}."
+    ]
+
+
+def _table(models: pl.DataFrame) -> list[str]:
+    parts = []
+    for task in models["task"].unique(maintain_order=True):
+        rows = models.filter(pl.col("reached"), pl.col("task") == task)
+        if rows.height:
+            parts.append(
+                f"{task} {percent(rows['interaction'].mean())}, {percent(rows['own_classes'].mean())} against "
+                f"{percent(rows['majority_rate'].mean())} by the commoner label"
+            )
+    if not parts:
+        return []
+    return [
+        (
+            "Share of the first MLP's output that is no sum of a part of each token, and how well the network's own classes of "
+            f"tokens tell labels of pairs not counted: {'; '.join(parts)}."
+        )
+    ]
+
+
+FINDINGS: dict[str, Callable[[Tables], list[str]]] = {
+    "toy_models": lambda tables: toy_findings(
+        tables["toy_models"], tables["toy_summary"], tables["toy_verdict"]
+    ),
+    "toy_illustrations": lambda tables: picture_findings(tables["toy_illustrations"]),
+}

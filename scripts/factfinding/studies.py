@@ -1,0 +1,99 @@
+"""Which studies a run is about: the configuration itself, or the list under its key `studies`, each with its own values.
+
+An entry of the list is the name of a file in studies/ (`pythia-410m`), the name of the study that the configuration
+itself describes, or a mapping of what differs, with a name of its own under `study` and, under `like`, the entry that it
+starts from. So two seeds, several sizes or the checkpoints of one training are one list:
+
+    studies:
+      - organism
+      - {study: organism-1, organism: {seed: 1}}
+      - {study: pythia-410m-step1000, like: pythia-410m, model: {revision: step1000}}
+
+Values are merged as Snakemake merges files: mappings key by key, lists replaced.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from factfinding.config import Config, check_plain, validate
+from factfinding.errors import InputError
+
+COMPARISON = "comparison"
+"""The folder of results that no study may have the name of."""
+
+
+def studies_of(values: Mapping[str, Any], folder: str | Path) -> dict[str, Config]:
+    """The configuration of each study of a run, by name, in the order of the list. `folder` holds the overlays.
+
+    Raises InputError, naming the entry and the key, for a list or a configuration that cannot be used.
+    """
+    check_plain(values, "config")
+    base = {key: value for key, value in values.items() if key != "studies"}
+    entries = values.get("studies") or []
+    if not isinstance(entries, list):
+        raise InputError(
+            "config.studies", repr(entries), "a list of names or mappings, such as [organism, organism-1]"
+        )
+    if not entries:
+        own = _checked(base, "config")
+        return {own.study: own}
+    found: dict[str, Config] = {}
+    for number, entry in enumerate(entries):
+        where = f"config.studies[{number}]"
+        config = _checked(_values(entry, base, Path(folder), where), where)
+        if config.study in found:
+            raise InputError(where, f"study {config.study!r} a second time", "each name once")
+        found[config.study] = config
+    return found
+
+
+def merged(base: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """`other` on top of `base`: mappings key by key, everything else replaced. Neither is changed."""
+    result = dict(base)
+    for key, value in other.items():
+        both = isinstance(value, Mapping) and isinstance(result.get(key), Mapping)
+        result[key] = merged(result[key], value) if both else value
+    return result
+
+
+def _checked(values: Mapping[str, Any], where: str) -> Config:
+    config = validate(values, Config, where)
+    if config.study == COMPARISON:
+        raise InputError(
+            f"{where}.study", repr(COMPARISON), "any other name: results/comparison is for comparisons"
+        )
+    return config
+
+
+def _values(entry: Any, base: Mapping[str, Any], folder: Path, where: str) -> dict[str, Any]:
+    if isinstance(entry, str):
+        return dict(base) if entry == base.get("study") else merged(base, _overlay(entry, folder, where))
+    if not isinstance(entry, Mapping) or not isinstance(entry.get("study"), str):
+        raise InputError(where, repr(entry), "a name, or a mapping with a name under `study`")
+    own = {key: value for key, value in entry.items() if key != "like"}
+    start = _values(entry["like"], base, folder, f"{where}.like") if "like" in entry else base
+    return merged(start, own)
+
+
+def _overlay(name: str, folder: Path, where: str) -> Mapping[str, Any]:
+    path = folder / f"{name}.yaml"
+    known = sorted(other.stem for other in folder.glob("*.yaml"))
+    if name not in known:
+        raise InputError(
+            where, repr(name), f"the configuration's own study, or one of {', '.join(known)} ({folder}/)"
+        )
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, RecursionError, yaml.YAMLError) as error:
+        raise InputError(
+            path, f"no YAML ({' '.join(str(error).split())})", "a YAML file with keys of config.yaml"
+        ) from None
+    check_plain(values, str(path))
+    if not isinstance(values, Mapping):
+        raise InputError(path, repr(values)[:80], "a mapping with keys of config.yaml")
+    return values
