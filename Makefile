@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 CORES  ?= all
 READY  := $(VENV)/.ready
 
-.PHONY: all test test-slurm test-faults config smoke real-athletes lint lock bench clean help
+.PHONY: all test test-slurm test-faults check-install config smoke real-athletes lint lock bench clean help
 
 all: $(READY)  ## the default study: results/organism/report.html
 	$(BIN)/snakemake --cores $(CORES)
@@ -25,6 +25,9 @@ test-slurm: $(READY)  ## the smoke study on a true SLURM that is started on this
 
 test-faults: $(READY)  ## processes killed at twenty moments, full disks, damaged files; writes docs/reliability.md (half an hour)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m faults tests/test_many_faults.py -rs
+
+check-install:  ## both README commands in a fresh clone with an empty home folder (half an hour; ONLY=install for the first steps)
+	tests/check_install.sh $(if $(ONLY),--only $(ONLY))
 
 lint: $(READY)  ## ruff, snakefmt, snakemake --lint (part of the tests)
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/snakefmt --check Snakefile rules && $(BIN)/snakemake --lint

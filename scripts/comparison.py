@@ -19,7 +19,9 @@ with Job(snakemake) as job:
             card=read_json(card),
             report=link(f"results/{name}/report.html"),
         )
-        for name, ledger, card in zip(job.params.studies, job.input.ledgers, job.input.cards, strict=True)
+        for name, ledger, card in zip(
+            job.snakemake.params.studies, job.input.ledgers, job.input.cards, strict=True
+        )
     ]
     write_table(long_ledger(studies), job.output.ledger)
     write_text(render(studies, Path(job.input.template).parent), job.output.report)

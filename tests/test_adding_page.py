@@ -9,7 +9,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
 import yaml
 
 import test_style
@@ -79,17 +78,12 @@ def formatted(folder: Path, touched: list[Path]) -> None:
     run(folder, "ruff", "check", *python)
 
 
-@pytest.fixture
-def map_of(edited, monkeypatch):
+def map_of(folder: Path):
     """The copy's own tests/test_reruns.py."""
-
-    def load():
-        spec = importlib.util.spec_from_file_location("its_reruns", edited / "tests/test_reruns.py")
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        return module
-
-    return load
+    spec = importlib.util.spec_from_file_location("its_reruns", folder / "tests/test_reruns.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def test_every_block_and_line_of_the_page_is_understood():
@@ -97,10 +91,10 @@ def test_every_block_and_line_of_the_page_is_understood():
     assert len(LINE.findall(PAGE)) == len(re.findall(r"^\| `", PAGE, re.MULTILINE)) >= 8
 
 
-def test_the_page_s_experiment_runs_as_it_stands_there(edited, map_of, monkeypatch):
+def test_the_page_s_experiment_runs_as_it_stands_there(edited, monkeypatch):
     touched = follow(PAGE, edited)
     formatted(edited, touched)
-    reruns = map_of()
+    reruns = map_of(edited)
     expected = reruns.closure({NAME})
     assert expected == {NAME, "figure", "ledger", "report"}
     assert would_run(edited) == expected  # and nothing that was finished

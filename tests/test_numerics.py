@@ -24,6 +24,7 @@ from factfinding.errors import InputError
 from factfinding.model.anatomy import Anatomy
 from factfinding.model.tiny import random_model
 from factfinding.store import Activations, Source
+from head_tables import planted_candidates
 from models import FAMILIES, random_anatomy, tokenizer
 
 TOKENS = torch.randint(0, 360, (3, 9), generator=torch.Generator().manual_seed(1))
@@ -44,8 +45,8 @@ TOLERANCE = {"float64": 1e-12, "float32": 1e-5}
 
 
 @cache
-def people(count: int = 45) -> pl.DataFrame:
-    names = [f"{first} {i}" for i, first in zip(range(count), NAMES * count, strict=False)]
+def people(count: int = 24) -> pl.DataFrame:
+    names = [f"{first} {i}" for i, first in zip(range(count), NAMES * 3, strict=False)]
     return pl.DataFrame({"athlete": names, "sport": [SPORTS[i % 3] for i in range(count)]})
 
 
@@ -86,9 +87,8 @@ def activations(model: Anatomy, batch_size: int, folder) -> dict[str, pl.DataFra
 def effects(batch_size: int, dtype: str) -> dict[str, pl.DataFrame]:
     """Total effects on a model with a circuit, so that there are effects large and nil."""
     made = planted.at_name()
-    model = copy.copy(made.anatomy)
     model = Anatomy(copy.deepcopy(made.anatomy.model).to(getattr(torch, dtype)), made.anatomy.tokenizer)
-    drawn = sample(made.prompts(), made.candidates, athletes=12, draws=1, seed=0)
+    drawn = sample(made.prompts, planted_candidates(made), athletes=12, draws=1, seed=0)
     return {"total_effects": total_effects(model, drawn, batch_size=batch_size, seed=0)}
 
 
@@ -117,11 +117,12 @@ def assert_close(one: dict[str, pl.DataFrame], other: dict[str, pl.DataFrame], t
             assert apart <= tolerance, f"{name}.{column}: {apart:.1e}"
 
 
-@pytest.mark.parametrize("dtype", TOLERANCE)
-@pytest.mark.parametrize("family", ["gpt_neox", "gpt2", "llama"])
+@pytest.mark.parametrize(
+    ("family", "dtype"), [("gpt_neox", "float64"), *((f, "float32") for f in ("gpt_neox", "gpt2", "llama"))]
+)
 def test_batch_sizes_and_threads_change_tables_within_the_tolerance(family, dtype, tmp_path):
     first = tables(family, dtype, 128, 1, tmp_path / "first")
-    for number, (batch_size, threads) in enumerate([(1, 1), (7, 1), (128, 2), (7, 2)]):
+    for number, (batch_size, threads) in enumerate([(1, 1), (7, 2), (128, 2)]):
         other = tables(family, dtype, batch_size, threads, tmp_path / str(number))
         assert_close(first, other, TOLERANCE[dtype])
 

@@ -580,7 +580,7 @@ def test_the_ledger_is_sorted_and_filtered(html, tmp_path):
     assert [_leading(cell) for cell in found["down"]][:4] == known[::-1] and found["ariaDown"] == "descending"
     assert found["again"] == found["before"] and found["ariaAgain"] is None
     assert found["focusable"] and found["shown"]
-    assert len(found["typed"]) == 1 and found["info"] == "1 rows of 5"
+    assert len(found["typed"]) == 1 and found["info"] == "1 row of 5"
     assert len(found["supported"]) == 2 and found["both"] == ["3"] and found["all"] == 5
 
 

@@ -219,6 +219,7 @@ OUTPUTS = re.findall(
 def test_every_rule_writes_below_results_whatever_the_configuration_says():
     """The only part of an output's path that a configuration gives is the study's name, and that is a plain word."""
     paths = [path for block in OUTPUTS for path in re.findall(r'"([^"]*/[^"]*)"', block)]
+    paths = [path for path in paths if not path.endswith(".rst")]  # captions, which are read
     assert len(paths) > 60
     for path in paths:
         assert re.match(r"results/(\{study\}|comparison)/", path) and ".." not in path, path

@@ -5,10 +5,7 @@ The jobs are forks of one process (forked.py), which is all that differs from th
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 
 import pytest
 import yaml
@@ -18,7 +15,7 @@ from factfinding.analysis.effective import EffectiveModel
 from factfinding.analysis.ladder import NOTHING
 from factfinding.analysis.proposal import read_circuit
 from factfinding.files import read_json, read_table, write_table
-from workflow import ROOT, copy_project, would_run
+from workflow import ROOT, copy_project, snakemake_forked, would_run
 
 FAMILIES = {"gpt2": "GPT-2", "llama": "Llama"}
 AT_END = "at-end"
@@ -44,13 +41,7 @@ def project(tmp_path_factory):
     }
     (folder / f"{AT_END}.yaml").write_text(yaml.safe_dump(values))
     studies = [f"{name}.yaml" for name in (*FAMILIES, AT_END)]
-    run = [sys.executable, str(ROOT / "tests/forked.py"), str(folder), *studies, "--", "--cores", "2"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
-    done = subprocess.run(
-        [*run, "--resources", "gpu=2"], env=environment, text=True, timeout=1500, check=False,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout[-3000:]
+    snakemake_forked(folder, *studies, arguments=("--cores", "2", "--resources", "gpu=2"))
     return folder
 
 

@@ -44,6 +44,24 @@ def snakemake(folder: Path, *arguments: str, study: str = "tests/data/small.yaml
     return done.stdout
 
 
+def snakemake_forked(folder: Path, *studies: str, arguments: tuple[str, ...] = ("--cores", "2")) -> str:
+    """Whole studies one after the other, jobs as forks of one process (forked.py): a fifth of the time."""
+    run = [sys.executable, str(ROOT / "tests/forked.py"), str(folder), *studies, "--", *arguments]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run(
+        run,
+        env=environment,
+        text=True,
+        timeout=1500,
+        check=False,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    if done.returncode:
+        raise AssertionError(f"{' '.join(studies)} ended with {done.returncode}:\n{done.stdout[-6000:]}")
+    return done.stdout
+
+
 def planned(output: str) -> set[str]:
     """The rules in the job table of a dry run."""
     table = re.search(r"^job +count\n-+ +-+\n(.*?)^total +\d", output, re.MULTILINE | re.DOTALL)

@@ -14,7 +14,8 @@ const OPTIONS = {
   layout: { topStart: "info", topEnd: "search", bottomStart: null, bottomEnd: null },
   language: {
     search: "Filter:",
-    info: "_TOTAL_ rows",
+    entries: { _: "rows", 1: "row" },
+    info: "_TOTAL_ _ENTRIES-TOTAL_",
     infoEmpty: "No rows",
     infoFiltered: "of _MAX_",
     zeroRecords: "No row fits.",

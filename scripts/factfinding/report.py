@@ -134,7 +134,8 @@ def caption(figure: str, words: Path) -> str:
 def inline_svg(svg: str, name: str, label: str) -> Markup:
     """A figure as a part of the page: readable by name, no id that another figure has, the page's own ink and paper.
 
-    Comments, metadata and style sheets (which would reach the whole page) are dropped.
+    Comments, metadata and style sheets (which would reach the whole page) are dropped, and so is what places say beyond
+    a hundredth of a point.
     """
     root = ET.fromstring(svg)
     for parent in list(root.iter()):
@@ -146,6 +147,8 @@ def inline_svg(svg: str, name: str, label: str) -> Markup:
                 element.set(key, f"{name}-{value}")
             elif key == f"{{{XLINK}}}href":
                 element.set(key, f"#{name}-{value.removeprefix('#')}")
+            elif key in {"d", "x", "y"}:
+                element.set(key, re.sub(r"(\.\d\d)\d+", r"\1", value))
             else:
                 element.set(key, re.sub(r"url\(#", f"url(#{name}-", value))
     for key in ("width", "height"):

@@ -126,7 +126,8 @@ def orthogonal_remainder(
 
 def best_neurons(scan: pl.DataFrame) -> pl.DataFrame:
     """From the table `sport_neurons` (P3.4), the best neuron of each sport by its first half: sport, layer, index, sign."""
-    return scan.filter(chosen_on="first", rank=1).select("sport", "layer", "index", "sign").sort("sport")
+    best = scan if scan.is_empty() else scan.filter(chosen_on="first", rank=1)  # an empty CSV has no types
+    return best.select("sport", "layer", "index", "sign").sort("sport")
 
 
 @torch.no_grad()

@@ -67,6 +67,8 @@ def shown(table: pl.DataFrame) -> pl.DataFrame:
 
 def _auc(scan: pl.DataFrame, row: dict) -> str:
     """The held-out AUC of a neuron that the scan chose."""
+    if scan.is_empty():  # neurons that the configuration names are drawn all the same
+        return ""
     found = scan.filter(chosen_on="first", rank=1, neuron=row["neuron"], sport=row["sport"])
     return (
         f"\nAUC {found['auc'][0]:.2f}{' (low on it)' if found['sign'][0] < 0 else ''}" if found.height else ""

@@ -22,9 +22,9 @@ KINDS = {"mean": "at its mean over athletes", "zero": "at zero"}
 
 def scan_findings(sport_neurons: pl.DataFrame) -> list[str]:
     """From the table `sport_neurons`: the best neuron of each sport, and whether both halves choose it."""
-    best = sport_neurons.filter(rank=1, chosen_on="first")
-    if best.is_empty():
+    if sport_neurons.is_empty():
         return [NO_NEURON]
+    best = sport_neurons.filter(rank=1, chosen_on="first")
     rows = list(best.sort("auc", descending=True).iter_rows(named=True))
     told = [row for row in rows if row["p_corrected"] < SURE]
     named = "; ".join(f"{row['sport']}: {_who(row)}, {_auc(row)}" for row in rows[:4])
