@@ -118,13 +118,20 @@ def assert_close(one: dict[str, pl.DataFrame], other: dict[str, pl.DataFrame], t
 
 
 @pytest.mark.parametrize(
-    ("family", "dtype"), [("gpt_neox", "float64"), *((f, "float32") for f in ("gpt_neox", "gpt2", "llama"))]
+    ("family", "dtype", "others"),
+    [
+        ("gpt_neox", "float32", [(1, 1), (7, 1), (128, 2)]),
+        ("gpt_neox", "float64", [(1, 1), (7, 1)]),
+        ("gpt2", "float32", [(7, 1)]),
+        ("llama", "float32", [(7, 1)]),
+    ],
 )
-def test_batch_sizes_and_threads_change_tables_within_the_tolerance(family, dtype, tmp_path):
+def test_batch_sizes_and_threads_change_tables_within_the_tolerance(family, dtype, others, tmp_path):
     first = tables(family, dtype, 128, 1, tmp_path / "first")
-    for number, (batch_size, threads) in enumerate([(1, 1), (7, 2), (128, 2)]):
-        other = tables(family, dtype, batch_size, threads, tmp_path / str(number))
-        assert_close(first, other, TOLERANCE[dtype])
+    for number, (batch_size, threads) in enumerate(others):
+        assert_close(
+            first, tables(family, dtype, batch_size, threads, tmp_path / str(number)), TOLERANCE[dtype]
+        )
 
 
 def test_two_runs_alike_are_the_same_bit_by_bit(tmp_path):
