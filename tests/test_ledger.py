@@ -163,6 +163,15 @@ def test_a_claim_that_stands_twice_is_refused(tmp_path):
         read_claims(path)
 
 
+def test_no_claim_stumbles_over_an_empty_table(study):
+    """As CSV writes it: without types. Needs that are met by other tables do not help."""
+    folder = study.folder / "results/small/tables"
+    tables = {path.stem: read_table(path) for path in folder.iterdir() if path.stem in CLAIMS.tables}
+    as_text = {name: frame.clear().cast(pl.String) for name, frame in tables.items()}
+    ledger = judge(CLAIMS, as_text, regardless=True)
+    assert set(ledger["verdict"]) == {NOT_APPLICABLE}
+
+
 def test_every_claim_can_be_judged_and_an_untrained_model_supports_none(study):
     """The small study has seen 12 steps and knows nobody; its tables are full, because it asks for all athletes."""
     folder = study.folder / "results/small/tables"

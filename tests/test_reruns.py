@@ -8,11 +8,14 @@ follows from them is given by the graph.
 from __future__ import annotations
 
 import os
+import re
 import subprocess
+from pathlib import Path
 
 import yaml
 
 from factfinding.config import Config
+from factfinding.digest import Digests
 from workflow import ROOT, would_run
 
 FIGURES = {"figure"}
@@ -442,10 +445,33 @@ def test_each_leaf_of_the_configuration_reruns_the_rules_that_read_it(edited):
     assert not wrong
 
 
-def test_each_module_of_the_library_reruns_the_rules_whose_scripts_reach_it(edited):
-    library = edited / "scripts" / "factfinding"
-    wrong = {}
+def scripts_of(rule: str) -> list[Path]:
+    """The files whose digest a rule is given (`code=`); for `figure`, those of all figures."""
+    texts = [path.read_text() for path in sorted((ROOT / "rules").glob("*.smk"))]
+    body = next(re.search(rf"^rule {rule}:\n(.*?)(?=^rule |^\S|\Z)", text, re.MULTILINE | re.DOTALL) for text in texts
+                if re.search(rf"^rule {rule}:", text, re.MULTILINE))[1]  # fmt: skip
+    files = re.findall(r'"([^"]+\.py)"', body[body.index("code=") :].split("script:")[0])
+    scripts = ROOT / "scripts"
+    return [path for file in files for path in scripts.glob(file.replace("{wildcards.figure}", "*"))]
+
+
+def test_each_module_of_the_library_counts_for_the_rules_whose_scripts_reach_it():
+    digests = Digests(ROOT / "scripts")
+    reached = {rule: digests.reachable(*scripts_of(rule)) for rule in EVERY}
+    library, wrong = ROOT / "scripts" / "factfinding", {}
     for path in sorted(library.rglob("*.py")):
+        name = path.relative_to(library).with_suffix("").as_posix()
+        found, expected = {rule for rule in EVERY if path in reached[rule]}, rules_of_module(name)
+        if closure(found) != closure(expected):
+            wrong[name] = (sorted(found), sorted(expected))
+    assert not wrong
+
+
+def test_an_edited_module_reruns_these_rules_and_what_follows(edited):
+    """Two modules of each room, by a real dry run."""
+    library, wrong = edited / "scripts" / "factfinding", {}
+    rooms = [library, *sorted(path.parent for path in library.rglob("__init__.py") if path.parent != library)]
+    for path in [path for room in rooms for path in sorted(room.glob("*.py"))[1:3]]:
         text = path.read_text()
         path.write_text(text + "\n_EDITED = 1\n")
         found = would_run(edited)

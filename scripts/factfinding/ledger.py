@@ -200,8 +200,10 @@ def _run(query: str, names: Sequence[str], tables: Mapping[str, pl.DataFrame], w
     missing = [name for name in names if name not in tables]
     if missing:
         raise InputError(where, f"the table {missing[0]}", f"one of {', '.join(sorted(tables))}")
+    # an empty CSV has lost its types: every column is text, which no number can be compared with; null fits all
+    typed = {name: tables[name] if tables[name].height else tables[name].cast(pl.Null) for name in names}
     try:
-        return pl.SQLContext({name: tables[name] for name in names}).execute(query, eager=True)
+        return pl.SQLContext(typed).execute(query, eager=True)
     except (pl.exceptions.PolarsError, pl.exceptions.SQLInterfaceError) as error:
         raise InputError(
             where, f"a query that does not run ({error})", f"SQL over {', '.join(names)}"
