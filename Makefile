@@ -8,11 +8,12 @@ READY  := $(VENV)/.ready
 
 .PHONY: all test test-slurm test-faults check-install config smoke real-athletes lint lock bench clean help
 
+# The embedded model is small: two of its jobs fit beside each other on a GPU, and without one `gpu` only holds them back.
 all: $(READY)  ## the default study: results/organism/report.html
-	$(BIN)/snakemake --cores $(CORES)
+	$(BIN)/snakemake --cores $(CORES) --resources gpu=2
 
 real-athletes: $(READY)  ## the embedded model on real athletes: results/real-athletes/report.html
-	$(BIN)/snakemake --cores $(CORES) --configfile studies/real-athletes.yaml
+	$(BIN)/snakemake --cores $(CORES) --resources gpu=2 --configfile studies/real-athletes.yaml
 
 smoke: $(READY)  ## every rule on a tiny model of random weights: results/smoke/report.html
 	$(BIN)/snakemake --cores 4 --resources gpu=2 --configfile studies/smoke.yaml

@@ -20,7 +20,7 @@ rule activations:
         "results/{study}/benchmarks/activations_{condition}.tsv"
     conda:
         "../envs/factfinding.yaml"
-    threads: 2
+    threads: of(model_threads)
     resources:
         gpu=1,
         mem_mb=megabytes(24000),

@@ -110,3 +110,9 @@ def records(study):
     jobs += [f"neuron_effects_shard_{i}" for i in range(study.neurons.shards)]
     jobs += [f"figure_{figure}" for figure in figures(study)]
     return expand("results/{study}/provenance/{job}.json", study=study.study, job=jobs)
+
+
+def model_threads(study):
+    """Threads of a rule that computes with activations. A model of width 64 gains nothing from a second one, and jobs
+    then run side by side; others take up to eight of the cores that there are."""
+    return 1 if study.model.source in ("organism", "tiny") else 8

@@ -26,7 +26,7 @@ rule direct_effects:
         "results/{study}/benchmarks/direct_effects.tsv"
     conda:
         "../envs/factfinding.yaml"
-    threads: 2
+    threads: of(model_threads)
     resources:
         mem_mb=megabytes(20000),
         runtime=60,
@@ -56,7 +56,7 @@ rule head_probes:
         "results/{study}/benchmarks/head_probes.tsv"
     conda:
         "../envs/factfinding.yaml"
-    threads: 2
+    threads: of(model_threads)
     resources:
         mem_mb=megabytes(16000),
         runtime=60,

@@ -27,7 +27,7 @@ rule readers:
         "results/{study}/benchmarks/readers.tsv"
     conda:
         "../envs/factfinding.yaml"
-    threads: 2
+    threads: of(model_threads)
     resources:
         mem_mb=megabytes(8000),
         runtime=240,
@@ -56,7 +56,7 @@ rule total_effects:
         "results/{study}/benchmarks/total_effects.tsv"
     conda:
         "../envs/factfinding.yaml"
-    threads: 2
+    threads: of(model_threads)
     resources:
         gpu=1,
         mem_mb=megabytes(24000),
@@ -110,7 +110,7 @@ rule ladder:
         "results/{study}/benchmarks/ladder.tsv"
     conda:
         "../envs/factfinding.yaml"
-    threads: 2
+    threads: of(model_threads)
     resources:
         gpu=1,
         mem_mb=megabytes(24000),
@@ -141,7 +141,7 @@ rule effective_model:
         "results/{study}/benchmarks/effective_model.tsv"
     conda:
         "../envs/factfinding.yaml"
-    threads: 2
+    threads: of(model_threads)
     resources:
         gpu=1,
         mem_mb=megabytes(24000),
@@ -168,7 +168,7 @@ rule context:
         "results/{study}/benchmarks/context.tsv"
     conda:
         "../envs/factfinding.yaml"
-    threads: 2
+    threads: of(model_threads)
     resources:
         gpu=1,
         mem_mb=megabytes(24000),
@@ -197,7 +197,7 @@ rule probe_patching:
         "results/{study}/benchmarks/probe_patching.tsv"
     conda:
         "../envs/factfinding.yaml"
-    threads: 2
+    threads: of(model_threads)
     resources:
         gpu=1,
         mem_mb=megabytes(24000),

@@ -60,7 +60,7 @@ rule locality:
         "results/{study}/benchmarks/locality.tsv"
     conda:
         "../envs/factfinding.yaml"
-    threads: 2
+    threads: of(model_threads)
     resources:
         gpu=1,
         mem_mb=megabytes(24000),

@@ -26,7 +26,7 @@ rule mlp_paths:
         "results/{study}/benchmarks/mlp_paths.tsv"
     conda:
         "../envs/factfinding.yaml"
-    threads: 2
+    threads: of(model_threads)
     resources:
         gpu=1,
         mem_mb=megabytes(24000),
@@ -56,7 +56,7 @@ rule effective_lookup:
         "results/{study}/benchmarks/effective_lookup.tsv"
     conda:
         "../envs/factfinding.yaml"
-    threads: 2
+    threads: of(model_threads)
     resources:
         gpu=1,
         mem_mb=megabytes(24000),
@@ -85,7 +85,7 @@ rule name_structure:
         "results/{study}/benchmarks/name_structure.tsv"
     conda:
         "../envs/factfinding.yaml"
-    threads: 2
+    threads: of(model_threads)
     resources:
         gpu=1,
         mem_mb=megabytes(32000),

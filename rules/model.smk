@@ -128,7 +128,7 @@ rule model_card:
         "results/{study}/benchmarks/model_card.tsv"
     conda:
         "../envs/factfinding.yaml"
-    threads: 2
+    threads: of(model_threads)
     resources:
         gpu=1,
         mem_mb=megabytes(16000),

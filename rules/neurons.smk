@@ -33,7 +33,7 @@ rule neuron_effects_shard:
         shard=r"\d+",
     conda:
         "../envs/factfinding.yaml"
-    threads: 2
+    threads: of(model_threads)
     resources:
         gpu=1,
         mem_mb=megabytes(32000),
@@ -101,7 +101,7 @@ rule sport_neurons:
         "results/{study}/benchmarks/sport_neurons.tsv"
     conda:
         "../envs/factfinding.yaml"
-    threads: 2
+    threads: of(model_threads)
     resources:
         gpu=1,
         mem_mb=megabytes(24000),

@@ -20,7 +20,7 @@ rule layer_probes:
         "results/{study}/benchmarks/layer_probes.tsv"
     conda:
         "../envs/factfinding.yaml"
-    threads: 2
+    threads: of(model_threads)
     resources:
         mem_mb=megabytes(8000),
         runtime=240,

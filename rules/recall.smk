@@ -21,7 +21,7 @@ rule recall:
         "results/{study}/benchmarks/recall.tsv"
     conda:
         "../envs/factfinding.yaml"
-    threads: 2
+    threads: of(model_threads)
     resources:
         gpu=1,
         mem_mb=megabytes(16000),
