@@ -24,6 +24,7 @@ errors are over the patches that all have in common. A patch is one neuron set t
 one position of one prompt.
 """
 NOT_RUN = {
+    "rules": "## Where the time of a study goes\n\nNot measured yet: `python benchmarks/rules.py results/organism`.\n",
     "throughput": "## On a GPU\n\nNot run yet: no GPU was at hand. `python benchmarks/run.py --device cuda --shape "
     "pythia-2.8b` measures it and writes this part.\n",
     "compare": "## Against other tools\n\nNot run yet: `python benchmarks/run.py` measures it and writes this part.\n",
@@ -66,7 +67,7 @@ def write_part(path: Path, suite: str, title: str, about: Sequence[str], tables:
     )
     marked = [
         f"<!-- {name} -->\n{parts[name].strip()}\n<!-- end of {name} -->"
-        for name in ("compare", "throughput")
+        for name in ("rules", "compare", "throughput")
     ]
     write_text("\n\n".join([HEAD.strip(), *marked]) + "\n", path)
 

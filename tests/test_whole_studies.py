@@ -5,7 +5,10 @@ The jobs are forks of one process (forked.py), which is all that differs from th
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 
 import pytest
 import yaml

@@ -369,7 +369,7 @@ class NeuronsConfig(Section):
         description="known: facts with P(answer) above 0.5, and values of athletes whose sport the model recalls (P2.1)",
     )
     subjects: int | None = Field(
-        8,
+        24,
         ge=1,
         description="subjects with two known facts or more, those with most facts in the table first; null: all; the "
         "cost grows with it",

@@ -175,6 +175,8 @@ def _row(claim: Claim, tables: Mapping[str, pl.DataFrame], unmet: Sequence[str])
 
 def _value(claim: Claim, tables: Mapping[str, pl.DataFrame]) -> dict[str, float] | None:
     where = f"claim {claim.id}"
+    if any(name in tables and tables[name].is_empty() for name in claim.tables):
+        return None  # an empty CSV has lost its types, so no query is run on it
     frame = _run(claim.query, claim.tables, tables, where)
     needed = REQUIRED if claim.threshold is not None else (*REQUIRED, "threshold")
     missing = [name for name in needed if name not in frame.columns]
@@ -188,6 +190,8 @@ def _value(claim: Claim, tables: Mapping[str, pl.DataFrame]) -> dict[str, float]
 
 
 def _met(name: str, need: Need, tables: Mapping[str, pl.DataFrame]) -> bool:
+    if any(table in tables and tables[table].is_empty() for table in need.tables):
+        return False
     frame = _run(need.query, need.tables, tables, f"needs.{name}")
     if frame.columns != ["met"] or frame.height != 1:
         raise InputError(
@@ -200,10 +204,8 @@ def _run(query: str, names: Sequence[str], tables: Mapping[str, pl.DataFrame], w
     missing = [name for name in names if name not in tables]
     if missing:
         raise InputError(where, f"the table {missing[0]}", f"one of {', '.join(sorted(tables))}")
-    # an empty CSV has lost its types: every column is text, which no number can be compared with; null fits all
-    typed = {name: tables[name] if tables[name].height else tables[name].cast(pl.Null) for name in names}
     try:
-        return pl.SQLContext(typed).execute(query, eager=True)
+        return pl.SQLContext({name: tables[name] for name in names}).execute(query, eager=True)
     except (pl.exceptions.PolarsError, pl.exceptions.SQLInterfaceError) as error:
         raise InputError(
             where, f"a query that does not run ({error})", f"SQL over {', '.join(names)}"

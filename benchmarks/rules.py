@@ -1,0 +1,62 @@
+"""Where the time of a finished study goes: one line per rule, from its own benchmark files, into docs/performance.md.
+
+python benchmarks/rules.py results/organism
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import sys
+from pathlib import Path
+
+sys.path[:0] = [str(Path(__file__).parents[1] / "scripts"), str(Path(__file__).parent)]
+
+import polars as pl
+from page import Table, number, write_part
+
+PAGE = Path(__file__).parents[1] / "docs/performance.md"
+
+
+def measured(folder: Path) -> pl.DataFrame:
+    """Each job of the study that Snakemake measured: job, seconds, cpu_time (seconds), memory (MB); longest first."""
+    files = sorted((folder / "benchmarks").glob("*.tsv"))
+    if not files:
+        raise SystemExit(f"{folder}/benchmarks: found no *.tsv; allowed: the folder of a finished study")
+    frames = [
+        pl.read_csv(path, separator="\t", null_values=["-", "NA"]).tail(1).with_columns(job=pl.lit(path.stem))
+        for path in files
+    ]
+    columns = {"s": "seconds", "cpu_time": "cpu_time", "max_rss": "memory"}
+    numbers = [pl.col(name).cast(pl.Float64).alias(new) for name, new in columns.items()]
+    return pl.concat([frame.select("job", *numbers) for frame in frames]).sort("seconds", descending=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folder", type=Path, help="results/<study>")
+    folder = parser.parse_args().folder
+    jobs = measured(folder)
+    total = ("all of these", number(jobs["seconds"].sum()), number(jobs["cpu_time"].sum()), "")
+    rows = [(job, number(s), number(cpu), number(mb)) for job, s, cpu, mb in jobs.rows()]
+    note = (
+        "Jobs run side by side, so a run is shorter than their sum. Imports are in it, four to six seconds of a job. Jobs "
+        "without a line (tables, figures, the report) take a few seconds each, most of them imports."
+    )
+    table = Table(
+        title=f"Rules of the study {folder.name}", columns=("job", "seconds", "of a processor", "peak MB"),
+        rows=[*rows, total], note=note,
+    )  # fmt: skip
+    print(table.plain())
+    about = [
+        f"command: `python benchmarks/rules.py {folder}`",
+        f"machine: {platform.machine()}, {os.cpu_count()} cores",
+    ]
+    write_part(PAGE, "rules", "Where the time of a study goes", about, [table])
+
+
+if __name__ == "__main__":
+    main()
