@@ -42,11 +42,12 @@ import polars as pl
 import torch
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 from torch import Tensor
-from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, PreTrainedTokenizerFast
+from transformers import GPTNeoXForCausalLM, PreTrainedTokenizerFast
 
 from factfinding.analysis.proposal import AT_NAME, Circuit
 from factfinding.data.prompts import prompt_table
 from factfinding.model.anatomy import Anatomy
+from planted import empty_model
 
 NAMES = 12
 """First names, and last names."""
@@ -255,7 +256,8 @@ def _neuron(
 
 def _outer_circuit() -> GPTNeoXForCausalLM:
     """Everything but the lookup."""
-    model = _empty_model()
+    shape = {"width": WIDTH, "layers": LAYERS, "heads": HEADS, "neurons": NEURONS, "rotary": CONTENT / D_HEAD}
+    model = empty_model(**shape, scale=NOMINAL / WIDTH**0.5)
     identities = {f"first_{i}": f"first_{i}" for i in range(NAMES)}
     _attend(model, 0, 0, query="last", key="first", moves=identities)
     for index, (relation, values) in enumerate(FACTS.items()):
@@ -267,32 +269,6 @@ def _outer_circuit() -> GPTNeoXForCausalLM:
         some = sum(_is(kind, name) for name in rng.choice(NAMES, NAMES // 2, replace=False))
         written = JUNK * rng.uniform(0.5, 1.5) * direction(f"junk_{i}")
         _neuron(model, layer, NEURONS - 1 - i, read=2 * some, bias=-1.0, write=written)
-    return model
-
-
-def _empty_model() -> GPTNeoXForCausalLM:
-    """All weights zero but the norms', which undo the scale that the ballast gives."""
-    config = GPTNeoXConfig(
-        vocab_size=64,
-        hidden_size=WIDTH,
-        num_hidden_layers=LAYERS,
-        num_attention_heads=HEADS,
-        intermediate_size=NEURONS,
-        max_position_embeddings=64,
-        hidden_act="relu",
-        use_parallel_residual=True,
-        rope_parameters={
-            "rope_type": "default",
-            "rope_theta": 10000.0,
-            "partial_rotary_factor": CONTENT / D_HEAD,
-        },
-        bos_token_id=0,
-        eos_token_id=0,
-        attn_implementation="eager",
-    )
-    model = GPTNeoXForCausalLM(config).double().eval().requires_grad_(False)
-    for name, weight in model.named_parameters():
-        weight.fill_(NOMINAL / WIDTH**0.5 if "norm" in name and name.endswith("weight") else 0.0)
     return model
 
 

@@ -86,7 +86,7 @@ class Planted:
 
 def at_name(*, dtype: torch.dtype = torch.float64, noise: float = 0.0, **names: int) -> Planted:
     """The fact is looked up at the final name token, and one head brings it to END."""
-    model = _empty_model()
+    model = _empty()
     _attend(model, 0, 1, query="last", key="first", read="first_sign", write="moved_first")
     _agree(model, 1, signs=("moved_first", "last_sign"), write="fact")
     _attend(model, 2, 2, query="end", key="last", read="fact", write="answer")
@@ -100,7 +100,7 @@ def at_name(*, dtype: torch.dtype = torch.float64, noise: float = 0.0, **names: 
 
 def at_end(*, dtype: torch.dtype = torch.float64, noise: float = 0.0, **names: int) -> Planted:
     """Both names' signs are brought to END, and the fact is looked up there."""
-    model = _empty_model()
+    model = _empty()
     _attend(model, 0, 1, query="end", key="first", read="first_sign", write="moved_first")
     _attend(model, 0, 3, query="end", key="last", read="last_sign", write="moved_last")
     _agree(model, 1, signs=("moved_first", "moved_last"), write="answer")
@@ -154,31 +154,33 @@ def _sign(i: int) -> int:
     return 1 if i % 2 == 0 else -1
 
 
-def _empty_model() -> GPTNeoXForCausalLM:
-    """All weights zero but the norms', which undo the scale that the ballast gives."""
+def empty_model(
+    *, width: int, layers: int, heads: int, neurons: int, rotary: float, scale: float
+) -> GPTNeoXForCausalLM:
+    """All weights zero but the norms', which are `scale` and so undo the scale that the ballast gives."""
     config = GPTNeoXConfig(
         vocab_size=64,
-        hidden_size=WIDTH,
-        num_hidden_layers=LAYERS,
-        num_attention_heads=HEADS,
-        intermediate_size=NEURONS,
+        hidden_size=width,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        intermediate_size=neurons,
         max_position_embeddings=64,
         hidden_act="relu",
         use_parallel_residual=True,
-        rope_parameters={
-            "rope_type": "default",
-            "rope_theta": 10000.0,
-            "partial_rotary_factor": CONTENT / D_HEAD,
-        },
+        rope_parameters={"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": rotary},
         bos_token_id=0,
         eos_token_id=0,
         attn_implementation="eager",
     )
     model = GPTNeoXForCausalLM(config).double().eval().requires_grad_(False)
-    scale = BALLAST * (2 / WIDTH) ** 0.5
     for name, weight in model.named_parameters():
         weight.fill_(scale if "norm" in name and name.endswith("weight") else 0.0)
     return model
+
+
+def _empty() -> GPTNeoXForCausalLM:
+    shape = {"width": WIDTH, "layers": LAYERS, "heads": HEADS, "neurons": NEURONS, "rotary": CONTENT / D_HEAD}
+    return empty_model(**shape, scale=BALLAST * (2 / WIDTH) ** 0.5)
 
 
 def _attend(
