@@ -32,11 +32,7 @@ rule all:
 rule download:
     input:
         expand("results/{study}/model/source.json", study=of_source("hub")),
-        [
-            f"results/{name}/texts/texts.parquet"
-            for name, study in STUDIES.items()
-            if study.locality.dataset
-        ],
+        expand("results/{study}/texts/texts.parquet", study=dataset_studies()),
 
 
 include: "rules/model.smk"

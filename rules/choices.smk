@@ -62,12 +62,29 @@ def shards(part):
     )
 
 
+def own_corpus(study):
+    """The documents that the embedded model was trained on; other models have none here."""
+    own = f"results/{study.study}/model/corpus.txt"
+    return own if study.model.source == "organism" else None
+
+
 def running_text(study):
     """The text that is searched for what fires a neuron, if there is one."""
-    if study.sport_neurons.texts is not None:
-        return study.sport_neurons.texts
-    own = f"results/{study.study}/model/corpus.txt"
-    return own if study.model.source == "organism" else []
+    return study.sport_neurons.texts or own_corpus(study) or []
+
+
+def dataset_studies():
+    """The studies whose running text is a data set of the hub."""
+    return [name for name, study in STUDIES.items() if study.locality.dataset]
+
+
+def local_texts(study):
+    """The running text on which locality is measured."""
+    if study.locality.texts:
+        return study.locality.texts
+    if study.locality.dataset:
+        return f"results/{study.study}/texts/texts.parquet"
+    return own_corpus(study) or "resources/running_text.txt"
 
 
 def name_prompts(study):

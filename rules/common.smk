@@ -19,18 +19,14 @@ DIGESTS = Digests(SCRIPTS, cache=Path(".snakemake/code-digests.json"))
 
 try:
     STUDIES = studies_of(config, Path(workflow.basedir) / "studies")
-except InputError as error:
-    raise WorkflowError(str(error))
+    # Whoever starts a run is told at once what cannot work; its jobs, which read this file again, need not look again.
+    if workflow.is_main_process:
+        from factfinding.preflight import preflight
 
-# Whoever starts a run is told at once what cannot work; its jobs, which read this file again, need not look again.
-if workflow.is_main_process:
-    from factfinding.preflight import preflight
-
-    try:
         for study in STUDIES.values():
             preflight(study)
-    except InputError as error:
-        raise WorkflowError(str(error))
+except InputError as error:
+    raise WorkflowError(str(error))
 
 # Without a flag, GPU rules run one at a time here; `--resources gpu=N` lets N run.
 workflow.global_resources.setdefault("gpu", 1)

@@ -17,7 +17,7 @@ rule download_texts:
     log:
         "results/{study}/logs/download_texts.log",
     wildcard_constraints:
-        study=names([name for name, study in STUDIES.items() if study.locality.dataset]),
+        study=names(dataset_studies()),
     conda:
         "../envs/factfinding.yaml"
     threads: 1
@@ -41,14 +41,7 @@ rule download_texts:
 rule locality:
     input:
         source="results/{study}/model/source.json",
-        texts=of(
-            lambda study: study.locality.texts
-            or study.locality.dataset
-            and f"results/{study.study}/texts/texts.parquet"
-            or study.model.source == "organism"
-            and f"results/{study.study}/model/corpus.txt"
-            or "resources/running_text.txt"
-        ),
+        texts=of(local_texts),
     output:
         locality="results/{study}/tables/locality.csv",
         tokens="results/{study}/tables/locality_tokens.csv",

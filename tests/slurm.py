@@ -4,7 +4,8 @@
         slurm.run("sinfo")
 
 Needs Debian's packages slurm-wlm and munge and the right to be root; `missing` says what of it is not there, and
-`install` gets the packages. Everything lies in one folder and is stopped at the end.
+`install` gets the packages. Everything lies in one folder and is stopped at the end, but for a link to slurm.conf at its
+usual place: Snakemake's plugin takes SLURM_CONF away from the steps of a job, so these look there.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PROGRAMS = ("slurmctld", "slurmd", "munged", "sbatch", "squeue", "scancel")
+USUAL = Path("/etc/slurm/slurm.conf")
 PORTS = {"controller": 16817, "cpu1": 16818, "gpu1": 16819}
 CONF = """\
 ClusterName=test
@@ -73,6 +75,8 @@ def missing() -> str | None:
     """What is not there, in words; None where a SLURM can be started."""
     if os.geteuid() != 0:
         return "a SLURM can only be started by root"
+    if USUAL.exists():
+        return f"this machine has a SLURM of its own ({USUAL})"
     absent = [name for name in PROGRAMS if shutil.which(name) is None]
     return f"{', '.join(absent)} not installed (Debian: apt-get install slurm-wlm munge)" if absent else None
 
@@ -95,6 +99,8 @@ def cluster(folder: Path, *, cpus: int = 4) -> Iterator[Slurm]:
     (folder / "gres.conf").write_text(f"NodeName=gpu1 Name=gpu File={folder}/gpu0\n")
     slurm = Slurm(folder=folder, environment=os.environ | {"SLURM_CONF": str(folder / "slurm.conf")})
     processes = []
+    USUAL.unlink(missing_ok=True)  # a link left by a test that was killed, whose folder is gone
+    USUAL.symlink_to(folder / "slurm.conf")
     try:
         processes.append(_munge(folder))
         logs = {name: (folder / f"{name}.out").open("w") for name in ("slurmctld", "cpu1", "gpu1")}
@@ -108,6 +114,7 @@ def cluster(folder: Path, *, cpus: int = 4) -> Iterator[Slurm]:
         _wait_for_nodes(slurm)
         yield slurm
     finally:
+        USUAL.unlink()
         for process in reversed(processes):
             process.terminate()
         for process in processes:

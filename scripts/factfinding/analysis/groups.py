@@ -98,6 +98,20 @@ def draw_donors(
     return donors
 
 
+def resampling_donors(
+    labels: Int[np.ndarray, " athletes"],
+    pools: Sequence[Int[np.ndarray, " pool"]],
+    *,
+    draws: int,
+    rng: np.random.Generator,
+) -> dict[str, list[Int[np.ndarray, " athletes"]]]:
+    """`draws` donors for each athlete under each kind of resampling; see `draw_donors`."""
+    return {
+        kind: [draw_donors(labels, pools, same_sport=kind == "resample_same", rng=rng) for _ in range(draws)]
+        for kind in RESAMPLED
+    }
+
+
 def chosen(prompts: pl.DataFrame, recall: pl.DataFrame, athletes: str) -> pl.DataFrame:
     """The prompts of the athletes to intervene on: `known` ones, or `all`."""
     rows = recall if athletes == "all" else recall.filter("known")

@@ -24,7 +24,7 @@ import polars as pl
 from jaxtyping import Float
 
 from factfinding.analysis.estimates import accuracy_estimate, each, estimate_columns, estimate_schema
-from factfinding.analysis.groups import KINDS, RESAMPLED, Group, draw_donors, groups_of
+from factfinding.analysis.groups import KINDS, Group, groups_of, resampling_donors
 from factfinding.analysis.name_stream import NameOutputs, clean_run, name_outputs, name_stream, replaced
 from factfinding.analysis.readers import Readers, read_out
 from factfinding.analysis.simplified import Parts, Patterns, constant_mlps, mean_patterns, simplified_run
@@ -147,13 +147,7 @@ class Simplifications:
         self.outputs: NameOutputs = name_outputs(anatomy, prompts, self.groups, batch_size=batch_size)
         sports = np.unique(prompts["sport"].to_list(), return_inverse=True)[1]
         rng, everyone = np.random.default_rng(seed), np.arange(prompts.height)
-        self.donors = {
-            kind: [
-                draw_donors(sports, [everyone], same_sport=kind == "resample_same", rng=rng)
-                for _ in range(draws)
-            ]
-            for kind in RESAMPLED
-        }
+        self.donors = resampling_donors(sports, [everyone], draws=draws, rng=rng)
 
     def score(
         self, ladder: Sequence[Step], kinds: Sequence[str], readers: Sequence[Readers]

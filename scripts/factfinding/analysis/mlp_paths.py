@@ -28,7 +28,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from factfinding.analysis.estimates import accuracy_estimate, each, estimate_columns, estimate_schema
-from factfinding.analysis.groups import RESAMPLED, Group, draw_donors, groups_of, labels_of
+from factfinding.analysis.groups import Group, groups_of, labels_of, resampling_donors
 from factfinding.analysis.name_stream import NameOutputs, clean_run, name_outputs, replaced
 from factfinding.analysis.readers import Readers
 from factfinding.analysis.simplified import Parts
@@ -145,13 +145,7 @@ class Paths:
         self.groups = groups_of(prompts)
         self.outputs: NameOutputs = name_outputs(anatomy, prompts, self.groups, batch_size=batch_size)
         rng, everyone = np.random.default_rng(seed), np.arange(prompts.height)
-        self.donors = {
-            kind: [
-                draw_donors(self.labels, [everyone], same_sport=kind == "resample_same", rng=rng)
-                for _ in range(draws)
-            ]
-            for kind in RESAMPLED
-        }
+        self.donors = resampling_donors(self.labels, [everyone], draws=draws, rng=rng)
 
     def measure(self, paths: Sequence[Removed]) -> dict[Removed, Measured]:
         """Each metric of each athlete, nothing removed first; means over draws, NaN for athletes without a donor."""

@@ -7,7 +7,7 @@ the whole name would do, the corrupt run's own difference minus the clean one's,
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,7 +16,16 @@ import torch
 from jaxtyping import Float, Int
 
 from factfinding.analysis.estimates import each, estimate_columns, estimate_schema
-from factfinding.analysis.groups import CORRUPT, RESAMPLED, Group, Layout, draw_donors, groups_of, labels_of
+from factfinding.analysis.groups import (
+    CORRUPT,
+    RESAMPLED,
+    Group,
+    Layout,
+    draw_donors,
+    groups_of,
+    labels_of,
+    resampling_donors,
+)
 from factfinding.engine.clean import Clean, prepare
 from factfinding.engine.readings import Logits, clean_values
 from factfinding.engine.tokens import tokens_of
@@ -55,10 +64,7 @@ def sample(
     corrupt = draw_donors(labels, pools, same_sport=False, rng=rng)
     able = np.flatnonzero(corrupt >= 0)
     rows = np.sort(rng.permutation(able)[:athletes])
-    donors = {
-        kind: [draw_donors(labels, pools, same_sport=kind == "resample_same", rng=rng) for _ in range(draws)]
-        for kind in RESAMPLED
-    }
+    donors = resampling_donors(labels, pools, draws=draws, rng=rng)
     return Sample(
         prompts=prompts, candidates=candidates, groups=groups, rows=rows, labels=labels, corrupt=corrupt,
         donors=donors | {CORRUPT: [corrupt]},
@@ -118,7 +124,7 @@ def whole_swap(anatomy: Anatomy, drawn: Sample, batch: Batch) -> dict[int, float
     return dict(zip(batch.rows.tolist(), change.tolist(), strict=True))
 
 
-def differences(drawn: Sample, effects: Sequence[Effect]) -> dict[tuple, tuple[np.ndarray, np.ndarray]]:
+def differences(drawn: Sample, effects: Iterable[Effect]) -> dict[tuple, tuple[np.ndarray, np.ndarray]]:
     """By key: each athlete's change of the logit difference, averaged over draws, and the athletes."""
     found: dict[tuple, tuple[list, list]] = {}
     for effect in effects:

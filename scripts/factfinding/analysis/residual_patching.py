@@ -5,6 +5,8 @@ As total_effects, and beside the change of the logit difference the answers that
 
 from __future__ import annotations
 
+from itertools import chain
+
 import numpy as np
 import polars as pl
 import torch
@@ -37,7 +39,7 @@ RESIDUAL_SCHEMA = (
 def residual_patching(anatomy: Anatomy, drawn: Sample, *, batch_size: int, seed: int) -> pl.DataFrame:
     """Columns layer (resid_pre of it), role, number, token, effect, whole_swap, share, n, and follows: the share of
     answers (best candidate) that are the donor's sport; majority_rate is of the donors' sports."""
-    effects: list[Effect] = []
+    effects: dict[tuple, list[Effect]] = {}
     whole: dict[int, float] = {}
     clean_logits = np.full((drawn.prompts.height, drawn.candidates.height), np.nan)
     for group in drawn.sampled:
@@ -53,10 +55,11 @@ def residual_patching(anatomy: Anatomy, drawn: Sample, *, batch_size: int, seed:
                     made = edit(anatomy, batch.clean, site, at=at, prompt=everyone, value=value)
                     change = Suffix(anatomy).effects(batch.clean, made, batch.reading)
                     key = (layer, role, number)
-                    effects.append(Effect(key=key, rows=batch.rows, change=change.double().cpu().numpy()))
+                    effect = Effect(key=key, rows=batch.rows, change=change.double().cpu().numpy())
+                    effects.setdefault(key, []).append(effect)
     rows, sports = [], drawn.labels[drawn.corrupt]
-    for key, (difference, athletes) in differences(drawn, effects).items():
-        change = np.concatenate([effect.change for effect in effects if effect.key == key])
+    for key, (difference, athletes) in differences(drawn, chain.from_iterable(effects.values())).items():
+        change = np.concatenate([effect.change for effect in effects[key]])
         follows = (clean_logits[athletes] + change).argmax(axis=1) == sports[athletes]
         layer, role, number = key
         rows.append(

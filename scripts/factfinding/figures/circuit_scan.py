@@ -66,8 +66,7 @@ def draw(*, circuit_scan: pl.DataFrame, circuit: pl.DataFrame) -> Figure:
         handles[label] = band(
             axes, probe, "layer", "accuracy", label=label, color=GREY, marker="x", markersize=3.5, linewidth=1
         )
-        if (span := layers_of(circuit, PARTS[what])) is not None:
-            axes.axvspan(span[0] - 0.5, span[1] + 0.5, color=GREY, alpha=0.15, linewidth=0)
+        shade_layers(axes, circuit, PARTS[what])
         label = "always the commonest sport"
         handles[label] = axes.axhline(
             100 * rows["majority_rate"][0], color=INK, linewidth=1, ls="--", label=label
@@ -77,6 +76,12 @@ def draw(*, circuit_scan: pl.DataFrame, circuit: pl.DataFrame) -> Figure:
         percent_axis(axes, "right answers (% of athletes)" if axes is panels[0] else "")
     legend_above(figure, list(handles.values()), columns=2)
     return figure
+
+
+def shade_layers(axes: Axes, circuit: pl.DataFrame, part: str) -> None:
+    """Grey behind the layers of a part of the circuit, if it has some."""
+    if (span := layers_of(circuit, part)) is not None:
+        axes.axvspan(span[0] - 0.5, span[1] + 0.5, color=GREY, alpha=0.15, linewidth=0)
 
 
 def layers_of(circuit: pl.DataFrame, part: str) -> tuple[int, int] | None:

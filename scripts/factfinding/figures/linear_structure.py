@@ -6,10 +6,9 @@ import polars as pl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from factfinding.figures.circuit_scan import layers_of
+from factfinding.figures.circuit_scan import shade_layers
 from factfinding.figures.style import (
     CONDITIONS,
-    GREY,
     INK,
     band,
     layer_axis,
@@ -44,8 +43,7 @@ def draw(*, linear_structure: pl.DataFrame, circuit: pl.DataFrame) -> Figure:
             words = OUTPUTS[output] if len(conditions) == 1 else f"{OUTPUTS[output]}, {CONDITIONS[condition]}"
             axes.set_title(f"{words}\nn = {rows['n'].max() or 0:,} pairs of names")
             layer_axis(axes, rows["layer"].unique().sort().to_list(), "layer")
-            if (span := layers_of(circuit, "lookup")) is not None:
-                axes.axvspan(span[0] - 0.5, span[1] + 0.5, color=GREY, alpha=0.15, linewidth=0)
+            shade_layers(axes, circuit, "lookup")
             label = "unrelated"
             handles[label] = axes.axhline(
                 100, color=INK, linewidth=1, ls="--", label="names unrelated (additive: 0)"

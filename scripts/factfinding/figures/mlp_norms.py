@@ -6,7 +6,7 @@ import polars as pl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from factfinding.figures.circuit_scan import layers_of
+from factfinding.figures.circuit_scan import shade_layers
 from factfinding.figures.style import (
     COLOURS,
     CONDITIONS,
@@ -48,8 +48,7 @@ def draw(*, mlp_norms: pl.DataFrame, circuit: pl.DataFrame) -> Figure:
         right.set_title(f"MLPs\nn = {rows['n_unknown'][0]:,} unknown names")
         for axes in (left, right):
             layer_axis(axes, rows["layer"].unique().sort().to_list(), "layer")
-            if (span := layers_of(circuit, "lookup")) is not None:
-                axes.axvspan(span[0] - 0.5, span[1] + 0.5, color=GREY, alpha=0.15, linewidth=0)
+            shade_layers(axes, circuit, "lookup")
     legend_above(figure, list(handles.values()), columns=2)
     return figure
 

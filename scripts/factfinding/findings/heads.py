@@ -13,7 +13,7 @@ import polars as pl
 from factfinding.figures.attention_roles import role_words
 from factfinding.figures.layer_probes import FOLDS
 from factfinding.figures.style import CONDITIONS
-from factfinding.findings.words import NOBODY, READ_WELL, Row, Tables, at_layer, percent, share
+from factfinding.findings.words import NOBODY, READ_WELL, Row, Tables, at_layer, number, percent, share
 
 NAMED = 4
 """Heads that are named in a sentence."""
@@ -124,10 +124,7 @@ def head_probe_findings(
 
 def logits(row: Row, name: str) -> str:
     """A number of logits with its interval; tiny ones keep their digits."""
-    value, low, high = (row[f"{name}{end}"] for end in ("", "_low", "_high"))
-    digits = 2 if abs(value) >= 0.1 else 4
-    ends = "" if low is None else f" [{low:+.{digits}f}, {high:+.{digits}f}]"
-    return f"{value:+.{digits}f}{ends}"
+    return number(row, name, "+.2f" if abs(row[name]) >= 0.1 else "+.4f")
 
 
 def _mlp(row: Row) -> str:

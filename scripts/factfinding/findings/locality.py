@@ -7,7 +7,7 @@ from collections.abc import Callable
 import polars as pl
 
 from factfinding.figures.locality import CATEGORIES
-from factfinding.findings.words import Row, Tables
+from factfinding.findings.words import Row, Tables, number
 
 NO_TEXT = "No running text was long enough: there is nothing to see."
 HIGH = 0.9
@@ -88,8 +88,7 @@ def _control(values: pl.DataFrame) -> list[str]:
 
 
 def _value(row: Row) -> str:
-    low, high = row["median_low"], row["median_high"]
-    return f"{row['median']:.3f}" + ("" if low is None else f" [{low:.3f}, {high:.3f}]")
+    return number(row, "median", ".3f")
 
 
 FINDINGS: dict[str, Callable[[Tables], list[str]]] = {

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import polars as pl
 
 from factfinding.figures.effective_probes import PARTS
-from factfinding.findings.words import Row, Tables, percent, share
+from factfinding.findings.words import Row, Tables, number, percent, share
 
 NO_MODEL = "No lookup at the name was found, or too few athletes are known: there is no effective model to look into."
 NO_FIT = "There is no effective model, or too few athletes with names of one length to fit a probe on it."
@@ -144,7 +144,7 @@ def _few(row: Row, neurons: pl.DataFrame) -> str:
         return f"No activation function of these {everybody.height:,} neurons makes any of it (n = {row['n_names']:,})."
     first = everybody.row(0, named=True)
     return (
-        f"For one name it is spread as over {row['neurons']:.1f} [{row['neurons_low']:.1f}, {row['neurons_high']:.1f}] neurons "
+        f"For one name it is spread as over {number(row, 'neurons', '.1f')} neurons "
         f"that make alike, of {everybody.height:,}; the ten that make most have {share(row, 'top_10')}, signs apart "
         f"(n = {row['n_names']:,}). In the mean over all names L{first['layer']}N{first['neuron']} makes most, "
         f"{_units(first, 'made')}."
@@ -170,22 +170,20 @@ def _losses(first: Row, after: list[Row]) -> str:
     best = min(after, key=lambda row: row["loss_step"])
     return (
         f"The loss goes from {_nats(first)} to {_nats(after[-1])}; it falls most at MLP {best['layer']}, where it changes by "
-        f"{best['loss_step']:+.3f} [{best['loss_step_low']:+.3f}, {best['loss_step_high']:+.3f}] nats."
+        f"{number(best, 'loss_step', '+.3f')} nats."
     )
 
 
 def _points(row: Row) -> str:
-    value, low, high = (100 * row[f"step{end}"] for end in ("", "_low", "_high"))
-    return f"{value:+.1f} [{low:+.1f}, {high:+.1f}] points of accuracy"
+    return f"{number(row, 'step', '+.1f', scale=100)} points of accuracy"
 
 
 def _nats(row: Row) -> str:
-    return f"{row['loss']:.3f} [{row['loss_low']:.3f}, {row['loss_high']:.3f}] nats"
+    return f"{number(row, 'loss', '.3f')} nats"
 
 
 def _units(row: Row, name: str) -> str:
-    value, low, high = (row[f"{name}{end}"] for end in ("", "_low", "_high"))
-    return f"{value:+.3f}" if low is None else f"{value:+.3f} [{low:+.3f}, {high:+.3f}]"
+    return number(row, name, "+.3f")
 
 
 def _apart(row: Row, other: Row, name: str) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import polars as pl
 
-from factfinding.findings.words import Row, Tables, percent, share
+from factfinding.findings.words import Row, Tables, number, percent, share
 
 NO_PATHS = "No path between MLPs was removed: no lookup of two MLPs or more was found at the name, or too few athletes are known."
 NO_PAIRS = (
@@ -76,7 +76,7 @@ def _worst(table: pl.DataFrame, kind: str) -> str:
 
 
 def _nats(row: Row) -> str:
-    return f"{row['change']:+.3g} [{row['change_low']:+.3g}, {row['change_high']:+.3g}] nats"
+    return f"{number(row, 'change', '+.3g')} nats"
 
 
 def correlation_findings(fact_correlations: pl.DataFrame, effect_concentration: pl.DataFrame) -> list[str]:
@@ -225,9 +225,7 @@ def _concentrated(rows: pl.DataFrame, kind: str) -> str:
 
 
 def _interval(row: Row, scale: float) -> str:
-    if row["value_low"] is None:
-        return f"{scale * row['value']:.1f}"
-    return f"{scale * row['value']:.1f} [{scale * row['value_low']:.1f}, {scale * row['value_high']:.1f}]"
+    return number(row, "value", ".1f", scale=scale)
 
 
 FINDINGS: dict[str, Callable[[Tables], list[str]]] = {

@@ -8,7 +8,7 @@ import polars as pl
 
 from factfinding.figures.context import CONTEXTS
 from factfinding.figures.ladder import READERS, STEPS
-from factfinding.findings.words import NO_PROBE, Row, Tables, percent, share
+from factfinding.findings.words import NO_PROBE, Row, Tables, number, percent, share
 
 
 def ladder_findings(ladder: pl.DataFrame) -> list[str]:
@@ -148,12 +148,11 @@ def _disagreement(ladder: pl.DataFrame) -> list[str]:
 
 
 def _points(row: Row) -> str:
-    return f"{100 * row['drop']:.1f} [{100 * row['drop_low']:.1f}, {100 * row['drop_high']:.1f}] points"
+    return f"{number(row, 'drop', '.1f', scale=100)} points"
 
 
 def _plain(row: Row, name: str) -> str:
-    low, high = row[f"{name}_low"], row[f"{name}_high"]
-    return f"{row[name]:.3f}" + ("" if low is None else f" [{low:.3f}, {high:.3f}]")
+    return number(row, name, ".3f")
 
 
 FINDINGS: dict[str, Callable[[Tables], list[str]]] = {

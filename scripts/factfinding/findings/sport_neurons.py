@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import polars as pl
 
-from factfinding.findings.words import Row, Tables, percent, share
+from factfinding.findings.words import Row, Tables, number, percent, share
 
 NO_NEURON = (
     "No neuron was chosen: no lookup was found at the name, or too few athletes are known to choose on one half and score "
@@ -127,20 +127,15 @@ def _who(row: Row) -> str:
 
 
 def _auc(row: Row) -> str:
-    return _number(row, "auc", ".2f")
+    return number(row, "auc", ".2f")
 
 
 def _nats(row: Row, name: str) -> str:
-    return _number(row, name, ".3f")
+    return number(row, name, ".3f")
 
 
 def _signed(row: Row, name: str) -> str:
-    return _number(row, name, "+.3f")
-
-
-def _number(row: Row, name: str, form: str) -> str:
-    low, high = row[f"{name}_low"], row[f"{name}_high"]
-    return f"{row[name]:{form}}" + ("" if low is None else f" [{low:{form}}, {high:{form}}]")
+    return number(row, name, "+.3f")
 
 
 FINDINGS: dict[str, Callable[[Tables], list[str]]] = {

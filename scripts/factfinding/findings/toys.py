@@ -7,7 +7,7 @@ from collections.abc import Callable
 import polars as pl
 
 from factfinding.figures.toy_models import CAPACITY
-from factfinding.findings.words import Row, Tables, percent
+from factfinding.findings.words import Tables, number, percent
 
 NOTHING = "No toy network was trained: there is nothing to see."
 GROUP = ["task", "m", "width", "depth"]
@@ -106,48 +106,51 @@ def _bits(models: pl.DataFrame, summary: pl.DataFrame) -> list[str]:
     return [
         (
             f"Most is stored per parameter by networks of {size} parameters that learn {best['m'] ** 2} random labels: "
-            f"{_plain(best)} bits (n = {best['n']}; language models were found to store up to {CAPACITY:g}). Networks with room "
+            f"{number(best, 'value', '.2f')} bits (n = {best['n']}; language models were found to store up to {CAPACITY:g}). Networks with room "
             "to spare store all labels, and the figure then says only how large they are."
         )
     ]
 
 
-def _plain(row: Row) -> str:
-    return f"{row['value']:.2f} [{row['value_low']:.2f}, {row['value_high']:.2f}]"
+def _by_task(models: pl.DataFrame, words: Callable[[pl.DataFrame], str]) -> str:
+    """`words` on the networks of each task that learnt everything, one task after the other."""
+    learnt = models.filter("reached")
+    tasks = models["task"].unique(maintain_order=True)
+    rows = {task: learnt.filter(pl.col("task") == task) for task in tasks}
+    return "; ".join(f"{task} {words(found)}" for task, found in rows.items() if found.height)
 
 
 def _needed(models: pl.DataFrame) -> list[str]:
     """Neurons needed, and how evenly their effects are spread, of networks that learnt everything, by task."""
-    parts = []
-    for task in models["task"].unique(maintain_order=True):
-        rows = models.filter(pl.col("reached"), pl.col("task") == task)
-        if rows.height:
-            parts.append(
-                f"{task} {percent(rows['needed_mean'].mean())} (in random order {percent(rows['needed_random_mean'].mean())}; "
-                f"participation ratio {percent(rows['participation_mean'].mean())}; n = {rows.height})"
-            )
-    if not parts:
-        return []
-    return [
-        f"To keep 95 % of the accuracy under mean ablation, of all neurons are needed: {'; '.join(parts)}."
-    ]
+
+    def words(rows: pl.DataFrame) -> str:
+        return (
+            f"{percent(rows['needed_mean'].mean())} (in random order {percent(rows['needed_random_mean'].mean())}; "
+            f"participation ratio {percent(rows['participation_mean'].mean())}; n = {rows.height})"
+        )
+
+    told = _by_task(models, words)
+    return (
+        [f"To keep 95 % of the accuracy under mean ablation, of all neurons are needed: {told}."]
+        if told
+        else []
+    )
 
 
 def _table(models: pl.DataFrame) -> list[str]:
-    parts = []
-    for task in models["task"].unique(maintain_order=True):
-        rows = models.filter(pl.col("reached"), pl.col("task") == task)
-        if rows.height:
-            parts.append(
-                f"{task} {percent(rows['interaction'].mean())}, {percent(rows['own_classes'].mean())} against "
-                f"{percent(rows['majority_rate'].mean())} by the commoner label"
-            )
-    if not parts:
+    def words(rows: pl.DataFrame) -> str:
+        return (
+            f"{percent(rows['interaction'].mean())}, {percent(rows['own_classes'].mean())} against "
+            f"{percent(rows['majority_rate'].mean())} by the commoner label"
+        )
+
+    told = _by_task(models, words)
+    if not told:
         return []
     return [
         (
             "Share of the first MLP's output that is no sum of a part of each token, and how well the network's own classes of "
-            f"tokens tell labels of pairs not counted: {'; '.join(parts)}."
+            f"tokens tell labels of pairs not counted: {told}."
         )
     ]
 

@@ -30,6 +30,13 @@ def share(row: Row, name: str) -> str:
     return f"{percent(row[name])} [{100 * low:.1f}, {100 * high:.1f}]"
 
 
+def number(row: Row, name: str, form: str, *, scale: float = 1.0) -> str:
+    """A number of a row with its interval, where it has one; `form` as in format strings: "+.2f"."""
+    value, low, high = (row[f"{name}{end}"] for end in ("", "_low", "_high"))
+    ends = "" if low is None else f" [{scale * low:{form}}, {scale * high:{form}}]"
+    return f"{scale * value:{form}}{ends}"
+
+
 def layers_in_words(layers: Sequence[int], probed: Sequence[int]) -> str:
     """Layers as "from layer 3 on" where they are the last ones, else one by one; -1 is the embeddings."""
     layers, probed = sorted(layers), sorted(probed)
