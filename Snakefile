@@ -26,6 +26,9 @@ rule all:
     input:
         expand("results/{study}/report.html", study=STUDIES),
         expand("results/{study}/model/card.json", study=STUDIES),
+        lambda wildcards: [
+            path for study in STUDIES.values() for path in products(study)
+        ],
         ["results/comparison/report.html"] if len(STUDIES) > 1 else [],
 
 

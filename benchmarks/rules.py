@@ -1,6 +1,8 @@
-"""Where the time of a finished study goes: one line per rule, from its own benchmark files, into docs/performance.md.
+"""Where the time of a finished study goes: one line per job, from its own benchmark files, into docs/performance.md.
 
 python benchmarks/rules.py results/organism
+
+For the time of a whole run the files must all be of one run, as after `make clean` and `make`.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ import argparse
 import os
 import platform
 import sys
+from datetime import date
 from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).parents[1] / "scripts"), str(Path(__file__).parent)]
@@ -33,18 +36,36 @@ def measured(folder: Path) -> pl.DataFrame:
     return pl.concat([frame.select("job", *numbers) for frame in frames]).sort("seconds", descending=True)
 
 
+def together(jobs: pl.DataFrame, prefix: str, name: str) -> pl.DataFrame:
+    """The jobs whose names begin so as one line: the sum of their times, the largest of their memories."""
+    ours = pl.col("job").str.starts_with(prefix)
+    one = jobs.filter(ours)
+    line = one.select(
+        job=pl.lit(f"{name} ({one.height} jobs)"), seconds=pl.col("seconds").sum(),
+        cpu_time=pl.col("cpu_time").sum(), memory=pl.col("memory").max(),
+    ).head(1)  # fmt: skip
+    return pl.concat([jobs.filter(~ours), line]).sort("seconds", descending=True)
+
+
+def wall_clock(folder: Path) -> float:
+    """Seconds from the start of the first job to the end of the last, by when their files were written."""
+    jobs = {path.stem: path.stat().st_mtime for path in (folder / "benchmarks").glob("*.tsv")}
+    seconds = dict(measured(folder).select("job", "seconds").rows())
+    return max(jobs.values()) - min(end - seconds[job] for job, end in jobs.items())
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("folder", type=Path, help="results/<study>")
     folder = parser.parse_args().folder
-    jobs = measured(folder)
+    jobs = together(measured(folder), "figure_", "figures")
     total = ("all of these", number(jobs["seconds"].sum()), number(jobs["cpu_time"].sum()), "")
     rows = [(job, number(s), number(cpu), number(mb)) for job, s, cpu, mb in jobs.rows()]
     note = (
-        "Jobs run side by side, so a run is shorter than their sum. Imports are in it, four to six seconds of a job. Jobs "
-        "without a line (tables, figures, the report) take a few seconds each, most of them imports."
+        f"From the start of the first job to the end of the last it took {wall_clock(folder):.0f} seconds: jobs run side by side, "
+        "so a run is shorter than their sum. Imports are in it, four to six seconds of a job."
     )
     table = Table(
         title=f"Rules of the study {folder.name}", columns=("job", "seconds", "of a processor", "peak MB"),
@@ -54,6 +75,7 @@ def main() -> None:
     about = [
         f"command: `python benchmarks/rules.py {folder}`",
         f"machine: {platform.machine()}, {os.cpu_count()} cores",
+        f"date: {date.today()}",
     ]
     write_part(PAGE, "rules", "Where the time of a study goes", about, [table])
 

@@ -14,6 +14,8 @@ rule athletes:
         provenance="results/{study}/provenance/athletes.json",
     log:
         "results/{study}/logs/athletes.log",
+    benchmark:
+        "results/{study}/benchmarks/athletes.tsv"
     conda:
         "../envs/factfinding.yaml"
     threads: 1
@@ -39,6 +41,8 @@ rule prompts:
         provenance="results/{study}/provenance/prompts.json",
     log:
         "results/{study}/logs/prompts.log",
+    benchmark:
+        "results/{study}/benchmarks/prompts.tsv"
     conda:
         "../envs/factfinding.yaml"
     threads: 1

@@ -110,14 +110,24 @@ def figure_tables(study):
 
 def drawn(kind):
     """The files of all figures of a study, of one kind."""
-    return of(
-        lambda study: expand(
-            "results/{study}/figures/{figure}.{kind}",
-            study=study.study,
-            figure=figures(study),
-            kind=kind,
-        )
+    return lambda study: expand(
+        "results/{study}/figures/{figure}.{kind}",
+        study=study.study,
+        figure=figures(study),
+        kind=kind,
     )
+
+
+def products(study):
+    """What stays for the reader besides the report, each by name. Snakemake looks for what a target needs only where it
+    makes the target anew: what is not asked for by name, and was removed by a job that failed, would stay away for good.
+    """
+    return [
+        *figure_tables(study),
+        *drawn("svg")(study),
+        *drawn("png")(study),
+        *records(study),
+    ]
 
 
 def records(study):

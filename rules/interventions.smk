@@ -79,6 +79,8 @@ rule circuit:
         provenance="results/{study}/provenance/circuit.json",
     log:
         "results/{study}/logs/circuit.log",
+    benchmark:
+        "results/{study}/benchmarks/circuit.tsv"
     conda:
         "../envs/factfinding.yaml"
     threads: 1

@@ -2,7 +2,7 @@
 
 In: nothing (organism in its fictional world, tiny), the checked athletes (organism on real athletes), the hub, or a
 folder. Out: results/<study>/model/source.json, which says where the weights lie and what they are, and card.json, what
-was measured on them. Config: model, organism, compute. GPU: the card. Time: training takes 3-5 minutes on two cores
+was measured on them. Config: model, organism, compute. GPU: the card. Time: training takes 3-5 minutes of one core
 (1.5 MB on disk); a 2.8B model is 5.7 GB to download.
 """
 
@@ -30,7 +30,7 @@ rule train_organism:
         study=names(of_source("organism")),
     conda:
         "../envs/factfinding.yaml"
-    threads: 2
+    threads: 1
     resources:
         mem_mb=megabytes(4000),
         runtime=30,

@@ -176,6 +176,8 @@ rule figure:
         provenance="results/{study}/provenance/figure_{figure}.json",
     log:
         "results/{study}/logs/figure_{figure}.log",
+    benchmark:
+        "results/{study}/benchmarks/figure_{figure}.tsv"
     wildcard_constraints:
         figure="|".join(FIGURES),
     conda:
@@ -206,6 +208,8 @@ rule ledger:
         provenance="results/{study}/provenance/ledger.json",
     log:
         "results/{study}/logs/ledger.log",
+    benchmark:
+        "results/{study}/benchmarks/ledger.tsv"
     conda:
         "../envs/factfinding.yaml"
     threads: 1
@@ -222,8 +226,8 @@ rule report:
     input:
         tables=of(figure_tables),
         ledger="results/{study}/tables/ledger.csv",
-        svg=drawn("svg"),
-        png=drawn("png"),
+        svg=of(drawn("svg")),
+        png=of(drawn("png")),
         card="results/{study}/model/card.json",
         provenance=of(records),
         dossiers="results/{study}/dossiers",
@@ -243,6 +247,8 @@ rule report:
         provenance="results/{study}/provenance/report.json",
     log:
         "results/{study}/logs/report.log",
+    benchmark:
+        "results/{study}/benchmarks/report.tsv"
     conda:
         "../envs/factfinding.yaml"
     threads: 1

@@ -9,9 +9,11 @@ with Job(snakemake) as job:
     from factfinding.files import write_json
     from factfinding.model.source import describe
     from factfinding.model.weights import check_finite
+    from factfinding.model_folder import check_model_folder
 
     model = job.config("model", ModelConfig)
     folder = Path(model.folder)
-    source = describe(folder, kind="folder", allow_pickle=model.allow_pickle)
+    check_model_folder(folder, allow_pickle=model.allow_pickle)
     job.log(f"{check_finite(folder)} weights, all finite")
+    source = describe(folder, kind="folder", allow_pickle=model.allow_pickle)
     write_json(source, job.output.source)

@@ -64,6 +64,8 @@ class Job:
                 kind.__name__ == "InputError"
             ):  # the user's to mend: the message says it all, the log has the trace
                 raise SystemExit(f"{self.snakemake.rule}: {error}") from None
+            if self._ran_out_of_memory(error):
+                raise SystemExit(f"{self.snakemake.rule}: {self._smaller_batches(error)}") from None
         elif self.output.get("provenance"):
             self._write_provenance()
         if self._log is not None:
@@ -88,6 +90,24 @@ class Job:
         from factfinding.config import validate
 
         return validate(self.settings(section), model, f"config.{section}")
+
+    def _ran_out_of_memory(self, error: BaseException) -> bool:
+        """Whether a rule that runs the model needed more memory than there is; other rules have no batches to shrink."""
+        if "compute" not in json.loads(getattr(self.snakemake.params, "settings", "{}")):
+            return False
+        from factfinding.errors import out_of_memory
+
+        return out_of_memory(error)
+
+    def _smaller_batches(self, error: BaseException) -> Exception:
+        from factfinding.errors import InputError
+
+        size, said = self.settings("compute")["batch_size"], str(error).partition("\n")[0]
+        return InputError(
+            "config.compute.batch_size",
+            f"{size}, and memory ran out ({said})",
+            "a smaller number, or a machine with more memory",
+        )
 
     def _write_provenance(self) -> None:
         from factfinding.files import write_json

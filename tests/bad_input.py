@@ -22,11 +22,35 @@ GOOD = {
     "study": "mine",
     "model": {"source": "tiny"},
     "athletes": {"table": "athletes.csv", "min_per_sport": 2},
+    "probes": {"n_folds": 2},
 }
-ATHLETES = "athlete,sport\nAnn Lee,golf\nBo Li,golf\nCy Day,chess\nDi May,chess\n"
+ATHLETES = "athlete,sport\nAnn Lee,golf\nBo Li,golf\nCy Day,football\nDi May,football\n"
+TAKRAW = ATHLETES.replace("football", "sepak takraw")
 FACTS = "subject,relation,prompt,answer\nAnn Lee,sport,Ann Lee plays,golf\n"
 FOLDER = {"model": {"source": "folder", "folder": "model"}}
 PYTHIA = {"model": {"source": "hub", "id": "a/b", "revision": "main"}}
+BOTH = ("final_name", "end")
+LEAST = {
+    "resid": BOTH, "attn_out": BOTH, "mlp_out": BOTH, "z": BOTH, "pattern": ("end",), "post": ("final_name",)
+}  # fmt: skip
+"""The sites that the rules read, with their roles."""
+PARTS = {
+    "gpt_neox": ("embed_in", "embed_out", "final_layer_norm", "attention.dense.bias", ".mlp."),
+    "gpt2": ("wte", "wpe", "ln_f", "lm_head", "attn.c_attn.bias", ".mlp."),
+    "llama": ("embed_tokens", "lm_head", "model.norm", "input_layernorm", "k_proj", ".mlp.up_proj"),
+}
+"""Of what a model can lack every weight, so that no other layer's weight tells of it; by family."""
+SIZE_KEYS = {
+    "gpt_neox": (
+        "num_hidden_layers",
+        "num_attention_heads",
+        "hidden_size",
+        "intermediate_size",
+        "vocab_size",
+    ),
+    "gpt2": ("n_layer", "n_head", "n_embd", "n_positions"),
+}
+PATHS = ("athletes.table", "model.folder", "locality.texts", "sport_neurons.texts", "neurons.facts")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,8 +77,8 @@ def file_case(kind, name, file, content, values, found, allowed, where=""):
     return Case(kind=kind, name=name, make=make, where=where or file, found=found, allowed=allowed)
 
 
-def athletes(name, content, found, allowed, where="", **settings):
-    values = {"athletes": settings}
+def athletes(name, content, found, allowed, where="", more=None, **settings):
+    values = {"athletes": settings} | (more or {})
     return file_case("athletes", name, "athletes.csv", content, values, found, allowed, where)
 
 
@@ -71,6 +95,26 @@ def text(name, file, content, found, allowed, section="locality", where="", **se
 
 def config(name, values, where, found, allowed, kind="config"):
     return Case(kind=kind, name=name, make=lambda _: values, where=where, found=found, allowed=allowed)
+
+
+def stored(**changes: dict[str, Any]) -> dict[str, Any]:
+    """The least that must be stored, but for what is said of some sites: roles (none: left out) and layers."""
+    groups = [{"site": site, "roles": list(roles)} | changes.get(site, {}) for site, roles in LEAST.items()]
+    return {"activations": {"datasets": [group for group in groups if group["roles"]]}}
+
+
+def not_stored(name, found, allowed, settings=None, **changes):
+    values = stored(**changes) | (settings or {})
+    return config(
+        name, values, "config.activations.datasets of study 'mine'", found, allowed, kind="activations"
+    )
+
+
+def path(key: str, name: str, found: str, allowed: str, kind: str = "paths"):
+    """A key that names a file, and a name that no file can have."""
+    section, _, last = key.partition(".")
+    values = {section: {last: name} | ({"source": "folder"} if key == "model.folder" else {})}
+    return config(f"{key}, {found}", values, f"config.{key}", found, allowed, kind=kind)
 
 
 def folder(name, spoil, where, found, allowed, *, family="gpt_neox", **model):
@@ -137,6 +181,20 @@ def infinite_weights(weights: dict[str, np.ndarray]) -> None:
     weights["gpt_neox.final_layer_norm.bias"][0] = np.inf
 
 
+def whole_numbers(weights: dict[str, np.ndarray]) -> None:
+    name = "gpt_neox.layers.1.mlp.dense_h_to_4h.weight"
+    weights[name] = weights[name].astype(np.int64)
+
+
+def reshape(name: str, *shape: int) -> Callable[[dict[str, np.ndarray]], None]:
+    return lambda weights: weights.update({name: np.zeros(shape, np.float32)})
+
+
+def lack(part: str) -> Callable[[Path], None]:
+    """Every weight with this in its name is gone."""
+    return edit_weights(lambda weights: [weights.pop(name) for name in list(weights) if part in name])
+
+
 def table(path: Path, frame: pl.DataFrame) -> None:
     frame.write_parquet(path) if path.suffix == ".parquet" else frame.write_ndjson(path)
 
@@ -175,6 +233,8 @@ CASES = [
         kind="athletes", name="a folder", make=lambda here: {"athletes": {"table": str(here)}},
         where="config.athletes.table", found="cannot be read", allowed="a CSV file",
     ),
+    athletes("too few for the folds", ATHLETES, "3 folds, but 2 athletes of the sport 'golf'", "at most 2 folds",
+             where="config.probes.n_folds of study 'mine'", more={"probes": {"n_folds": 3}}),
     facts("missing", None, "no such file", "a CSV file", where="config.neurons.facts of study 'mine'"),
     facts("no answers", "subject,relation,prompt\nA,b,A is\n", "no column 'answer'", "prompt, answer"),
     facts("empty subject", FACTS + ",sport,X is,y\n", "an empty cell", "text", where="row 2 (subject)"),
@@ -266,6 +326,40 @@ CASES = [
            "config.neurons.engine", "compute.dtype 'float16'", "float32 or float64", kind="layers and heads"),
     config("of the embedded model", {"model": {"source": "organism"}, "athletes": {"table": None},
            "circuit": {"extract": ["L6H0"]}}, "circuit.extract", "L6H0", "layers 0-5", kind="layers and heads"),
+    config("a layer of thousands of digits", {"circuit": {"extract": ["L" + "1" * 5000 + "H0"]}}, "circuit.extract.0",
+           "'L1111", "pattern"),
+    config("a layer in other digits", {"circuit": {"extract": ["L1\u0663H0"]}}, "circuit.extract.0", "'L1", "pattern"),
+    config("layers without end", {"circuit": {"lookup": [0, 10**18]}, **PYTHIA}, "circuit.lookup.1", str(10**18),
+           "less than 10000"),
+    config("a number of thousands of digits", {"probes": {"seed": 16**5000}}, "config.probes.seed",
+           "thousands of digits", "less than 64 bits"),
+    config("such a number as a key", {"probes": {16**5000: 1}}, "config.probes", "the key a number of thousands",
+           "text as keys"),
+    config("such a number in a set", {"probes": {"seed": {16**5000}}}, "config.probes.seed", "(a set)", "numbers, true"),
+    not_stored("the residual stream", "no resid at final_name", "layer_probes, readers", resid={"roles": []}),
+    not_stored("the residual stream at the name", "no resid at final_name", "layer_probes", resid={"roles": ["end"]}),
+    not_stored("the residual stream at END", "no resid at end", "direct_effects read", resid={"roles": ["final_name"]}),
+    not_stored("its first layer alone", "resid at final_name without layer 1", "or all", resid={"layers": [0]}),
+    not_stored("no layer", "no mlp_out at final_name", "among them", mlp_out={"layers": []}),
+    not_stored("heads", "no z at final_name", "direct_effects", z={"roles": []}),
+    not_stored("attention at END", "no attn_out at end", "direct_effects", attn_out={"roles": ["final_name"]}),
+    not_stored("MLPs", "no mlp_out at final_name", "direct_effects", mlp_out={"roles": []}),
+    not_stored("patterns at END", "no pattern at end", "direct_effects", pattern={"roles": ["final_name"]}),
+    not_stored("neurons", "no post at final_name", "sport_neurons read", post={"roles": []}),
+    not_stored("neurons of a named neuron's layer", "no post at final_name", "sport_neurons", post={"roles": []},
+               settings={"sport_neurons": {"neurons": ["L1N1"]}}),
+    not_stored("a layer of the lookup", "post at final_name without layer 2", "or all", post={"layers": [1]},
+               settings={"circuit": {"lookup": [1, 2]}}),
+    not_stored("of a model that is not there yet", "z at final_name without layer 0", "or all", z={"layers": [1]},
+               settings=PYTHIA),
+    config("one site twice", {"activations": {"datasets": [{"site": "z"}, {"site": "z", "roles": ["end"]}]}},
+           "config.activations", "z at end more than once", "each site and role once", kind="activations"),
+    config("layers out of order", {"activations": {"datasets": [{"site": "resid", "layers": [2, 0, 1]}]}},
+           "config.activations.datasets.0", "[2, 0, 1]", "in ascending order", kind="activations"),
+    *(path(key, "a\0b", "'a\\x00b'", "pattern") for key in PATHS),
+    *(path(key, "", "''", "pattern") for key in PATHS),
+    *(path(key, "a" * 300, "name too long", "the path of a file") for key in PATHS),
+    *(path(key, "a/" * 600, "'a/a/a/", "at most 1000 characters") for key in PATHS),
     config("no list", {"studies": "organism"}, "config.studies", "'organism'", "a list", kind="study list"),
     config("nobody", {"studies": ["nobody"]}, "config.studies[0]", "'nobody'", "one of", kind="study list"),
     config("twice", {"studies": ["mine", "mine"]}, "config.studies[1]", "a second time", "once", kind="study list"),
@@ -293,8 +387,11 @@ CASES = [
     folder("broken tokenizer", cut("tokenizer.json", 500), "model/tokenizer.json", "no tokenizer", "as it was saved"),
     folder("vocabulary", edit_json("config.json", vocab_size=100), "model/tokenizer.json", "an embedding of 100",
            "no larger than the embedding"),
-    folder("embedding", edit_json("config.json", vocab_size=400), "gpt_neox.embed_in.weight", "of 328 tokens",
-           "400 and 32, as config.json says"),
+    folder("embedding", edit_json("config.json", vocab_size=400), "gpt_neox.embed_in.weight", "the shape 328 x 32",
+           "400 x 32 (vocabulary x width), as config.json says"),
+    folder("a sport of two tokens", lambda model: (model.parent / "athletes.csv").write_text(TAKRAW) and None,
+           "sport 'sepak takraw' (config.athletes.table of study 'mine')", "tokens after the prompt",
+           "a word of one token"),
     folder("no weights", remove("model.safetensors"), "model (", "no weights", "*.safetensors"),
     folder("pickled weights", pickled, "model (", "pytorch_model.bin", "model.allow_pickle: true"),
     folder("cut off", cut("model.safetensors", 40_000), "model/model.safetensors", "no whole safetensors file",
@@ -319,6 +416,42 @@ CASES = [
            "'../../secret.safetensors'", "the same folder"),
     folder("an index of nothing", lambda m: sharded({})(m) or write("model.safetensors.index.json", "{}")(m),
            "model.safetensors.index.json", "no weight_map", "which shard"),
+    *(folder(f"no {key}", edit_json("config.json", **{key: "gone"}), "model/config.json", f"no {key}",
+             "the sizes of the model", family=family)
+      for family, keys in SIZE_KEYS.items() for key in keys),
+    folder("layers of a slip", edit_json("config.json", num_hidden_layers=3_000_000), "config.json, num_hidden_layers",
+           "3000000", "at most 1000"),
+    folder("heads", edit_json("config.json", num_attention_heads=5), "model/config.json",
+           "5 heads for a width of 32", "divides it"),
+    folder("groups of heads", edit_json("config.json", num_key_value_heads=3), "model/config.json",
+           "3 key-value heads for 4 heads", "divides it", family="llama"),
+    folder("activation", edit_json("config.json", hidden_act="swoosh"), "config.json, hidden_act", "'swoosh'", "gelu_new"),
+    folder("no activation", edit_json("config.json", activation_function=None), "config.json, activation_function",
+           "None", "gelu_new", family="gpt2"),
+    folder("rotary embedding", edit_json("config.json", rope_scaling={"type": "bend", "factor": 2.0}),
+           "config.json, rope_scaling", "'bend'", "linear", family="llama"),
+    folder("rotary parameters", edit_json("config.json", rope_parameters=[1]), "config.json, rope_parameters", "[1]",
+           "a rope_type", family="llama"),
+    folder("quantized", edit_json("config.json", quantization_config={"quant_method": "gptq", "bits": 4}),
+           "model/config.json", "a quantization_config", "not quantized"),
+    folder("broken tokenizer settings", write("tokenizer_config.json", "{"), "model/tokenizer_config.json",
+           "no valid JSON", "a JSON file"),
+    folder("a list of tokenizer settings", write("tokenizer_config.json", "[]"), "model/tokenizer_config.json",
+           "no mapping", "as they were saved"),
+    folder("broken special tokens", write("special_tokens_map.json", "{"), "model/special_tokens_map.json",
+           "no valid JSON", "a JSON file"),
+    *(folder(f"{family} with no {part} anywhere", lack(part), "model (", part, "every weight of a", family=family)
+      for family, parts in PARTS.items() for part in parts),
+    folder("size of the MLP", edit_json("config.json", intermediate_size=64), "layers.0.mlp.dense_h_to_4h.weight",
+           "the shape 128 x 32", "64 x 32 (neurons x width)"),
+    folder("unembedding", edit_weights(reshape("embed_out.weight", 300, 32)), "model, embed_out.weight",
+           "the shape 300 x 32", "328 x 32 (vocabulary x width)"),
+    folder("a block's weight", edit_weights(reshape("transformer.h.1.attn.c_proj.weight", 32, 30)),
+           "model, transformer.h.1.attn.c_proj.weight", "the shape 32 x 30", "32 x 32 (width x width)", family="gpt2"),
+    folder("keys", edit_json("config.json", num_key_value_heads=4), "model, model.layers.0.self_attn.k_proj.weight",
+           "the shape 16 x 32", "32 x 32 (keys x width)", family="llama"),
+    folder("whole numbers", edit_weights(whole_numbers), "gpt_neox.layers.1.mlp.dense_h_to_4h.weight",
+           "the type I64", "F64, F32, F16, BF16"),
 ]  # fmt: skip
 ADOPTED = [
     folder("NaN weights", edit_weights(nan_weights), "model/model.safetensors",

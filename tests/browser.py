@@ -1,4 +1,4 @@
-"""Pages in a real browser (headless Chromium): what they log and fetch, and what they do when they are used."""
+"""Pages in a real browser (headless Chromium): what they log and fetch, what they do when used, how they print."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ needs_browser = pytest.mark.skipif(
 )
 FLAGS = (
     "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync --virtual-time-budget=5000 --enable-logging=stderr --dump-dom"
+    "--disable-component-update --disable-sync --virtual-time-budget=5000 --enable-logging=stderr"
 )
 TOOLS = """
 const text = (node) => node.textContent.trim();
@@ -35,7 +35,7 @@ const soon = () => new Promise((done) => setTimeout(done, 50));
 def opened(page: Path) -> tuple[str, list[str], set[str]]:
     """A page opened as a file: its document after loading, what it wrote to the console, and all that was asked for."""
     log = page.with_suffix(".netlog")
-    done = _chromium(page, f"--log-net-log={log}")
+    done = _chromium(page, "--dump-dom", f"--log-net-log={log}")
     console = [line for line in done.stderr.splitlines() if ":CONSOLE" in line]
     return done.stdout, console, _asked_for(log.read_text())
 
@@ -47,10 +47,11 @@ def _asked_for(log: str) -> set[str]:
     return {one["url"] for one in asked if one["initiator"] != "not an origin"}
 
 
-def used(html: str, script: str, folder: Path, *, width: int = 1200) -> Any:
+def used(html: str, script: str, folder: Path, *, width: int = 1200, dark: bool = False) -> Any:
     """What `script` returns: the body of an async function of the page's document `d` and window `w`.
 
-    The page is opened in a frame of that width, under its own Content-Security-Policy; the script stands outside.
+    The page is opened in a frame of that width, under its own Content-Security-Policy; the script stands outside. `dark`:
+    the reader prefers dark colours.
     """
     framed, page = json.dumps(html).replace("</", "<\\/"), folder / "frame.html"
     page.write_text(
@@ -61,10 +62,18 @@ def used(html: str, script: str, folder: Path, *, width: int = 1200) -> Any:
         " catch (error) { found = String(error); } said.textContent = JSON.stringify(found); };"
         f"f.srcdoc = {framed}</script>"
     )
-    printed = _chromium(page).stdout
-    said = unescape(re.search(r'<pre id="said">(.*?)</pre>', printed, re.DOTALL)[1])
+    document = _chromium(page, "--dump-dom", *(["--force-dark-mode"] if dark else [])).stdout
+    said = unescape(re.search(r'<pre id="said">(.*?)</pre>', document, re.DOTALL)[1])
     assert said, "the page did not load, or the script did not end"
     return json.loads(said)
+
+
+def printed(page: Path) -> list[tuple[float, float]]:
+    """Width and height of each sheet, in points, on which a page is printed."""
+    file = page.with_suffix(".pdf")
+    _chromium(page, f"--print-to-pdf={file}")
+    boxes = re.findall(rb"/MediaBox \[0 0 ([\d.]+) ([\d.]+)\]", file.read_bytes())
+    return [(float(width), float(height)) for width, height in boxes]
 
 
 def _chromium(page: Path, *flags: str) -> subprocess.CompletedProcess:

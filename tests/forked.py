@@ -60,6 +60,22 @@ def execute_script(self, fname: str, edit: bool = False) -> None:
         raise subprocess.CalledProcessError(code, fname)
 
 
+def run_study(arguments: list[str]) -> None:
+    """Snakemake on one study, its pre-flight in a process of its own: a fork waits for ever for the threads of polars that
+    its parent had, so the parent of the jobs must have none."""
+    sys.path.insert(0, str(Path("scripts").resolve()))
+    from factfinding import preflight as checks
+
+    check = checks.preflight
+
+    def apart(study) -> None:
+        if forked(lambda: check(study)):
+            sys.exit("the pre-flight refused it")
+
+    checks.preflight = apart
+    snakemake.cli.main(arguments)
+
+
 def main() -> int:
     folder, *rest = sys.argv[1:]
     at = rest.index("--") if "--" in rest else len(rest)
@@ -68,7 +84,7 @@ def main() -> int:
     os.chdir(Path(folder))
     for study in rest[:at]:
         arguments = [*rest[at + 1 :], "--configfile", study]
-        if code := forked(lambda arguments=arguments: snakemake.cli.main(arguments)):
+        if code := forked(lambda arguments=arguments: run_study(arguments)):
             return code
     return 0
 

@@ -1,4 +1,4 @@
-"""A true SLURM on this machine: one controller and two nodes on loopback, one of which has a GPU (a plain file).
+"""A true SLURM on this machine: one controller, two nodes for CPU jobs and one with a GPU (a plain file), all on loopback.
 
     with cluster(folder) as slurm:
         slurm.run("sinfo")
@@ -22,7 +22,8 @@ from pathlib import Path
 
 PROGRAMS = ("slurmctld", "slurmd", "munged", "sbatch", "squeue", "scancel")
 USUAL = Path("/etc/slurm/slurm.conf")
-PORTS = {"controller": 16817, "cpu1": 16818, "gpu1": 16819}
+NODES = ("cpu1", "cpu2", "gpu1")
+PORTS = {"controller": 16817, "cpu1": 16818, "cpu2": 16819, "gpu1": 16820}
 CONF = """\
 ClusterName=test
 SlurmctldHost={host}(127.0.0.1)
@@ -52,8 +53,9 @@ AccountingStorageType=accounting_storage/none
 JobCompType=jobcomp/none
 GresTypes=gpu
 NodeName=cpu1 NodeHostname={host} NodeAddr=127.0.0.1 Port={cpu1} CPUs={cpus} RealMemory=500000
+NodeName=cpu2 NodeHostname={host} NodeAddr=127.0.0.1 Port={cpu2} CPUs={cpus} RealMemory=500000
 NodeName=gpu1 NodeHostname={host} NodeAddr=127.0.0.1 Port={gpu1} CPUs={cpus} RealMemory=500000 Gres=gpu:1
-PartitionName=cpu Nodes=cpu1 Default=YES MaxTime=INFINITE State=UP
+PartitionName=cpu Nodes=cpu[1-2] Default=YES LLN=YES MaxTime=INFINITE State=UP
 PartitionName=gpu Nodes=gpu1 MaxTime=INFINITE State=UP
 """
 
@@ -84,15 +86,15 @@ def missing() -> str | None:
 def install() -> None:
     """Get the packages where this is a Debian with a network and we are root; say nothing where it fails."""
     if os.geteuid() == 0 and shutil.which("apt-get"):
-        command = ["apt-get", "install", "-y", "--no-install-recommends", "slurm-wlm", "munge"]
-        subprocess.run(command, check=False, capture_output=True, timeout=300)
+        for command in ("update", "install -y --no-install-recommends slurm-wlm munge"):
+            subprocess.run(["apt-get", *command.split()], check=False, capture_output=True, timeout=300)
 
 
 @contextlib.contextmanager
 def cluster(folder: Path, *, cpus: int = 4) -> Iterator[Slurm]:
-    """Start a SLURM in `folder`, wait until both nodes are idle, and stop it at the end."""
+    """Start a SLURM in `folder`, wait until all nodes are idle, and stop it at the end."""
     host = socket.gethostname().split(".")[0]
-    for name in ("state", "spool-cpu1", "spool-gpu1"):
+    for name in ("state", *(f"spool-{node}" for node in NODES)):
         (folder / name).mkdir(parents=True)
     (folder / "gpu0").touch()
     (folder / "slurm.conf").write_text(CONF.format(host=host, folder=folder, cpus=cpus, **PORTS))
@@ -103,10 +105,8 @@ def cluster(folder: Path, *, cpus: int = 4) -> Iterator[Slurm]:
     USUAL.symlink_to(folder / "slurm.conf")
     try:
         processes.append(_munge(folder))
-        logs = {name: (folder / f"{name}.out").open("w") for name in ("slurmctld", "cpu1", "gpu1")}
-        commands = {"slurmctld": ["slurmctld", "-D"]} | {
-            n: ["slurmd", "-D", "-N", n] for n in ("cpu1", "gpu1")
-        }
+        logs = {name: (folder / f"{name}.out").open("w") for name in ("slurmctld", *NODES)}
+        commands = {"slurmctld": ["slurmctld", "-D"]} | {node: ["slurmd", "-D", "-N", node] for node in NODES}
         for name, command in commands.items():
             processes.append(
                 subprocess.Popen(command, env=slurm.environment, stdout=logs[name], stderr=subprocess.STDOUT)
@@ -142,11 +142,11 @@ def _munge(folder: Path) -> subprocess.Popen:
 def _wait_for_nodes(slurm: Slurm) -> None:
     def idle() -> bool:
         try:
-            return slurm.run("sinfo", "-h", "-N", "-o", "%T").split() == ["idle", "idle"]
+            return slurm.run("sinfo", "-h", "-N", "-o", "%T").split() == ["idle"] * len(NODES)
         except subprocess.CalledProcessError:
             return False
 
-    _until(idle, f"two idle nodes (logs in {slurm.folder})")
+    _until(idle, f"{len(NODES)} idle nodes (logs in {slurm.folder})")
 
 
 def _until(condition, what: str, seconds: float = 60) -> None:

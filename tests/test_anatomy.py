@@ -7,6 +7,7 @@ import shutil
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from factfinding.errors import InputError
 from factfinding.model import anatomy as anatomies
@@ -110,6 +111,11 @@ def nan_weights(folder):
     model.save_pretrained(folder)
 
 
+def junk_weights(folder):
+    no_weights(folder)
+    (folder / "pytorch_model.bin").write_bytes(b"junk" * 100)
+
+
 def small_vocabulary(folder):
     random_model("gpt_neox", vocabulary=100).save_pretrained(folder)
 
@@ -133,6 +139,60 @@ def test_what_is_wrong_with_a_folder_is_said(folder, spoil, message):
     with pytest.raises(InputError, match=message) as caught:
         anatomies.load(folder, device="cpu")
     assert str(folder) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("family", "lacks", "named"),
+    [
+        ("gpt_neox", "embed_in", "no gpt_neox.embed_in.weight"),
+        ("gpt_neox", "embed_out", "no lm_head.weight"),
+        (
+            "gpt_neox",
+            "final_layer_norm",
+            "no gpt_neox.final_layer_norm.bias, gpt_neox.final_layer_norm.weight",
+        ),
+        ("gpt_neox", "attention.dense.bias", "no gpt_neox.layers.0.attention.dense.bias, "),
+        ("gpt_neox", ".mlp.", "gpt_neox.layers.0.mlp.dense_h_to_4h.bias and 9 more"),
+        ("gpt2", "wpe", "no transformer.wpe.weight"),
+        ("gpt2", "ln_f", "no transformer.ln_f.bias, transformer.ln_f.weight"),
+        ("llama", "lm_head", "no lm_head.weight"),
+        ("llama", "up_proj", "no model.layers.0.mlp.up_proj.weight, "),
+    ],
+)
+def test_weights_that_are_not_there_are_not_made_up(family, lacks, named, tmp_path):
+    folder = save_model(tmp_path, family)
+    weights = load_file(folder / "model.safetensors")
+    kept = {name: weight for name, weight in weights.items() if lacks not in name}
+    assert len(kept) < len(weights)
+    save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(InputError) as caught:
+        anatomies.load(folder, device="cpu")
+    assert f"{folder}: found " in str(caught.value) and named in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"num_hidden_layers": 5}, r"no gpt_neox\.layers\.3\."),
+        ({"intermediate_size": 64}, r"another shape of gpt_neox\.layers\.0\.mlp\..* and 6 more"),
+        ({"vocab_size": 400}, r"another shape of gpt_neox\.embed_in\.weight, lm_head\.weight"),
+        ({"num_attention_heads": 5}, "does not load .*not divisible"),
+        ({"hidden_act": "swoosh"}, "does not load .*swoosh"),
+        ({"rope_parameters": {"rope_type": "bend"}}, "does not load .*bend"),
+        ({"quantization_config": {"quant_method": "bend"}}, r"config\.json: found a quantization_config"),
+    ],
+)
+def test_a_configuration_that_is_not_of_these_weights_is_said(folder, changes, message):
+    edit_json(folder / "config.json", **changes)
+    with pytest.raises(InputError, match=f"(?s){message}") as caught:
+        anatomies.load(folder, device="cpu")
+    assert str(folder) in str(caught.value)
+
+
+def test_pickled_weights_that_are_none_are_said(folder):
+    junk_weights(folder)
+    with pytest.raises(InputError, match="does not load"):
+        anatomies.load(folder, device="cpu", allow_pickle=True)
 
 
 def test_a_device_that_is_not_there_is_named():

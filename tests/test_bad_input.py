@@ -9,10 +9,15 @@ import re
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from safetensors.numpy import load_file, save_file
+from transformers import AutoConfig, AutoModelForCausalLM
+from transformers.activations import ACT2FN
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 import bad_input
 from bad_input import ADOPTED, CASES, FOLDER, GOOD
@@ -20,15 +25,16 @@ from factfinding.analysis.proposal import Circuit, read_circuit
 from factfinding.data.facts import read_facts
 from factfinding.data.texts import read_texts
 from factfinding.errors import InputError
+from factfinding.files import read_json
 from factfinding.ledger import read_claims
-from factfinding.model.anatomy import KNOWN_TYPES, Anatomy
+from factfinding.model.anatomy import KNOWN_TYPES, Anatomy, load
 from factfinding.model.tiny import random_model
 from factfinding.model.weights import check_finite
-from factfinding.model_folder import FAMILY, check_model_folder
+from factfinding.model_folder import ACTIVATIONS, FAMILY, ROTARY, check_model_folder
 from factfinding.preflight import TINY, preflight
 from factfinding.studies import merged, studies_of
 from models import FAMILIES, save_model
-from workflow import ROOT, copy_project, dry_run, planned
+from workflow import ROOT, copy_project, dry_run, planned, snakemake
 
 DEFAULT = yaml.safe_load((ROOT / "config.yaml").read_text())
 
@@ -48,7 +54,7 @@ def test_there_are_enough_cases_of_every_kind():
     kinds = Counter(case.kind for case in CASES + ADOPTED)
     assert len({(case.kind, case.name) for case in CASES + ADOPTED}) == len(CASES + ADOPTED) >= 60
     assert set(kinds) == {
-        "athletes", "facts", "texts", "config", "layers and heads", "study list", "model folder",
+        "athletes", "facts", "texts", "config", "layers and heads", "activations", "paths", "study list", "model folder",
     }  # fmt: skip
     assert min(kinds.values()) >= 8
 
@@ -97,6 +103,27 @@ def test_what_is_whole_is_let_through(family, tmp_path, monkeypatch):
         )
 
 
+def test_what_no_rule_reads_need_not_be_stored(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "athletes.csv").write_text(bad_input.ATHLETES)
+    least = bad_input.stored()["activations"]["datasets"]
+    look({"activations": {"datasets": least}})
+    name, *others = least
+    resid = [name | {"roles": ["final_name"]}, name | {"roles": ["end"], "layers": [2]}]
+    look({"activations": {"datasets": resid + others}})
+    post = {"site": "post", "roles": ["final_name"], "layers": [1, 2]}
+    chosen = {"circuit": {"lookup": [2, 2]}, "sport_neurons": {"neurons": ["L1N3"]}}
+    look({"activations": {"datasets": [*others[:-1], post, *resid]}} | chosen)
+
+
+def test_a_circle_of_links_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "athletes.csv").symlink_to("other.csv")
+    (tmp_path / "other.csv").symlink_to("athletes.csv")
+    with pytest.raises(InputError, match=r"config\.athletes\.table of study 'mine'"):
+        look({})
+
+
 def test_files_that_the_run_itself_may_make_are_looked_at_when_they_are_read(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     look({"athletes": {"table": "results/other/model/athletes.csv"}})
@@ -116,12 +143,105 @@ def test_pickled_weights_are_let_through_where_the_configuration_says_so(tmp_pat
     assert check_model_folder(tmp_path / "model", allow_pickle=True).layers == 3
 
 
+VARIANTS = [
+    ("gpt_neox", {}),
+    ("gpt_neox", {"attention_bias": False}),
+    ("gpt_neox", {"tie_word_embeddings": True}),
+    ("gpt2", {}),
+    ("gpt2", {"tie_word_embeddings": True, "n_inner": 48}),
+    ("llama", {}),
+    ("llama", {"attention_bias": True, "mlp_bias": True}),
+    ("llama", {"tie_word_embeddings": True, "head_dim": 16}),
+    ("mistral", {"head_dim": 16}),
+    ("qwen2", {}),
+]
+
+
+@pytest.mark.parametrize(("kind", "changes"), VARIANTS)
+def test_every_weight_of_every_known_model_is_looked_for_and_no_other(kind, changes, tmp_path):
+    """What transformers saves of a model is whole; without any one of its weights it is refused, by name."""
+    folder = save_model(tmp_path / "model", kind if kind in ("gpt_neox", "gpt2") else "llama")
+    config = read_json(folder / "config.json") | {"model_type": kind} | changes
+    AutoModelForCausalLM.from_config(AutoConfig.for_model(**config)).save_pretrained(folder)
+    assert check_model_folder(folder).layers == 3
+    weights = load_file(folder / "model.safetensors")
+    for name in weights:
+        save_file({other: weights[other] for other in weights if other != name}, folder / "model.safetensors")
+        with pytest.raises(InputError, match=f"found no weight {re.escape(name)}; "):
+            check_model_folder(folder)
+
+
+def shards(folder: Path, weights: dict) -> None:
+    random_model("gpt_neox", vocabulary=328).save_pretrained(folder, max_shard_size="100KB")
+    (folder / "model.safetensors").unlink(missing_ok=True)
+    assert len(list(folder.glob("model-*.safetensors"))) > 2
+
+
+def published_gpt2(folder: Path, weights: dict) -> None:
+    """The hub's GPT-2 has no `transformer.` before its names, no unembedding, and its masks."""
+    masks = {f"h.{layer}.attn.bias": np.ones((1, 1, 128, 128), np.float32) for layer in range(3)}
+    bare = {name.removeprefix("transformer."): weight for name, weight in weights.items()}
+    bare.pop("lm_head.weight")
+    save_file(bare | masks, folder / "model.safetensors", metadata={"format": "pt"})
+    bad_input.edit_json("config.json", tie_word_embeddings="gone")(folder)
+
+
+def old_pythia(folder: Path, weights: dict) -> None:
+    """Pythia's files hold its masks, as truth values, and its rotary frequencies."""
+    buffers = {"bias": np.ones((1, 1, 128, 128), bool), "masked_bias": np.array(-1e9, np.float32)}
+    buffers["rotary_emb.inv_freq"] = np.ones(1, np.float32)
+    held = {
+        f"gpt_neox.layers.{layer}.attention.{name}": value
+        for layer in range(3)
+        for name, value in buffers.items()
+    }
+    save_file(weights | held, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def tied_by_its_unembedding(folder: Path, weights: dict) -> None:
+    """Of two names for one weight, safetensors itself keeps the first of the alphabet."""
+    weights.pop("model.embed_tokens.weight")
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    bad_input.edit_json("config.json", tie_word_embeddings=True)(folder)
+
+
+@pytest.mark.parametrize(
+    ("family", "publish"),
+    [
+        ("gpt_neox", shards),
+        ("gpt2", published_gpt2),
+        ("gpt_neox", old_pythia),
+        ("llama", tied_by_its_unembedding),
+    ],
+)
+def test_the_ways_in_which_models_are_published_are_let_through(family, publish, tmp_path):
+    folder = save_model(tmp_path / "model", family)
+    publish(folder, load_file(folder / "model.safetensors"))
+    assert check_model_folder(folder).layers == load(folder, device="cpu").n_layers == 3
+
+
+def test_the_rule_that_adopts_a_model_reads_its_weights(tmp_path):
+    project = copy_project(tmp_path)
+    study = merged(GOOD, bad_input.folder_for(ADOPTED[0], project))
+    (project / "nan.yaml").write_text(yaml.safe_dump(study))
+    output = snakemake(
+        project, "results/mine/model/source.json", "--cores", "1", study="nan.yaml", check=False
+    )
+    assert (
+        "adopt_model: model/model.safetensors: found numbers that are not finite in gpt_neox.layers.1"
+        in output
+    )
+    assert not (project / "results/mine/model/source.json").exists()
+
+
 def test_what_is_known_without_torch_is_what_the_models_say():
     assert FAMILY == {kind: family.name for kind, family in KNOWN_TYPES.items()}
     for family, sizes in TINY.items():
         anatomy = Anatomy(random_model(family, vocabulary=64))
         assert (sizes.family, sizes.layers) == (anatomy.family.name, anatomy.n_layers)
         assert (sizes.heads, sizes.neurons) == (anatomy.n_heads, anatomy.d_mlp)
+    assert ACTIVATIONS == set(ACT2FN) - {"prelu", "xielu"}, "all but those with weights of their own"
+    assert ROTARY == set(ROPE_INIT_FUNCTIONS) | {"default"}
 
 
 def test_the_pre_flight_imports_no_torch():
@@ -144,6 +264,8 @@ BY_COMMAND = [
     {"probes": {"regularisation": "1e-3"}},
     {"study": "../up"},
     {"locality": {"texts": "pyproject.tml"}},
+    {"locality": {"texts": "a\0b"}},
+    {"activations": {"datasets": [{"site": "resid"}]}},
 ]
 SAID = [
     "none.csv (config.athletes.table of study 'mine'): found no such file; allowed: a CSV file",
@@ -152,6 +274,8 @@ SAID = [
     "config.probes.regularisation: found '1e-3'; allowed: input should be a valid number",
     "config.study: found '../up'; allowed: string should match pattern",
     "pyproject.tml (config.locality.texts of study 'mine'): found no such file; allowed: a text file",
+    "config.locality.texts: found 'a\\x00b'; allowed: string should match pattern",
+    "config.activations.datasets of study 'mine': found no attn_out at final_name; allowed: attn_out at final_name among",
 ]
 
 
@@ -212,13 +336,28 @@ def test_any_texts_load_or_are_refused(tmp_path_factory, suffix, content):
     assert texts and all(isinstance(text, str) and text.strip() for text in texts)
 
 
+ODD_YAML = [
+    "2024-13-45", "!!float x", "9" * 5000, '!!int ""', "!!bool x", "!!timestamp x", "0x" + "f" * 5000,
+    "{0x" + "f" * 5000 + ": 1}", "!!set {0x" + "f" * 5000 + "}", "!!python/object:os.system x",
+]  # fmt: skip
+"""Values on which the YAML library, or Python on printing them, raises what is no YAMLError."""
+
+
+@pytest.mark.parametrize("value", ODD_YAML, ids=lambda value: value[:20])
+def test_odd_yaml_is_refused_by_the_name_of_its_file(value, tmp_path):
+    path = tmp_path / "study.yaml"
+    path.write_text(f"a: {value}")
+    for read in (read_circuit, read_claims, lambda _: studies_of({"studies": ["study"]}, tmp_path)):
+        with pytest.raises(InputError, match=re.escape(str(path))) as error:
+            read(path)
+        assert len(str(error.value)) < 1000
+
+
 def spoilt(text: str, data) -> str:
     """A good file with one line dropped, doubled, indented or given another value."""
     lines = text.splitlines()
     at = data.draw(st.integers(0, len(lines) - 1))
-    other = data.draw(
-        st.sampled_from(["", "x", "[", "null", "- 1", "{a: 1}", "!!python/object:os.system x", "\x00", "*a"])
-    )
+    other = data.draw(st.sampled_from(["", "x", "[", "null", "- 1", "{a: 1}", "\x00", "*a", *ODD_YAML]))
     change = data.draw(st.sampled_from(["drop", "double", "indent", "value", "line"]))
     line = lines[at]
     lines[at : at + 1] = {

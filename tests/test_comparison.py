@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from html import escape
 
@@ -58,7 +59,9 @@ def test_a_ledger_in_which_nothing_was_measured_comes_back_from_its_csv(tmp_path
     other = replace(study("nothing"), ledger=read_table(tmp_path / "ledger.csv"))
     table = long_ledger([study("first"), other])
     assert table.filter(study="nothing").drop("study").equals(ledger)
-    assert "5 not applicable" in render([study("first"), other], WORDS)
+    page = render([study("first"), other], WORDS)
+    assert "4 not applicable" in page  # and one about toy networks
+    assert "supported if" not in render([other], WORDS)
 
 
 def test_a_claim_that_one_study_lacks_is_not_judged_there_and_counts_as_a_difference():
@@ -88,8 +91,30 @@ def test_each_column_is_headed_by_its_model(html):
     assert html.count("405,334,016") == 2 and html.count("24 of width 1024") == 2 and "step1000" in html
     assert html.count("82.5\N{NO-BREAK SPACE}% [80.0, 85.0] of 1,500 athletes") == 2
     assert 'href="../checkpoint-1/report.html">checkpoint-1</a>' in html
-    assert "2 supported, 1 contradicted, 1 undecided, 1 not applicable" in html
     assert "The verdicts differ on 1 of 5 claims" in html and 'href="ledger.csv"' in html
+
+
+def test_claims_about_toy_networks_are_not_counted_for_a_model(html):
+    row = html.split('<th scope="row">Claims about the model</th>')[1].split("</tr>")[0]
+    assert re.findall(r"<td>(.*?)</td>", row) == [
+        "2 supported, 1 contradicted, 1 undecided, 0 not applicable",
+        "2 supported, 2 contradicted, 0 undecided, 0 not applicable",
+    ]
+
+
+def test_each_claim_has_the_study_s_figure_and_its_rule_and_what_is_not_supported_its_reason(html):
+    assert html.count("<small>In the study: 0.80 of 1,566; supported if above 0.7</small>") == 4
+    assert html.count("<small>In the study: 0.80 of 1,566</small>") == 1  # about toys: measured by nobody
+    assert html.count("<small>The interval lies somewhere.</small>") == 6  # three claims, two studies
+
+
+def test_where_each_study_measures_its_own_threshold_every_reason_says_which():
+    own = pl.when(pl.col("claim") == "recall").then(0.65).otherwise("threshold").alias("threshold")
+    second = replace(study("second"), ledger=example_ledger.ledger().with_columns(own))
+    page = render([study("first"), second], WORDS)
+    assert page.count("supported if above a threshold that each study measures") == 1
+    recall = page.split("The model knows.")[1].split("</tr>")[0]
+    assert recall.count("The interval lies somewhere.") == recall.count("</span> supported</span>") == 2
 
 
 def test_nothing_of_unknown_origin_is_markup_and_no_script_may_run(html):

@@ -36,6 +36,9 @@ def test_every_study_is_valid_on_top_of_the_default(path):
     ("change", "message"),
     [
         ({"probs": {}}, r"config\.probs: found an unknown key"),
+        ({"recall": {"seed": 16**5000}}, r"config\.recall\.seed: found a number of thousands of digits; allowed: whole numbers of less than 64 bits"),
+        ({"recall": {"seed": -(2**63) - 1}}, r"config\.recall\.seed: found -9223372036854775809; allowed: whole numbers of less than 64 bits"),
+        ({"neurons": {"facts": "a\nb"}}, r"config\.neurons\.facts: found 'a\\nb'; allowed: .*pattern"),
         ({"probes": {"n_fold": 5}}, r"config\.probes\.n_fold: found an unknown key"),
         ({"probes": {"n_folds": "5"}}, r"config\.probes\.n_folds: found '5'; allowed: input should be a valid integer"),
         ({"probes": {"n_folds": 1}}, r"config\.probes\.n_folds: found 1; allowed: .*greater than or equal to 2"),

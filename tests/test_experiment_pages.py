@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 PAGES = Path(__file__).parents[1] / "docs/experiments"
+EXPERIMENTS = sorted(PAGES.glob("p*.md"))
 HEADINGS = [
     "What it asks", "When to use it, when not", "Method", "How to read it", "Traps", "Where it comes from"
 ]  # fmt: skip
@@ -34,8 +35,26 @@ def test_links_lead_somewhere(page):
         assert not anchor or anchor in anchors(there), f"{target}#{anchor}"
 
 
-@pytest.mark.parametrize("page", sorted(PAGES.glob("p2-*.md")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("page", EXPERIMENTS, ids=lambda path: path.stem)
 def test_a_page_says_what_when_how_and_what_can_go_wrong(page):
     text = page.read_text()
-    assert re.findall(r"^## (.*)$", text, re.MULTILINE) == HEADINGS
-    assert len(text.splitlines()) <= 60
+    assert re.findall(r"^#+ (.*)$", text, re.MULTILINE)[1:] == HEADINGS
+    crowded = re.findall(r"^#+ .*\n(?!\n)|(?<!\n)\n#+ .*$", text, re.MULTILINE)
+    assert not crowded, "a heading without a blank line before and after it"
+    assert len(text.splitlines()) <= 70
+
+
+@pytest.mark.parametrize("page", EXPERIMENTS, ids=lambda path: path.stem)
+def test_a_page_begins_with_its_number_its_tables_its_rules_and_its_figures(page):
+    title, head = page.read_text().split("\n\n")[:2]
+    assert title.startswith(f"# {page.stem.replace('-', '.').upper()}: ") and "`" not in title
+    first, *others = head.replace("\n", " ").split(" · ")
+    assert re.match(r"Tables? \[", first) and "](../tables.md#" in first
+    assert [re.match(r"(rule|figure)s? ", part)[1] for part in others] == ["rule", "figure"]
+
+
+@pytest.mark.parametrize("page", EXPERIMENTS, ids=lambda path: path.stem)
+def test_the_index_names_tables_of_the_page(page):
+    row = re.search(rf"\]\({page.name}\) \|.*\| (.*) \|$", (PAGES / "README.md").read_text(), re.MULTILINE)
+    head = page.read_text().split("\n\n")[1]
+    assert all(re.search(rf"\b{name}\b", head) for name in row[1].split(", ")), row[1]

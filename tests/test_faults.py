@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import shutil
@@ -9,11 +10,14 @@ import signal
 import subprocess
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
 import pytest
+import torch
 
+from job import Job
 from workflow import command, snakemake
 
 TARGET = "results/small/activations/full.h5"
@@ -68,8 +72,9 @@ def test_a_cache_of_another_model_put_in_place_is_refused_by_name(edited):
 
 
 def test_a_failing_rule_leaves_its_traceback_in_the_log_and_says_what_the_user_can_mend(edited):
-    (edited / "bad.csv").write_text("athlete,sport\nAnn Lee,sepak takraw\nBo Li,golf\n")
-    values = "study: bad\nmodel: {source: tiny}\nathletes: {table: bad.csv, min_per_sport: 1}\n"
+    people = "Ann Lee,sepak takraw\nCy Day,sepak takraw\nBo Li,golf\nDi May,golf\n"
+    (edited / "bad.csv").write_text("athlete,sport\n" + people)
+    values = "study: bad\nmodel: {source: tiny}\nathletes: {table: bad.csv, min_per_sport: 1}\nprobes: {n_folds: 2}\n"
     (edited / "bad.yaml").write_text(values)
     output = snakemake(
         edited, "results/bad/prompts/full.parquet", "--cores", "1", study="bad.yaml", check=False
@@ -77,6 +82,27 @@ def test_a_failing_rule_leaves_its_traceback_in_the_log_and_says_what_the_user_c
     assert "prompts: sport 'sepak takraw'" in output
     log = (edited / "results/bad/logs/prompts.log").read_text()
     assert "Traceback" in log and "InputError" in log
+
+
+def rule(folder: Path, settings: dict) -> SimpleNamespace:
+    """What Snakemake puts into a script's namespace."""
+    return SimpleNamespace(
+        rule="recall", input=[], output={}, wildcards={}, threads=1, log=[folder / "recall.log"],
+        params=SimpleNamespace(settings=json.dumps(settings)),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("ask", [lambda: torch.empty(1 << 60), lambda: np.empty(1 << 59)])
+def test_a_rule_that_runs_out_of_memory_names_the_size_of_its_batches(tmp_path, monkeypatch, ask):
+    monkeypatch.setattr(os, "environ", dict(os.environ))  # a job sets its threads there
+    asked = "recall: config.compute.batch_size: found 128, and memory ran out .*; allowed: a smaller number"
+    with pytest.raises(SystemExit, match=asked), Job(rule(tmp_path, {"compute": {"batch_size": 128}})):
+        ask()
+    assert "Traceback" in (tmp_path / "recall.log").read_text()
+    with pytest.raises((RuntimeError, MemoryError)), Job(rule(tmp_path, {"probes": {}})):
+        ask()
+    with pytest.raises(RuntimeError, match="shapes"), Job(rule(tmp_path, {"compute": {"batch_size": 128}})):
+        raise RuntimeError("shapes")
 
 
 def test_a_bad_configuration_stops_before_anything_runs(edited):

@@ -40,6 +40,42 @@ def test_a_writer_killed_half_way_leaves_no_file_under_the_name(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["file.txt"], "the next writer takes the half away"
 
 
+WRITER = """
+import sys; sys.path[:0] = ['scripts']
+from factfinding.files import whole
+with whole(sys.argv[1]) as part, part.open('w') as file:
+    file.write(sys.argv[2] + ', half'); file.flush(); print('half', flush=True); sys.stdin.readline()
+    file.write(', whole')
+"""
+
+
+def test_two_processes_at_one_path_each_publish_their_own_whole_file(tmp_path):
+    """Snakemake is killed, its job lives on, and the same command is run again."""
+    path = tmp_path / "file.txt"
+    first, second = (
+        subprocess.Popen(
+            [sys.executable, "-c", WRITER, str(path), name],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )
+        for name in ("first", "second")
+    )  # fmt: skip
+    for writer in (first, second):
+        assert writer.stdout.readline() == "half\n"
+    files.write_text("third", path)  # sweeps, and leaves the parts of the living alone
+    for writer, name in ((first, "first"), (second, "second")):
+        writer.communicate("go on\n", timeout=60)
+        assert writer.returncode == 0 and path.read_text() == f"{name}, half, whole"
+    assert [left.name for left in tmp_path.iterdir()] == ["file.txt"]
+
+
+def test_a_part_of_another_machine_is_its_own_to_sweep(tmp_path):
+    """A process number that no process has here may be a living one there."""
+    part = tmp_path / ".file.txt.00000000-4194305-00000000.part"
+    part.write_text("half")
+    files.write_text("whole", tmp_path / "file.txt")
+    assert part.exists()
+
+
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
 def test_tables_come_back_as_they_went(tmp_path, suffix):
     frame = pl.DataFrame(
@@ -64,10 +100,16 @@ def test_long_tables_are_parquet(tmp_path):
 
 def test_missing_and_damaged_files_are_named(tmp_path):
     (tmp_path / "bad.json").write_text("{")
+    (tmp_path / "deep.json").write_text("[" * 100_000)
+    (tmp_path / "long.json").write_text("1" * 5_000)
+    (tmp_path / "bytes.json").write_bytes(b'"\xff"')
     (tmp_path / "bad.parquet").write_bytes(b"PAR1 and no more")
     for read, name, message in (
         (files.read_json, "none.json", "no such file"),
         (files.read_json, "bad.json", "no valid JSON"),
+        (files.read_json, "deep.json", "no valid JSON .*recursion"),
+        (files.read_json, "long.json", "no valid JSON .*limit"),
+        (files.read_json, "bytes.json", "no valid JSON .*utf-8"),
         (files.read_table, "none.csv", "no such file"),
         (files.read_table, "bad.parquet", "a damaged table"),
     ):

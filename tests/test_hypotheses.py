@@ -95,8 +95,8 @@ def _path(metric: str, kind: str, column: str) -> Callable[[Tables], float]:
 
 def _alike(statistic: str, *, layers: str = "all", athletes: str = "same") -> Callable[[Tables], float]:
     """Mean over pairs of facts."""
-    where = {"kind": "mean", "statistic": statistic, "athletes": athletes, "layers": layers}
-    return lambda found: found["fact_correlations"].filter(**where)["value"].mean()
+    where = {"fact": "all", "kind": "mean", "statistic": statistic, "athletes": athletes, "layers": layers}
+    return cell("fact_correlations", "value", **where)
 
 
 def _concentrated(measure: str, top: int | None) -> Callable[[Tables], float]:

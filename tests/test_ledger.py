@@ -27,6 +27,8 @@ from workflow import ROOT
 
 PATH = ROOT / "resources/claims.yaml"
 CLAIMS = read_claims(PATH)
+LOCAL_ANYWAY = {"early-layers-local", "early-layers-not-quite-local", "locality-falls"}
+"""True of an untrained transformer as well: what is far away is averaged over many tokens."""
 
 
 def claims_with(tmp_path, **changes):
@@ -69,11 +71,11 @@ def test_no_reference_enters_a_computation(tmp_path):
     assert one.drop("reference").equals(other.drop("reference"))
 
 
-@given(st.floats(0, 1), st.floats(0, 1), st.floats(0, 1))
-def test_a_verdict_depends_on_the_whole_interval_and_is_symmetric(a, b, threshold):
-    low, high = min(a, b), max(a, b)
-    above, below = decide("above", low, high, threshold), decide("below", low, high, threshold)
-    assert (above == SUPPORTED) == (low > threshold) and (above == CONTRADICTED) == (high < threshold)
+@given(st.floats(0, 1), st.floats(0, 1), st.floats(0, 1), st.floats(0, 1))
+def test_a_verdict_depends_on_both_whole_intervals_and_is_symmetric(a, b, c, d):
+    low, high, line = min(a, b), max(a, b), (min(c, d), max(c, d))
+    above, below = decide("above", low, high, line), decide("below", low, high, line)
+    assert (above == SUPPORTED) == (low > line[1]) and (above == CONTRADICTED) == (high < line[0])
     mirrored = {SUPPORTED: CONTRADICTED, CONTRADICTED: SUPPORTED, UNDECIDED: UNDECIDED}
     assert below == mirrored[above]
 
@@ -112,6 +114,24 @@ def test_a_threshold_may_come_from_the_query(tmp_path):
     claims = read_claims(claims_with(tmp_path, threshold=None, query=query))
     assert judge(claims, table(baseline=[0.75]))["verdict"][0] == UNDECIDED
     assert judge(claims, table(baseline=[0.65]))["threshold"][0] == 0.65
+
+
+@pytest.mark.parametrize(
+    ("baseline", "verdict"),
+    [
+        ((0.5, 0.6), SUPPORTED),
+        ((0.6, 0.8), UNDECIDED),
+        ((0.8, 0.95), UNDECIDED),
+        ((0.91, 0.95), CONTRADICTED),
+    ],
+)
+def test_a_measured_threshold_counts_with_its_interval(tmp_path, baseline, verdict):
+    """The value is 0.8 [0.7, 0.9]."""
+    low, high = baseline
+    query = f"SELECT value, low, high, n, {(low + high) / 2} AS threshold, {low} AS threshold_low, {high} AS threshold_high FROM t"
+    row = judge(read_claims(claims_with(tmp_path, threshold=None, query=query)), table()).row(0, named=True)
+    assert row["verdict"] == verdict and (row["threshold_low"], row["threshold_high"]) == baseline
+    assert f"[{low}, {high}]" in row["reason"]
 
 
 @pytest.mark.parametrize(
@@ -184,3 +204,5 @@ def test_every_claim_can_be_judged_and_an_untrained_model_supports_none(study):
     assert set(of_model["verdict"]) == {NOT_APPLICABLE}
     told = ["claim", "verdict", "reason"]  # the numbers are empty, and a CSV of empty columns has no types
     assert read_table(folder / "ledger.csv").select(told).equals(ledger.select(told))
+    ignoring = judge(CLAIMS, tables, regardless=True).filter(about="model", verdict=SUPPORTED)
+    assert set(ignoring["claim"]) <= LOCAL_ANYWAY  # the rules themselves, without what they need

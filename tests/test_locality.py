@@ -383,11 +383,25 @@ def test_rows_are_what_the_values_say(tables):
         ]
         for name, q in (("median", 0.5), ("lower_quartile", 0.25), ("upper_quartile", 0.75)):
             assert row[name] == pytest.approx(np.quantile(part, q, method="inverted_cdf"), abs=1e-6)
-        assert row["median_low"] <= row["median"] <= row["median_high"]
+        for name in ("median", "lower_quartile", "square_median", "square_lower_quartile"):
+            assert row[f"{name}_low"] <= row[name] <= row[f"{name}_high"]
         squares = part.to_numpy() ** 2
         assert row["square_median"] == pytest.approx(
             np.quantile(squares, 0.5, method="inverted_cdf"), abs=1e-6
         )
+
+
+def test_intervals_are_a_bootstrap_over_whole_strings(tables):
+    """Written out for one layer: strings drawn with all their tokens, the quantile of each draw."""
+    row = tables.locality.filter(layer=2, k=2).row(0, named=True)
+    part = tables.values.filter(layer=2, k=2)
+    strings = np.stack(part.group_by("string", maintain_order=True).agg("cosine")["cosine"].to_list())
+    chosen = np.random.default_rng(1).integers(0, len(strings), (4000, len(strings)))
+    drawn = strings[chosen].reshape(4000, -1)
+    for name, q in (("median", 0.5), ("lower_quartile", 0.25)):
+        ends = np.quantile(np.quantile(drawn, q, axis=1, method="inverted_cdf"), (0.025, 0.975))
+        width = ends[1] - ends[0]
+        assert (row[f"{name}_low"], row[f"{name}_high"]) == pytest.approx(tuple(ends), abs=0.2 * width)
 
 
 def test_another_token_is_at_nothing(tables):

@@ -295,7 +295,7 @@ def test_a_fact_that_is_another_times_a_number_is_alike_with_its_sign(scale, fli
     vectors = random_vectors(2, ("a",), seed=seed)
     sign = -1 if flip else 1
     vectors |= {(p, "b"): sign * scale * v for (p, _), v in list(vectors.items())}
-    table = fact_correlations(effects_of(vectors), seed=0).filter(athletes="same")
+    table = fact_correlations(effects_of(vectors), seed=0).filter(athletes="same", fact="a")
     found = dict(table.select("statistic", "value").iter_rows())
     assert found["pearson"] == pytest.approx(sign) and found["spearman"] == pytest.approx(sign)
     assert found["absolute"] == pytest.approx(1) and found["top_neuron"] == 1
@@ -314,20 +314,50 @@ def test_the_ceiling_is_what_two_measurements_of_one_truth_correlate_at():
     assert row["value"] == pytest.approx(row["ceiling"], abs=0.03)
 
 
+def test_the_mean_over_all_pairs_resamples_athletes_with_all_their_pairs():
+    """Against a bootstrap written out: the same athletes for all pairs. Averaging the pairs' own intervals is too wide."""
+    people, pairs = [f"P{i}" for i in range(12)], list(combinations("abcd", 2))
+    vectors = random_vectors(12, "abcd")
+    table = fact_correlations(effects_of(vectors), seed=0)
+    table = table.filter(layers="all", athletes="same", statistic="pearson")
+    mean = table.filter(fact="all", other_fact="all").row(0, named=True)
+    by_pair = table.filter(pl.col("fact") != "all")
+    assert by_pair.height == len(pairs) and mean["n"] == 12 and mean["interval"] == "athletes"
+    assert mean["value"] == pytest.approx(by_pair["value"].mean())
+    alike = np.array([[pearson(vectors[p, a], vectors[p, b]) for p in people] for a, b in pairs])
+    drawn = np.random.default_rng(1).integers(0, 12, (20_000, 12))
+    low, high = np.quantile(alike[:, drawn].mean(axis=(0, 2)), (0.025, 0.975))
+    assert (mean["value_low"], mean["value_high"]) == pytest.approx((low, high), abs=0.006)
+    assert high - low < 0.6 * (by_pair["value_high"] - by_pair["value_low"]).mean()
+
+
+def test_the_mean_over_the_pairs_of_one_athlete_resamples_neurons():
+    vectors = random_vectors(1, "abcd", n=300)
+    table = fact_correlations(effects_of(vectors), seed=0).filter(layers="all", statistic="pearson")
+    mean, by_pair = table.filter(fact="all"), table.filter(pl.col("fact") != "all")
+    assert mean["interval"].to_list() == ["neurons"] and set(by_pair["interval"]) == {"neurons"}
+    assert mean["value"][0] == pytest.approx(by_pair["value"].mean())
+    assert mean["value_low"][0] < mean["value"][0] < mean["value_high"][0]
+    width = pl.col("value_high") - pl.col("value_low")
+    assert mean.select(width).item() < 0.6 * by_pair.select(width.mean()).item()
+
+
 def test_one_athlete_alone_has_an_interval_over_neurons_that_holds_the_truth():
     rng, hits = np.random.default_rng(1), 0
     for seed in range(12):
         x = rng.standard_normal(300)
         vectors = {("P", "a"): x, ("P", "b"): 0.5 * x + np.sqrt(0.75) * rng.standard_normal(300)}
         table = fact_correlations(effects_of(vectors), seed=seed)
-        row = table.filter(statistic="pearson").row(0, named=True)
+        row, mean = table.filter(statistic="pearson", layers="all").sort("fact").to_dicts()
+        ends = ("value", "value_low", "value_high", "interval")
+        assert mean["fact"] == "all" and [mean[end] for end in ends] == [row[end] for end in ends]  # one pair
         assert row["interval"] == "neurons" and row["n"] == 1
         assert row["value_low"] < row["value"] < row["value_high"]
         hits += row["value_low"] < 0.5 < row["value_high"]
     assert hits >= 9
     assert table.filter(athletes="different").is_empty()
     assert (
-        "n = 1 athletes; one fact of two athletes: there are no two"
+        "over neurons (mean over 1 pair of facts, n = 1 athlete; one fact of two athletes: there are no two"
         in findings.correlation_findings(table, effect_concentration(effects_of(vectors), seed=0))[0]
     )
 
@@ -336,7 +366,7 @@ def test_effects_of_zero_have_no_correlation_and_do_not_count():
     vectors = random_vectors() | {("P0", "a"): np.zeros(40)}
     table = fact_correlations(effects_of(vectors), seed=0)
     table = table.filter(statistic="pearson", athletes="same", layers="all")
-    assert dict(zip(table["other_fact"], table["n"], strict=True)) == {"b": 3, "c": 4}
+    assert dict(zip(table["other_fact"], table["n"], strict=True)) == {"all": 4, "b": 3, "c": 4}
     shares = effect_concentration(effects_of(vectors), seed=0).filter(measure="participation_ratio")
     assert dict(shares.select("fact", "n").iter_rows()) == {"all": 4, "a": 3, "b": 4, "c": 4}
 
@@ -357,16 +387,16 @@ def test_each_layer_alone_is_the_mean_over_pairs_of_facts_of_its_own_neurons():
     )
     assert set(table["layers"]) == {"all", "3", "4"}
     facts = {p: [fact for fact in "abc" if (p, fact) in vectors] for p in people}
-    for layer, part in (("3", slice(0, 15)), ("4", slice(15, None))):
-        rows = table.filter(layers=layer, statistic="pearson")
+    for layer, part in (("3", slice(0, 15)), ("4", slice(15, None)), ("all", slice(None))):
+        rows = table.filter(layers=layer, statistic="pearson", fact="all")
         same, different = (rows.filter(athletes=kind).row(0, named=True) for kind in ("same", "different"))
-        assert rows.height == 2 and {*rows["fact"], *rows["other_fact"]} == {"all"}
+        assert rows.height == 2 and set(rows["other_fact"]) == {"all"}
         own = [
             np.mean([pearson(vectors[p, a][part], vectors[p, b][part]) for a, b in combinations(facts[p], 2)])
             for p in people
         ]
         assert same["value"] == pytest.approx(np.mean(own)) and same["n"] == 4
-        assert same["value_low"] < same["value"] < same["value_high"] and same["n_neurons"] in (15, 25)
+        assert same["value_low"] < same["value"] < same["value_high"] and same["n_neurons"] in (15, 25, 40)
         apart = [
             np.mean([pearson(vectors[p, f][part], vectors[q, f][part]) for f in facts[p] if f in facts[q]])
             for p, q in permutations(people, 2)

@@ -490,6 +490,12 @@ def test_the_ledger_stands_on_top_with_words_for_every_verdict(html):
     assert "3 [3, 3]" in html and 'href="tables/ledger.csv"' in html
 
 
+def test_an_experiment_of_the_ledger_leads_to_its_section_where_there_is_one(html):
+    ledger = html.split('<table id="claims"')[1].split("</table>")[0]
+    assert '<small><a href="#recall">P2.1</a>, recall' in ledger
+    assert "<small>P3.1, lookup" in ledger  # this page has no section on it
+
+
 def test_a_ledger_that_is_none_is_refused(make):
     frame = example_ledger.ledger()
     for wrong, said in (

@@ -120,6 +120,7 @@ MODULES = {  # module of the library -> rules whose script reaches it
     "engine/__init__": LOAD_MODEL,
     "engine/sites": LOAD_MODEL,
     "engine/trace": LOAD_MODEL - {"context"},
+    "engine/batches": RUN_MODEL,
     "engine/capture": RUN_MODEL,
     "engine/tokens": RUN_MODEL | INTERVENTIONS,
     "engine/answers": {"recall"},
@@ -271,7 +272,7 @@ adds(
         f"engine/{name}"
         for name in ("answers", "attribution", "capture", "difference", "products", "response")
     }
-    | {f"engine/{name}" for name in ("shards", "slopes", "sweep", "sweep_neurons")},
+    | {f"engine/{name}" for name in ("batches", "shards", "slopes", "sweep", "sweep_neurons")},
 )
 adds(
     "neuron_effects",
@@ -347,7 +348,10 @@ CHANGED = {  # leaves whose other value must fit the rest of the configuration
     ("organism", "world"): None,
     ("athletes", "table"): None,
     ("activations", "conditions"): ["name_only", "full"],
-    ("activations", "datasets"): [{"site": "resid", "roles": ["final_name", "end"]}],
+    ("activations", "datasets"): [
+        *({"site": site} for site in ("resid", "attn_out", "mlp_out", "z", "pattern")),
+        {"site": "post", "roles": ["final_name"]},
+    ],  # without `pre`, which no rule needs
     ("probes", "conditions"): ["full"],
     ("probes", "folds"): ["first_name", "last_name", "random"],
     ("probes", "control_folds"): ["random"],

@@ -28,7 +28,7 @@ from factfinding.files import read_table
 from factfinding.ledger import read_claims
 from factfinding.model.anatomy import load
 from factfinding.model_folder import check_model_folder
-from factfinding.store import FORMAT, Activations, Layout, ShardStore, Source, check_own
+from factfinding.store import FORMAT, NUMBERS, TEXT, Activations, Layout, ShardStore, Source, check_own
 from factfinding.studies import studies_of
 from models import save_model
 from workflow import ROOT, copy_project, dry_run
@@ -112,6 +112,9 @@ LAUGHS = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 12)
 )
 """9^12 values in 12 lines."""
+MAPPINGS = "a0: &a0 {b: x}\n" + "".join(
+    f"a{i}: &a{i} {{{', '.join(f'{key}: *a{i - 1}' for key in 'bcdefghij')}}}\n" for i in range(1, 12)
+)
 
 
 @pytest.mark.parametrize("tag", TAGS)
@@ -123,7 +126,7 @@ def test_yaml_is_no_program(tag, tmp_path, mark):
             read(path)
 
 
-@pytest.mark.parametrize("text", [LAUGHS, "a: &a [*a]\n", "&a {b: *a}\n", "[" * 5000])
+@pytest.mark.parametrize("text", [LAUGHS, MAPPINGS, "a: &a [*a]\n", "&a {b: *a}\n", "[" * 5000])
 def test_a_few_lines_of_yaml_cannot_fill_the_memory(text, tmp_path):
     path = tmp_path / "study.yaml"
     path.write_text(text)
@@ -150,8 +153,8 @@ def activation_file(folder: Path, put) -> Path:
     path = folder / "full.h5"
     with h5py.File(path, "w") as file:
         file.attrs.update({"format": FORMAT, "complete": True, "model": "m", "condition": "full"})
-        file["n_tokens"] = np.array([3])
-        file.create_dataset("athlete", data=["Ann"], dtype=h5py.string_dtype())
+        for name in (*NUMBERS, *TEXT, "prompt_key"):
+            file[name] = np.array([3 if name in NUMBERS else b"Ann"])
         put(file)
     return path
 
@@ -314,6 +317,14 @@ def test_a_configuration_file_is_no_program_either(tmp_path, mark):
         (project / "evil.yaml").write_text(tag.format(mark=mark) + "\n")
         code, output = dry_run(project, study="evil.yaml")
         assert code != 0, output[-1000:]
+
+
+def test_a_configuration_file_cannot_fill_the_memory_with_lists(tmp_path):
+    """Mappings of mappings it can: Snakemake merges them before our code is reached (README)."""
+    project = copy_project(tmp_path / "project")
+    (project / "laughs.yaml").write_text(LAUGHS)
+    code, output = dry_run(project, study="laughs.yaml")
+    assert code != 0 and "config: found more than 100000 values" in output, output[-1000:]
 
 
 def test_a_table_of_links_is_only_text(tmp_path):

@@ -1,33 +1,37 @@
-"""The smoke study on a true SLURM with two nodes: `make test-slurm` (minutes; not part of `make test`).
+"""The smoke study on a true SLURM with three nodes: `make test-slurm` (minutes; not part of `make test`).
 
-What only a scheduler can show: that GPU jobs ask for their GPU and never share it, that CPU jobs run beside them on the
-other node, that a job cancelled half-way is submitted again, and that the shards of a sweep are jobs of their own.
+What only a scheduler can show: that GPU jobs ask for their GPU and never share it, that CPU jobs run on both other nodes at
+once, that a job cancelled or killed half-way is submitted again, that the shards of a sweep are jobs of their own, and that
+the tables are those of a run without a cluster.
 """
 
 from __future__ import annotations
 
+import contextlib
 import re
 import subprocess
 import time
 from datetime import datetime
 
+import psutil
 import pytest
 
 import slurm
 from factfinding.files import read_table
-from workflow import command, copy_project
+from reliability import write_table
+from workflow import command, copy_project, digests, snakemake_forked
 
 pytestmark = pytest.mark.cluster
 FLAGS = [
     "--workflow-profile", "profiles/slurm", "--slurm-no-account", "--slurm-status-command", "squeue",
     "--slurm-init-seconds-before-status-checks", "2", "--seconds-between-status-checks", "2", "--latency-wait", "10",
 ]  # fmt: skip
-CANCELLED = "layer_probes"
+CANCELLED, KILLED = "layer_probes", "direct_effects"
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """The smoke study, run on the cluster, one of its jobs cancelled while it ran: folder, output, and all SLURM jobs."""
+    """The smoke study, run on the cluster, one job cancelled and one killed while they ran: folder, output, SLURM's jobs."""
     if slurm.missing():
         slurm.install()
     if slurm.missing():
@@ -38,24 +42,37 @@ def finished(tmp_path_factory):
             command(*FLAGS, study="studies/smoke.yaml"), cwd=folder, env=cluster.environment, text=True,
             stdout=(folder / "output.txt").open("w"), stderr=subprocess.STDOUT,
         )  # fmt: skip
-        cancelled = cancel_one(cluster, process)
-        process.wait(1500)
+        try:
+            cancelled = disturb(cluster, process)
+            process.wait(1500)
+        finally:
+            process.kill()
         found = jobs(cluster.run("scontrol", "show", "job", "-o"))
     output = (folder / "output.txt").read_text()
     assert process.returncode == 0, output[-6000:]
     return folder, output, found, cancelled
 
 
-def cancel_one(cluster, process) -> str:
-    """Cancel the job of one rule as soon as it runs; its number."""
-    while process.poll() is None:
+def disturb(cluster, process) -> str:
+    """Cancel the job of one rule as soon as it runs, and kill -9 the script of another; the number of the first."""
+    cancelled = killed = None
+    while process.poll() is None and not (cancelled and killed):
         for line in cluster.run("squeue", "-h", "-t", "R", "-o", "%i %k").splitlines():
             number, comment = line.split(" ", 1)
-            if CANCELLED in comment:
+            if CANCELLED in comment and not cancelled:
                 cluster.run("scancel", number)
-                return number
+                cancelled = number
+        for victim in [] if killed else psutil.process_iter(["cmdline"]):
+            if re.search(
+                rf"/\.snakemake/scripts/tmp[^.]*\.{KILLED}\.py", " ".join(victim.info["cmdline"] or [])
+            ):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    victim.kill()
+                    killed = victim.pid
         time.sleep(0.3)
-    raise AssertionError(f"no job of {CANCELLED} was seen running")
+    assert cancelled, f"no job of {CANCELLED} was seen running"
+    assert killed, f"no script of {KILLED} was seen running"
+    return cancelled
 
 
 def jobs(shown: str) -> list[dict[str, str]]:
@@ -66,10 +83,6 @@ def jobs(shown: str) -> list[dict[str, str]]:
             known = job[end] not in ("Unknown", "None")
             job[end] = datetime.fromisoformat(job[end]).timestamp() if known else None
     return [job for job in found if job["StartTime"]]
-
-
-def rule_of(job) -> str:
-    return re.sub(r"^rule_|_wildcards_.*$", "", job["Comment"])
 
 
 def overlap(one, other) -> float:
@@ -92,21 +105,44 @@ def test_no_other_rule_asks_for_a_gpu(finished):
     assert len(others) >= 10 and not any("gpu" in job.get("TresPerJob", "") for job in others)
 
 
-def test_jobs_of_both_nodes_run_side_by_side(finished):
+def test_jobs_of_all_nodes_run_side_by_side(finished):
     _, _, found, _ = finished
-    both = [(one, other) for one in found for other in found if one["Partition"] < other["Partition"]]
-    assert any(overlap(one, other) > 0 for one, other in both)
-    on_cpu = [job for job in found if job["Partition"] == "cpu"]
-    assert any(overlap(one, other) > 0 for i, one in enumerate(on_cpu) for other in on_cpu[:i])
+    for one_node, other_node in (("cpu1", "cpu2"), ("cpu1", "gpu1")):
+        pairs = [
+            (a, b) for a in found for b in found if (a["NodeList"], b["NodeList"]) == (one_node, other_node)
+        ]
+        assert any(overlap(one, other) > 0 for one, other in pairs), (one_node, other_node)
 
 
-def test_the_cancelled_job_was_submitted_again_and_the_study_is_whole(finished):
-    folder, output, found, cancelled = finished
+def test_jobs_cancelled_and_killed_were_submitted_again(finished):
+    _, output, found, cancelled = finished
     same = [job for job in found if CANCELLED in job["Comment"]]
     assert [job["JobState"] for job in same if job["JobId"] == cancelled] == ["CANCELLED"]
     assert "COMPLETED" in [job["JobState"] for job in same if job["JobId"] != cancelled]
+    assert {"FAILED", "COMPLETED"} <= {job["JobState"] for job in found if KILLED in job["Comment"]}
     assert "steps (100%) done" in output
+
+
+def test_the_tables_are_those_of_a_run_without_a_cluster(finished, tmp_path):
+    folder, _, found, _ = finished
+    here = copy_project(tmp_path / "here")
+    snakemake_forked(here, "studies/smoke.yaml")
+    assert digests(folder / "results/smoke") == digests(here / "results/smoke")
     assert (folder / "results/smoke/report.html").exists()
+    rows = [
+        (f"a job cancelled while it ran ({CANCELLED})", 1, "nothing: submitted again, all tables and figures identical", "that job"),
+        (f"`kill -9` of a job's script ({KILLED})", 1, "nothing: submitted again, all tables and figures identical", "that job"),
+    ]  # fmt: skip
+    seconds = max(job["EndTime"] for job in found) - min(job["StartTime"] for job in found)
+    rows.append(
+        (
+            f"the whole study as {len(found)} SLURM jobs",
+            1,
+            "nothing",
+            f"{seconds:.0f} s on one machine of two cores",
+        )
+    )
+    write_table("cluster", ("what", "tried", "lost", "cost"), rows)
 
 
 def test_the_shards_of_the_sweep_were_jobs_of_their_own_and_are_merged(finished):

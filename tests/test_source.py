@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
+import runpy
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from bad_input import edit_json, edit_weights, nan_weights
 from factfinding.errors import InputError
+from factfinding.files import read_json
 from factfinding.model.source import describe, download
 from models import save_model
+from workflow import ROOT
+
+
+class OutputFiles(SimpleNamespace):
+    """A rule's outputs by name, as Snakemake gives them."""
+
+    def get(self, name):
+        return getattr(self, name, None)
 
 
 @pytest.fixture
@@ -64,3 +79,41 @@ def test_an_incomplete_folder_is_refused(folder, missing):
     (folder / missing).unlink()
     with pytest.raises(InputError, match=str(folder)):
         describe(folder, kind="folder")
+
+
+def download_rule(served, results, monkeypatch):
+    """Run the script of download_model with a hub that serves this folder."""
+
+    def snapshot(_id, *, local_dir, **_options):
+        shutil.copytree(served, local_dir)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot)
+    monkeypatch.setattr(os, "environ", dict(os.environ))  # a job sets the threads of its own process
+    model = {"source": "hub", "id": "someone/model", "revision": "main"}
+    rule = SimpleNamespace(
+        rule="download_model", input=[], output=OutputFiles(source=str(results / "source.json")), wildcards={},
+        threads=1, log=[], params=SimpleNamespace(settings=json.dumps({"model": model})),
+    )  # fmt: skip
+    runpy.run_path(str(ROOT / "scripts/download_model.py"), init_globals={"snakemake": rule})
+    return read_json(results / "source.json")
+
+
+def test_a_downloaded_model_is_described(folder, tmp_path, monkeypatch):
+    source = download_rule(folder, tmp_path / "results", monkeypatch)
+    assert (source["kind"], source["id"]) == ("hub", "someone/model")
+    assert "model.safetensors" in source["files"]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (edit_weights(lambda weights: weights.pop("embed_out.weight")), "no weight embed_out.weight"),
+        (edit_weights(nan_weights), "numbers that are not finite in gpt_neox.layers.1"),
+        (edit_json("config.json", intermediate_size=64), "64 x 32 (neurons x width)"),
+    ],
+)
+def test_a_downloaded_model_is_looked_at_like_a_folder(folder, tmp_path, monkeypatch, spoil, message):
+    spoil(folder)
+    with pytest.raises(SystemExit, match=re.escape(message)):
+        download_rule(folder, tmp_path / "results", monkeypatch)
+    assert not (tmp_path / "results/source.json").exists()

@@ -17,9 +17,10 @@ import pytest
 import torch
 
 from factfinding.data.prompts import prompt_table
+from factfinding.engine import capture as capturing
 from factfinding.engine.capture import SITES, Wanted, capture
 from factfinding.errors import InputError
-from factfinding.store import Activations, Source
+from factfinding.store import NUMBERS, TEXT, Activations, Source
 from models import random_anatomy, tokenizer
 
 SOURCE = Source(model="m", revision="", dtype="float32", condition="full", code="c", stored="float32")
@@ -169,12 +170,90 @@ def copy(made, tmp_path):
     return path
 
 
-def flip_byte(path):
+def flip(path, name, at, *, header=False):
+    """Change one bit of a dataset's first chunk, or of its header."""
     with h5py.File(path) as file:
-        offset = file["resid@end"].id.get_chunk_info(0).byte_offset
+        item = file[name].id
+        place = h5py.h5o.get_info(item).addr if header else item.get_chunk_info(0).byte_offset
     data = bytearray(path.read_bytes())
-    data[offset + 40] ^= 1
+    data[place + at] ^= 1
     path.write_bytes(data)
+
+
+@pytest.mark.parametrize("name", (*TEXT, *NUMBERS, "prompt_key"))
+def test_a_changed_byte_of_names_and_positions_is_found_on_opening(made, tmp_path, name):
+    with h5py.File(made / "full.h5") as file:
+        size = file[name].nbytes
+    for at in range(0, size, 7):
+        path = copy(made, tmp_path)
+        flip(path, name, at)
+        with pytest.raises(InputError, match="remove the file to have it made again"):
+            Activations(path)
+
+
+def test_a_changed_byte_of_a_header_is_found_on_opening(made, tmp_path):
+    """The first hundred bytes of a header say the shape, the type and where the chunks lie."""
+    for at in range(0, 100, 3):
+        path = copy(made, tmp_path)
+        flip(path, "resid@end", at, header=True)
+        with pytest.raises(InputError, match="remove the file to have it made again"):
+            Activations(path)
+
+
+def instead(name, **options):
+    """Put another dataset in a dataset's place; activations keep their attributes."""
+
+    def put(file):
+        attributes = dict(file[name].attrs)
+        del file[name]
+        file.create_dataset(name, **options).attrs.update(attributes)
+
+    return put
+
+
+def without(name):
+    return lambda file: file.__delitem__(name)
+
+
+def layers(value):
+    return lambda file: file["resid@end"].attrs.__setitem__("layers", value)
+
+
+FORGED = {
+    "an array as model": (lambda file: file.attrs.__setitem__("model", ["m", "m"]), "model array"),
+    "no athletes": (without("athlete"), "no column 'athlete'"),
+    "no keys": (without("prompt_key"), "no column 'prompt_key'"),
+    "numbers as athletes": (instead("athlete", data=np.arange(8)), "a column 'athlete' of int64"),
+    "text as positions": (instead("end", data=np.array([b"x"] * 8)), "a column 'end' of |S1"),
+    "a short column": (instead("sport", data=np.array([b"golf"] * 7)), r"'sport' of \|S4 and shape \(7,\)"),
+    "bad UTF-8": (instead("athlete", data=np.array([b"\xff"] * 8)), "can't decode byte 0xff"),
+    "a scalar column": (instead("athlete", data=np.bytes_(b"x")), r"'athlete' of \|S1 and shape \(\)"),
+    "an empty column": (instead("end", data=h5py.Empty("i8")), "a column 'end'"),
+    "a scalar": (instead("resid@end", data=1.0), "float64 and shape"),
+    "too few rows": (instead("resid@end", data=np.zeros((7, 4, 32))), "for 8 athletes"),
+    "too few axes": (instead("resid@end", data=np.zeros((8, 4))), "for 8 athletes"),
+    "text as activations": (instead("resid@end", data=np.full((8, 4, 2), b"x")), r"of \|S1"),
+    "an unknown site": (lambda file: file.create_dataset("x@end", data=np.zeros((8, 4, 2))), "x@end"),
+    "no layers": (lambda file: file["resid@end"].attrs.__delitem__("layers"), "of 4 layers"),
+    "text as layers": (layers("many"), "of 4 layers"),
+    "too many layers": (layers(np.arange(5)), "of 4 layers"),
+    "rows that are not there": (instead("resid@end", shape=(8, 4, 2**40), dtype="f4", chunks=(1, 1, 9)), "in 0 bytes"),
+    "athletes that are not there": (instead("prompt_key", shape=(2**40,), dtype="S32", chunks=(9,)), "in 0 bytes"),
+    "more than zlib can hold": (
+        instead("resid@end", shape=(8, 4, 2**40), dtype="f4", chunks=(1, 1, 9), compression="gzip"), "in 0 bytes",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", FORGED)
+def test_a_file_of_unknown_origin_is_refused_in_words(made, tmp_path, kind):
+    forge, message = FORGED[kind]
+    path = copy(made, tmp_path)
+    with h5py.File(path, "r+") as file:
+        forge(file)
+    with pytest.raises(InputError, match=message) as caught:
+        Activations(path, model="m", condition="full")
+    assert str(path) in str(caught.value) and "remove the file to have it made again" in str(caught.value)
 
 
 def test_a_truncated_foreign_or_altered_file_is_named_and_refused(made, tmp_path):
@@ -183,15 +262,21 @@ def test_a_truncated_foreign_or_altered_file_is_named_and_refused(made, tmp_path
         with pytest.raises(InputError, match=message) as caught:
             Activations(path, model=model, condition=condition)
         assert str(path) in str(caught.value)
-    flip_byte(path)
-    with Activations(path) as file, pytest.raises(InputError, match="damaged data in resid@end"):
+    flip(path, "resid@end", 40)
+    with (
+        Activations(path) as file,
+        pytest.raises(InputError, match="damaged data in resid@end.*remove the file"),
+    ):
         file.layer("resid@end", -1)
-    path.write_bytes(path.read_bytes()[:5000])
-    with pytest.raises(InputError, match="no readable HDF5 file"):
-        Activations(path)
+    for damaged in (path.read_bytes()[:5000], b"", b"no HDF5" * 1000):
+        path.write_bytes(damaged)
+        with pytest.raises(
+            InputError, match="no readable HDF5 file .*; remove the file to have it made again"
+        ):
+            Activations(path)
     with h5py.File(tmp_path / "foreign.h5", "w") as file:
         file["x"] = [1]
-    with pytest.raises(InputError, match=r"format None; allowed: format 'factfinding activations 1'"):
+    with pytest.raises(InputError, match=r"format None; allowed: format 'factfinding activations 2'"):
         Activations(tmp_path / "foreign.h5")
 
 
@@ -233,6 +318,46 @@ def test_memory_does_not_grow_with_the_athletes(tmp_path):
 
     (small, _), (large, size) = peak(32), peak(288)
     assert size > 30 and large - small < size / 2, (small, large, size)
+
+
+def test_a_batch_that_does_not_fit_is_halved_and_said(made, tmp_path, monkeypatch):
+    record, said = capturing.record, []
+
+    def small(anatomy, table, rows, layouts):
+        if len(rows) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return record(anatomy, table, rows, layouts)
+
+    monkeypatch.setattr(capturing, "record", small)
+    store(tmp_path, NAMES, log=said.append)
+    assert [line for line in said if "out of memory" in line] == [
+        "out of memory with 2 rows in a batch; going on with 1"
+    ]
+    expected, got = values(made / "full.h5"), values(tmp_path / "full.h5")
+    assert all(np.allclose(expected[name], got[name], atol=1e-5, equal_nan=True) for name in expected)
+
+
+def test_two_processes_that_add_the_same_shards_both_end_well(made, tmp_path):
+    """Two studies of one model side by side: both are held with their first shard open, until the other has it too."""
+    code = (
+        "import sys, time; sys.path[:0] = ['scripts', 'tests']\n"
+        "import test_store as t; from pathlib import Path; import factfinding.store as s\n"
+        "from contextlib import contextmanager\n"
+        "folder, me, whole = Path(sys.argv[1]), sys.argv[2], s.whole\n"
+        "@contextmanager\n"
+        "def together(path):\n"
+        "    with whole(path) as part:\n"
+        "        (folder / me).touch()\n"
+        "        while not ((folder / 'a').exists() and (folder / 'b').exists()): time.sleep(0.01)\n"
+        "        yield part\n"
+        "s.whole = together\n"
+        "t.store(folder, t.NAMES)"
+    )
+    both = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path), name]) for name in "ab"]
+    assert [process.wait(timeout=120) for process in both] == [0, 0]
+    expected, got = values(made / "full.h5"), values(tmp_path / "full.h5")
+    assert all(np.array_equal(expected[name], got[name], equal_nan=True) for name in expected)
+    assert not list(tmp_path.rglob(".*.part"))
 
 
 def test_killed_at_several_moments_then_rerun_gives_the_unbroken_values(tmp_path):

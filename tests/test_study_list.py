@@ -42,6 +42,25 @@ def test_seeds_sizes_and_checkpoints_are_one_list():
     assert found["early"].athletes == found["pythia-410m"].athletes
 
 
+def test_a_name_means_the_same_study_whatever_the_configuration_beside_it_has_changed():
+    """As with `--configfile studies/untrained.yaml --config 'studies=[untrained, organism-1, ...]'`."""
+    untrained = merged(BASE, yaml.safe_load((OVERLAYS / "untrained.yaml").read_text()))
+    entries = [
+        "untrained",
+        "organism-1",
+        {"study": "second", "like": "organism-1"},
+        {"study": "own", "organism": {"seed": 1}},
+    ]
+    found = studies_of(untrained | {"studies": entries}, OVERLAYS)
+    assert {name: one.organism.max_steps for name, one in found.items()} == {
+        "untrained": 1,
+        "organism-1": Config().organism.max_steps,
+        "second": Config().organism.max_steps,
+        "own": 1,
+    }
+    assert found["organism-1"] == listed("organism-1")["organism-1"]
+
+
 def test_every_overlay_that_is_shipped_can_be_listed():
     names = [path.stem for path in OVERLAYS.glob("*.yaml")]
     assert len(names) >= 6 and set(listed(*names)) == set(names)

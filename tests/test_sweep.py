@@ -18,13 +18,14 @@ import torch
 from polars.testing import assert_frame_equal
 
 from factfinding.engine import trace
+from factfinding.engine.batches import Batches
 from factfinding.engine.difference import Difference
-from factfinding.engine.shards import Batches, TableShards, out_of_memory, tensor_digest
+from factfinding.engine.shards import TableShards, tensor_digest
 from factfinding.engine.sites import neuron, parse
 from factfinding.engine.suffix import Suffix
 from factfinding.engine.sweep_neurons import Donors, neuron_index, neuron_sweep
 from factfinding.engine.sweep_patching import patching_index, patching_sweep
-from factfinding.errors import InputError
+from factfinding.errors import InputError, out_of_memory
 from models import random_anatomy
 
 SPORTS = ("baseball", "basketball", "football")

@@ -409,6 +409,28 @@ def labels_of(axes):
     return [*axes.get_xticklabels(), *axes.get_xticklabels(minor=True)]
 
 
+def learning(*shapes: tuple[int, int, int, dict[str, float]]) -> pl.DataFrame:
+    """Made-up networks of tables m, depths and widths, of whose seeds these shares learnt all, by task."""
+    rows = [
+        {"m": m, "depth": depth, "width": width, "task": task, "seed": seed, "reached": seed < 4 * share}
+        for m, depth, width, shares in shapes
+        for task, share in shares.items()
+        for seed in range(4)
+    ]
+    return pl.DataFrame(rows)
+
+
+def test_pruning_is_drawn_of_the_smallest_networks_that_learn_every_task():
+    easy, hard, none = ({"memorising": share, "generalising": 1} for share in (1, 0.5, 0))
+    models = learning(
+        (24, 1, 4, hard), (24, 1, 8, easy), (24, 1, 16, easy), (24, 2, 4, easy), (16, 1, 2, easy)
+    )
+    assert toy_models._chosen(models) == {"m": 24, "depth": 1, "width": 8}
+    assert toy_models._chosen(models.filter(depth=2)) == {"m": 24, "depth": 2, "width": 4}
+    nothing = learning((8, 1, 4, none), (8, 1, 2, none))
+    assert toy_models._chosen(nothing) == {"m": 8, "depth": 1, "width": 2}
+
+
 def test_empty_tables_give_a_figure_and_a_sentence_that_say_so():
     tables = small()
     empty = ToyTables(**{name: getattr(tables, name).clear() for name in tables.__dataclass_fields__})
@@ -426,7 +448,36 @@ def test_sentences_say_the_verdict_and_its_numbers():
     assert {"not applicable": "cannot be judged", "supported": "holds in"}.get(claim, "") in said[0]
     assert "language models were found to store up to 2" in " ".join(said)
     assert all(sentence.endswith(".") for sentence in said)
+    most = (
+        tables.summary.filter(task="memorising", measure="bits_per_parameter")
+        .sort("value")
+        .row(-1, named=True)
+    )
+    shape = {name: most[name] for name in ("task", "m", "width", "depth")}
+    short = tables.models.with_columns(reached=pl.col("reached") & (pl.col("seed") > 0))
+    assert short.filter(**shape)["reached"].sum() < 3
+    for models in (tables.models, short):
+        told = " ".join(toy_findings(models, tables.summary, tables.verdict))
+        learnt = models.filter(**shape)["reached"].sum()
+        limit = f"n = 3; {learnt or 'none'} of them learnt every label within the step limit, so more"
+        assert (limit in told) == (learnt < 3)
     nothing = tables.models.with_columns(pl.lit(False).alias("reached"))
     assert "0 of 36 networks learnt every pair" in " ".join(
         toy_findings(nothing, tables.summary, tables.verdict)
     )
+
+
+def test_the_sentence_says_how_many_shapes_count_and_what_the_others_score():
+    wide = readings({"memorising": NOTHING, "generalising": CLEAR})
+    few = readings({"memorising": NOTHING[:2], "generalising": CLEAR[:2]}, width=16)
+    narrow = readings({"generalising": HALFWAY}, width=4)
+    judged = verdict(*(pl.concat(parts) for parts in zip(wide, few, narrow, strict=True)), seed=0)
+    tables = small()
+    said = toy_findings(tables.models, tables.summary, judged)[0].replace("\N{NO-BREAK SPACE}", " ")
+    assert "92.3 % in networks that learnt a rule (1 of 3 shapes, n = 3) and " in said
+    assert "0.0 % in networks that learnt random labels (1 of 2 shapes, n = 3)" in said
+    assert said.endswith(
+        "Too narrow, and not counted: 50.0 % in networks that learnt a rule (1 of 3 shapes, n = 3)."
+    )
+    alone = toy_findings(tables.models, tables.summary, verdict(*narrow, seed=0))[0]
+    assert "can be told before" not in alone and "Too narrow, and not counted: 50.0" in alone

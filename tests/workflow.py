@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -10,6 +11,10 @@ import subprocess
 import sys
 from functools import cache
 from pathlib import Path
+
+import polars as pl
+
+from factfinding.files import read_table
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -60,6 +65,26 @@ def snakemake_forked(folder: Path, *studies: str, arguments: tuple[str, ...] = (
     if done.returncode:
         raise AssertionError(f"{' '.join(studies)} ended with {done.returncode}:\n{done.stdout[-6000:]}")
     return done.stdout
+
+
+def digests(results: Path) -> dict[str, str]:
+    """What a study found, by content: its tables, prompts, figures, probes and circuit."""
+    kinds = (
+        "tables/*",
+        "prompts/*",
+        "figures/*.svg",
+        "figures/*.png",
+        "*.safetensors",
+        "circuit.yaml",
+        "dossiers/*",
+    )
+    files = [path for kind in kinds for path in results.glob(kind) if path.is_file()]
+    return {str(path.relative_to(results)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def tables(results: Path) -> dict[str, pl.DataFrame]:
+    """All tables of a study, by file name."""
+    return {path.name: read_table(path) for path in sorted((results / "tables").iterdir())}
 
 
 def planned(output: str) -> set[str]:

@@ -42,6 +42,11 @@ class ClaimRow:
         """Whether not all studies have the same verdict."""
         return len({row["verdict"] if row else None for row in self.found}) > 1
 
+    @property
+    def thresholds(self) -> set[float]:
+        """What the verdicts were held against: several numbers where each study measures its own, none if nothing was judged."""
+        return {row["threshold"] for row in self.found if row and row["threshold"] is not None}
+
 
 def long_ledger(studies: Sequence[Study]) -> pl.DataFrame:
     """The table `comparison`: `study` and the columns of the ledger, study after study."""
@@ -102,5 +107,5 @@ def _about(study: Study, ledger: pl.DataFrame) -> dict[str, Any]:
         "recall": f"{share(recall[0], 'recalled')} of {recall[0]['n']:,} athletes"
         if recall
         else "not measured",
-        "verdicts": verdict_counts(ledger),
+        "verdicts": verdict_counts(ledger.filter(about="model")),
     }

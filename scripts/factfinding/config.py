@@ -8,18 +8,26 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
+import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from factfinding.errors import InputError
 
 Condition = Literal["full", "name_only", "zero_shot"]
-HeadName = Annotated[str, Field(pattern=r"^L(0|[1-9]\d*)H(0|[1-9]\d*)$")]
-NeuronName = Annotated[str, Field(pattern=r"^L(0|[1-9]\d*)N(0|[1-9]\d*)$")]
+HeadName = Annotated[str, Field(pattern=r"^L(0|[1-9][0-9]{0,8})H(0|[1-9][0-9]{0,8})$")]
+NeuronName = Annotated[str, Field(pattern=r"^L(0|[1-9][0-9]{0,8})N(0|[1-9][0-9]{0,8})$")]
+LayerNumber = Annotated[int, Field(lt=10_000)]
+"""Bounded, so that all layers up to it can be listed; which there are is the model's to say (preflight.py)."""
+FilePath = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]+$", max_length=1000)]
+"""Text that can name a file: without control characters, and no longer than file systems take."""
 FoldKind = Literal["random", "first_name", "last_name"]
 LARGEST, DEEPEST = 100_000, 50
 """Values in a configuration, and levels: a few lines of YAML aliases can stand for billions."""
+LARGEST_INTEGER = 2**63
+"""What no library takes as an integer; Python itself refuses to print or read one of some thousand digits."""
 
 
 class Section(BaseModel):
@@ -37,7 +45,7 @@ class ModelConfig(Section):
     )
     id: str | None = Field(None, description="hub: the repository, such as EleutherAI/pythia-2.8b")
     revision: str | None = Field(None, description="hub: a commit, tag or branch; a commit never moves")
-    folder: str | None = Field(None, description="folder: a model in the Hugging Face format")
+    folder: FilePath | None = Field(None, description="folder: a model in the Hugging Face format")
     family: Literal["gpt_neox", "gpt2", "llama"] = Field("gpt_neox", description="tiny: the architecture")
     allow_pickle: bool = Field(False, description="accept *.bin weights, which run code when they are loaded")
 
@@ -57,7 +65,9 @@ class ComputeConfig(Section):
         "float32", description="of weights and activations"
     )
     device: str = Field(
-        "auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto takes the GPU where there is one"
+        "auto",
+        pattern=r"^(auto|cpu|cuda(:[0-9]{1,3})?)$",
+        description="auto takes the GPU where there is one",
     )
     batch_size: int = Field(
         128, ge=1, description="prompts in one forward pass; changes no result beyond rounding"
@@ -196,7 +206,7 @@ class OrganismConfig(Section):
 class AthletesConfig(Section):
     """Whose facts are asked for."""
 
-    table: str | None = Field(
+    table: FilePath | None = Field(
         None, description="CSV with columns athlete and sport; null: the embedded model's own people"
     )
     two_sports: Literal["drop", "first"] = Field(
@@ -216,7 +226,13 @@ class Dataset(Section):
 
     site: Literal["resid", "attn_out", "mlp_out", "z", "pre", "post", "pattern"]
     roles: tuple[Literal["first_name", "final_name", "end"], ...] = Field(("final_name", "end"), min_length=1)
-    layers: tuple[int, ...] | None = Field(None, description="null: all; or a list of layers")
+    layers: tuple[LayerNumber, ...] | None = Field(None, description="null: all; or a list of layers")
+
+    @model_validator(mode="after")
+    def _layers_in_order(self) -> Dataset:
+        if self.layers is not None and list(self.layers) != sorted(set(self.layers)):
+            raise ValueError(f"layers: {list(self.layers)}; allowed: each once, in ascending order")
+        return self
 
 
 class ActivationsConfig(Section):
@@ -239,14 +255,24 @@ class ActivationsConfig(Section):
     )
     stored: Literal["float32", "float16"] = Field("float32", description="precision on disk")
 
+    @model_validator(mode="after")
+    def _each_dataset_once(self) -> ActivationsConfig:
+        names = [f"{dataset.site} at {role}" for dataset in self.datasets for role in dataset.roles]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"datasets: {', '.join(twice)} more than once; allowed: each site and role once")
+        return self
+
 
 class CircuitConfig(Section):
     """Which layers do what. null: to be found from the data."""
 
-    concatenate: tuple[int, int] | None = Field(
+    concatenate: tuple[LayerNumber, LayerNumber] | None = Field(
         None, description="first and last attention layer that gathers the name"
     )
-    lookup: tuple[int, int] | None = Field(None, description="first and last MLP that looks the fact up")
+    lookup: tuple[LayerNumber, LayerNumber] | None = Field(
+        None, description="first and last MLP that looks the fact up"
+    )
     extract: tuple[HeadName, ...] | None = Field(
         None, min_length=1, description="heads that bring the fact from the name to END, such as [L16H20]"
     )
@@ -359,7 +385,7 @@ class MlpPathsConfig(Section):
 class NeuronsConfig(Section):
     """P3.2: whether different facts of one athlete need the same neurons."""
 
-    facts: str | None = Field(
+    facts: FilePath | None = Field(
         None,
         description="CSV with columns subject, relation, prompt, answer; null: the embedded model's own facts, and "
         "resources/facts.csv for other models",
@@ -423,7 +449,7 @@ class SportNeuronsConfig(Section):
     random_neurons: int = Field(
         20, ge=1, description="other neurons of its layer, drawn, that are ablated for comparison"
     )
-    texts: str | None = Field(
+    texts: FilePath | None = Field(
         None,
         description="a text file that is searched for what fires a neuron; null: the embedded model's own corpus, and "
         "none for other models",
@@ -538,7 +564,7 @@ class ToysConfig(Section):
 class LocalityConfig(Section):
     """Post 5: the residual stream with the whole context and with only the last tokens of it."""
 
-    texts: str | None = Field(
+    texts: FilePath | None = Field(
         None,
         description="a text file in UTF-8, or a .jsonl or .parquet of texts; null: the embedded model's own corpus, and "
         "resources/running_text.txt for other models",
@@ -662,6 +688,16 @@ def validate(values: Any, model: type[Model] = Config, where: str = "config") ->
         ) from None
 
 
+def read_yaml(path: str | Path, allowed: str) -> Any:
+    """What a YAML file holds, all of it plain. Raises InputError, naming the file, for one that is missing or damaged."""
+    try:
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except Exception as error:  # noqa: BLE001 - `!!int ""`, `!!bool x` and 2024-13-45 each raise something else
+        raise InputError(path, f"no YAML ({' '.join(str(error).split()):.300})", allowed) from None
+    check_plain(values, str(path))
+    return values
+
+
 def check_plain(values: Any, where: str) -> None:
     """Raise InputError for what JSON cannot say (dates, binary data, keys that are numbers) and for what is too much."""
     waiting, count = [(where, values, 0)], 0
@@ -675,14 +711,24 @@ def check_plain(values: Any, where: str) -> None:
             odd = [key for key in value if not isinstance(key, str)]
             if odd:
                 raise InputError(
-                    place, f"the key {odd[0]!r}", 'text as keys, in quotes ("1") where it is a number'
+                    place, f"the key {_said(odd[0])}", 'text as keys, in quotes ("1") where it is a number'
                 )
             waiting += [(f"{place}.{key}", item, depth + 1) for key, item in value.items()]
         elif isinstance(value, list | tuple):
             waiting += [(f"{place}.{number}", item, depth + 1) for number, item in enumerate(value)]
+        elif isinstance(value, int) and not -LARGEST_INTEGER <= value < LARGEST_INTEGER:
+            raise InputError(place, _said(value), "whole numbers of less than 64 bits")
         elif value is not None and not isinstance(value, str | int | float):
-            found = f"{value!r:.80} (a {type(value).__name__})"
+            found = f"{_said(value)} (a {type(value).__name__})"
             raise InputError(place, found, "text, numbers, true, false, null, lists and mappings")
+
+
+def _said(value: Any) -> str:
+    """The beginning of a value, in a message."""
+    try:
+        return f"{value!r:.80}"
+    except ValueError:  # an integer too long for Python to print, or something that holds one
+        return "a number of thousands of digits"
 
 
 def _follows(details: Any, errors: list[Any]) -> bool:
@@ -697,5 +743,5 @@ def _problem(where: str, details: Any) -> tuple[str, str, str]:
     if details["type"] == "extra_forbidden":
         return key, "an unknown key", "the keys listed in config.yaml"
     allowed = details["msg"].removeprefix("Value error, ")
-    found = "an impossible combination" if details["type"] == "value_error" else repr(details["input"])
+    found = "an impossible combination" if details["type"] == "value_error" else f"{details['input']!r:.200}"
     return key, found, allowed[0].lower() + allowed[1:]

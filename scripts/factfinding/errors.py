@@ -1,4 +1,4 @@
-"""The one error that a user's input can raise, worded the same way everywhere."""
+"""The one error that a user's input can raise, worded the same way everywhere, and how others say that memory ran out."""
 
 from __future__ import annotations
 
@@ -12,3 +12,11 @@ class InputError(ValueError):
 
     def __reduce__(self):  # keeps the three parts when the error crosses a process boundary
         return InputError, (self.where, self.found, self.allowed)
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out: Python's own, or what torch raises for a GPU or a CPU (RuntimeErrors)."""
+    said = ("can't allocate memory", "not enough memory", "out of memory")
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(words in str(error) for words in said)
+    )

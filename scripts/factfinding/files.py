@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import os
+import re
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,15 +23,18 @@ CSV_ROWS = 10_000
 
 @contextmanager
 def whole(path: str | Path) -> Iterator[Path]:
-    """Yield a `.name.part` beside `path`; on success sync and rename it to `path`, on failure remove it.
+    """Yield a part beside `path`; on success sync and rename it to `path`, on failure remove it.
 
     The part lies in the same folder so that the rename is atomic: after a kill there is either the old
-    file, or the new one, or none; never a half.
+    file, or the new one, or none; never a half. Its name is this writer's alone, so that of two processes at
+    one path each publishes its own file; what a killed writer left is swept by the next one.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    part.unlink(missing_ok=True)
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
+        if _is_of_the_dead(left):
+            left.unlink(missing_ok=True)
+    part = path.with_name(f".{path.name}.{_host()}-{os.getpid()}-{secrets.token_hex(4)}.part")
     try:
         yield part
         with part.open("rb") as written:
@@ -36,6 +42,25 @@ def whole(path: str | Path) -> Iterator[Path]:
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def _host() -> str:
+    """This machine, in a few letters: a process number says nothing about the others on a shared disk."""
+    return text_digest(os.uname().nodename)[:8]
+
+
+def _is_of_the_dead(part: Path) -> bool:
+    """Whether a part was left by a process of this machine that no longer runs; other machines sweep their own."""
+    name = re.search(r"\.([0-9a-f]{8})-(\d{1,9})-[0-9a-f]{8}\.part$", part.name)
+    if name is None or name[1] != _host():
+        return False
+    try:
+        os.kill(int(name[2]), 0)  # signal 0 only asks whether there is such a process
+    except ProcessLookupError:
+        return True
+    except PermissionError:  # there is, and it is another user's
+        pass
+    return False
 
 
 def write_text(text: str, path: str | Path) -> None:
@@ -55,7 +80,7 @@ def read_json(path: str | Path) -> Any:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(path, "no such file", "a JSON file") from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # also for numbers and nesting beyond Python's limits
         raise InputError(path, f"no valid JSON ({error})", "a JSON file") from None
 
 

@@ -2,15 +2,16 @@
 
 Everything about a claim is declared in resources/claims.yaml, before its value is known: the sentence, what the study
 reports (`reference`, never used in a computation), the tables and the query that give our value, and the rule that
-decides. The same rules judge every model.
+decides. A rule that was changed after values had been seen says so (`changed`). The same rules judge every model.
 
 A query is SQL over the named tables (polars runs it) and gives one row:
 
     value       what is judged                    low, high   its 95 % interval
-    n           what it was measured on           threshold   where the rule's own is not a fixed number
+    n           what it was measured on           threshold   where the rule's own is not a fixed number, with
+                                                  threshold_low and threshold_high if it was measured itself
 
-`supported_if: above` means: supported if the whole interval lies above the threshold, contradicted if the whole interval
-lies below it, else undecided; `below` the other way round. A count over all heads, say, has no interval: there low and high
+`supported_if: above` means: supported if the whole interval lies above the threshold and its interval, contradicted if it
+lies below both, else undecided; `below` the other way round. A count over all heads, say, has no interval: there low and high
 are given as the value itself. No row, or no value: not applicable, because nothing was measured. A claim also is not
 applicable where what it `needs` is not met: what a model does not know it cannot look up.
 """
@@ -23,10 +24,9 @@ from pathlib import Path
 from typing import Literal
 
 import polars as pl
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
-from factfinding.config import check_plain
+from factfinding.config import read_yaml
 from factfinding.errors import InputError
 
 SUPPORTED, CONTRADICTED, UNDECIDED, NOT_APPLICABLE = (
@@ -51,8 +51,11 @@ SCHEMA = {
     "n": pl.Int64,
     "supported_if": pl.String,
     "threshold": pl.Float64,
+    "threshold_low": pl.Float64,
+    "threshold_high": pl.Float64,
     "measured": pl.String,
     "reason": pl.String,
+    "changed": pl.String,
 }
 
 
@@ -85,6 +88,9 @@ class Claim(_Entry):
     supported_if: Literal["above", "below"]
     threshold: float | None = Field(None, description="a number; null: the query's column `threshold`")
     needs: tuple[str, ...] = ()
+    changed: str | None = Field(
+        None, description="how and why the rule was changed after values had been seen"
+    )
 
 
 class Claims(_Entry):
@@ -115,11 +121,7 @@ class Claims(_Entry):
 def read_claims(path: str | Path) -> Claims:
     """Read and check claims.yaml. Raises InputError naming the entry, the key, and what is allowed."""
     try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-        check_plain(values, str(path))
-        return TypeAdapter(Claims).validate_python(values)
-    except (OSError, UnicodeDecodeError, RecursionError, yaml.YAMLError) as error:
-        raise InputError(path, f"no YAML ({error})", "a YAML file of claims") from None
+        return TypeAdapter(Claims).validate_python(read_yaml(path, "a YAML file of claims"))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
@@ -143,15 +145,16 @@ def judge(claims: Claims, tables: Mapping[str, pl.DataFrame], *, regardless: boo
     return pl.DataFrame(rows, schema=SCHEMA)
 
 
-def decide(supported_if: str, low: float, high: float, threshold: float) -> str:
-    """The verdict on an interval."""
+def decide(supported_if: str, low: float, high: float, line: tuple[float, float]) -> str:
+    """The verdict on an interval; `line` is the threshold's own interval, both ends the same where it is a fixed number."""
+    line_low, line_high = line
     if supported_if == "below":
-        low, high, threshold = -high, -low, -threshold
-    return SUPPORTED if low > threshold else CONTRADICTED if high < threshold else UNDECIDED
+        low, high, line_low, line_high = -high, -low, -line_high, -line_low
+    return SUPPORTED if low > line_high else CONTRADICTED if high < line_low else UNDECIDED
 
 
 def _row(claim: Claim, tables: Mapping[str, pl.DataFrame], unmet: Sequence[str]) -> dict[str, object]:
-    columns = ("post", "experiment", "about", "sentence", "reference", "measured", "supported_if")
+    columns = ("post", "experiment", "about", "sentence", "reference", "measured", "supported_if", "changed")
     fixed = {"claim": claim.id} | {name: getattr(claim, name) for name in columns}
     if unmet:
         return fixed | {"verdict": NOT_APPLICABLE, "reason": f"Not so: {'; '.join(unmet)}."}
@@ -161,16 +164,27 @@ def _row(claim: Claim, tables: Mapping[str, pl.DataFrame], unmet: Sequence[str])
             "verdict": NOT_APPLICABLE,
             "reason": f"Not measured: no such rows in {', '.join(claim.tables)}.",
         }
-    threshold = claim.threshold if claim.threshold is not None else found["threshold"]
-    verdict = decide(claim.supported_if, found["low"], found["high"], threshold)
+    threshold, *line = _line(claim, found)
+    verdict = decide(claim.supported_if, found["low"], found["high"], (line[0], line[1]))
     side = {
         SUPPORTED: claim.supported_if,
         CONTRADICTED: {"above": "below", "below": "above"}[claim.supported_if],
     }
     where = f"lies {side[verdict]}" if verdict in side else "holds"
     numbers = {name: float(found[name]) for name in ("value", "low", "high")} | {"n": int(found["n"])}
-    reason = f"The interval {where} {threshold:.3g}."
-    return fixed | numbers | {"threshold": float(threshold), "verdict": verdict, "reason": reason}
+    measured = "" if line == [threshold, threshold] else f" [{line[0]:.3g}, {line[1]:.3g}]"
+    reason = f"The interval {where} {threshold:.3g}{measured}."
+    lines = {"threshold": threshold, "threshold_low": line[0], "threshold_high": line[1]}
+    return fixed | numbers | lines | {"verdict": verdict, "reason": reason}
+
+
+def _line(claim: Claim, found: Mapping[str, float]) -> tuple[float, float, float]:
+    """The threshold and its interval: the rule's own number, else what the query gives."""
+    if claim.threshold is not None:
+        return claim.threshold, claim.threshold, claim.threshold
+    threshold = float(found["threshold"])
+    low, high = (found.get(f"threshold_{end}", threshold) for end in ("low", "high"))
+    return threshold, float(low), float(high)
 
 
 def _value(claim: Claim, tables: Mapping[str, pl.DataFrame]) -> dict[str, float] | None:
@@ -185,7 +199,10 @@ def _value(claim: Claim, tables: Mapping[str, pl.DataFrame]) -> dict[str, float]
     if frame.height > 1:
         raise InputError(where, f"a query with {frame.height} rows", "one row")
     row = frame.row(0, named=True) if frame.height else {}
-    numbers = [row.get(name) for name in needed]
+    numbers = [
+        row.get(name)
+        for name in (*needed, *(name for name in frame.columns if name.startswith("threshold_")))
+    ]
     return row if row and all(number is not None and not math.isnan(number) for number in numbers) else None
 
 

@@ -6,13 +6,19 @@ may be made by the run itself, and is looked at when it is read. Large texts, to
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import polars as pl
+from tokenizers import Tokenizer
 
 from factfinding.config import Config
 from factfinding.data.athletes import read_athletes
 from factfinding.data.facts import read_facts
+from factfinding.data.prompts import candidates, prompt_text
 from factfinding.data.texts import read_texts
 from factfinding.errors import InputError
 from factfinding.model_folder import Sizes, check_model_folder, sizes_of
@@ -27,12 +33,40 @@ TINY = {
 """The sizes of model/tiny.py, which imports torch; a test holds the two together."""
 
 
+class Need(NamedTuple):
+    """Activations that every study reads. layers: `lookup` are those of circuit.lookup, or all where it is to be found."""
+
+    site: str
+    role: str
+    layers: Literal["all", "last", "lookup"]
+    rules: str
+
+
+NEEDS = (
+    Need("resid", "final_name", "all", "layer_probes, readers, head_probes and sport_neurons"),
+    Need("attn_out", "final_name", "all", "direct_effects and sport_neurons"),
+    Need("mlp_out", "final_name", "all", "direct_effects"),
+    Need("z", "final_name", "all", "direct_effects"),
+    Need("resid", "end", "last", "direct_effects"),
+    Need("attn_out", "end", "all", "direct_effects"),
+    Need("mlp_out", "end", "all", "direct_effects"),
+    Need("z", "end", "all", "direct_effects"),
+    Need("pattern", "end", "all", "direct_effects"),
+    Need("post", "final_name", "lookup", "sport_neurons"),
+)
+"""What the rules read of the activation files. All else may be left out; `pre` only checks a recomputation (P3.4)."""
+
+
 def preflight(study: Config) -> None:
     """Raise InputError, naming the file or key and the study, for what cannot work."""
-    _check_tables(study)
+    athletes = _athletes(study)
+    _check_facts(study)
     _check_texts(study)
     with _named(study, "model.folder"):
         sizes = _sizes(study)
+    if athletes is not None:
+        _check_folds(study, athletes)
+        _check_sports(study, athletes)
     _check_circuit(study, sizes)
     _check_stored(study, sizes)
     _check_neurons(study, sizes)
@@ -52,23 +86,77 @@ def _key(study: Config, key: str) -> str:
     return f"config.{key} of study {study.study!r}"
 
 
-def _there(path: str | None) -> bool:
-    """Whether a file is named and to be looked at now."""
-    return path is not None and (Path(path).exists() or not _made_by_a_run(Path(path)))
+def _there(study: Config, key: str, path: str | None) -> bool:
+    """Whether a file is named and to be looked at now. Raises InputError for a name that cannot be looked up."""
+    if path is None:
+        return False
+    try:
+        return Path(path).exists() or not _made_by_a_run(Path(path))
+    except (OSError, ValueError, RuntimeError) as error:  # the last: a circle of links
+        raise InputError(_key(study, key), f"{path!r:.200} ({error!s:.200})", "the path of a file") from None
 
 
 def _made_by_a_run(path: Path) -> bool:
     return path.resolve().is_relative_to(Path("results").resolve())
 
 
-def _check_tables(study: Config) -> None:
-    athletes, neurons = study.athletes, study.neurons
-    if _there(athletes.table):
+def _athletes(study: Config) -> pl.DataFrame | None:
+    """The athletes, where they are known beforehand."""
+    section = study.athletes
+    if not _there(study, "athletes.table", section.table):
+        return None
+    with _named(study, "athletes.table"):
+        return read_athletes(
+            section.table, two_sports=section.two_sports, min_per_sport=section.min_per_sport
+        ).frame
+
+
+def _check_folds(study: Config, athletes: pl.DataFrame) -> None:
+    """A model may know too few athletes for the probes' folds, and that is its result; but there must be as many."""
+    counts = Counter(
+        athletes["sport"]
+    )  # without polars' threads, which a fork of this process would wait for
+    sport, count = min(counts.items(), key=lambda item: item[1])
+    if count < study.probes.n_folds:
+        raise InputError(
+            _key(study, "probes.n_folds"),
+            f"{study.probes.n_folds} folds, but {count} athletes of the sport {sport!r}",
+            f"at most {count} folds, or more athletes in {study.athletes.table}",
+        )
+
+
+def _check_sports(study: Config, athletes: pl.DataFrame) -> None:
+    """The rule `prompts` refuses sports that are not one token, but only once all weights of a folder have been read."""
+    if study.model.source == "folder" and _there(study, "model.folder", study.model.folder):
+        tokenizer = _PlainTokenizer(Path(study.model.folder, "tokenizer.json"))
+        prompt = prompt_text(athletes["athlete"][0], "full").text
         with _named(study, "athletes.table"):
-            read_athletes(
-                athletes.table, two_sports=athletes.two_sports, min_per_sport=athletes.min_per_sport
-            )
-    if not _there(neurons.facts):
+            candidates(sorted(set(athletes["sport"])), prompt, tokenizer)
+
+
+class _PlainTokenizer:
+    """What data/prompts.py asks of a tokenizer, without transformers."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._tokenizer = path, Tokenizer.from_file(str(path))
+        self._tokenizer.no_truncation()
+
+    def __call__(self, texts: list[str], **_: Any) -> dict[str, list[Any]]:
+        try:
+            encoded = [self._tokenizer.encode(text, add_special_tokens=False) for text in texts]
+        except Exception as error:  # noqa: BLE001 - the library raises nothing more particular
+            raise InputError(
+                self._path, f"no tokens of a prompt ({error})", "a tokenizer of any text"
+            ) from None
+        return {"input_ids": [one.ids for one in encoded], "offset_mapping": [one.offsets for one in encoded]}
+
+    def convert_ids_to_tokens(self, ids: list[int]) -> list[str]:
+        return [self._tokenizer.id_to_token(number) for number in ids]
+
+
+def _check_facts(study: Config) -> None:
+    neurons = study.neurons
+    if not _there(study, "neurons.facts", neurons.facts):
         return
     with _named(study, "neurons.facts"):
         subjects = set(read_facts(neurons.facts)["subject"])
@@ -80,7 +168,9 @@ def _check_tables(study: Config) -> None:
 def _check_texts(study: Config) -> None:
     for section, field in (("locality", study.locality.field), ("sport_neurons", None)):
         path = getattr(study, section).texts
-        if not _there(path) or (Path(path).is_file() and Path(path).stat().st_size > LARGE_TEXT):
+        if not _there(study, f"{section}.texts", path) or (
+            Path(path).is_file() and Path(path).stat().st_size > LARGE_TEXT
+        ):
             continue
         with _named(study, f"{section}.texts"):
             read_texts(path, field) if field is not None else _check_plain_text(Path(path))
@@ -106,7 +196,7 @@ def _sizes(study: Config) -> Sizes | None:
             return Sizes(family="GPT-NeoX", **shape)
         case "tiny":
             return TINY[model.family]
-        case "folder" if _there(model.folder):
+        case "folder" if _there(study, "model.folder", model.folder):
             return check_model_folder(Path(model.folder), allow_pickle=model.allow_pickle)
     downloaded = Path("results", study.study, "model")
     return sizes_of(downloaded / "weights") if (downloaded / "source.json").is_file() else None
@@ -142,14 +232,48 @@ def _check_unit(where: str, found: str, index: int, unit: str, sizes: Sizes | No
 
 
 def _check_stored(study: Config, sizes: Sizes | None) -> None:
-    """Activations are asked for of layers that there are."""
+    """Activations are asked for of layers that there are, and all that the rules read is asked for."""
     for number, dataset in enumerate(study.activations.datasets):
         for layer in dataset.layers or ():
             _check_layer(_key(study, f"activations.datasets.{number}.layers"), layer, layer, sizes)
+    for need in NEEDS:
+        _check_need(study, need, sizes)
+
+
+def _check_need(study: Config, need: Need, sizes: Sizes | None) -> None:
+    where, name = _key(study, "activations.datasets"), f"{need.site} at {need.role}"
+    stored = _stored(study, need.site, need.role)
+    if stored == set():
+        raise InputError(where, f"no {name}", f"{name} among them, which the rules {need.rules} read")
+    missing = set() if stored is None else _needed_layers(study, need, sizes) - stored
+    if missing:
+        found = f"{name} without layer {min(missing)}"
+        raise InputError(where, found, f"`layers: null`, or all that the rules {need.rules} read")
+
+
+def _needed_layers(study: Config, need: Need, sizes: Sizes | None) -> set[int]:
+    """As far as they can be known: a model has layer 0, however many there are."""
+    lookup = study.circuit.lookup
+    if need.layers == "lookup" and lookup is not None:
+        return set(range(lookup[0], lookup[1] + 1))
+    if sizes is None or sizes.layers is None:
+        return set() if need.layers == "last" else {0}
+    return {sizes.layers - 1} if need.layers == "last" else set(range(sizes.layers))
+
+
+def _stored(study: Config, site: str, role: str) -> set[int] | None:
+    """The layers of which a site is stored at a role, as engine/capture.py chooses them; None: all of the model's."""
+    groups = [group for group in study.activations.datasets if group.site == site and role in group.roles]
+    lookup = study.circuit.lookup
+    if not groups:
+        return set()
+    if groups[0].layers is None and site in ("pre", "post") and lookup is not None:
+        return set(range(lookup[0], lookup[1] + 1))
+    return None if groups[0].layers is None else set(groups[0].layers)
 
 
 def _check_neurons(study: Config, sizes: Sizes | None) -> None:
-    stored = _layers_with_neurons(study)
+    stored = _stored(study, "post", "final_name")
     for name in study.sport_neurons.neurons:
         where = _key(study, "sport_neurons.neurons")
         layer, neuron = map(int, name[1:].split("N"))
@@ -168,12 +292,3 @@ def _check_neurons(study: Config, sizes: Sizes | None) -> None:
         if study.compute.dtype not in ("float32", "float64"):
             found = f"'difference' with compute.dtype {study.compute.dtype!r}"
             raise InputError(where, found, "float32 or float64 for differences, or the engine suffix")
-
-
-def _layers_with_neurons(study: Config) -> set[int] | None:
-    """Layers whose neurons are stored at the final name token; None: all."""
-    chosen = [d for d in study.activations.datasets if d.site == "post" and "final_name" in d.roles]
-    lookup = study.circuit.lookup
-    if all(dataset.layers is None for dataset in chosen):
-        return None if lookup is None else set(range(lookup[0], lookup[1] + 1))
-    return {layer for dataset in chosen for layer in dataset.layers or ()}

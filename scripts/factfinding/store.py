@@ -10,8 +10,9 @@ A file holds one row per athlete, in the order of the prompts table. Datasets ar
     pattern@end           [athlete, layer, head, key]     attention from that position; NaN beyond the prompt's length
 
 and athlete, sport, prompt_key, n_tokens, first_name, final_name, end. Every dataset says its axes and layers in its
-attributes; the file says which model, revision, tokenizer, dtype and condition it comes from. Each chunk carries a
-checksum, so a changed byte is found on reading.
+attributes; the file says which model, revision, tokenizer, dtype and condition it comes from. Every dataset's chunks
+carry checksums, and so do the headers that say its shape and layers, so a changed byte is found on reading; only the
+texts of attributes carry none, and of those model and condition are compared with the ones wanted.
 
 Activations are written in a stream, batch by batch, first into shards under a name that is their content key, then
 copied row by row into the final file. A shard holds the prompts it holds: when ten athletes are added, the rows of
@@ -21,6 +22,7 @@ all others are found in finished shards, and only ten prompts go through the mod
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -35,7 +37,22 @@ from jaxtyping import Shaped
 from factfinding.errors import InputError
 from factfinding.files import text_digest, whole
 
-FORMAT = "factfinding activations 1"
+FORMAT = "factfinding activations 2"
+AXES = {
+    "resid": ("layer", "d_model"),
+    "attn_out": ("layer", "d_model"),
+    "mlp_out": ("layer", "d_model"),
+    "z": ("layer", "head", "d_head"),
+    "pre": ("layer", "neuron"),
+    "post": ("layer", "neuron"),
+    "pattern": ("layer", "head", "key"),
+}
+"""Of each site's datasets, after the athletes."""
+TEXT, NUMBERS = ("athlete", "sport"), ("n_tokens", "first_name", "final_name", "end")
+REMAKE = "remove the file to have it made again"
+DAMAGED = (OSError, KeyError, ValueError, TypeError, RuntimeError)
+"""What h5py raises at the many kinds of damage."""
+DEFLATE = 1032  # bytes that one compressed byte can make at most, says zlib
 CHUNK_BYTES = 1 << 20
 BLOCK_ROWS = 64  # rows in memory while a file is put together
 
@@ -96,7 +113,7 @@ class ShardStore:
                         raise ValueError("its name is not its content's key")
             except (OSError, KeyError, ValueError, RuntimeError) as error:
                 self.log(f"shard {path} is not trusted and is made again: {error}")
-                path.unlink()
+                path.unlink(missing_ok=True)  # another process may have been faster
                 continue
             found |= {key: (path, row) for row, key in enumerate(keys)}
         return found
@@ -128,6 +145,49 @@ def check_own(file: h5py.File) -> None:
             raise ValueError(f"{name!r} holds {item.dtype}, neither numbers nor text")
 
 
+def read_athletes(file: h5py.File) -> pl.DataFrame:
+    """The columns that say what each row is. Raises ValueError, or what h5py raises, for columns that do not fit."""
+    for name in ("prompt_key", *TEXT, *NUMBERS):
+        if name not in file:
+            raise ValueError(f"no column {name!r}")
+        item, kinds = file[name], "iu" if name in NUMBERS else "S"
+        if item.ndim != 1 or item.dtype.kind not in kinds or len(item) != file["prompt_key"].size:
+            raise ValueError(f"a column {name!r} of {described(item)}")
+        check_size(item)
+    text = {name: file[name].asstr()[:].tolist() for name in (*TEXT, "prompt_key")}
+    numbers = {name: file[name][:].astype(np.int64) for name in NUMBERS}
+    return pl.DataFrame(text | numbers).drop("prompt_key")  # which is read only to check its bytes
+
+
+def check_dataset(item: h5py.Dataset, rows: int) -> None:
+    """Raise ValueError for activations that do not have the form of their site, and for what is larger than the file."""
+    check_size(item)
+    site, at, _ = item.name.removeprefix("/").partition("@")
+    if not at:
+        return
+    numbers = item.dtype in (np.float16, np.float32, np.float64)
+    if not numbers or site not in AXES or item.ndim != 1 + len(AXES[site]) or len(item) != rows:
+        raise ValueError(f"{item.name} of {described(item)} for {rows} athletes")
+    layers = item.attrs.get("layers")
+    if not (isinstance(layers, np.ndarray) and layers.dtype.kind == "i" and layers.shape == item.shape[1:2]):
+        raise ValueError(f"{item.name} of {item.shape[1]} layers, and as their numbers {layers!r:.200}")
+
+
+def check_size(item: h5py.Dataset) -> None:
+    """Raise ValueError for a dataset that cannot come out of the bytes that it has in the file.
+
+    A file of a few kilobytes may declare any shape, and reading what was never written would fill the memory. Chunks
+    are at least as large as their values, by a checksum each; where they are compressed, zlib's limit is the bound.
+    """
+    stored = min(item.id.get_storage_size(), os.path.getsize(item.file.filename))
+    if item.nbytes > stored * (DEFLATE if item.compression == "gzip" else 1):
+        raise ValueError(f"{item.name} of {described(item)} in {stored} bytes")
+
+
+def described(item: h5py.Dataset) -> str:
+    return f"{item.dtype} and shape {item.shape}"
+
+
 def shard_name(store_key: str, keys: Sequence[str]) -> str:
     return text_digest(store_key, *keys)[:32]
 
@@ -143,14 +203,13 @@ def assemble(
 ) -> None:
     """Copy the rows of `prompts` from finished shards into one file, whole, a block of rows at a time."""
     where = store.rows()
-    with whole(path) as part, h5py.File(part, "w") as file:
+    # since v110 a file's headers carry checksums too
+    with whole(path) as part, h5py.File(part, "w", libver="v110") as file:
         file.attrs.update({"format": FORMAT, "complete": False, **asdict(store.source), **attributes})
-        for column in ("athlete", "sport"):
-            file.create_dataset(column, data=prompts[column].to_list(), dtype=h5py.string_dtype())
-        for column in ("n_tokens", "first_name", "final_name", "end"):
-            file[column] = prompts[column].to_numpy()
-        file["prompt_key"] = np.array(keys, dtype="S32")
-        for name, array in constants.items():
+        columns = {name: _fixed(prompts[name].to_list()) for name in TEXT}
+        columns |= {name: prompts[name].to_numpy() for name in NUMBERS}
+        columns["prompt_key"] = np.array(keys, dtype="S32")
+        for name, array in (columns | dict(constants)).items():
             file.create_dataset(name, data=array, fletcher32=True)
         with _opened() as open_shard:
             for layout in store.layouts:
@@ -161,6 +220,12 @@ def assemble(
                         layout, rows, open_shard, store.source.stored
                     )
         file.attrs["complete"] = True
+
+
+def _fixed(texts: Sequence[str]) -> Shaped[np.ndarray, rows]:
+    """Texts as UTF-8 of one width: texts of any width lie outside a dataset's chunks, where no checksum covers them."""
+    encoded = [text.encode() for text in texts]
+    return np.array(encoded, dtype=h5py.string_dtype("utf-8", max(1, *map(len, encoded))))
 
 
 def _create(file: h5py.File, layout: Layout, n: int, dtype: str) -> None:
@@ -178,7 +243,7 @@ def _create(file: h5py.File, layout: Layout, n: int, dtype: str) -> None:
         **packing,
     )
     data.attrs["axes"] = ["athlete", *layout.axes]
-    data.attrs["layers"] = layout.layers
+    data.attrs["layers"] = np.array(layout.layers, dtype=np.int64)
     data.attrs["units"] = layout.units
 
 
@@ -225,24 +290,30 @@ class Activations:
         self.path = Path(path)
         try:
             self.file = h5py.File(self.path)
-        except (OSError, RuntimeError) as error:
-            raise InputError(
-                self.path, f"no readable HDF5 file ({error})", "an activation file of this workflow"
-            ) from None
+        except DAMAGED as error:
+            raise self._refused(f"no readable HDF5 file ({error})") from None
         try:
             check_own(self.file)
-        except (OSError, KeyError, ValueError, RuntimeError) as error:
+            self._check_origin({"format": FORMAT, "complete": True, "model": model, "condition": condition})
+            self._athletes = read_athletes(self.file)
+            for name in self.file:
+                check_dataset(self.file[name], len(self._athletes))
+        except InputError:
             self.file.close()
-            raise InputError(self.path, str(error), "an activation file of this workflow") from None
-        attributes = self.file.attrs
-        wanted = {"format": FORMAT, "complete": True, "model": model, "condition": condition}
+            raise
+        except DAMAGED as error:
+            self.file.close()
+            raise self._refused(str(error)) from None
+
+    def _check_origin(self, wanted: Mapping[str, str | bool | None]) -> None:
         for name, value in wanted.items():
-            if value is not None and attributes.get(name) != value:
-                found = attributes.get(name)
-                self.file.close()
-                raise InputError(
-                    self.path, f"{name} {found!r}", f"{name} {value!r}; remove the file to have it made again"
-                )
+            found = self.file.attrs.get(name)
+            same = isinstance(found, str | np.bool_) and found == value
+            if value is not None and not same:
+                raise self._refused(f"{name} {found!r:.200}", f"{name} {value!r}")
+
+    def _refused(self, found: str, allowed: str = "an activation file of this workflow") -> InputError:
+        return InputError(self.path, found, f"{allowed}; {REMAKE}")
 
     def __enter__(self) -> Self:
         return self
@@ -256,10 +327,7 @@ class Activations:
 
     def athletes(self) -> pl.DataFrame:
         """Columns athlete, sport, n_tokens, first_name, final_name, end: one row per row of every dataset."""
-        text = {name: self.file[name].asstr()[:].tolist() for name in ("athlete", "sport")}
-        return pl.DataFrame(
-            text | {n: self.file[n][:] for n in ("n_tokens", "first_name", "final_name", "end")}
-        )
+        return self._athletes
 
     def layers(self, name: str) -> list[int]:
         return [int(layer) for layer in self._dataset(name).attrs["layers"]]
@@ -274,10 +342,8 @@ class Activations:
             raise InputError(self.path, f"no layer {layer} of {name}", f"layers {layers[0]}-{layers[-1]}")
         try:
             return self._dataset(name)[:, layers.index(layer)]
-        except OSError as error:
-            raise InputError(
-                self.path, f"damaged data in {name} ({error})", "a file as it was written; remove it"
-            ) from None
+        except DAMAGED as error:
+            raise self._refused(f"damaged data in {name} ({error})", "a file as it was written") from None
 
     def _dataset(self, name: str) -> h5py.Dataset:
         if name not in self.file:

@@ -1,15 +1,18 @@
 """Which studies a run is about: the configuration itself, or the list under its key `studies`, each with its own values.
 
-An entry of the list is the name of a file in studies/ (`pythia-410m`), the name of the study that the configuration
-itself describes, or a mapping of what differs, with a name of its own under `study` and, under `like`, the entry that it
-starts from. So two seeds, several sizes or the checkpoints of one training are one list:
+An entry of the list is the name of the study that the configuration itself describes, the name of a file in studies/
+(`pythia-410m`), or a mapping of what differs, with a name of its own under `study` and, under `like`, the entry that it
+starts from; without `like` it starts from the configuration itself. So two seeds, several sizes or the checkpoints of one
+training are one list:
 
     studies:
       - organism
       - {study: organism-1, organism: {seed: 1}}
       - {study: pythia-410m-step1000, like: pythia-410m, model: {revision: step1000}}
 
-Values are merged as Snakemake merges files: mappings key by key, lists replaced.
+A file in studies/ stands over the defaults alone, as it does where it is the run's own `--configfile`: a name means the
+same study in every list, whatever the configuration beside it has changed. Values are merged as Snakemake merges files:
+mappings key by key, lists replaced.
 """
 
 from __future__ import annotations
@@ -18,9 +21,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from factfinding.config import Config, check_plain, validate
+from factfinding.config import Config, check_plain, read_yaml, validate
 from factfinding.errors import InputError
 
 COMPARISON = "comparison"
@@ -72,7 +73,7 @@ def _checked(values: Mapping[str, Any], where: str) -> Config:
 
 def _values(entry: Any, base: Mapping[str, Any], folder: Path, where: str) -> dict[str, Any]:
     if isinstance(entry, str):
-        return dict(base) if entry == base.get("study") else merged(base, _overlay(entry, folder, where))
+        return dict(base if entry == base.get("study") else _overlay(entry, folder, where))
     if not isinstance(entry, Mapping) or not isinstance(entry.get("study"), str):
         raise InputError(where, repr(entry), "a name, or a mapping with a name under `study`")
     own = {key: value for key, value in entry.items() if key != "like"}
@@ -87,13 +88,7 @@ def _overlay(name: str, folder: Path, where: str) -> Mapping[str, Any]:
         raise InputError(
             where, repr(name), f"the configuration's own study, or one of {', '.join(known)} ({folder}/)"
         )
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, RecursionError, yaml.YAMLError) as error:
-        raise InputError(
-            path, f"no YAML ({' '.join(str(error).split())})", "a YAML file with keys of config.yaml"
-        ) from None
-    check_plain(values, str(path))
+    values = read_yaml(path, "a YAML file with keys of config.yaml")
     if not isinstance(values, Mapping):
         raise InputError(path, repr(values)[:80], "a mapping with keys of config.yaml")
     return values

@@ -15,9 +15,13 @@ the draws, which sets the most that Pearson's correlation could be:
 r is the reliability that two halves of the draws would show (brought to the full number), known here from the spread of
 the draws without splitting them. A correlation well below the ceiling is not low for want of draws.
 
-All neurons together may hide that facts share neurons in one layer and not in another, as behind a hash. So the same is
-done with the neurons of each layer alone, averaged over pairs of facts. A layer that does nothing for the facts has a
-correlation near 1 of what little there is: effect_concentration.py says which share of the effects each layer has.
+Beside the pairs of facts stands the mean over all of them, taken in each athlete first, so that an athlete is resampled
+with all his pairs and the mean has an interval of its own. It is no average of the pairs' intervals: a mean over many
+pairs is known better than any of them.
+
+All neurons together may hide that facts share neurons in one layer and not in another, as behind a hash. So the mean is
+taken over the neurons of each layer alone, too. A layer that does nothing for the facts has a correlation near 1 of what
+little there is: effect_concentration.py says which share of the effects each layer has.
 
 Athletes are what is sampled: intervals are bootstrapped over them. Neurons are not: they are all there are. Only where
 a single athlete has both facts, as in the study, is the interval one over neurons, and the column says so.
@@ -58,10 +62,11 @@ SHOWN = 1000
 
 
 def fact_correlations(effects: pl.DataFrame, *, seed: int) -> pl.DataFrame:
-    """Columns fact, other_fact, layers (`all`, or the one whose neurons are compared; then both facts are `all`: the mean
-    over them), athletes (`same`: two facts of one athlete; `different`: one fact of two athletes), kind, statistic (`STATISTICS`), value (mean over athletes, or over pairs of them) with its interval, interval (over
-    `athletes` or `neurons`; null where there is none), ceiling (pearson and resampled effects only), n (athletes),
-    n_neurons.
+    """Columns fact, other_fact (both `all`: the mean over pairs of facts), layers (`all`, or the one whose neurons are
+    compared, for the mean over pairs alone), athletes (`same`: two facts of one athlete; `different`: one fact of two
+    athletes), kind, statistic (`STATISTICS`), value (mean over athletes, or over pairs of them) with its interval,
+    interval (over `athletes` or `neurons`; null where there is none), ceiling (pearson and resampled effects only), n
+    (athletes), n_neurons.
 
     Vectors that are constant have no correlation and do not count; of more than `MOST` facts, the rarest do not either.
     Empty when the effects are.
@@ -72,6 +77,8 @@ def fact_correlations(effects: pl.DataFrame, *, seed: int) -> pl.DataFrame:
         same, different = {}, {}
         for statistic in STATISTICS:
             alike = similarity(found.effects, statistic)
+            same[ALL, ALL, statistic] = _all_same(found, alike, seed)
+            different[ALL, ALL, statistic] = _all_different(found, alike, seed)
             for pair in combinations_with_replacement(dict.fromkeys(found.facts), 2):
                 key = (*pair, statistic)
                 if pair[0] != pair[1]:
@@ -192,22 +199,25 @@ def _ceiling(found: Vectors, i: np.ndarray, j: np.ndarray) -> float | None:
 
 
 def _neuron_intervals(found: Vectors, same: dict, singles: Sequence[tuple], seed: int) -> None:
-    """Intervals over neurons for pairs of facts that one athlete has: all of them share the resampled neurons."""
+    """Intervals over neurons for pairs of facts that one athlete has, and for the mean over them where nobody else has
+    two facts: all of them share the resampled neurons."""
     if not singles:
         return
-    pairs = [_pair_of(found, *key[:2]) for key in singles]
+    keys, means = ([key for key in singles if (key[0] == ALL) == mean] for mean in (False, True))
+    pairs = [_pair_of(found, *key[:2]) for key in keys]
     x, y = (
         np.stack(
             [
                 transformed(found.effects[[pair[side]]], key[2])[0]
-                for pair, key in zip(pairs, singles, strict=True)
+                for pair, key in zip(pairs, keys, strict=True)
             ]
         )
         for side in (0, 1)
     )
     drawn = np.concatenate(list(_resampled_correlations(x, y, seed)))
-    bounds = np.nanquantile(drawn, (0.025, 0.975), axis=0).T
-    for key, (low, high) in zip(singles, bounds.tolist(), strict=True):
+    averaged = [drawn[:, [key[2] == statistic for key in keys]].mean(axis=1) for *_, statistic in means]
+    bounds = np.nanquantile(np.column_stack([drawn, *averaged]), (0.025, 0.975), axis=0).T
+    for key, (low, high) in zip([*keys, *means], bounds.tolist(), strict=True):
         same[key] |= {"value_low": low, "value_high": high, "interval": "neurons"}
 
 
@@ -258,7 +268,7 @@ def neuron_pairs(effects: pl.DataFrame, correlations: pl.DataFrame) -> pl.DataFr
     neuron, effect, other_effect; of more than `SHOWN` neurons those that matter most to either fact. For the eye.
     """
     found = [pl.DataFrame(schema=PAIRS)]
-    alike = correlations.filter(layers=ALL, athletes="same", statistic="pearson")
+    alike = correlations.filter(pl.col("fact") != ALL, athletes="same", statistic="pearson")
     alike = alike.sort("value", descending=True)
     alike = alike.filter(kind="resample_other") if "resample_other" in alike["kind"] else alike
     for pair, row in zip(("most", "least"), (alike.head(1), alike.tail(1)), strict=True):

@@ -31,10 +31,12 @@ CONTROL = 64
 RESAMPLES = 500
 
 QUANTILES = {"median": 0.5, "lower_quartile": 0.25, "upper_quartile": 0.75}
+JUDGED = ("median", "lower_quartile")
+"""Those with an interval: the study's claims are about them."""
+DESCRIBED = (*QUANTILES, *(f"{name}_{end}" for name in JUDGED for end in ("low", "high")))
 LOCALITY = (
     {"layer": pl.Int64, "k": pl.Int64}
-    | {name: pl.Float64 for name in ("median", "median_low", "median_high", "lower_quartile", "upper_quartile")}
-    | {f"square_{name}": pl.Float64 for name in ("median", "median_low", "median_high", "lower_quartile", "upper_quartile")}
+    | {f"{prefix}{name}": pl.Float64 for prefix in ("", "square_") for name in DESCRIBED}
     | {"own_median": pl.Float64, "baseline": pl.Float64}
     | {"n": pl.Int64, "n_strings": pl.Int64, "tokens": pl.Int64}
 )  # fmt: skip
@@ -213,17 +215,27 @@ def _evenly(n: int, wanted: int) -> Int[np.ndarray, " m"]:
 def _described(
     near: Float[np.ndarray, " n"], far: Float[np.ndarray, " n"], counts: Int[np.ndarray, "resamples n"]
 ) -> dict[str, float | None]:
-    """Quartiles and medians with their intervals, of cosines and their squares, and the baseline's median."""
+    """Quantiles, the judged ones with their intervals, of cosines and their squares, and the baseline's median."""
     once = np.ones((1, len(near)), dtype=np.int16)
     row: dict[str, float | None] = {"baseline": float(quantiles(far, once, 0.5)[0])}
     for prefix, values in (("", near), ("square_", near**2)):
         row |= {f"{prefix}{name}": float(quantiles(values, once, q)[0]) for name, q in QUANTILES.items()}
-        drawn = quantiles(values, counts, 0.5)
-        drawn = drawn[~np.isnan(drawn)]
-        enough = 2 * len(drawn) >= len(counts) and len(near) > 1
-        low, high = np.quantile(drawn, [0.025, 0.975]) if enough else (None, None)
-        row |= {f"{prefix}median_low": low, f"{prefix}median_high": high}
+        for name in JUDGED:
+            low, high = _interval(values, counts, QUANTILES[name])
+            row |= {f"{prefix}{name}_low": low, f"{prefix}{name}_high": high}
     return row
+
+
+def _interval(
+    values: Float[np.ndarray, " n"], counts: Int[np.ndarray, "resamples n"], q: float
+) -> tuple[float | None, float | None]:
+    """95 % of the resamples' quantiles; nothing where there is one value, or where most resamples have none."""
+    drawn = quantiles(values, counts, q)
+    drawn = drawn[~np.isnan(drawn)]
+    if len(values) < 2 or 2 * len(drawn) < len(counts):
+        return None, None
+    low, high = np.quantile(drawn, [0.025, 0.975]).tolist()
+    return low, high
 
 
 def _rows(

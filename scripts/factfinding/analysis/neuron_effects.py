@@ -22,9 +22,9 @@ import torch
 
 from factfinding.data.fact_prompts import donor_prompts, fact_prompts, subject_order
 from factfinding.engine.answers import answers
+from factfinding.engine.batches import Log
 from factfinding.engine.capture import positions_of, prompt_batches
 from factfinding.engine.difference import Difference
-from factfinding.engine.shards import Log
 from factfinding.engine.sites import Site
 from factfinding.engine.suffix import Suffix
 from factfinding.engine.sweep import Engine, Progress, Sweep

@@ -33,7 +33,7 @@ import polars as pl
 import yaml
 from pydantic import TypeAdapter
 
-from factfinding.config import check_plain
+from factfinding.config import read_yaml
 from factfinding.errors import InputError
 from factfinding.files import write_text
 
@@ -247,15 +247,14 @@ def write_circuit(circuit: Circuit, path: str | Path) -> None:
 def read_circuit(path: str | Path) -> Circuit:
     """Read circuit.yaml. Raises InputError, naming the file, for one that is damaged or something else."""
     try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-        check_plain(content, str(path))
+        content = read_yaml(path, "a YAML file")
         if not isinstance(content, dict) or content.keys() != {"thresholds", *Circuit.__dataclass_fields__}:
             raise ValueError(
                 f"the keys {sorted(content) if isinstance(content, dict) else type(content).__name__}"
             )
         del content["thresholds"]
         return TypeAdapter(Circuit).validate_python(content)
-    except (OSError, ValueError, TypeError, RecursionError, yaml.YAMLError) as error:
+    except (ValueError, TypeError) as error:  # an InputError, too, is a ValueError
         raise InputError(path, f"no circuit ({error!r})", "the file that the rule `circuit` writes") from None
 
 

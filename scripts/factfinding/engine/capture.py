@@ -17,23 +17,15 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from factfinding.engine.batches import Batches
 from factfinding.engine.sites import Site
 from factfinding.engine.tokens import tokens_of
 from factfinding.engine.trace import Read, run
 from factfinding.errors import InputError
 from factfinding.model.anatomy import Anatomy
-from factfinding.store import Layout, ShardStore, Source, assemble, prompt_key
+from factfinding.store import AXES, Layout, ShardStore, Source, assemble, prompt_key
 
-SITES = ("resid", "attn_out", "mlp_out", "z", "pre", "post", "pattern")
-AXES = {
-    "resid": ("layer", "d_model"),
-    "attn_out": ("layer", "d_model"),
-    "mlp_out": ("layer", "d_model"),
-    "z": ("layer", "head", "d_head"),
-    "pre": ("layer", "neuron"),
-    "post": ("layer", "neuron"),
-    "pattern": ("layer", "head", "key"),
-}
+SITES = tuple(AXES)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,8 +133,9 @@ def capture(
 ) -> int:
     """Store the activations of all prompts at `path`; returns how many prompts went through the model.
 
-    Memory holds one shard (`shard_rows` prompts) at most, however many athletes there are. Killed at any moment, it
-    loses the shard that was being filled, and a rerun continues from the finished ones.
+    Memory holds one shard (`shard_rows` prompts) at most, however many athletes there are; a batch of `batch_size`
+    prompts that does not fit is halved, and that is logged. Killed at any
+    moment, it loses the shard that was being filled, and a rerun continues from the finished ones.
     """
     longest = int(prompts["n_tokens"].max())
     layouts = [layout(want, anatomy, longest) for want in wanted]
@@ -153,15 +146,12 @@ def capture(
     done = store.rows()
     missing = [row for row, key in enumerate(keys) if key not in done]
     log(f"{len(keys) - len(missing)} of {len(keys)} prompts found in finished shards, {len(missing)} to run")
-    finished = 0
+    finished, batches = 0, Batches(batch_size, log)
     for shard in prompt_batches(prompts, missing, shard_rows):
-        batches = [
-            record(anatomy, prompts, shard[start : start + batch_size], layouts)
-            for start in range(0, len(shard), batch_size)
-        ]
-        arrays = {
-            name: np.concatenate([b[name] for b in batches]).astype(source.stored) for name in batches[0]
-        }
+        parts = list(
+            batches.each(lambda at, shard=shard: record(anatomy, prompts, shard[at], layouts), len(shard))
+        )
+        arrays = {name: np.concatenate([p[name] for p in parts]).astype(source.stored) for name in parts[0]}
         store.add([keys[row] for row in shard], arrays)
         finished += len(shard)
         log(f"{finished} of {len(missing)} prompts run")

@@ -1,4 +1,4 @@
-"""Long sweeps in pieces: finished pieces found again after a kill, and batches that fit into memory.
+"""Long sweeps in pieces, and finished pieces found again after a kill.
 
 A piece (shard) is a Parquet file whose name is the key of its content: what the numbers depend on (model,
 precision, code, prompts, rows). It is trusted only if the key inside is the key asked for and the table is
@@ -17,11 +17,10 @@ import polars as pl
 import torch
 from torch import Tensor
 
+from factfinding.engine.batches import Log
 from factfinding.engine.readings import PIECE
 from factfinding.files import text_digest, whole
 from factfinding.model.anatomy import Anatomy
-
-Log = Callable[[str], None]
 
 
 def table_digest(frame: pl.DataFrame) -> str:
@@ -73,46 +72,6 @@ class TableShards:
             self.log(f"shard {path} is not trusted and is made again: {error}")
             return None
         return frame
-
-
-class Batches:
-    """Work on rows in batches as large as fit: the size is halved when memory runs out, and kept from then
-    on.
-    """
-
-    def __init__(self, rows: int, log: Log) -> None:
-        self.rows, self.log = max(1, rows), log
-
-    def run(self, work: Callable[[slice], Tensor], n: int) -> Tensor:
-        """`work(rows)` on all of n >= 1 rows, the results joined.
-
-        Raises what `work` raises, but out-of-memory only when a single row does not fit."""
-        done, start = [], 0
-        while start < n:
-            stop = min(start + self.rows, n)
-            try:
-                done.append(work(slice(start, stop)))
-            except (RuntimeError, MemoryError) as error:
-                if not out_of_memory(error) or stop - start == 1:
-                    raise
-                self.rows = (stop - start) // 2
-            else:
-                start = stop
-                continue
-            # said and cleaned up only here, where the error and the tensors that it holds are gone
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
-            self.log(f"out of memory with {stop - start} rows in a batch; going on with {self.rows}")
-        return torch.cat(done)
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out, on the GPU or on the CPU (where torch raises a plain
-    RuntimeError).
-    """
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    return any(said in str(error) for said in ("can't allocate memory", "not enough memory", "out of memory"))
 
 
 def first_batch(anatomy: Anatomy, n_positions: int) -> int:

@@ -26,9 +26,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from factfinding.digest import code_digest
+from factfinding.engine.batches import Log
 from factfinding.engine.clean import Clean
 from factfinding.engine.readings import Reading
-from factfinding.engine.shards import Log, TableShards
+from factfinding.engine.shards import TableShards
 from factfinding.engine.suffix import Edits
 from factfinding.errors import InputError
 from factfinding.files import write_table

@@ -21,10 +21,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from factfinding.engine import trace
+from factfinding.engine.batches import Batches, Log
 from factfinding.engine.clean import Clean, activation, prepare
 from factfinding.engine.readings import LogProbs
 from factfinding.engine.response import curves
-from factfinding.engine.shards import Batches, Log, TableShards, first_batch, tensor_digest
+from factfinding.engine.shards import TableShards, first_batch, tensor_digest
 from factfinding.engine.sites import Site, neuron
 from factfinding.engine.slopes import neuron_slopes
 from factfinding.engine.suffix import edit_neurons

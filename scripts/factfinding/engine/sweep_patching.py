@@ -16,9 +16,10 @@ import torch
 from torch import Tensor
 
 from factfinding.engine import trace
+from factfinding.engine.batches import Batches, Log
 from factfinding.engine.clean import Clean, activation, prepare
 from factfinding.engine.readings import Logits
-from factfinding.engine.shards import Batches, Log, TableShards, first_batch
+from factfinding.engine.shards import TableShards, first_batch
 from factfinding.engine.sites import check, parse
 from factfinding.engine.suffix import Edits, edit
 from factfinding.engine.sweep import Engine, Progress, Sweep, against_twin, check_index, context_of, in_pieces

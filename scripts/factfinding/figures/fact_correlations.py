@@ -21,16 +21,16 @@ def draw(*, fact_correlations: pl.DataFrame) -> Figure:
 
     fact_correlations: the table of that name.
     """
-    whole = fact_correlations.filter(layers="all")
-    if whole.filter(athletes="same").is_empty():
+    pairs = fact_correlations.filter(pl.col("fact") != "all")
+    if pairs.filter(athletes="same").is_empty():
         return nothing_to_draw("no lookup was found, or nobody of whom two facts are known")
-    facts, kinds = shown(whole), [k for k in KINDS if k in fact_correlations["kind"]]
+    facts, kinds = shown(pairs), [k for k in KINDS if k in fact_correlations["kind"]]
     figure = new_figure(3.0 + 3.6)
     panels = figure.subplots(len(STATISTICS), len(kinds), sharex=True, sharey=True, squeeze=False)
     for line, (statistic, words) in zip(panels, STATISTICS.items(), strict=True):
         for axes, kind in zip(line, kinds, strict=True):
-            rows = fact_correlations.filter(kind=kind, statistic=statistic)
-            layers, rows = by_layer(rows), rows.filter(layers="all")
+            layers = by_layer(fact_correlations.filter(kind=kind, statistic=statistic))
+            rows = pairs.filter(kind=kind, statistic=statistic)
             mesh = axes.pcolormesh(matrix(rows, facts), cmap=diverging(), vmin=-1, vmax=1)
             axes.set_title(f"{words}, {KINDS[kind]}\nn = {rows['n'].max():,} athletes{layers}")
             axes.set_aspect("equal")

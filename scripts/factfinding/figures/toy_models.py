@@ -84,14 +84,15 @@ def _bits(axes: Axes, models: pl.DataFrame, summary: pl.DataFrame) -> dict[str, 
 
 
 def _chosen(models: pl.DataFrame) -> dict[str, int]:
-    """The shape whose pruning is drawn: the largest table, and the narrowest width and depth that learns all of it."""
-    learnt = (
-        models.group_by("m", "depth", "width").agg(pl.col("reached").mean()).filter(pl.col("reached") > 0.5)
-    )
-    rows = learnt if learnt.height else models.select("m", "depth", "width", "reached")
+    """The shape whose pruning is drawn: of the largest table, the fewest layers and then the least width at which most
+    networks of every task learnt all. With more room many neurons are idle, and pruning tells little."""
+    shape = ["m", "depth", "width"]
+    by_task = models.group_by(*shape, "task").agg(pl.col("reached").mean())
+    learnt = by_task.group_by(shape).agg(pl.col("reached").min()).filter(pl.col("reached") > 0.5)
+    rows = learnt if learnt.height else models.select(shape)
     m = rows["m"].max()
-    depth = rows.filter(m=m)["depth"].max()
-    return {"m": m, "depth": depth, "width": rows.filter(m=m, depth=depth)["width"].max()}
+    depth = rows.filter(m=m)["depth"].min()
+    return {"m": m, "depth": depth, "width": rows.filter(m=m, depth=depth)["width"].min()}
 
 
 def _pruning(axes: Axes, models: pl.DataFrame, neurons: pl.DataFrame, task: str, look: dict):

@@ -93,17 +93,16 @@ def correlation_findings(fact_correlations: pl.DataFrame, effect_concentration: 
 
 
 def _alike(table: pl.DataFrame, kind: str) -> list[str]:
-    pairs = table.filter(athletes="same", statistic="pearson")
-    mean = _typical(table, "same", "pearson")
-    sizes, other = (_typical(table, athletes, "absolute") for athletes in ("same", "different"))
-    n = sorted(set(pairs["n"]))
-    people = f"{n[0]:,}" if len(n) == 1 else f"{n[0]:,} to {n[-1]:,}"
+    """The mean over all pairs of facts, with its interval, and the pairs that are most and least alike."""
+    pairs = table.filter(pl.col("fact") != "all", athletes="same", statistic="pearson")
+    mean = table.filter(fact="all", athletes="same", statistic="pearson").row(0, named=True)
+    of_pairs = f"{pairs.height:,} pair{'s' if pairs.height > 1 else ''} of facts"
     found = [
         (
-            f"With single neurons {READINGS[kind]}, the effects on two facts of one athlete correlate at {mean:.2f} (median over "
-            f"{pairs.height:,} pair{'s' if pairs.height > 1 else ''} of facts, n = {people} "
-            f"athletes; one fact of two athletes: {_or_nothing(_typical(table, 'different', 'pearson'))}{_ceiling(pairs)}), their "
-            f"sizes at {sizes:.2f} (one fact of two athletes: {_or_nothing(other)})."
+            f"With single neurons {READINGS[kind]}, the effects on two facts of one athlete correlate at "
+            f"{_mean(table, 'same', 'pearson')} (mean over {of_pairs}, n = {mean['n']:,} athlete{'s' if mean['n'] > 1 else ''}; one fact of "
+            f"two athletes: {_mean(table, 'different', 'pearson')}{_ceiling(mean)}), their sizes at "
+            f"{_mean(table, 'same', 'absolute')} (one fact of two athletes: {_mean(table, 'different', 'absolute')})."
         )
     ]
     ranked = pairs.sort("value", descending=True, maintain_order=True)
@@ -143,29 +142,26 @@ def _by_layer(table: pl.DataFrame, concentration: pl.DataFrame) -> list[str]:
 
 
 def _layer(row: Row) -> str:
-    interval = "" if row["value_low"] is None else f" [{row['value_low']:.2f}, {row['value_high']:.2f}]"
-    return f"MLP {row['layer']} {row['value']:.2f}{interval} (n = {row['n']:,}; {percent(row['share'])} of the summed effects)"
+    return f"MLP {row['layer']} {_correlation(row)} (n = {row['n']:,}; {percent(row['share'])} of the summed effects)"
 
 
-def _typical(table: pl.DataFrame, athletes: str, statistic: str) -> float | None:
-    return table.filter(athletes=athletes, statistic=statistic)["value"].median()
+def _mean(table: pl.DataFrame, athletes: str, statistic: str) -> str:
+    """The mean over all pairs of facts, with its interval."""
+    rows = table.filter(fact="all", athletes=athletes, statistic=statistic)
+    return "there are no two" if rows.is_empty() else _correlation(rows.row(0, named=True))
 
 
-def _or_nothing(value: float | None) -> str:
-    return "there are no two" if value is None else f"{value:.2f}"
-
-
-def _ceiling(pairs: pl.DataFrame) -> str:
-    ceiling = pairs["ceiling"].median()
-    return "" if ceiling is None else f"; the noise of the draws allows {ceiling:.2f}"
+def _ceiling(mean: Row) -> str:
+    return "" if mean["ceiling"] is None else f"; the noise of the draws allows {mean['ceiling']:.2f}"
 
 
 def _pair(row: Row) -> str:
-    said = f"{row['fact']} and {row['other_fact']} at {row['value']:.2f}"
-    if row["value_low"] is None:
-        return f"{said} (n = {row['n']:,})"
+    return f"{row['fact']} and {row['other_fact']} at {_correlation(row)} (n = {row['n']:,})"
+
+
+def _correlation(row: Row) -> str:
     over = " over neurons" if row["interval"] == "neurons" else ""
-    return f"{said} [{row['value_low']:.2f}, {row['value_high']:.2f}]{over} (n = {row['n']:,})"
+    return f"{number(row, 'value', '.2f')}{over}"
 
 
 def asked_findings(neuron_facts: pl.DataFrame, neuron_effects_twin: pl.DataFrame) -> list[str]:

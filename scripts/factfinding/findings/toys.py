@@ -11,6 +11,7 @@ from factfinding.findings.words import Tables, number, percent
 
 NOTHING = "No toy network was trained: there is nothing to see."
 GROUP = ["task", "m", "width", "depth"]
+LEARNT = {"generalising": "that learnt a rule", "memorising": "that learnt random labels"}
 VERDICTS = {
     "supported": "holds in these networks",
     "contradicted": "does not hold in these networks",
@@ -61,20 +62,33 @@ def _majority(points: pl.DataFrame) -> float:
 
 def _claim(verdict: pl.DataFrame) -> str:
     claim = verdict.filter(task="claim").row(0, named=True)
-    parts = []
-    for task, words in (("generalising", "that learnt a rule"), ("memorising", "that learnt random labels")):
-        rows = verdict.filter(pl.col("task") == task, pl.col("found").is_not_null())
-        if rows.height:
-            ends = f"{percent(rows['score'].min())} to {percent(rows['score'].max())}"
-            parts.append(f"{ends} in networks {words} (n = {rows['n'].sum():,} in {rows.height} shapes)")
-    beside = (
-        f": {' and '.join(parts)}, means over seeds from chance, 0 %, to always right, 100 %" if parts else ""
-    )
-    return (
+    told = (
         "That memorising networks show no meaningful intermediate representation and generalising ones do "
-        f"{VERDICTS[claim['verdict']]}. The classes of tokens that a linear reading had not seen can be told before the last layer"
-        f"{beside}."
+        f"{VERDICTS[claim['verdict']]}."
     )
+    counted = _scores(verdict.filter(pl.col("found").is_not_null()), verdict)
+    if counted:
+        told += (
+            f" The classes of tokens that a linear reading had not seen can be told before the last layer: {counted}; means over "
+            "seeds from chance, 0 %, to always right, 100 %. A shape counts if enough of its networks learnt their pairs and it is "
+            "wide enough for a linear reading of both tokens' classes."
+        )
+    narrow = _scores(verdict.filter(pl.col("found").is_null(), pl.col("score").is_not_null()), verdict)
+    return f"{told} Too narrow, and not counted: {narrow}." if narrow else told
+
+
+def _scores(rows: pl.DataFrame, verdict: pl.DataFrame) -> str:
+    """Least and largest score by task, and how many of the task's shapes these are."""
+    parts = []
+    for task, words in LEARNT.items():
+        of_task, shapes = rows.filter(task=task), verdict.filter(task=task).height
+        if of_task.height:
+            ends = [percent(of_task["score"].min()), percent(of_task["score"].max())]
+            parts.append(
+                f"{' to '.join(dict.fromkeys(ends))} in networks {words} ({of_task.height} of {shapes} shapes, "
+                f"n = {of_task['n'].sum():,})"
+            )
+    return " and ".join(parts)
 
 
 def _rule(models: pl.DataFrame) -> str:
@@ -102,12 +116,18 @@ def _bits(models: pl.DataFrame, summary: pl.DataFrame) -> list[str]:
     if rows.is_empty():
         return []
     best = rows.sort("value", descending=True, maintain_order=True).row(0, named=True)
-    size = models.filter(**{name: best[name] for name in GROUP})["parameters"][0]
+    networks = models.filter(**{name: best[name] for name in GROUP})
+    size, learnt = networks["parameters"][0], networks["reached"].sum()
+    limit = (
+        f"; {learnt or 'none'} of them learnt every label within the step limit, so more steps might store more"
+        if learnt < networks.height
+        else ""
+    )
     return [
         (
-            f"Most is stored per parameter by networks of {size} parameters that learn {best['m'] ** 2} random labels: "
-            f"{number(best, 'value', '.2f')} bits (n = {best['n']}; language models were found to store up to {CAPACITY:g}). Networks with room "
-            "to spare store all labels, and the figure then says only how large they are."
+            f"Most is stored per parameter by networks of {size} parameters that were shown {best['m'] ** 2} random labels: "
+            f"{number(best, 'value', '.2f')} bits (n = {best['n']}{limit}; language models were found to store up to {CAPACITY:g}). Networks "
+            "with room to spare store all labels, and the figure then says only how large they are."
         )
     ]
 

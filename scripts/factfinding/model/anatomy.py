@@ -11,7 +11,7 @@ on which they disagree is refused, not silently mis-measured.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +19,6 @@ from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import (
     AttentionInterface,
@@ -385,6 +384,12 @@ def read_config(folder: Path) -> dict[str, Any]:
     if not isinstance(config, dict) or config.get("model_type") not in KNOWN_TYPES:
         found = config.get("model_type") if isinstance(config, dict) else type(config).__name__
         raise InputError(path, f"model_type {found!r}", f"one of {', '.join(sorted(KNOWN_TYPES))}")
+    if (
+        config.get("quantization_config") is not None
+    ):  # where it is of an unknown kind, the library ignores it
+        raise InputError(
+            path, "a quantization_config", "weights that are floating-point numbers, not quantized"
+        )
     return config
 
 
@@ -411,8 +416,8 @@ def load(
 ) -> Anatomy:
     """Load a model folder for analysis: local files only, no remote code, attention with patterns, evaluation mode.
 
-    Raises InputError for a missing or damaged part, an unknown family, weights that are not finite, a tokenizer that
-    does not fit, and a failed guard.
+    Raises InputError for a missing or damaged part, an unknown family, weights that are missing, of another shape or not
+    finite, a tokenizer that does not fit, and a failed guard.
     """
     folder = Path(folder)
     check_folder(folder, allow_pickle=allow_pickle)
@@ -420,24 +425,42 @@ def load(
     options = {"local_files_only": True, "trust_remote_code": False}
     try:
         config = AutoConfig.from_pretrained(folder, **options)
-        model = AutoModelForCausalLM.from_pretrained(
+        model, loaded = AutoModelForCausalLM.from_pretrained(
             folder,
             config=config,
             dtype=DTYPES[dtype],
             attn_implementation=ATTENTION,
             use_safetensors=None if allow_pickle else True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # so that our own error names them
             **options,
         )
         tokenizer = AutoTokenizer.from_pretrained(folder, use_fast=True, **options)
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
+    except Exception as error:  # the library raises a score of kinds, all of them about the folder
         raise InputError(
-            folder, f"a model that does not load ({error})", "a whole Hugging Face model folder"
+            folder,
+            f"a model that does not load ({type(error).__name__}: {error})",
+            "a whole Hugging Face model folder",
         ) from error
+    _check_loaded(loaded, folder)
     model.requires_grad_(False).eval().to(pick_device(device))
     anatomy = Anatomy(model, tokenizer)
     _check_weights(anatomy, folder)
     check_guards(anatomy, where=folder)
     return anatomy
+
+
+def _check_loaded(loaded: Mapping[str, Any], folder: Path) -> None:
+    """A weight that the files lack, or hold in another shape, has been filled with random numbers."""
+    missing, mismatched = (
+        sorted(loaded["missing_keys"]),
+        sorted(name for name, *_ in loaded["mismatched_keys"]),
+    )
+    for names, what in ((missing, "no"), (mismatched, "another shape of")):
+        if names:
+            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+            found = f"{what} {', '.join(names[:3])}{more}"
+            raise InputError(folder, found, "every weight of the model that config.json describes")
 
 
 def _check_weights(anatomy: Anatomy, folder: Path) -> None:

@@ -1,0 +1,49 @@
+"""Batches that fit into memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from factfinding.errors import out_of_memory
+
+Log = Callable[[str], None]
+Result = TypeVar("Result")
+
+
+class Batches:
+    """Work on rows in batches as large as fit: the size is halved when memory runs out, and kept from then
+    on.
+    """
+
+    def __init__(self, rows: int, log: Log) -> None:
+        self.rows, self.log = max(1, rows), log
+
+    def run(self, work: Callable[[slice], Tensor], n: int) -> Tensor:
+        """`work(rows)` on all of n >= 1 rows, the results joined; see `each`."""
+        return torch.cat(list(self.each(work, n)))
+
+    def each(self, work: Callable[[slice], Result], n: int) -> Iterator[Result]:
+        """`work(rows)` on all of n rows, batch by batch.
+
+        Raises what `work` raises, but out-of-memory only when a single row does not fit."""
+        start = 0
+        while start < n:
+            stop = min(start + self.rows, n)
+            try:
+                done = work(slice(start, stop))
+            except (RuntimeError, MemoryError) as error:
+                if not out_of_memory(error) or stop - start == 1:
+                    raise
+                self.rows = (stop - start) // 2
+            else:
+                yield done
+                start = stop
+                continue
+            # said and cleaned up only here, where the error and the tensors that it holds are gone
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            self.log(f"out of memory with {stop - start} rows in a batch; going on with {self.rows}")
