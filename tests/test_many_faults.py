@@ -1,8 +1,8 @@
 """What goes wrong on machines that are not ours, on the smoke study: `make test-faults` (half an hour; not in `make test`).
 
 Every test breaks something and then does what a user would do: run the same command again. The tables must be those of an
-unbroken run, byte for byte. What was done, how often, what was lost and what it cost is written to docs/reliability.md, if
-every fault was tried and survived.
+unbroken run, byte for byte. What was done, how often, what was lost and what it cost is written to docs/reliability.md, a row
+for each fault that was survived.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import signal
 import subprocess
 import time
 from collections import Counter
+from datetime import date
 from pathlib import Path
 
 import h5py
@@ -23,7 +24,7 @@ import psutil
 import pytest
 import yaml
 
-from reliability import write_table
+from reliability import write_row
 from test_numerics import assert_close
 from test_security import unshared
 from workflow import command, copy_project, digests, planned, snakemake, snakemake_forked, tables
@@ -33,6 +34,7 @@ SMOKE = "studies/smoke.yaml"
 FAST = ["--cores", "4", "--resources", "gpu=2"]
 RESULTS = "results/smoke"
 TARGET = f"{RESULTS}/activations/full.h5"
+PROBES = f"{RESULTS}/tables/layer_probes.csv"
 KILLS = 20
 FAULTS = {
     "killed": "`kill -9` at random moments over the whole smoke study: of a rule's process, of Snakemake with all its jobs, and of Snakemake alone, its jobs living on while it is started again",
@@ -62,17 +64,12 @@ def unbroken(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def survived():
-    """survived(fault, times tried, what was lost, what it cost): a row of the page's table, written when all have one."""
-    rows: dict[str, tuple[int, str, str]] = {}
+    """survived(fault, times tried, what was lost, what it cost): a row of the page's table."""
 
     def told(fault: str, tried: int, lost: str, cost: str) -> None:
-        assert fault in FAULTS
-        rows[fault] = (tried, lost, cost)
+        write_row("faults", list(FAULTS.values()), (FAULTS[fault], tried, lost, cost, date.today()))
 
-    yield told
-    if rows.keys() == FAULTS.keys():
-        lines = [(FAULTS[fault], *rows[fault]) for fault in FAULTS]
-        write_table("faults", ("fault", "tried", "lost", "cost"), lines)
+    return told
 
 
 @pytest.fixture
@@ -228,7 +225,7 @@ def test_results_that_cannot_be_written_are_named(broken, unbroken, disk, surviv
     (broken / "results").mkdir()
     disk(broken / "results", "size=1g")
     shutil.copytree(kept, broken / "results", dirs_exist_ok=True)
-    (broken / RESULTS / "tables/layer_probes.csv").unlink()
+    (broken / PROBES).unlink()
     subprocess.run(["mount", "-o", "remount,ro", str(broken / "results")], check=True)
     output = snakemake(broken, *FAST, study=SMOKE, check=False)
     assert "Read-only file system" in output
@@ -251,26 +248,28 @@ def damaged(path: Path, harm: str) -> bytes:
 def test_a_damaged_cache_is_named_and_made_again(broken, unbroken, harm, survived):
     path = broken / TARGET
     path.write_bytes(damaged(path, harm))
-    (broken / RESULTS / "tables/layer_probes.csv").unlink()
-    output = snakemake(broken, *FAST, study=SMOKE, check=False)
+    (broken / PROBES).unlink()
+    output = snakemake(broken, PROBES, *FAST, study=SMOKE, check=False)
     assert "activations/full.h5" in output and "remove" in output
     path.unlink(missing_ok=True)
-    cost = again(broken)
+    cost = again(broken, PROBES)
     assert digests(broken / RESULTS) == digests(unbroken / RESULTS)
-    survived(harm, 1, "nothing: refused by name", f"removing it and one rerun, {cost:.0f} s")
+    survived(
+        harm, 1, "nothing: refused by name", f"removing it and one rerun, {cost:.0f} s for it and one table"
+    )
 
 
 def test_a_damaged_shard_is_made_again(broken, unbroken, survived):
     """A half shard cannot come from a killed job (they are renamed when whole), but from a bad disk or a careless copy."""
     (broken / TARGET).unlink()
-    (broken / RESULTS / "tables/layer_probes.csv").unlink()
+    (broken / PROBES).unlink()
     shard = max((broken / "results/.shards").rglob("*.h5"), key=lambda path: path.stat().st_size)
     shard.write_bytes(shard.read_bytes()[: shard.stat().st_size // 2])
-    output = snakemake(broken, *FAST, study=SMOKE, check=False)
+    output = snakemake(broken, PROBES, *FAST, study=SMOKE, check=False)
     if not (broken / TARGET).exists():
         assert shard.name in output and "remove" in output
         shard.unlink()
-    cost = again(broken)
+    cost = again(broken, PROBES)
     assert digests(broken / RESULTS) == digests(unbroken / RESULTS)
     survived("shard", 1, "nothing: its rows are computed again", f"one rerun, {cost:.0f} s")
 
@@ -280,19 +279,24 @@ def test_a_cache_of_another_model_is_named_and_made_again(broken, unbroken, tmp_
     other = copy_project(tmp_path / "other")
     snakemake(other, TARGET, *FAST, "--config", "model={source: tiny, family: gpt2}", study=SMOKE)
     (broken / TARGET).write_bytes((other / TARGET).read_bytes())
-    (broken / RESULTS / "tables/layer_probes.csv").unlink()
+    (broken / PROBES).unlink()
     output = snakemake(broken, *FAST, study=SMOKE, check=False)
     assert "activations/full.h5: found model" in output and "remove the file" in output
     (broken / TARGET).unlink()
-    cost = again(broken)
+    cost = again(broken, PROBES)
     assert digests(broken / RESULTS) == digests(unbroken / RESULTS)
-    survived("other model", 1, "nothing: refused by name", f"removing it and one rerun, {cost:.0f} s")
+    survived(
+        "other model",
+        1,
+        "nothing: refused by name",
+        f"removing it and one rerun, {cost:.0f} s for it and one table",
+    )
 
 
 def test_two_snakemakes_at_once_do_not_meet(broken, unbroken, survived):
     (broken / TARGET).unlink()
-    (broken / RESULTS / "tables/layer_probes.csv").unlink()
-    first = start(broken, *FAST)
+    (broken / PROBES).unlink()
+    first = start(broken, PROBES, *FAST)
     locks = broken / ".snakemake/locks"
     while not list(locks.glob("*")) and first.poll() is None:
         time.sleep(0.05)
@@ -310,7 +314,7 @@ def test_a_clock_that_goes_back_makes_nothing_stale_twice(broken, unbroken, surv
         if path.is_file() and ".git" not in path.parts:
             os.utime(path, (tomorrow, tomorrow))
     assert planned(snakemake(broken, "-n", study=SMOKE)) == set()
-    (broken / RESULTS / "tables/layer_probes.csv").unlink()
+    (broken / PROBES).unlink()
     cost = again(broken)
     assert planned(snakemake(broken, "-n", study=SMOKE)) == set()
     assert digests(broken / RESULTS) == digests(unbroken / RESULTS)
@@ -332,10 +336,10 @@ def test_memory_that_runs_out_is_said_and_the_rest_of_the_study_stands(broken, u
     """The job may use less memory than its libraries need: it fails by name; without the limit the study goes on."""
     (broken / TARGET).unlink()
     shutil.rmtree(broken / "results/.shards")
-    (broken / RESULTS / "tables/layer_probes.csv").unlink()
+    (broken / PROBES).unlink()
     with (broken / "output.txt").open("w") as output:
         process = subprocess.Popen(
-            command(*FAST, study=SMOKE), cwd=broken, stdout=output, stderr=subprocess.STDOUT
+            command(PROBES, *FAST, study=SMOKE), cwd=broken, stdout=output, stderr=subprocess.STDOUT
         )
         while process.poll() is None:
             for job in scripts_of(broken):
@@ -347,7 +351,7 @@ def test_memory_that_runs_out_is_said_and_the_rest_of_the_study_stands(broken, u
     assert process.returncode != 0 and not (broken / TARGET).exists()
     assert "Error in rule activations" in told and re.search("memory|alloc", told), told[-3000:]
     no_rubbish(broken)
-    cost = again(broken)
+    cost = again(broken, PROBES)
     assert digests(broken / RESULTS) == digests(unbroken / RESULTS)
     survived("memory", 1, "nothing; no file half-written", f"one rerun, {cost:.0f} s")
 

@@ -11,14 +11,14 @@ import contextlib
 import re
 import subprocess
 import time
-from datetime import datetime
+from datetime import date, datetime
 
 import psutil
 import pytest
 
 import slurm
 from factfinding.files import read_table
-from reliability import write_table
+from reliability import write_row
 from workflow import command, copy_project, digests, snakemake_forked
 
 pytestmark = pytest.mark.cluster
@@ -129,20 +129,15 @@ def test_the_tables_are_those_of_a_run_without_a_cluster(finished, tmp_path):
     snakemake_forked(here, "studies/smoke.yaml")
     assert digests(folder / "results/smoke") == digests(here / "results/smoke")
     assert (folder / "results/smoke/report.html").exists()
-    rows = [
-        (f"a job cancelled while it ran ({CANCELLED})", 1, "nothing: submitted again, all tables and figures identical", "that job"),
-        (f"`kill -9` of a job's script ({KILLED})", 1, "nothing: submitted again, all tables and figures identical", "that job"),
-    ]  # fmt: skip
     seconds = max(job["EndTime"] for job in found) - min(job["StartTime"] for job in found)
-    rows.append(
-        (
-            f"the whole study as {len(found)} SLURM jobs",
-            1,
-            "nothing",
-            f"{seconds:.0f} s on one machine of two cores",
-        )
+    lost = "nothing: submitted again, all tables and figures identical"
+    rows = (
+        (f"a job cancelled while it ran ({CANCELLED})", 1, lost, "that job"),
+        (f"`kill -9` of a job's script ({KILLED})", 1, lost, "that job"),
+        ("the whole study as SLURM jobs", 1, "nothing", f"{len(found)} jobs, {seconds:.0f} s"),
     )
-    write_table("cluster", ("what", "tried", "lost", "cost"), rows)
+    for row in rows:
+        write_row("cluster", [fault for fault, *_ in rows], (*row, date.today()))
 
 
 def test_the_shards_of_the_sweep_were_jobs_of_their_own_and_are_merged(finished):
