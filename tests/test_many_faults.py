@@ -62,6 +62,11 @@ def unbroken(tmp_path_factory):
     return folder
 
 
+def fresh(unbroken: Path, folder: Path) -> Path:
+    """The project as `unbroken` has it, nothing run: whoever edits files meanwhile disturbs no comparison."""
+    return Path(shutil.copytree(unbroken, folder, ignore=shutil.ignore_patterns("results", ".snakemake")))
+
+
 @pytest.fixture(scope="module")
 def survived():
     """survived(fault, times tried, what was lost, what it cost): a row of the page's table."""
@@ -145,7 +150,7 @@ def test_killed_at_twenty_moments_the_study_ends_with_the_tables_of_an_unbroken_
     unbroken, tmp_path, survived
 ):
     """Each time the study is started again from where it was, and killed when a little more of it is done."""
-    folder, dice, began = copy_project(tmp_path / "killed"), random.Random(0), time.monotonic()
+    folder, dice, began = fresh(unbroken, tmp_path / "killed"), random.Random(0), time.monotonic()
     killed, rules, late = Counter(), Counter(), 0
     for i in range(KILLS):
         kind = ("job", "alone", "all", "job")[i % 4]
@@ -278,7 +283,7 @@ def test_a_damaged_shard_is_made_again(broken, unbroken, survived):
 
 def test_a_cache_of_another_model_is_named_and_made_again(broken, unbroken, tmp_path, survived):
     """The same prompts through a GPT-2, its finished activation file laid in the place of ours."""
-    other = copy_project(tmp_path / "other")
+    other = fresh(unbroken, tmp_path / "other")
     snakemake(other, TARGET, *FAST, "--config", "model={source: tiny, family: gpt2}", study=SMOKE)
     (broken / TARGET).write_bytes((other / TARGET).read_bytes())
     (broken / PROBES).unlink()
@@ -371,7 +376,7 @@ def test_without_a_network_the_whole_study_runs(unbroken, tmp_path, survived):
     alone = unshared()
     if alone is None:
         pytest.skip("this system lets nobody make a network namespace (`unshare -n`): run as root to test it")
-    folder, began = copy_project(tmp_path / "alone"), time.monotonic()
+    folder, began = fresh(unbroken, tmp_path / "alone"), time.monotonic()
     done = subprocess.run(
         [*alone, *command(*FAST, study=SMOKE)], cwd=folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         check=False, env=os.environ | {"OMP_NUM_THREADS": "1"},
@@ -382,14 +387,14 @@ def test_without_a_network_the_whole_study_runs(unbroken, tmp_path, survived):
 
 
 def test_one_job_at_a_time_gives_the_same_study_bit_by_bit(unbroken, tmp_path):
-    folder = copy_project(tmp_path / "one")
+    folder = fresh(unbroken, tmp_path / "one")
     snakemake_forked(folder, SMOKE, arguments=("--cores", "1"))
     assert digests(folder / RESULTS) == digests(unbroken / RESULTS)
 
 
 def test_another_batch_size_gives_the_same_study_within_rounding(unbroken, tmp_path):
     """Every table, by the tolerance that docs/numerics.md states for float32."""
-    folder = copy_project(tmp_path / "batches")
+    folder = fresh(unbroken, tmp_path / "batches")
     study = yaml.safe_load((folder / SMOKE).read_text())
     (folder / "batches.yaml").write_text(yaml.safe_dump(study | {"compute": {"batch_size": 7}}))
     snakemake_forked(folder, "batches.yaml", arguments=("--cores", "2"))
