@@ -203,18 +203,14 @@ def test_a_full_disk_is_named_and_leaves_nothing_half_written(broken, unbroken, 
     size = sum(
         -(-path.stat().st_size // 4096) * 4 for path in kept.rglob("*") if path.is_file()
     )  # kB, in pages
-    disk(broken / "results", f"size={size + 64}k")
+    disk(broken / "results", f"size={2 * size}k")
     shutil.copytree(kept, broken / "results", dirs_exist_ok=True)
     (broken / TARGET).unlink()
     shutil.rmtree(broken / "results/.shards")
     filler = broken / "results/filler"
-    with filler.open("wb") as file:
+    with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
         while True:
-            try:
-                file.write(bytes(1024))
-                file.flush()
-            except OSError:
-                break
+            file.write(bytes(1024))
     output = snakemake(broken, TARGET, *FAST, study=SMOKE, check=False)
     assert "No space left on device" in output and not (broken / TARGET).exists()
     no_rubbish(broken)
