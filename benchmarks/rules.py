@@ -47,11 +47,11 @@ def together(jobs: pl.DataFrame, prefix: str, name: str) -> pl.DataFrame:
     return pl.concat([jobs.filter(~ours), line]).sort("seconds", descending=True)
 
 
-def wall_clock(folder: Path) -> float:
+def wall_clock(folder: Path, jobs: pl.DataFrame) -> float:
     """Seconds from the start of the first job to the end of the last, by when their files were written."""
-    jobs = {path.stem: path.stat().st_mtime for path in (folder / "benchmarks").glob("*.tsv")}
-    seconds = dict(measured(folder).select("job", "seconds").rows())
-    return max(jobs.values()) - min(end - seconds[job] for job, end in jobs.items())
+    ends = {job: (folder / f"benchmarks/{job}.tsv").stat().st_mtime for job in jobs["job"]}
+    starts = [ends[job] - seconds for job, seconds in jobs.select("job", "seconds").rows()]
+    return max(ends.values()) - min(starts)
 
 
 def main() -> None:
@@ -60,11 +60,12 @@ def main() -> None:
     )
     parser.add_argument("folder", type=Path, help="results/<study>")
     folder = parser.parse_args().folder
-    jobs = together(measured(folder), "figure_", "figures")
+    single = measured(folder)
+    jobs = together(single, "figure_", "figures")
     total = ("all of these", number(jobs["seconds"].sum()), number(jobs["cpu_time"].sum()), "")
     rows = [(job, number(s), number(cpu), number(mb)) for job, s, cpu, mb in jobs.rows()]
     note = (
-        f"From the start of the first job to the end of the last it took {wall_clock(folder):.0f} seconds: jobs run side by side, "
+        f"From the start of the first job to the end of the last it took {wall_clock(folder, single):.0f} seconds: jobs run side by side, "
         "so a run is shorter than their sum. Imports are in it, four to six seconds of a job."
     )
     table = Table(

@@ -15,8 +15,8 @@ class InputError(ValueError):
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out: Python's own, or what torch raises for a GPU or a CPU (RuntimeErrors)."""
-    said = ("can't allocate memory", "not enough memory", "out of memory")
-    return isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError) and any(words in str(error) for words in said)
-    )
+    """Whether an error says that memory ran out: Python's own, torch's for a GPU (by its name: this imports no torch), or
+    the plain RuntimeError that torch raises for a CPU."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return any(said in str(error) for said in ("can't allocate memory", "not enough memory", "out of memory"))

@@ -164,27 +164,27 @@ def _row(claim: Claim, tables: Mapping[str, pl.DataFrame], unmet: Sequence[str])
             "verdict": NOT_APPLICABLE,
             "reason": f"Not measured: no such rows in {', '.join(claim.tables)}.",
         }
-    threshold, *line = _line(claim, found)
-    verdict = decide(claim.supported_if, found["low"], found["high"], (line[0], line[1]))
+    threshold, line = _line(claim, found)
+    verdict = decide(claim.supported_if, found["low"], found["high"], line)
     side = {
         SUPPORTED: claim.supported_if,
         CONTRADICTED: {"above": "below", "below": "above"}[claim.supported_if],
     }
     where = f"lies {side[verdict]}" if verdict in side else "holds"
     numbers = {name: float(found[name]) for name in ("value", "low", "high")} | {"n": int(found["n"])}
-    measured = "" if line == [threshold, threshold] else f" [{line[0]:.3g}, {line[1]:.3g}]"
+    measured = "" if line == (threshold, threshold) else f" [{line[0]:.3g}, {line[1]:.3g}]"
     reason = f"The interval {where} {threshold:.3g}{measured}."
     lines = {"threshold": threshold, "threshold_low": line[0], "threshold_high": line[1]}
     return fixed | numbers | lines | {"verdict": verdict, "reason": reason}
 
 
-def _line(claim: Claim, found: Mapping[str, float]) -> tuple[float, float, float]:
+def _line(claim: Claim, found: Mapping[str, float]) -> tuple[float, tuple[float, float]]:
     """The threshold and its interval: the rule's own number, else what the query gives."""
     if claim.threshold is not None:
-        return claim.threshold, claim.threshold, claim.threshold
+        return claim.threshold, (claim.threshold, claim.threshold)
     threshold = float(found["threshold"])
     low, high = (found.get(f"threshold_{end}", threshold) for end in ("low", "high"))
-    return threshold, float(low), float(high)
+    return threshold, (float(low), float(high))
 
 
 def _value(claim: Claim, tables: Mapping[str, pl.DataFrame]) -> dict[str, float] | None:

@@ -191,9 +191,7 @@ def sizes_of(folder: Path) -> Sizes:
     Raises InputError for a missing or damaged file, an unknown family, sizes that are missing or do not fit together.
     """
     config = _config(folder)
-    sizes = _all_sizes(folder / "config.json", config)
-    named = {name: sizes[name] for name in ("layers", "heads", "neurons")}
-    return Sizes(family=FAMILY[config["model_type"]], **named)
+    return _named(config, _all_sizes(folder / "config.json", config))
 
 
 def check_model_folder(folder: Path, *, allow_pickle: bool = False) -> Sizes:
@@ -203,7 +201,6 @@ def check_model_folder(folder: Path, *, allow_pickle: bool = False) -> Sizes:
     embedding; a tokenizer that is missing, damaged or larger than the embedding; weights that are missing, pickled
     without `allow_pickle`, cut off, no floating-point numbers, or not in the shapes of config.json.
     """
-    found = sizes_of(folder)
     config = _config(folder)
     sizes = _all_sizes(folder / "config.json", config)
     _check_settings(folder / "config.json", config)
@@ -212,7 +209,12 @@ def check_model_folder(folder: Path, *, allow_pickle: bool = False) -> Sizes:
         _check_weights(folder, _headers(folder), config, sizes)
     else:
         _check_pickle(folder, allow_pickle)
-    return found
+    return _named(config, sizes)
+
+
+def _named(config: Mapping[str, Any], sizes: Mapping[str, int]) -> Sizes:
+    named = {name: sizes[name] for name in ("layers", "heads", "neurons")}
+    return Sizes(family=FAMILY[config["model_type"]], **named)
 
 
 def _config(folder: Path) -> dict[str, Any]:

@@ -220,15 +220,14 @@ def _check_circuit(study: Config, sizes: Sizes | None) -> None:
 
 def _check_layer(where: str, found: object, layer: int, sizes: Sizes | None) -> None:
     """`found` names this layer. Layers of an unknown model are taken as they are."""
-    if layer < 0 or (sizes is not None and sizes.layers is not None and layer >= sizes.layers):
-        last = f"0-{sizes.layers - 1} of this model" if sizes is not None and sizes.layers else "0 and up"
+    if layer < 0 or (sizes is not None and layer >= sizes.layers):
+        last = f"0-{sizes.layers - 1} of this model" if sizes is not None else "0 and up"
         raise InputError(where, str(found), f"layers {last}")
 
 
 def _check_unit(where: str, found: str, index: int, unit: str, sizes: Sizes | None) -> None:
-    count = None if sizes is None else getattr(sizes, unit)
-    if count is not None and index >= count:
-        raise InputError(where, found, f"{unit} 0-{count - 1} of a layer of this model")
+    if sizes is not None and index >= getattr(sizes, unit):
+        raise InputError(where, found, f"{unit} 0-{getattr(sizes, unit) - 1} of a layer of this model")
 
 
 def _check_stored(study: Config, sizes: Sizes | None) -> None:
@@ -256,7 +255,7 @@ def _needed_layers(study: Config, need: Need, sizes: Sizes | None) -> set[int]:
     lookup = study.circuit.lookup
     if need.layers == "lookup" and lookup is not None:
         return set(range(lookup[0], lookup[1] + 1))
-    if sizes is None or sizes.layers is None:
+    if sizes is None:
         return set() if need.layers == "last" else {0}
     return {sizes.layers - 1} if need.layers == "last" else set(range(sizes.layers))
 
