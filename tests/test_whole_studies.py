@@ -163,16 +163,20 @@ def test_snakemake_s_own_report_has_every_figure_with_its_caption(project, tmp_p
     assert "one column per study" in told["results/comparison/report.html"]
 
 
+def on_a_phone_in_the_dark(page, script, folder):
+    """What a script finds on a copy of a page, which opens without a word on the console and asks for nothing; the copy."""
+    here = Path(shutil.copy(page, folder))
+    _, console, asked = opened(here)
+    assert console == [] and asked == set()
+    return used(here.read_text(), LOOK + script, folder, width=PHONE, dark=True), here
+
+
 @needs_browser
 def test_a_real_report_is_read_on_a_phone_in_the_dark_and_on_paper(study, tmp_path):
     page = study.folder / "results/small/report.html"
-    here = Path(shutil.copy(page, tmp_path))
-    _, console, asked = opened(here)
-    assert console == [] and asked == set()
-    found = used(
-        here.read_text(),
-        LOOK
-        + """
+    found, here = on_a_phone_in_the_dark(
+        page,
+        """
         const said = {dark: paper < 0.05, contrast: worst("p, dd, small, a, th, td, .verdict"), figures: worst("svg.figure [id*='-xtick_'] use")};
         said.sections = [...d.querySelectorAll("main > section")].map((section) => section.id);
         said.claims = d.querySelectorAll("#claims tbody tr").length;
@@ -186,8 +190,6 @@ def test_a_real_report_is_read_on_a_phone_in_the_dark_and_on_paper(study, tmp_pa
         return said;
         """,
         tmp_path,
-        width=PHONE,
-        dark=True,
     )
     sections = [section.id for section in read_sections(WORDS / "sections.yaml")]
     assert found["sections"] == ["ledger", "summary", "model", *sections, "computed"]
@@ -201,20 +203,14 @@ def test_a_real_report_is_read_on_a_phone_in_the_dark_and_on_paper(study, tmp_pa
 @needs_browser
 def test_a_real_comparison_is_read_on_a_phone_in_the_dark_and_on_paper(project, tmp_path):
     page = project / "results/comparison/report.html"
-    here = Path(shutil.copy(page, tmp_path))
-    _, console, asked = opened(here)
-    assert console == [] and asked == set()
-    found = used(
-        here.read_text(),
-        LOOK
-        + """
+    found, here = on_a_phone_in_the_dark(
+        page,
+        """
         const claims = [...d.querySelectorAll("tbody tr:not(.group)")];
         return {dark: paper < 0.05, contrast: worst("p, small, a, th, td, .verdict"), claims: claims.length, fits: fits(),
           cells: claims.every((row) => row.cells.length === 3)};
         """,
         tmp_path,
-        width=PHONE,
-        dark=True,
     )
     claims = read_table(page.parent / "ledger.csv")["claim"].n_unique()
     assert found["claims"] == claims > 40 and found["cells"] and found["fits"]
