@@ -96,16 +96,49 @@ def name_prompts(study):
     )
 
 
+# The declarations themselves: the page and the ledger are made anew when one is reworded.
+DECLARATIONS = sorted(
+    os.path.relpath(path)
+    for path in [*EXPERIMENTS.glob("*/experiment.yaml"), EXPERIMENTS / "needs.yaml"]
+)
+
+
 def figures(study):
-    """The figures of a study, with their tables; training has one only where the workflow trained the model."""
-    without = set() if study.model.source == "organism" else {"training"}
-    return {name: FIGURES[name] for name in FIGURES if name not in without}
+    """The figures of a study by name, each with its tables; some experiments need the embedded model."""
+    return {
+        name: figure.tables
+        for experiment in DECLARED.of(study.model.source).values()
+        for name, figure in experiment.figures.items()
+    }
+
+
+def table_path(name):
+    """Where a table lies, with the wildcard of the study."""
+    return "results/{study}/" + DECLARED.tables[name].path
+
+
+def drawn_from(figure):
+    """The tables of a figure, by name."""
+    return {name: table_path(name) for name in DECLARED.figures[figure][1].tables}
+
+
+def show_of(figure):
+    """The module that draws a figure."""
+    return f"factfinding/figures/{figure}.py"
 
 
 def figure_tables(study):
-    """All tables that have a figure."""
-    found = {path for tables in figures(study).values() for path in tables.values()}
-    return expand(sorted(found), study=study.study)
+    """All tables that the page shows, or draws, or that a claim is judged on."""
+    shown = {
+        table
+        for experiment in DECLARED.of(study.model.source).values()
+        for table in [
+            *experiment.shown,
+            *(name for figure in experiment.figures.values() for name in figure.tables),
+            *(name for claim in experiment.claims for name in claim.tables),
+        ]
+    }
+    return expand(sorted(table_path(name) for name in shown), study=study.study)
 
 
 def drawn(kind):
@@ -131,8 +164,17 @@ def products(study):
 
 
 def records(study):
-    """Where each job that the page tells about says what it did."""
-    jobs = [SOURCES[study.model.source], *JOBS]
+    """Where each job that the page tells about says what it did: all rules with a record of their own, but those of
+    other studies' models, and what comes after the page."""
+    own = SOURCES[study.model.source]
+    without = {"report", "comparison", "download_texts", *SOURCES.values()} - {own}
+    found = {
+        Path(path).stem
+        for rule in workflow.rules
+        for path in rule.output
+        if f"/provenance/{rule.name}.json" in path and rule.name not in without
+    }
+    jobs = sorted(found)
     jobs += [f"activations_{condition}" for condition in study.activations.conditions]
     jobs += [f"neuron_effects_shard_{i}" for i in range(study.neurons.shards)]
     jobs += [f"figure_{figure}" for figure in figures(study)]

@@ -4,12 +4,14 @@ Nothing that is reached from here imports torch or transformers: every dry run a
 """
 
 import json
+import os
 import re
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(workflow.basedir) / "scripts"))
 
+from factfinding.declarations import EXPERIMENTS, columns_digest, declarations
 from factfinding.digest import Digests
 from factfinding.errors import InputError
 from factfinding.studies import studies_of
@@ -18,6 +20,7 @@ SCRIPTS = Path(workflow.basedir) / "scripts"
 DIGESTS = Digests(SCRIPTS, cache=Path(".snakemake/code-digests.json"))
 
 try:
+    DECLARED = declarations()
     STUDIES = studies_of(config, Path(workflow.basedir) / "studies")
     # Whoever starts a run is told at once what cannot work; its jobs, which read this file again, need not look again.
     if workflow.is_main_process:
@@ -71,6 +74,13 @@ def code(*scripts):
     digest = DIGESTS.of(*(SCRIPTS / script for script in scripts))
     DIGESTS.save()
     return digest
+
+
+def computes(experiment):
+    """Digest of what an experiment's results depend on: its `compute` and all that it imports, and its columns."""
+    compute = f"factfinding/experiments/{experiment}/compute.py"
+    columns = columns_digest(DECLARED.experiments[experiment])
+    return f"{code('experiment.py', compute)} {columns}"
 
 
 def megabytes(base):

@@ -8,9 +8,10 @@ with Job(snakemake) as job:
     from factfinding.config import ActivationsConfig, CircuitConfig, ComputeConfig
     from factfinding.digest import code_digest
     from factfinding.engine import capture as capturing
-    from factfinding.files import read_json, read_table
+    from factfinding.files import read_json
     from factfinding.model.source import load_source
     from factfinding.store import Source
+    from factfinding.tables import read_table
 
     compute, settings = job.config("compute", ComputeConfig), job.config("activations", ActivationsConfig)
     source, prompts = read_json(job.input.source), read_table(job.input.prompts)

@@ -3,9 +3,10 @@
 from job import Job
 
 with Job(snakemake) as job:
-    from factfinding.analysis.proposal import circuit_table, propose, settle, write_circuit
     from factfinding.config import CircuitConfig
-    from factfinding.files import read_table, write_table
+    from factfinding.files import write_table
+    from factfinding.methods.proposal import circuit_table, propose, settle, write_circuit
+    from factfinding.tables import read_table
 
     tables = (read_table(path) for path in (job.input.scan, job.input.residual, job.input.total))
     circuit = settle(propose(*tables), **job.config("circuit", CircuitConfig).model_dump())

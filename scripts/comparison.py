@@ -7,7 +7,8 @@ from job import Job
 
 with Job(snakemake) as job:
     from factfinding.comparison import Study, long_ledger, render
-    from factfinding.files import read_json, read_table, write_table, write_text
+    from factfinding.files import read_json, write_table, write_text
+    from factfinding.tables import read_table
 
     def link(path):
         return os.path.relpath(path, Path(job.output.report).parent)

@@ -3,12 +3,13 @@
 from job import Job
 
 with Job(snakemake) as job:
-    from factfinding.analysis.context import context_table
-    from factfinding.analysis.groups import chosen
-    from factfinding.analysis.readers import load_readers
     from factfinding.config import ComputeConfig, InterventionsConfig
-    from factfinding.files import read_json, read_table, write_table
+    from factfinding.files import read_json, write_table
+    from factfinding.methods.context import context_table
+    from factfinding.methods.groups import chosen
+    from factfinding.methods.readers import load_readers
     from factfinding.model.source import load_source
+    from factfinding.tables import read_table
 
     compute, section = job.config("compute", ComputeConfig), job.config("interventions", InterventionsConfig)
     anatomy = load_source(read_json(job.input.source), compute, job.log)

@@ -6,13 +6,17 @@ with Job(snakemake) as job:
     import polars as pl
     import torch
 
-    from factfinding.analysis.attention import (
+    from factfinding.config import CircuitConfig, ComputeConfig, HeadsConfig
+    from factfinding.engine.cached import cached_nodes, cached_pattern, rows_of
+    from factfinding.engine.direct import Readout
+    from factfinding.files import CSV_ROWS, read_json, write_table
+    from factfinding.methods.attention import (
         attention_athletes,
         attention_by_role,
         attention_roles,
         role_tokens,
     )
-    from factfinding.analysis.direct import (
+    from factfinding.methods.direct import (
         HEAD_INPUTS,
         direct_effects,
         extracting_heads,
@@ -20,13 +24,10 @@ with Job(snakemake) as job:
         largest,
         pair_up,
     )
-    from factfinding.analysis.groups import chosen
-    from factfinding.config import CircuitConfig, ComputeConfig, HeadsConfig
-    from factfinding.engine.cached import cached_nodes, cached_pattern, rows_of
-    from factfinding.engine.direct import Readout
-    from factfinding.files import CSV_ROWS, read_json, read_table, write_table
+    from factfinding.methods.groups import chosen
     from factfinding.model.source import load_source
     from factfinding.store import Activations
+    from factfinding.tables import read_table
 
     section, fixed = job.config("heads", HeadsConfig), job.config("circuit", CircuitConfig).extract
     source, candidates = read_json(job.input.source), read_table(job.input.candidates)

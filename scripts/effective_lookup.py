@@ -5,15 +5,16 @@ from job import Job
 with Job(snakemake) as job:
     from dataclasses import replace
 
-    from factfinding.analysis.effective import EffectiveModel
-    from factfinding.analysis.effective_probes import effective_probes
-    from factfinding.analysis.excess import nonlinear_excess
-    from factfinding.analysis.groups import chosen
-    from factfinding.analysis.name_pairs import pairs_for, unknown_for
-    from factfinding.analysis.probes import ProbeSettings
     from factfinding.config import ComputeConfig, LookupConfig, ProbesConfig
-    from factfinding.files import read_table, write_table
+    from factfinding.files import write_table
+    from factfinding.methods.effective import EffectiveModel
+    from factfinding.methods.effective_probes import effective_probes
+    from factfinding.methods.excess import nonlinear_excess
+    from factfinding.methods.groups import chosen
+    from factfinding.methods.name_pairs import pairs_for, unknown_for
+    from factfinding.methods.probes import ProbeSettings
     from factfinding.model.anatomy import pick_device
+    from factfinding.tables import read_table
 
     compute, section = job.config("compute", ComputeConfig), job.config("lookup", LookupConfig)
     probes = job.config("probes", ProbesConfig).model_dump(include=set(ProbeSettings.__dataclass_fields__))

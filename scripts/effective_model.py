@@ -3,15 +3,16 @@
 from job import Job
 
 with Job(snakemake) as job:
-    from factfinding.analysis.effective import save_none
-    from factfinding.analysis.effective_table import effective_model
-    from factfinding.analysis.groups import chosen
-    from factfinding.analysis.proposal import read_circuit
-    from factfinding.analysis.readers import load_readers
-    from factfinding.analysis.simplified import parts_of
     from factfinding.config import ComputeConfig, InterventionsConfig
-    from factfinding.files import read_json, read_table, write_table
+    from factfinding.files import read_json, write_table
+    from factfinding.methods.effective import save_none
+    from factfinding.methods.effective_table import effective_model
+    from factfinding.methods.groups import chosen
+    from factfinding.methods.proposal import read_circuit
+    from factfinding.methods.readers import load_readers
+    from factfinding.methods.simplified import parts_of
     from factfinding.model.source import load_source
+    from factfinding.tables import read_table
 
     compute, section = job.config("compute", ComputeConfig), job.config("interventions", InterventionsConfig)
     anatomy, recall = load_source(read_json(job.input.source), compute, job.log), read_table(job.input.recall)

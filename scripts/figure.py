@@ -6,7 +6,7 @@ from job import Job
 
 with Job(snakemake) as job:
     from factfinding.figures.style import save
-    from factfinding.files import read_table
+    from factfinding.tables import read_table
 
     module = import_module(f"factfinding.figures.{job.wildcards.figure}")
     tables = {name: read_table(path) for name, path in job.input.items()}

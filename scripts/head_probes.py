@@ -3,14 +3,15 @@
 from job import Job
 
 with Job(snakemake) as job:
-    from factfinding.analysis.direct import extracting_heads
-    from factfinding.analysis.groups import chosen
-    from factfinding.analysis.head_probes import halve, head_probe_layers, heads_to_follow, scan_heads
     from factfinding.config import CircuitConfig, ComputeConfig, HeadsConfig
     from factfinding.engine.cached import rows_of
-    from factfinding.files import read_json, read_table, write_table
+    from factfinding.files import read_json, write_table
+    from factfinding.methods.direct import extracting_heads
+    from factfinding.methods.groups import chosen
+    from factfinding.methods.head_probes import halve, head_probe_layers, heads_to_follow, scan_heads
     from factfinding.model.source import load_source
     from factfinding.store import Activations
+    from factfinding.tables import read_table
 
     section, fixed = job.config("heads", HeadsConfig), job.config("circuit", CircuitConfig).extract
     source, candidates = read_json(job.input.source), read_table(job.input.candidates)

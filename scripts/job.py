@@ -15,6 +15,8 @@ import os
 import sys
 import time
 import traceback
+from collections.abc import Mapping
+from functools import cached_property
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Self
@@ -84,6 +86,44 @@ class Job:
     def settings(self, section: str) -> dict[str, Any]:
         """One section of the configuration, as the rule was given it."""
         return json.loads(self.snakemake.params.settings)[section]
+
+    @cached_property
+    def given(self) -> Any:
+        """The sections of the configuration that the rule was given, typed (factfinding.inputs.Settings)."""
+        from factfinding.inputs import Settings
+
+        return Settings(json.loads(getattr(self.snakemake.params, "settings", "{}")))
+
+    @cached_property
+    def inputs(self) -> Any:
+        """What the rule may read (factfinding.inputs.Inputs)."""
+        from factfinding.inputs import Inputs
+
+        return Inputs(
+            Path("results") / self.wildcards.study,
+            settings=self.given,
+            declared=self.input,
+            named=dict(self.input.items()),
+            log=self.log,
+        )
+
+    def write(self, results: Mapping[str, Any]) -> None:
+        """Write what an experiment gives, each under the name of the rule's output: frames as tables, other things by
+        their own `save(path)`. Raises ValueError where the names are not those of the outputs."""
+        import polars as pl
+
+        from factfinding.tables import write_declared
+
+        wanted = {name: path for name, path in self.output.items() if name != "provenance"}
+        if set(results) != set(wanted):
+            raise ValueError(
+                f"rule {self.snakemake.rule} puts out {sorted(wanted)}, computed were {sorted(results)}"
+            )
+        for name, result in results.items():
+            if isinstance(result, pl.DataFrame):
+                write_declared(result, wanted[name])
+            else:
+                result.save(Path(wanted[name]))
 
     def config(self, section: str, model: type) -> Any:
         """One section, typed."""

@@ -5,7 +5,9 @@ from job import Job
 with Job(snakemake) as job:
     import polars as pl
 
-    from factfinding.analysis.probes import (
+    from factfinding.config import ProbesConfig
+    from factfinding.files import read_json, write_table
+    from factfinding.methods.probes import (
         ProbeSettings,
         enough_for_folds,
         layer_probes,
@@ -13,9 +15,8 @@ with Job(snakemake) as job:
         table_schema,
         with_name_groups,
     )
-    from factfinding.config import ProbesConfig
-    from factfinding.files import read_json, read_table, write_table
     from factfinding.store import Activations
+    from factfinding.tables import read_table
 
     section = job.config("probes", ProbesConfig)
     settings = ProbeSettings(**section.model_dump(include=set(ProbeSettings.__dataclass_fields__)))

@@ -3,10 +3,10 @@
 from job import Job
 
 with Job(snakemake) as job:
-    from factfinding.analysis.locality import locality, usable
     from factfinding.config import ComputeConfig, LocalityConfig
     from factfinding.data.texts import read_corpus, read_texts, strings_of
     from factfinding.files import read_json, write_table
+    from factfinding.methods.locality import locality, usable
     from factfinding.model.source import load_source
 
     compute, section = job.config("compute", ComputeConfig), job.config("locality", LocalityConfig)

@@ -3,15 +3,16 @@
 from job import Job
 
 with Job(snakemake) as job:
-    from factfinding.analysis.groups import chosen
-    from factfinding.analysis.head_reader import head_readers
-    from factfinding.analysis.mlp_paths import mlp_paths
-    from factfinding.analysis.proposal import read_circuit
-    from factfinding.analysis.readers import load_readers
-    from factfinding.analysis.simplified import parts_of
     from factfinding.config import ComputeConfig, MlpPathsConfig
-    from factfinding.files import read_json, read_table, write_table
+    from factfinding.files import read_json, write_table
+    from factfinding.methods.groups import chosen
+    from factfinding.methods.head_reader import head_readers
+    from factfinding.methods.mlp_paths import mlp_paths
+    from factfinding.methods.proposal import read_circuit
+    from factfinding.methods.readers import load_readers
+    from factfinding.methods.simplified import parts_of
     from factfinding.model.source import load_source
+    from factfinding.tables import read_table
 
     compute, section = job.config("compute", ComputeConfig), job.config("mlp_paths", MlpPathsConfig)
     anatomy = load_source(read_json(job.input.source), compute, job.log)

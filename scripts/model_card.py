@@ -5,12 +5,13 @@ from job import Job
 with Job(snakemake) as job:
     import polars as pl
 
-    from factfinding.analysis.card import probe_summary, recall_rows
-    from factfinding.analysis.checks import circuit_checks
     from factfinding.config import ComputeConfig, RecallConfig
-    from factfinding.files import read_json, read_table, write_json, write_table
+    from factfinding.files import read_json, write_json, write_table
+    from factfinding.methods.card import probe_summary, recall_rows
+    from factfinding.methods.checks import circuit_checks
     from factfinding.model.anatomy import check_guards, shape_summary
     from factfinding.model.source import load_source
+    from factfinding.tables import read_table
 
     compute, settings = job.config("compute", ComputeConfig), job.config("recall", RecallConfig)
     source, recall = read_json(job.input.source), read_table(job.input.recall)

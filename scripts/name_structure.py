@@ -5,14 +5,15 @@ from job import Job
 with Job(snakemake) as job:
     import polars as pl
 
-    from factfinding.analysis.groups import chosen
-    from factfinding.analysis.linearity import linear_structure
-    from factfinding.analysis.norms import mlp_norms
-    from factfinding.analysis.remainder import best_neurons, orthogonal_remainder
     from factfinding.config import ComputeConfig, NamesConfig
     from factfinding.data.strangers import unknown_pairings
-    from factfinding.files import read_json, read_table, write_table
+    from factfinding.files import read_json, write_table
+    from factfinding.methods.groups import chosen
+    from factfinding.methods.linearity import linear_structure
+    from factfinding.methods.norms import mlp_norms
+    from factfinding.methods.remainder import best_neurons, orthogonal_remainder
     from factfinding.model.source import load_source
+    from factfinding.tables import read_table
 
     compute, section = job.config("compute", ComputeConfig), job.config("names", NamesConfig)
     anatomy = load_source(read_json(job.input.source), compute, job.log)

@@ -5,10 +5,11 @@ from job import Job
 with Job(snakemake) as job:
     import polars as pl
 
-    from factfinding.analysis.effect_concentration import effect_concentration
-    from factfinding.analysis.fact_correlations import fact_correlations, merged, neuron_pairs
     from factfinding.config import NeuronsConfig
-    from factfinding.files import read_table, write_table
+    from factfinding.files import write_table
+    from factfinding.methods.effect_concentration import effect_concentration
+    from factfinding.methods.fact_correlations import fact_correlations, merged, neuron_pairs
+    from factfinding.tables import read_table
 
     seed = job.config("neurons", NeuronsConfig).seed
     facts = [read_table(path) for path in job.input.facts]

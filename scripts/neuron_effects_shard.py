@@ -5,18 +5,19 @@ from pathlib import Path
 from job import Job
 
 with Job(snakemake) as job:
-    from factfinding.analysis.neuron_effects import (
+    from factfinding.config import ComputeConfig, NeuronsConfig
+    from factfinding.data.facts import read_facts
+    from factfinding.files import read_json, write_table
+    from factfinding.methods.neuron_effects import (
         ask_facts,
         engine_of,
         facts_table,
         neuron_effects,
         shard_layers,
     )
-    from factfinding.analysis.proposal import AT_NAME, read_circuit
-    from factfinding.config import ComputeConfig, NeuronsConfig
-    from factfinding.data.facts import read_facts
-    from factfinding.files import read_json, read_table, write_table
+    from factfinding.methods.proposal import AT_NAME, read_circuit
     from factfinding.model.source import load_source
+    from factfinding.tables import read_table
 
     compute, section = job.config("compute", ComputeConfig), job.config("neurons", NeuronsConfig)
     source, circuit = read_json(job.input.source), read_circuit(job.input.circuit)

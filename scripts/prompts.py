@@ -6,8 +6,9 @@ with Job(snakemake) as job:
     from transformers import AutoTokenizer
 
     from factfinding.data.prompts import CONDITIONS, candidates, prompt_table
-    from factfinding.files import read_json, read_table, write_table
+    from factfinding.files import read_json, write_table
     from factfinding.model.anatomy import bos_token_id
+    from factfinding.tables import read_table
 
     folder = read_json(job.input.source)["folder"]
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)

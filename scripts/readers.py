@@ -3,10 +3,11 @@
 from job import Job
 
 with Job(snakemake) as job:
-    from factfinding.analysis.readers import fit_readers, save_readers
     from factfinding.config import ProbesConfig
-    from factfinding.files import read_json, read_table
+    from factfinding.files import read_json
+    from factfinding.methods.readers import fit_readers, save_readers
     from factfinding.store import Activations
+    from factfinding.tables import read_table
 
     section = job.config("probes", ProbesConfig)
     recall = read_table(job.input.recall)

@@ -3,11 +3,12 @@
 from job import Job
 
 with Job(snakemake) as job:
-    from factfinding.analysis.recall import AnswerScores, recall_summary, recall_table
     from factfinding.config import ComputeConfig, RecallConfig
     from factfinding.engine.answers import answers
-    from factfinding.files import read_json, read_table, write_table
+    from factfinding.files import read_json, write_table
+    from factfinding.methods.recall import AnswerScores, recall_summary, recall_table
     from factfinding.model.source import load_source
+    from factfinding.tables import read_table
 
     compute, settings = job.config("compute", ComputeConfig), job.config("recall", RecallConfig)
     anatomy = load_source(read_json(job.input.source), compute, job.log)

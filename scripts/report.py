@@ -7,8 +7,9 @@ from job import Job
 
 with Job(snakemake) as job:
     from factfinding.data.dossier import read_dossiers
-    from factfinding.files import read_json, read_table, write_text
+    from factfinding.files import read_json, write_text
     from factfinding.report import Picture, Results, Table, render
+    from factfinding.tables import read_table
 
     def link(path):
         return os.path.relpath(path, Path(job.output.report).parent)

@@ -5,19 +5,20 @@ from pathlib import Path
 from job import Job
 
 with Job(snakemake) as job:
-    from factfinding.analysis.dossier import Study, check_named, dossiers, mlp_input, tables
-    from factfinding.analysis.dossier_texts import firing, read_running
-    from factfinding.analysis.groups import chosen
-    from factfinding.analysis.head_probes import halve
-    from factfinding.analysis.proposal import read_circuit
-    from factfinding.analysis.readers import load_readers
-    from factfinding.analysis.sport_neurons import detectors, scan_neurons
     from factfinding.config import ComputeConfig, SportNeuronsConfig
     from factfinding.data.dossier import write_dossiers
     from factfinding.engine.cached import rows_of
-    from factfinding.files import read_json, read_table, write_table
+    from factfinding.files import read_json, write_table
+    from factfinding.methods.dossier import Study, check_named, dossiers, mlp_input, tables
+    from factfinding.methods.dossier_texts import firing, read_running
+    from factfinding.methods.groups import chosen
+    from factfinding.methods.head_probes import halve
+    from factfinding.methods.proposal import read_circuit
+    from factfinding.methods.readers import load_readers
+    from factfinding.methods.sport_neurons import detectors, scan_neurons
     from factfinding.model.source import load_source
     from factfinding.store import Activations
+    from factfinding.tables import read_table
 
     compute, section = job.config("compute", ComputeConfig), job.config("sport_neurons", SportNeuronsConfig)
     source, candidates = read_json(job.input.source), read_table(job.input.candidates)

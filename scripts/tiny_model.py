@@ -6,9 +6,10 @@ from job import Job
 
 with Job(snakemake) as job:
     from factfinding.config import ModelConfig
-    from factfinding.files import read_table, write_json
+    from factfinding.files import write_json
     from factfinding.model.source import describe
     from factfinding.model.tiny import save_tiny_model
+    from factfinding.tables import read_table
 
     model = job.config("model", ModelConfig)
     folder = Path(job.output.source).parent / "weights"

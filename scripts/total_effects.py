@@ -5,15 +5,16 @@ from job import Job
 with Job(snakemake) as job:
     import polars as pl
 
-    from factfinding.analysis.groups import CORRUPT, KINDS, chosen
-    from factfinding.analysis.patched import sample
-    from factfinding.analysis.readers import load_readers
-    from factfinding.analysis.residual_patching import residual_patching
-    from factfinding.analysis.scan import circuit_scan
-    from factfinding.analysis.total_effects import total_effects
     from factfinding.config import ComputeConfig, InterventionsConfig
-    from factfinding.files import read_json, read_table, write_table
+    from factfinding.files import read_json, write_table
+    from factfinding.methods.groups import CORRUPT, KINDS, chosen
+    from factfinding.methods.patched import sample
+    from factfinding.methods.readers import load_readers
+    from factfinding.methods.residual_patching import residual_patching
+    from factfinding.methods.scan import circuit_scan
+    from factfinding.methods.total_effects import total_effects
     from factfinding.model.source import load_source
+    from factfinding.tables import read_table
 
     compute, section = job.config("compute", ComputeConfig), job.config("interventions", InterventionsConfig)
     anatomy = load_source(read_json(job.input.source), compute, job.log)

@@ -5,10 +5,10 @@ from job import Job
 with Job(snakemake) as job:
     import torch
 
-    from factfinding.analysis.toys.illustrations import illustrations
-    from factfinding.analysis.toys.tables import toy_tables
     from factfinding.config import ToysConfig
     from factfinding.files import write_table
+    from factfinding.methods.toys.illustrations import illustrations
+    from factfinding.methods.toys.tables import toy_tables
 
     torch.set_num_threads(1)  # sums in another order would be other networks
     section = job.config("toys", ToysConfig)

@@ -8,12 +8,13 @@ from job import Job
 
 with Job(snakemake) as job:
     from factfinding.config import OrganismConfig
-    from factfinding.files import read_table, write_csv, write_json, write_table, write_text
+    from factfinding.files import write_csv, write_json, write_table, write_text
     from factfinding.model.source import describe
     from factfinding.organism.corpus import documents
     from factfinding.organism.record import as_json, progress_line
     from factfinding.organism.train import train
     from factfinding.organism.world import make_world
+    from factfinding.tables import read_table
 
     settings = job.config("organism", OrganismConfig)
     athletes = read_table(job.input.athletes) if job.input.get("athletes") else None

@@ -9,9 +9,9 @@ import polars as pl
 from scipy.special import log_softmax
 
 import planted
-from factfinding.analysis.checks import circuit_checks
-from factfinding.analysis.probes import ProbeSettings, layer_probes, name_baselines, with_name_groups
-from factfinding.analysis.recall import AnswerScores, recall_summary, recall_table
+from factfinding.methods.checks import circuit_checks
+from factfinding.methods.probes import ProbeSettings, layer_probes, name_baselines, with_name_groups
+from factfinding.methods.recall import AnswerScores, recall_summary, recall_table
 from head_tables import head_tables, planted_candidates
 from intervention_tables import intervention_tables
 from name_tables import example_name_tables

@@ -7,12 +7,12 @@ import polars as pl
 import torch
 
 import planted
-from factfinding.analysis.attention import attention_athletes, attention_by_role, attention_roles, role_tokens
-from factfinding.analysis.direct import HEAD_INPUTS, direct_effects, extracting_heads, head_inputs, pair_up
-from factfinding.analysis.head_probes import halve, head_probe_layers, heads_to_follow, scan_heads
 from factfinding.engine.direct import Readout, read_nodes
 from factfinding.engine.sites import Site
 from factfinding.engine.trace import Read, run
+from factfinding.methods.attention import attention_athletes, attention_by_role, attention_roles, role_tokens
+from factfinding.methods.direct import HEAD_INPUTS, direct_effects, extracting_heads, head_inputs, pair_up
+from factfinding.methods.head_probes import halve, head_probe_layers, heads_to_follow, scan_heads
 
 
 def planted_candidates(model: planted.Planted) -> pl.DataFrame:

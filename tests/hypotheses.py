@@ -44,8 +44,8 @@ from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 from torch import Tensor
 from transformers import GPTNeoXForCausalLM, PreTrainedTokenizerFast
 
-from factfinding.analysis.proposal import AT_NAME, Circuit
 from factfinding.data.prompts import prompt_table
+from factfinding.methods.proposal import AT_NAME, Circuit
 from factfinding.model.anatomy import Anatomy
 from planted import empty_model
 

@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import polars as pl
 
-from factfinding.analysis.context import context_table
-from factfinding.analysis.effective_probes import effective_probes
-from factfinding.analysis.effective_table import effective_model
-from factfinding.analysis.excess import nonlinear_excess
-from factfinding.analysis.groups import groups_of
-from factfinding.analysis.head_reader import head_readers
-from factfinding.analysis.ladder import ladder_table
-from factfinding.analysis.name_pairs import pairs_for, unknown_for
-from factfinding.analysis.name_stream import name_outputs
-from factfinding.analysis.patched import sample
-from factfinding.analysis.probe_patching import probe_patching
-from factfinding.analysis.probes import ProbeSettings
-from factfinding.analysis.proposal import Circuit, circuit_table, propose, settle
-from factfinding.analysis.readers import Readers, fit_readers
-from factfinding.analysis.residual_patching import residual_patching
-from factfinding.analysis.scan import circuit_scan
-from factfinding.analysis.simplified import parts_of
-from factfinding.analysis.total_effects import total_effects
 from factfinding.data.prompts import prompt_table
+from factfinding.methods.context import context_table
+from factfinding.methods.effective_probes import effective_probes
+from factfinding.methods.effective_table import effective_model
+from factfinding.methods.excess import nonlinear_excess
+from factfinding.methods.groups import groups_of
+from factfinding.methods.head_reader import head_readers
+from factfinding.methods.ladder import ladder_table
+from factfinding.methods.name_pairs import pairs_for, unknown_for
+from factfinding.methods.name_stream import name_outputs
+from factfinding.methods.patched import sample
+from factfinding.methods.probe_patching import probe_patching
+from factfinding.methods.probes import ProbeSettings
+from factfinding.methods.proposal import Circuit, circuit_table, propose, settle
+from factfinding.methods.readers import Readers, fit_readers
+from factfinding.methods.residual_patching import residual_patching
+from factfinding.methods.scan import circuit_scan
+from factfinding.methods.simplified import parts_of
+from factfinding.methods.total_effects import total_effects
 
 SIZE = {"batch_size": 16, "seed": 0}
 

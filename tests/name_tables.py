@@ -6,10 +6,10 @@ import numpy as np
 import polars as pl
 
 import planted
-from factfinding.analysis.linearity import linear_structure
-from factfinding.analysis.norms import mlp_norms
-from factfinding.analysis.remainder import orthogonal_remainder
 from factfinding.data.strangers import unknown_pairings
+from factfinding.methods.linearity import linear_structure
+from factfinding.methods.norms import mlp_norms
+from factfinding.methods.remainder import orthogonal_remainder
 
 SIZE = {"condition": "full", "batch_size": 16, "seed": 0}
 NEURONS = pl.DataFrame(

@@ -5,12 +5,12 @@ from __future__ import annotations
 import polars as pl
 
 import planted
-from factfinding.analysis.effect_concentration import effect_concentration
-from factfinding.analysis.fact_correlations import fact_correlations, neuron_pairs
-from factfinding.analysis.mlp_paths import mlp_paths
-from factfinding.analysis.neuron_effects import ask_facts, facts_table, neuron_effects
-from factfinding.analysis.simplified import Parts
 from factfinding.engine.suffix import Suffix
+from factfinding.methods.effect_concentration import effect_concentration
+from factfinding.methods.fact_correlations import fact_correlations, neuron_pairs
+from factfinding.methods.mlp_paths import mlp_paths
+from factfinding.methods.neuron_effects import ask_facts, facts_table, neuron_effects
+from factfinding.methods.simplified import Parts
 from head_tables import planted_candidates
 from intervention_tables import readers_of
 

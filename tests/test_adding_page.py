@@ -13,7 +13,7 @@ import yaml
 
 import test_style
 from factfinding.digest import Digests
-from factfinding.files import read_table
+from factfinding.tables import read_table
 from workflow import ROOT, would_run
 
 PAGE = (ROOT / "docs/adding-an-experiment.md").read_text()

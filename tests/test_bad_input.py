@@ -21,12 +21,12 @@ from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 import bad_input
 from bad_input import ADOPTED, CASES, FOLDER, GOOD
-from factfinding.analysis.proposal import Circuit, read_circuit
 from factfinding.data.facts import read_facts
 from factfinding.data.texts import read_texts
 from factfinding.errors import InputError
 from factfinding.files import read_json
 from factfinding.ledger import read_claims
+from factfinding.methods.proposal import Circuit, read_circuit
 from factfinding.model.anatomy import KNOWN_TYPES, Anatomy, load
 from factfinding.model.tiny import random_model
 from factfinding.model.weights import check_finite

@@ -6,8 +6,8 @@ import polars as pl
 import pytest
 
 import planted
-from factfinding.analysis.checks import circuit_checks, same_length
 from factfinding.data.prompts import candidates, prompt_table
+from factfinding.methods.checks import circuit_checks, same_length
 from models import random_anatomy, tokenizer
 
 TOKENIZER = tokenizer()

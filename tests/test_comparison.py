@@ -13,8 +13,9 @@ import example_ledger
 from browser import needs_browser, opened, used
 from factfinding.comparison import Study, claim_rows, long_ledger, render
 from factfinding.errors import InputError
-from factfinding.files import read_table, write_table
+from factfinding.files import write_table
 from factfinding.ledger import CONTRADICTED, NOT_APPLICABLE, SCHEMA
+from factfinding.tables import read_table
 from workflow import ROOT
 
 WORDS = ROOT / "resources/report"

@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from factfinding.analysis.effective import EffectiveModel, Names, save_none
-from factfinding.analysis.groups import Layout
-from factfinding.analysis.simplified import Parts, constant_mlps, mean_patterns, simplified_run
 from factfinding.engine.sites import Site
 from factfinding.engine.trace import Edit, Knockout, Read, run
 from factfinding.errors import InputError
+from factfinding.methods.effective import EffectiveModel, Names, save_none
+from factfinding.methods.groups import Layout
+from factfinding.methods.simplified import Parts, constant_mlps, mean_patterns, simplified_run
 from models import FAMILIES, random_anatomy
 
 SPORTS = ("baseball", "basketball", "football")
@@ -136,7 +136,7 @@ def test_a_token_that_stands_in_no_name_is_refused():
 
 
 def test_a_model_that_is_no_sum_of_tables_is_refused(monkeypatch):
-    from factfinding.analysis import effective
+    from factfinding.methods import effective
 
     whole = effective.simplified_run
 

@@ -12,16 +12,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import planted
-from factfinding.analysis.effective import EffectiveModel
-from factfinding.analysis.effective_probes import SCHEMA as PROBES
-from factfinding.analysis.effective_probes import effective_probes
-from factfinding.analysis.excess import ATHLETES_SCHEMA, NEURONS_SCHEMA, SCHEMA, nonlinear_excess
-from factfinding.analysis.excess_measure import concentration, made_by_activation, made_of_both_signs
-from factfinding.analysis.grid_means import Means, Network, against_others, grid_means
-from factfinding.analysis.name_pairs import NamePairs, pairs_for, unknown_for
-from factfinding.analysis.probes import ProbeSettings
-from factfinding.analysis.simplified import Parts
 from factfinding.findings.lookup import NO_FIT, NO_MODEL, excess_findings, probe_findings
+from factfinding.methods.effective import EffectiveModel
+from factfinding.methods.effective_probes import SCHEMA as PROBES
+from factfinding.methods.effective_probes import effective_probes
+from factfinding.methods.excess import ATHLETES_SCHEMA, NEURONS_SCHEMA, SCHEMA, nonlinear_excess
+from factfinding.methods.excess_measure import concentration, made_by_activation, made_of_both_signs
+from factfinding.methods.grid_means import Means, Network, against_others, grid_means
+from factfinding.methods.name_pairs import NamePairs, pairs_for, unknown_for
+from factfinding.methods.probes import ProbeSettings
+from factfinding.methods.simplified import Parts
 from intervention_tables import readers_of
 from models import FAMILIES
 from test_effective import SPORTS, made
@@ -41,7 +41,7 @@ def random_names(family: str, *, length: int = 2, dtype=torch.float64):
 @pytest.fixture(scope="module")
 def known():
     """The planted model whose two neurons look the fact up; its effective model and names, of which all exist."""
-    from factfinding.analysis.effective_table import effective_model
+    from factfinding.methods.effective_table import effective_model
 
     made = planted.at_name(firsts=8, lasts=8)
     name_only = planted.prompt_table(

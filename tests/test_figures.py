@@ -204,7 +204,7 @@ def test_layer_ticks_are_few_and_whole(layers):
 
 
 def test_checks_in_plain_words_and_unknown_ones_by_name():
-    from factfinding.analysis.checks import changes
+    from factfinding.methods.checks import changes
 
     table = example_tables.study(knows=True)["circuit_checks"]
     donors = circuit_checks.donor_curve(table)

@@ -12,10 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import planted
-from factfinding.analysis.attention import attention_athletes, attention_by_role, attention_roles, finer_roles
-from factfinding.analysis.direct import extracting_heads, largest, pair_up
-from factfinding.analysis.head_probes import chance_best, halve, scan_heads
-from factfinding.analysis.probes import table_schema
 from factfinding.data.prompts import candidates, prompt_table
 from factfinding.engine.cached import cached_nodes, cached_pattern, rows_of
 from factfinding.engine.capture import Wanted, capture
@@ -29,6 +25,10 @@ from factfinding.findings.heads import (
     head_probe_findings,
     input_findings,
 )
+from factfinding.methods.attention import attention_athletes, attention_by_role, attention_roles, finer_roles
+from factfinding.methods.direct import extracting_heads, largest, pair_up
+from factfinding.methods.head_probes import chance_best, halve, scan_heads
+from factfinding.methods.probes import table_schema
 from factfinding.store import Activations, Source
 from head_tables import head_tables, name_residuals, planted_candidates
 from models import FAMILIES, random_anatomy, tokenizer

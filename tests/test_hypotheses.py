@@ -11,20 +11,20 @@ from math import inf
 import polars as pl
 import pytest
 
-from factfinding.analysis.effect_concentration import effect_concentration
-from factfinding.analysis.effective_table import effective_model
-from factfinding.analysis.excess import nonlinear_excess
-from factfinding.analysis.fact_correlations import fact_correlations
-from factfinding.analysis.head_reader import head_readers
-from factfinding.analysis.linearity import linear_structure
-from factfinding.analysis.mlp_paths import mlp_paths
-from factfinding.analysis.name_pairs import pairs_for, unknown_for
-from factfinding.analysis.neuron_effects import ask_facts, engine_of, neuron_effects
-from factfinding.analysis.norms import mlp_norms
-from factfinding.analysis.proposal import circuit_table
-from factfinding.analysis.simplified import parts_of
 from factfinding.data.strangers import unknown_pairings
 from factfinding.findings import FINDINGS
+from factfinding.methods.effect_concentration import effect_concentration
+from factfinding.methods.effective_table import effective_model
+from factfinding.methods.excess import nonlinear_excess
+from factfinding.methods.fact_correlations import fact_correlations
+from factfinding.methods.head_reader import head_readers
+from factfinding.methods.linearity import linear_structure
+from factfinding.methods.mlp_paths import mlp_paths
+from factfinding.methods.name_pairs import pairs_for, unknown_for
+from factfinding.methods.neuron_effects import ask_facts, engine_of, neuron_effects
+from factfinding.methods.norms import mlp_norms
+from factfinding.methods.proposal import circuit_table
+from factfinding.methods.simplified import parts_of
 from hypotheses import MODELS, Hypothesis
 from intervention_tables import readers_of
 

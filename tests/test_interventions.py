@@ -12,22 +12,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import planted
-from factfinding.analysis.context import context_prompts, unknown_tokens
-from factfinding.analysis.groups import CORRUPT, KINDS, draw_donors, groups_of
-from factfinding.analysis.ladder import steps
-from factfinding.analysis.name_stream import clean_run, name_outputs, name_stream, replaced
-from factfinding.analysis.patched import sample
-from factfinding.analysis.probe_patching import erased, span
-from factfinding.analysis.proposal import Circuit, propose, read_circuit, settle, write_circuit
-from factfinding.analysis.readers import fit_readers, load_readers, save_readers
-from factfinding.analysis.simplified import Parts, parts_of
-from factfinding.analysis.total_effects import place_means, total_effects
 from factfinding.data.prompts import prompt_table
 from factfinding.engine.sites import Site, parse
 from factfinding.engine.trace import Edit, Read, run
 from factfinding.errors import InputError
 from factfinding.findings import interventions as findings
 from factfinding.findings import simplified as simplified_findings
+from factfinding.methods.context import context_prompts, unknown_tokens
+from factfinding.methods.groups import CORRUPT, KINDS, draw_donors, groups_of
+from factfinding.methods.ladder import steps
+from factfinding.methods.name_stream import clean_run, name_outputs, name_stream, replaced
+from factfinding.methods.patched import sample
+from factfinding.methods.probe_patching import erased, span
+from factfinding.methods.proposal import Circuit, propose, read_circuit, settle, write_circuit
+from factfinding.methods.readers import fit_readers, load_readers, save_readers
+from factfinding.methods.simplified import Parts, parts_of
+from factfinding.methods.total_effects import place_means, total_effects
 from head_tables import planted_candidates
 from intervention_tables import intervention_tables
 from models import FAMILIES, random_anatomy, tokenizer

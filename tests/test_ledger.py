@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from factfinding.errors import InputError
-from factfinding.files import read_table
 from factfinding.ledger import (
     CONTRADICTED,
     NOT_APPLICABLE,
@@ -23,6 +22,7 @@ from factfinding.ledger import (
     judge,
     read_claims,
 )
+from factfinding.tables import read_table
 from workflow import ROOT
 
 PATH = ROOT / "resources/claims.yaml"

@@ -14,18 +14,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import models
-from factfinding.analysis.locality import (
-    LOCALITY,
-    TOKENS,
-    VALUES,
-    cosines,
-    draw,
-    full_states,
-    locality,
-    quantiles,
-    usable,
-    window_states,
-)
 from factfinding.config import LocalityConfig, validate
 from factfinding.data import texts
 from factfinding.data.texts import (
@@ -41,6 +29,18 @@ from factfinding.errors import InputError
 from factfinding.figures import locality as figure
 from factfinding.figures import style
 from factfinding.findings.locality import locality_findings
+from factfinding.methods.locality import (
+    LOCALITY,
+    TOKENS,
+    VALUES,
+    cosines,
+    draw,
+    full_states,
+    locality,
+    quantiles,
+    usable,
+    window_states,
+)
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "resources/running_text.txt").read_text()

@@ -11,16 +11,16 @@ import torch
 import yaml
 
 import planted
-from factfinding.analysis.groups import groups_of
-from factfinding.analysis.mlp_paths import SCHEMA, Paths, Removed, mlp_paths, path_edits, paths_of
-from factfinding.analysis.name_stream import clean_run, name_outputs
-from factfinding.analysis.simplified import Parts
 from factfinding.data.prompts import prompt_table
 from factfinding.engine.readings import LogProbs, Resid
 from factfinding.engine.sites import Site
 from factfinding.engine.suffix import Suffix
 from factfinding.engine.trace import Read, run
 from factfinding.findings.neurons import NEEDED, path_findings
+from factfinding.methods.groups import groups_of
+from factfinding.methods.mlp_paths import SCHEMA, Paths, Removed, mlp_paths, path_edits, paths_of
+from factfinding.methods.name_stream import clean_run, name_outputs
+from factfinding.methods.simplified import Parts
 from head_tables import planted_candidates
 from intervention_tables import readers_of
 from models import FAMILIES, random_anatomy, tokenizer

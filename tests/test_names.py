@@ -14,22 +14,6 @@ from hypothesis import strategies as st
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 import planted
-from factfinding.analysis.groups import groups_of
-from factfinding.analysis.intervals import auc_intervals, median_intervals
-from factfinding.analysis.linearity import SCHEMA as LINEAR
-from factfinding.analysis.linearity import linear_structure, ratios, shuffled_mlps
-from factfinding.analysis.name_sites import read_last
-from factfinding.analysis.norms import SCHEMA as NORMS
-from factfinding.analysis.norms import mlp_norms, name_norms
-from factfinding.analysis.remainder import SCHEMA as REMAINDER
-from factfinding.analysis.remainder import (
-    best_neurons,
-    input_weights,
-    mlp_inputs,
-    norm_scale,
-    orthogonal_remainder,
-    remainders,
-)
 from factfinding.data.prompts import prompt_table
 from factfinding.data.strangers import COLUMNS, paired, swaps, unknown_pairings
 from factfinding.engine.sites import Site
@@ -38,6 +22,22 @@ from factfinding.figures import linear_structure as linear_figure
 from factfinding.figures import mlp_norms as norms_figure
 from factfinding.figures import orthogonal_remainder as remainder_figure
 from factfinding.findings import names as findings
+from factfinding.methods.groups import groups_of
+from factfinding.methods.intervals import auc_intervals, median_intervals
+from factfinding.methods.linearity import SCHEMA as LINEAR
+from factfinding.methods.linearity import linear_structure, ratios, shuffled_mlps
+from factfinding.methods.name_sites import read_last
+from factfinding.methods.norms import SCHEMA as NORMS
+from factfinding.methods.norms import mlp_norms, name_norms
+from factfinding.methods.remainder import SCHEMA as REMAINDER
+from factfinding.methods.remainder import (
+    best_neurons,
+    input_weights,
+    mlp_inputs,
+    norm_scale,
+    orthogonal_remainder,
+    remainders,
+)
 from factfinding.stats import auc
 from models import FAMILIES, random_anatomy, tokenizer
 from name_tables import NEURONS, SIZE, name_tables

@@ -19,14 +19,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import planted
-from factfinding.analysis.effect_concentration import CONCENTRATION, effect_concentration
-from factfinding.analysis.fact_correlations import (
+from factfinding.data.fact_prompts import donor_prompts, fact_prompts, subject_order
+from factfinding.engine.sites import Site
+from factfinding.engine.suffix import Suffix
+from factfinding.engine.trace import Read, run
+from factfinding.errors import InputError
+from factfinding.findings import neurons as findings
+from factfinding.methods.effect_concentration import CONCENTRATION, effect_concentration
+from factfinding.methods.fact_correlations import (
     CORRELATIONS,
     fact_correlations,
     merged,
     neuron_pairs,
 )
-from factfinding.analysis.neuron_effects import (
+from factfinding.methods.neuron_effects import (
     EFFECTS,
     ask_facts,
     donors_after,
@@ -35,12 +41,6 @@ from factfinding.analysis.neuron_effects import (
     neuron_effects,
     shard_layers,
 )
-from factfinding.data.fact_prompts import donor_prompts, fact_prompts, subject_order
-from factfinding.engine.sites import Site
-from factfinding.engine.suffix import Suffix
-from factfinding.engine.trace import Read, run
-from factfinding.errors import InputError
-from factfinding.findings import neurons as findings
 from factfinding.stats import pearson, spearman
 from models import random_anatomy, tokenizer
 from neuron_tables import planted_facts

@@ -13,14 +13,14 @@ import torch
 from polars.testing import assert_frame_equal
 
 import planted
-from factfinding.analysis.patched import sample
-from factfinding.analysis.recall import AnswerScores, recall_summary, recall_table
-from factfinding.analysis.total_effects import total_effects
 from factfinding.data.prompts import prompt_table
 from factfinding.engine.answers import answers
 from factfinding.engine.capture import SITES, Wanted, capture
 from factfinding.engine.compare import LOGITS, differences, first_difference, sites_of
 from factfinding.errors import InputError
+from factfinding.methods.patched import sample
+from factfinding.methods.recall import AnswerScores, recall_summary, recall_table
+from factfinding.methods.total_effects import total_effects
 from factfinding.model.anatomy import Anatomy
 from factfinding.model.tiny import random_model
 from factfinding.store import Activations, Source

@@ -5,9 +5,9 @@ import polars as pl
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from factfinding.analysis import probes
-from factfinding.analysis.probes import ProbeSettings, layer_probes, name_baselines, with_name_groups
 from factfinding.errors import InputError
+from factfinding.methods import probes
+from factfinding.methods.probes import ProbeSettings, layer_probes, name_baselines, with_name_groups
 
 SPORTS = np.array(["baseball", "basketball", "football"])
 TWO_FOLDS = ProbeSettings(folds=("random", "last_name"))

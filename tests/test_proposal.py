@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from factfinding.analysis.proposal import (
+from factfinding.findings import interventions as findings
+from factfinding.methods.proposal import (
     KEPT,
     circuit_table,
     concatenating,
@@ -18,7 +19,6 @@ from factfinding.analysis.proposal import (
     settle,
     write_circuit,
 )
-from factfinding.findings import interventions as findings
 
 MAJORITY, N = 1 / 3, 400
 PAGE = Path(__file__).parents[1] / "docs/experiments/p2-8.md"

@@ -5,8 +5,8 @@ import polars as pl
 import pytest
 from scipy.special import log_softmax
 
-from factfinding.analysis.recall import AnswerScores, recall_summary, recall_table
 from factfinding.errors import InputError
+from factfinding.methods.recall import AnswerScores, recall_summary, recall_table
 from factfinding.stats import share_interval
 
 SPORTS = ["baseball", "basketball", "football"]
@@ -122,7 +122,8 @@ def test_summary_counts_and_baselines(table):
 
 
 def test_summary_survives_the_table_as_csv(table, tmp_path):
-    from factfinding.files import read_table, write_table
+    from factfinding.files import write_table
+    from factfinding.tables import read_table
 
     write_table(table, tmp_path / "recall.csv")
     assert recall_summary(read_table(tmp_path / "recall.csv"), seed=3).equals(recall_summary(table, seed=3))

@@ -133,32 +133,32 @@ MODULES = {  # module of the library -> rules whose script reaches it
     "engine/groups": {"total_effects", "probe_patching"},
     "engine/closed_forms": HEADS | {"ladder", "probe_patching"},
     "engine/*": set(),
-    "analysis/__init__": {"recall", "layer_probes", "readers", "circuit", "model_card"}
+    "methods/__init__": {"recall", "layer_probes", "readers", "circuit", "model_card"}
     | HEADS
     | INTERVENTIONS,
-    "analysis/recall": {"recall"},
-    "analysis/probes": {"layer_probes", "head_probes"},
-    "analysis/attention": {"direct_effects"},
-    "analysis/direct": HEADS,
-    "analysis/estimates": HEADS | INTERVENTIONS,
-    "analysis/groups": HEADS | INTERVENTIONS | {"model_card"},
-    "analysis/readers": INTERVENTIONS | {"readers"},
-    "analysis/head_reader": {"ladder", "probe_patching"},
-    "analysis/name_stream": INTERVENTIONS,
-    "analysis/simplified": {"ladder", "effective_model"},
-    "analysis/ladder": {"ladder"},
-    "analysis/scan": {"total_effects"},
-    "analysis/total_effects": {"total_effects"},
-    "analysis/patched": {"total_effects", "probe_patching"},
-    "analysis/residual_patching": {"total_effects"},
-    "analysis/proposal": FITTED | {"circuit"},
-    "analysis/effective": {"effective_model"},
-    "analysis/effective_table": {"effective_model"},
-    "analysis/context": {"context"},
-    "analysis/probe_patching": {"probe_patching"},
-    "analysis/head_probes": {"head_probes"},
-    "analysis/checks": {"model_card"},
-    "analysis/card": {"model_card"},
+    "methods/recall": {"recall"},
+    "methods/probes": {"layer_probes", "head_probes"},
+    "methods/attention": {"direct_effects"},
+    "methods/direct": HEADS,
+    "methods/estimates": HEADS | INTERVENTIONS,
+    "methods/groups": HEADS | INTERVENTIONS | {"model_card"},
+    "methods/readers": INTERVENTIONS | {"readers"},
+    "methods/head_reader": {"ladder", "probe_patching"},
+    "methods/name_stream": INTERVENTIONS,
+    "methods/simplified": {"ladder", "effective_model"},
+    "methods/ladder": {"ladder"},
+    "methods/scan": {"total_effects"},
+    "methods/total_effects": {"total_effects"},
+    "methods/patched": {"total_effects", "probe_patching"},
+    "methods/residual_patching": {"total_effects"},
+    "methods/proposal": FITTED | {"circuit"},
+    "methods/effective": {"effective_model"},
+    "methods/effective_table": {"effective_model"},
+    "methods/context": {"context"},
+    "methods/probe_patching": {"probe_patching"},
+    "methods/head_probes": {"head_probes"},
+    "methods/checks": {"model_card"},
+    "methods/card": {"model_card"},
     "figures/__init__": {"figure"},  # and the report, which follows it anyway
     "figures/*": {"figure"},
 }
@@ -181,24 +181,24 @@ adds(
     reads={"train_organism", "activations", "prompts", "recall", "readers", "circuit"},
     feeds={"figure", "report"},
     given={"compute", "sport_neurons"},
-    reaches={f"{room}/__init__" for room in ("data", "model", "engine", "analysis")}
+    reaches={f"{room}/__init__" for room in ("data", "model", "engine", "methods")}
     | {"stats", "store", "data/dossier", "data/prompts", "model/anatomy", "model/source"}
     | {
         f"engine/{name}"
         for name in ("cached", "clean", "direct", "head_probe", "readings", "sites", "suffix")
     }
     | {"engine/closed_forms", "engine/groups", "engine/tokens", "engine/trace"}
-    | {f"analysis/dossier{name}" for name in ("", "_ablation", "_texts", "_weights")}
-    | {f"analysis/{name}" for name in ("estimates", "groups", "head_probes", "probes", "proposal", "readers")}
-    | {"analysis/sport_neurons"},
+    | {f"methods/dossier{name}" for name in ("", "_ablation", "_texts", "_weights")}
+    | {f"methods/{name}" for name in ("estimates", "groups", "head_probes", "probes", "proposal", "readers")}
+    | {"methods/sport_neurons"},
 )
 MODULES["data/dossier"].add("report")
 
 
 NAMES_IN_MODEL = {
     "stats", "data/__init__", "data/prompts", "data/strangers", "model/__init__", "model/anatomy", "engine/__init__",
-    "engine/sites", "engine/trace", "engine/tokens", "analysis/__init__", "analysis/groups", "analysis/estimates",
-    "analysis/intervals",
+    "engine/sites", "engine/trace", "engine/tokens", "methods/__init__", "methods/groups", "methods/estimates",
+    "methods/intervals",
 }  # fmt: skip
 adds(
     "effective_lookup",
@@ -208,10 +208,10 @@ adds(
     reaches=NAMES_IN_MODEL
     | {"engine/clean"}
     | {
-        f"analysis/{name}"
+        f"methods/{name}"
         for name in ("effective", "effective_probes", "excess", "excess_measure", "grid_means")
     }
-    | {f"analysis/{name}" for name in ("name_pairs", "name_stream", "probes", "proposal", "simplified")},
+    | {f"methods/{name}" for name in ("name_pairs", "name_stream", "probes", "proposal", "simplified")},
 )
 
 
@@ -222,7 +222,7 @@ adds(
     given={"compute", "names"},
     reaches=NAMES_IN_MODEL
     | {"model/source", "engine/closed_forms", "engine/direct", "engine/head_probe"}
-    | {f"analysis/{name}" for name in ("linearity", "name_sites", "norms", "remainder")},
+    | {f"methods/{name}" for name in ("linearity", "name_sites", "norms", "remainder")},
 )
 
 
@@ -231,9 +231,9 @@ adds(
     reads=set(),
     feeds={"figure", "report"},
     given={"toys"},
-    reaches={"stats", "analysis/__init__", "analysis/estimates"}
+    reaches={"stats", "methods/__init__", "methods/estimates"}
     | {
-        f"analysis/toys/{name}"
+        f"methods/toys/{name}"
         for name in (
             "__init__",
             "illustrations",
@@ -247,8 +247,8 @@ adds(
     },
 )
 
-LOADS_A_MODEL = {f"{room}/__init__" for room in ("data", "model", "engine", "analysis")} | {
-    "stats", "data/prompts", "model/anatomy", "model/source", "analysis/proposal", "engine/clean", "engine/closed_forms",
+LOADS_A_MODEL = {f"{room}/__init__" for room in ("data", "model", "engine", "methods")} | {
+    "stats", "data/prompts", "model/anatomy", "model/source", "methods/proposal", "engine/clean", "engine/closed_forms",
     "engine/groups", "engine/readings", "engine/sites", "engine/suffix", "engine/tokens", "engine/trace",
 }  # fmt: skip
 adds(
@@ -258,8 +258,8 @@ adds(
     given={"compute", "mlp_paths"},
     reaches=LOADS_A_MODEL
     | {"engine/direct", "engine/head_probe"}
-    | {f"analysis/{name}" for name in ("estimates", "groups", "head_reader", "mlp_paths", "name_stream")}
-    | {f"analysis/{name}" for name in ("readers", "simplified")},
+    | {f"methods/{name}" for name in ("estimates", "groups", "head_reader", "mlp_paths", "name_stream")}
+    | {f"methods/{name}" for name in ("readers", "simplified")},
 )
 adds(
     "neuron_effects_shard",
@@ -267,7 +267,7 @@ adds(
     feeds={"neuron_effects", "report"},
     given={"compute", "neurons"},
     reaches=LOADS_A_MODEL
-    | {"digest", "store", "data/csv_rows", "data/facts", "data/fact_prompts", "analysis/neuron_effects"}
+    | {"digest", "store", "data/csv_rows", "data/facts", "data/fact_prompts", "methods/neuron_effects"}
     | {
         f"engine/{name}"
         for name in ("answers", "attribution", "capture", "difference", "products", "response")
@@ -280,7 +280,7 @@ adds(
     feeds={"figure", "report"},
     given={"neurons"},
     reaches={
-        f"analysis/{name}"
+        f"methods/{name}"
         for name in ("__init__", "effect_concentration", "effect_vectors", "estimates", "fact_correlations")
     }
     | {"stats"},
@@ -292,9 +292,9 @@ adds(
     reads={"train_organism"},
     feeds={"figure", "report"},
     given={"compute", "locality"},
-    reaches={f"{room}/__init__" for room in ("data", "model", "engine", "analysis")}
+    reaches={f"{room}/__init__" for room in ("data", "model", "engine", "methods")}
     | {"data/prompts", "data/texts", "model/anatomy", "model/source", "engine/sites", "engine/trace"}
-    | {"analysis/locality"},
+    | {"methods/locality"},
 )
 
 

@@ -21,15 +21,15 @@ import polars as pl
 import pytest
 import yaml
 
-from factfinding.analysis.proposal import read_circuit
 from factfinding.config import validate
 from factfinding.errors import InputError
-from factfinding.files import read_table
 from factfinding.ledger import read_claims
+from factfinding.methods.proposal import read_circuit
 from factfinding.model.anatomy import load
 from factfinding.model_folder import check_model_folder
 from factfinding.store import FORMAT, NUMBERS, TEXT, Activations, Layout, ShardStore, Source, check_own
 from factfinding.studies import studies_of
+from factfinding.tables import read_table
 from models import save_model
 from workflow import ROOT, copy_project, dry_run
 

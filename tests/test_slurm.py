@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 import slurm
-from factfinding.files import read_table
+from factfinding.tables import read_table
 from reliability import write_row
 from workflow import command, copy_project, digests, snakemake_forked
 

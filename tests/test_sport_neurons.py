@@ -16,20 +16,6 @@ from hypothesis import strategies as st
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 import planted
-from factfinding.analysis.dossier import Study, check_named, dossiers, histogram, mlp_input, tables
-from factfinding.analysis.dossier_ablation import KINDS, answers
-from factfinding.analysis.dossier_texts import Running, firing, highest, read_running
-from factfinding.analysis.dossier_weights import Weights, basis_of, cosines, projections
-from factfinding.analysis.head_probes import Halves, halve
-from factfinding.analysis.proposal import Circuit
-from factfinding.analysis.sport_neurons import (
-    SPORT_NEURONS,
-    auc_draws,
-    centred_ranks,
-    detectors,
-    rank_aucs,
-    scan_neurons,
-)
 from factfinding.data.dossier import Dossier, Texts, Window, read_dossiers, write_dossiers
 from factfinding.engine.direct import Norm
 from factfinding.engine.sites import Site, neuron
@@ -38,6 +24,20 @@ from factfinding.errors import InputError
 from factfinding.figures import dossier as dossier_figure
 from factfinding.figures import sport_neurons as figure
 from factfinding.findings.sport_neurons import FINDINGS
+from factfinding.methods.dossier import Study, check_named, dossiers, histogram, mlp_input, tables
+from factfinding.methods.dossier_ablation import KINDS, answers
+from factfinding.methods.dossier_texts import Running, firing, highest, read_running
+from factfinding.methods.dossier_weights import Weights, basis_of, cosines, projections
+from factfinding.methods.head_probes import Halves, halve
+from factfinding.methods.proposal import Circuit
+from factfinding.methods.sport_neurons import (
+    SPORT_NEURONS,
+    auc_draws,
+    centred_ranks,
+    detectors,
+    rank_aucs,
+    scan_neurons,
+)
 from factfinding.stats import auc, aucs
 from head_tables import name_residuals, planted_candidates
 from intervention_tables import readers_of

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import yaml
 
-from factfinding.files import read_json, read_table
+from factfinding.files import read_json
+from factfinding.tables import read_table
 from models import save_model
 from workflow import copy_project, snakemake
 

@@ -11,16 +11,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from factfinding.analysis.toys import measure, networks
-from factfinding.analysis.toys.illustrations import PICTURES, illustrations, plane_points
-from factfinding.analysis.toys.networks import Examples, Networks, accuracies, forward, losses
-from factfinding.analysis.toys.tables import ToyTables, grid_tasks, toy_tables, trained_batch
-from factfinding.analysis.toys.tasks import TASKS, balanced_table, make_task, pair_inputs
-from factfinding.analysis.toys.verdict import VERDICT, verdict
 from factfinding.config import ToysConfig, validate
 from factfinding.errors import InputError
 from factfinding.figures import style, toy_illustrations, toy_models
 from factfinding.findings.toys import picture_findings, toy_findings
+from factfinding.methods.toys import measure, networks
+from factfinding.methods.toys.illustrations import PICTURES, illustrations, plane_points
+from factfinding.methods.toys.networks import Examples, Networks, accuracies, forward, losses
+from factfinding.methods.toys.tables import ToyTables, grid_tasks, toy_tables, trained_batch
+from factfinding.methods.toys.tasks import TASKS, balanced_table, make_task, pair_inputs
+from factfinding.methods.toys.verdict import VERDICT, verdict
 
 SHARES = {"classes": 4, "exceptions": 0.1, "held_out": 0.25}
 SMALL = ToysConfig(

@@ -20,12 +20,13 @@ import yaml
 
 import planted
 from browser import needs_browser, opened, printed, used
-from factfinding.analysis.effective import EffectiveModel
-from factfinding.analysis.ladder import NOTHING
-from factfinding.analysis.proposal import read_circuit
-from factfinding.files import read_json, read_table, write_table
+from factfinding.files import read_json, write_table
 from factfinding.ledger import NOT_APPLICABLE
+from factfinding.methods.effective import EffectiveModel
+from factfinding.methods.ladder import NOTHING
+from factfinding.methods.proposal import read_circuit
 from factfinding.report import caption, read_sections
+from factfinding.tables import read_table
 from workflow import ROOT, copy_project, snakemake, snakemake_forked, would_run
 
 FAMILIES = {"gpt2": "GPT-2", "llama": "Llama"}

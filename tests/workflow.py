@@ -14,7 +14,7 @@ from pathlib import Path
 
 import polars as pl
 
-from factfinding.files import read_table
+from factfinding.tables import read_table
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -463,7 +463,7 @@ class SportNeuronsConfig(Section):
 
 
 class ProbesConfig(Section):
-    """How logistic probes are fitted and scored (P2.6); see analysis/probes.py for the reasons."""
+    """How logistic probes are fitted and scored (P2.6); see methods/probes.py for the reasons."""
 
     n_folds: int = Field(
         5, ge=2, le=20, description="Folds of the cross-validation; a sport needs as many athletes."

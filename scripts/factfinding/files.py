@@ -106,24 +106,6 @@ def write_table(frame: pl.DataFrame, path: str | Path) -> None:
         frame.write_csv(part) if suffix == ".csv" else frame.write_parquet(part)
 
 
-def read_table(path: str | Path) -> pl.DataFrame:
-    """Read a table that this project wrote (.csv or .parquet). A CSV's types are inferred from all its rows.
-
-    Raises InputError naming the file when it is missing or damaged.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(path, "no such file", "a table written by this workflow")
-    try:
-        return (
-            pl.read_parquet(path)
-            if path.suffix == ".parquet"
-            else pl.read_csv(path, infer_schema_length=None)
-        )
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise InputError(path, f"a damaged table ({error})", "a table written by this workflow") from None
-
-
 def file_digest(path: str | Path) -> str:
     """SHA-256 of a file's bytes, as hex."""
     with open(path, "rb") as handle:

@@ -1,6 +1,6 @@
 """The ledger of claims: each claim of the study, the number that it is judged on, and the verdict.
 
-Everything about a claim is declared in resources/claims.yaml, before its value is known: the sentence, what the study
+Everything about a claim is declared in experiment.yaml of its experiment, before its value is known: the sentence, what the study
 reports (`reference`, never used in a computation), the tables and the query that give our value, and the rule that
 decides. A rule that was changed after values had been seen says so (`changed`). The same rules judge every model.
 
@@ -20,14 +20,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Literal
 
 import polars as pl
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
-from factfinding.config import read_yaml
+from factfinding.declarations import Claim, Declarations, Experiment, Need
 from factfinding.errors import InputError
+from factfinding.tables import schema_of
 
 SUPPORTED, CONTRADICTED, UNDECIDED, NOT_APPLICABLE = (
     "supported",
@@ -37,99 +35,12 @@ SUPPORTED, CONTRADICTED, UNDECIDED, NOT_APPLICABLE = (
 )
 VERDICTS = (SUPPORTED, CONTRADICTED, UNDECIDED, NOT_APPLICABLE)
 REQUIRED = ("value", "low", "high", "n")
-SCHEMA = {
-    "claim": pl.String,
-    "post": pl.Int64,
-    "experiment": pl.String,
-    "about": pl.String,
-    "sentence": pl.String,
-    "reference": pl.String,
-    "verdict": pl.String,
-    "value": pl.Float64,
-    "low": pl.Float64,
-    "high": pl.Float64,
-    "n": pl.Int64,
-    "supported_if": pl.String,
-    "threshold": pl.Float64,
-    "threshold_low": pl.Float64,
-    "threshold_high": pl.Float64,
-    "measured": pl.String,
-    "reason": pl.String,
-    "changed": pl.String,
-}
 
 
-class _Entry(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Need(_Entry):
-    """What must hold for a claim to be judged. `query` gives one row with a truth value `met`."""
-
-    sentence: str
-    tables: tuple[str, ...] = Field(min_length=1)
-    query: str
-
-
-class Claim(_Entry):
-    """One claim. `about`: the model, or toy networks, which are the same whatever model is studied."""
-
-    id: str = Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")
-    post: int = Field(ge=1, le=5)
-    experiment: str
-    about: Literal["model", "toys"] = "model"
-    sentence: str
-    reference: str
-    measured: str = Field(
-        description="our value in words, such as: held-out accuracy of the best layer's probe"
-    )
-    tables: tuple[str, ...] = Field(min_length=1)
-    query: str
-    supported_if: Literal["above", "below"]
-    threshold: float | None = Field(None, description="a number; null: the query's column `threshold`")
-    needs: tuple[str, ...] = ()
-    changed: str | None = Field(
-        None, description="how and why the rule was changed after values had been seen"
-    )
-
-
-class Claims(_Entry):
-    """The file resources/claims.yaml."""
-
-    needs: Mapping[str, Need]
-    claims: tuple[Claim, ...] = Field(min_length=1)
-
-    @model_validator(mode="after")
-    def _agree(self) -> Claims:
-        ids = [claim.id for claim in self.claims]
-        twice = sorted({name for name in ids if ids.count(name) > 1})
-        if twice:
-            raise ValueError(f"claims {twice} stand twice; allowed: each id once")
-        for claim in self.claims:
-            unknown = sorted(set(claim.needs) - set(self.needs))
-            if unknown:
-                raise ValueError(f"claim {claim.id} needs {unknown}; allowed: {sorted(self.needs)}")
-        return self
-
-    @property
-    def tables(self) -> set[str]:
-        """The names of all tables that are read."""
-        entries = (*self.claims, *self.needs.values())
-        return {table for entry in entries for table in entry.tables}
-
-
-def read_claims(path: str | Path) -> Claims:
-    """Read and check claims.yaml. Raises InputError naming the entry, the key, and what is allowed."""
-    try:
-        return TypeAdapter(Claims).validate_python(read_yaml(path, "a YAML file of claims"))
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise InputError(f"{path}: {where or 'claims'}", repr(first["input"])[:80], first["msg"]) from None
-
-
-def judge(claims: Claims, tables: Mapping[str, pl.DataFrame], *, regardless: bool = False) -> pl.DataFrame:
-    """The table `ledger`: one row per claim, in the file's order.
+def judge(
+    declared: Declarations, tables: Mapping[str, pl.DataFrame], *, regardless: bool = False
+) -> pl.DataFrame:
+    """The table `ledger`: one row per claim, in the study's order.
 
     `regardless` judges whether or not what a claim needs is met: so the rules themselves can be tried on a model that
     knows nothing. Raises InputError, naming the claim, for a query that does not run or gives something else than asked.
@@ -137,12 +48,13 @@ def judge(claims: Claims, tables: Mapping[str, pl.DataFrame], *, regardless: boo
     unmet = (
         {}
         if regardless
-        else {name: need.sentence for name, need in claims.needs.items() if not _met(name, need, tables)}
+        else {name: need.sentence for name, need in declared.needs.items() if not _met(name, need, tables)}
     )
     rows = [
-        _row(claim, tables, [unmet[name] for name in claim.needs if name in unmet]) for claim in claims.claims
+        _row(experiment, claim, tables, [unmet[name] for name in claim.needs if name in unmet])
+        for experiment, claim in declared.claims
     ]
-    return pl.DataFrame(rows, schema=SCHEMA)
+    return pl.DataFrame(rows, schema=schema_of("ledger"))
 
 
 def decide(supported_if: str, low: float, high: float, line: tuple[float, float]) -> str:
@@ -153,9 +65,12 @@ def decide(supported_if: str, low: float, high: float, line: tuple[float, float]
     return SUPPORTED if low > line_high else CONTRADICTED if high < line_low else UNDECIDED
 
 
-def _row(claim: Claim, tables: Mapping[str, pl.DataFrame], unmet: Sequence[str]) -> dict[str, object]:
-    columns = ("post", "experiment", "about", "sentence", "reference", "measured", "supported_if", "changed")
-    fixed = {"claim": claim.id} | {name: getattr(claim, name) for name in columns}
+def _row(
+    experiment: Experiment, claim: Claim, tables: Mapping[str, pl.DataFrame], unmet: Sequence[str]
+) -> dict[str, object]:
+    columns = ("about", "sentence", "reference", "measured", "supported_if", "changed")
+    fixed = {"claim": claim.id, "post": experiment.post, "experiment": experiment.number}
+    fixed |= {name: getattr(claim, name) for name in columns}
     if unmet:
         return fixed | {"verdict": NOT_APPLICABLE, "reason": f"Not so: {'; '.join(unmet)}."}
     found = _value(claim, tables)
@@ -190,7 +105,7 @@ def _line(claim: Claim, found: Mapping[str, float]) -> tuple[float, tuple[float,
 def _value(claim: Claim, tables: Mapping[str, pl.DataFrame]) -> dict[str, float] | None:
     where = f"claim {claim.id}"
     if any(name in tables and tables[name].is_empty() for name in claim.tables):
-        return None  # an empty CSV has lost its types, so no query is run on it
+        return None
     frame = _run(claim.query, claim.tables, tables, where)
     needed = REQUIRED if claim.threshold is not None else (*REQUIRED, "threshold")
     missing = [name for name in needed if name not in frame.columns]

@@ -1,7 +1,7 @@
 """The page of one study: what came out, section by section, in one file that needs nothing else.
 
-The page's fixed words stand in resources/report (a Jinja template, the sections, the figures' captions), its sentences
-come from findings/. Nothing is fetched from anywhere: figures, tables and what sorts them are part of the page.
+The page's template stands in resources/report, the fixed words of each section in its experiment's declaration, and its
+sentences come from findings/. Nothing is fetched from anywhere: figures, tables and what sorts them are part of the page.
 """
 
 from __future__ import annotations
@@ -14,13 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-import yaml
-from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from factfinding.data.dossier import Dossier
-from factfinding.errors import InputError
+from factfinding.declarations import Experiment, declarations
 from factfinding.figures.layer_probes import FOLDS
 from factfinding.figures.style import INK, LINE, PAPER
 from factfinding.findings import FINDINGS
@@ -37,21 +34,6 @@ _PAGE_COLOURS = {INK: "var(--ink)", LINE: "var(--line)", PAPER: "var(--paper)"}
 
 ET.register_namespace("", SVG)
 ET.register_namespace("xlink", XLINK)
-
-
-class SectionText(BaseModel):
-    """The fixed words of one section, from sections.yaml. `experiment`: its id in STUDY, where it has one."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    id: str
-    title: str
-    experiment: str | None
-    question: str
-    method: str
-    study: tuple[str, ...]
-    figure: str
-    tables: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,10 +68,11 @@ class Results:
 def render(results: Results, words: Path) -> str:
     """The page as HTML. words: the folder resources/report. The same results always give the same page.
 
-    A section whose figure was not made is left out. Raises InputError for words that cannot be used.
+    A section whose figure was not made is left out.
     """
-    texts = [text for text in read_sections(words / "sections.yaml") if text.figure in results.pictures]
-    sections = [_section(text, results, words) for text in texts]
+    declared = declarations().experiments.values()
+    drawn = [experiment for experiment in declared if set(experiment.figures) & set(results.pictures)]
+    sections = [_section(experiment, results) for experiment in drawn]
     ledger = checked_ledger(results.ledger.frame, results.ledger.link)
     return fill(
         "page.html.j2",
@@ -109,26 +92,6 @@ def render(results: Results, words: Path) -> str:
         versions=versions(results.provenance),
         seeds=sorted({seed for record in results.provenance for seed in _seeds(record["settings"])}),
     )
-
-
-def read_sections(path: Path) -> list[SectionText]:
-    """The sections in the page's order; raises InputError naming the entry and the key that is wrong."""
-    try:
-        return TypeAdapter(list[SectionText]).validate_python(
-            yaml.safe_load(path.read_text(encoding="utf-8"))
-        )
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise InputError(f"{path}: entry {where}", repr(first["input"])[:80], first["msg"]) from None
-
-
-def caption(figure: str, words: Path) -> str:
-    """The figure's caption: figure.rst read as Snakemake's own report reads it."""
-    template = Environment(undefined=StrictUndefined).from_string(
-        (words / "figure.rst").read_text(encoding="utf-8")
-    )
-    return template.render(snakemake={"wildcards": {"figure": figure}}).strip()
 
 
 def inline_svg(svg: str, name: str, label: str) -> Markup:
@@ -229,26 +192,31 @@ def _findings(section: str, results: Results) -> list[str]:
     return FINDINGS[section](tables)
 
 
-def _section(text: SectionText, results: Results, words: Path) -> dict[str, Any]:
-    if text.id not in {"training", *FINDINGS}:
-        allowed = ", ".join(["training", *FINDINGS])
-        raise InputError(f"{words / 'sections.yaml'}: section", repr(text.id), f"one of {allowed}")
-    about, picture = caption(text.figure, words), results.pictures[text.figure]
+def _section(experiment: Experiment, results: Results) -> dict[str, Any]:
+    figures = [
+        {
+            "name": name,
+            "caption": figure.caption,
+            "svg": inline_svg(results.pictures[name].svg, name, figure.caption),
+            "files": results.pictures[name].links,
+        }
+        for name, figure in experiment.figures.items()
+        if name in results.pictures
+    ]
     return {
-        "text": text,
-        "findings": _findings(text.id, results),
-        "caption": about,
-        "svg": inline_svg(picture.svg, text.figure, about),
-        "files": picture.links,
-        "tables": {name: _preview(results.tables[name]) for name in text.tables},
-        "baselines": _name_baselines(results) if text.id == "layer_probes" else None,
-        "dossiers": results.dossiers if text.id == "dossiers" else (),
+        "id": experiment.name,
+        "text": experiment,
+        "findings": _findings(experiment.name, results),
+        "figures": figures,
+        "tables": {name: _preview(results.tables[name]) for name in experiment.shown},
+        "baselines": _name_baselines(results) if experiment.name == "layer_probes" else None,
+        "dossiers": results.dossiers if experiment.name == "dossiers" else (),
     }
 
 
 def _summary(sections: Sequence[Mapping[str, Any]], results: Results) -> list[str]:
     """The first sentence of each section about the facts, and what the bag of name tokens can do without a model."""
-    first = [section["findings"][0] for section in sections if section["text"].id != "training"]
+    first = [section["findings"][0] for section in sections if section["id"] != "training"]
     return first + additive_findings(results.tables["layer_probes"].frame)
 
 

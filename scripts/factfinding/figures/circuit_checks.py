@@ -32,7 +32,7 @@ CHECKS = {
     "mlps_at_name_frozen": "patterns and MLPs at the final name token averaged",
     "earlier_name_hidden": "earlier name tokens hidden from later positions",
 }
-"""The interventions of analysis/checks.py in plain words; averaged: replaced by the mean over athletes."""
+"""The interventions of methods/checks.py in plain words; averaged: replaced by the mean over athletes."""
 
 
 @styled

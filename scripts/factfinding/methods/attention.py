@@ -1,0 +1,159 @@
+"""Where the extracting heads look from END, by what each position is (P2.3).
+
+Attention is summed over the positions of one role, so what a head gives to all roles of a prompt sums to one. Roles are
+those of the prompts table, two of them told apart further: the line break that ends the shot (`newline`), where a head
+with nothing to look for may rest, and the tokens of the relation, one by one (`relation_1`, ...).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+from jaxtyping import Bool, Float
+
+from factfinding.methods.estimates import ENDS, estimate_schema
+from factfinding.stats import mean_intervals
+
+ALL = "all"
+ORDER = ("bos", "shot", "newline", "fact", "first_name", "middle_name", "final_name", "relation", "end")
+ATHLETES = dict.fromkeys(("athlete", "sport", "head", "role"), pl.String) | {"attention": pl.Float64}
+ROLES = dict.fromkeys(("head", "sport", "role", "token"), pl.String)
+ROLES |= estimate_schema("attention") | {"uniform": pl.Float64, "n": pl.Int64}
+"""Columns of the tables `attention_athletes` and `attention_roles`."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RoleAttention:
+    """Attention from END by role, athletes sorted by sport and name; NaN for a role that a prompt does not have.
+
+    uniform: the share of a prompt's positions that have the role, which is what looking everywhere alike would give.
+    """
+
+    heads: list[str]
+    roles: list[str]
+    athletes: pl.DataFrame
+    attention: Float[np.ndarray, "heads athletes roles"]
+    uniform: Float[np.ndarray, "athletes roles"]
+
+
+def finer_roles(roles: Sequence[str]) -> list[str]:
+    """The role of each position of a prompt, the shot's line break and the relation's tokens told apart."""
+    finer = list(roles)
+    if "shot" in finer:
+        finer[len(finer) - 1 - finer[::-1].index("shot")] = "newline"
+    relation = [position for position, role in enumerate(finer) if role == "relation"]
+    for number, position in enumerate(relation, start=1):
+        finer[position] = f"relation_{number}"
+    return finer
+
+
+def role_tokens(prompts: pl.DataFrame, decode: Callable[[list[int]], str]) -> dict[str, str]:
+    """The text of the roles that are one and the same single token in every prompt (END, the relation's, BOS)."""
+    found: dict[str, set[tuple[int, ...]]] = {}
+    for roles, tokens in prompts.select("roles", "token_ids").iter_rows():
+        finer = np.array(finer_roles(roles))
+        for role in np.unique(finer):
+            found.setdefault(str(role), set()).add(tuple(np.array(tokens)[finer == role].tolist()))
+    single = {role: ids.copy().pop() for role, ids in found.items() if len(ids) == 1}
+    return {role: decode(list(ids)) for role, ids in single.items() if len(ids) == 1}
+
+
+def attention_by_role(
+    patterns: Mapping[str, Float[np.ndarray, "athletes key"]], prompts: pl.DataFrame
+) -> RoleAttention:
+    """Sum each head's pattern from END over the positions of each role.
+
+    patterns: by head, rows as in `prompts` (columns athlete, sport, roles), NaN beyond a prompt's end.
+    """
+    order = prompts.with_row_index("row").sort("sport", "athlete")["row"].to_numpy()
+    prompts = prompts[order]
+    named = [finer_roles(roles) for roles in prompts["roles"]]
+    roles = sorted({role for prompt in named for role in prompt}, key=_place)
+    width = max((len(prompt) for prompt in named), default=0)
+    at = np.array([prompt + [""] * (width - len(prompt)) for prompt in named]).reshape(len(named), width)
+    lengths = np.array([len(prompt) for prompt in named])
+    counts = np.stack([(at == role).sum(axis=1) for role in roles], axis=1) if roles else np.zeros((0, 0))
+    attention = np.zeros((len(patterns), *counts.shape))
+    for row, pattern in enumerate(patterns.values()):
+        given = np.nan_to_num(pattern[order, :width].astype(np.float64))
+        for column, role in enumerate(roles):
+            attention[row, :, column] = (given * (at == role)).sum(axis=1)
+    attention[:, counts == 0] = np.nan
+    return RoleAttention(
+        heads=list(patterns),
+        roles=roles,
+        athletes=prompts.select("athlete", "sport"),
+        attention=attention,
+        uniform=np.where(counts, counts / np.maximum(lengths, 1)[:, None], np.nan),
+    )
+
+
+def attention_athletes(found: RoleAttention) -> pl.DataFrame:
+    """The table `attention_athletes`: a row per head, athlete (by sport and name) and role of the athlete's prompt."""
+    n, k = found.athletes.height, len(found.roles)
+    tables = [pl.DataFrame(schema=ATHLETES)]
+    for head, attention in zip(found.heads, found.attention, strict=True):
+        rows = found.athletes[np.repeat(np.arange(n), k)]
+        values = {"head": [head] * (n * k), "role": found.roles * n, "attention": attention.ravel()}
+        table = rows.with_columns(**{name: pl.Series(value) for name, value in values.items()})
+        tables.append(table.filter(pl.col("attention").is_not_nan()).select(*ATHLETES))
+    return pl.concat(tables)
+
+
+def attention_roles(found: RoleAttention, *, tokens: Mapping[str, str], seed: int) -> pl.DataFrame:
+    """The table `attention_roles`: means over athletes, all together (sport "all") and by sport.
+
+    tokens: the text of each role that is the same one token in every prompt. A role that not all prompts have, such as
+    a middle name, is averaged over those that have it, as n shows.
+    """
+    sports = found.athletes["sport"].to_numpy()
+    tables = [pl.DataFrame(schema=ROLES)]
+    for sport in (ALL, *np.unique(sports)) if found.heads and len(sports) else ():
+        mine = np.ones(len(sports), dtype=bool) if sport == ALL else sports == sport
+        parts = [_means(found, rows, columns, seed) for rows, columns in _sharing(mine, found.uniform)]
+        tables.append(
+            pl.concat(parts).with_columns(pl.lit(sport).alias("sport")).sort("order").select(*ROLES)
+        )
+    text = pl.col("role").replace_strict(dict(tokens), default=None, return_dtype=pl.String)
+    return pl.concat(tables).with_columns(text.alias("token"))
+
+
+def _sharing(
+    mine: Bool[np.ndarray, athletes], uniform: Float[np.ndarray, "athletes roles"]
+) -> Iterator[tuple[Bool[np.ndarray, athletes], list[int]]]:
+    """Sets of roles that the same athletes among `mine` have: their means can share resamples."""
+    columns: dict[bytes, list[int]] = {}
+    for column in range(uniform.shape[1]):
+        having = mine & ~np.isnan(uniform[:, column])
+        if having.any():
+            columns.setdefault(having.tobytes(), []).append(column)
+    for having, which in columns.items():
+        yield np.frombuffer(having, dtype=bool), which
+
+
+def _means(
+    found: RoleAttention, rows: Bool[np.ndarray, athletes], columns: list[int], seed: int
+) -> pl.DataFrame:
+    """Mean attention of each head to some roles over the athletes that have them."""
+    values = found.attention[:, rows][:, :, columns]  # [heads, athletes, roles]
+    mean = mean_intervals(np.moveaxis(values, 0, 1).reshape(int(rows.sum()), -1), seed=seed)
+    n_heads = len(found.heads)
+    table = pl.DataFrame(
+        {
+            "order": [head * len(found.roles) + column for head in range(n_heads) for column in columns],
+            "head": np.repeat(found.heads, len(columns)).tolist(),
+            "role": [found.roles[column] for column in columns] * n_heads,
+            "uniform": np.tile(found.uniform[rows][:, columns].mean(axis=0), n_heads),
+        }
+    )
+    intervals = [pl.Series(f"attention{end}", getattr(mean, part), nan_to_null=True) for part, end in ENDS]
+    nothing = pl.lit(None, dtype=pl.String).alias("token")
+    return table.with_columns(*intervals, nothing, pl.lit(mean.n, dtype=pl.Int64).alias("n"))
+
+
+def _place(role: str) -> tuple[int, int]:
+    kind, _, number = role.partition("_") if role.startswith("relation") else (role, "", "")
+    return ORDER.index(kind), int(number or 0)

@@ -1,0 +1,229 @@
+"""What a model card says of the circuit: does the lookup happen at the name, and does it need the MLPs there?
+
+Interventions on the prompts of the known athletes under `full`, all with mean ablation per position role, and the
+accuracy that is left. They are the checks that a model may serve for the study at all, so they run on every model:
+
+    clean                    nothing is changed
+    mlps_at_name             the outputs of all MLPs at the final name token, replaced by their mean over athletes
+    mlps_after_name          the same at every later position
+    late_attention_at_name   attention of all layers but the first two, at the final name token
+    name_pattern_frozen      every pattern from the final name token, replaced by its mean; values stay. A model that
+                             computes the AND of first and last name in its attention scores fails here
+    mlps_at_name_frozen      both
+    earlier_name_hidden      no later position may attend to any name token but the final one
+    donor_<layer>            resid_post of that layer at the final name token, from an athlete of another sport: how
+                             often the answer is the donor's
+
+Means and donors are taken among prompts of the same number of tokens, so that positions line up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from factfinding.engine.capture import positions_of, tokens_of
+from factfinding.engine.sites import Site
+from factfinding.engine.trace import Edit, Knockout, Read, run
+from factfinding.methods.groups import groups_of, labels_of
+from factfinding.model.anatomy import Anatomy
+from factfinding.stats import majority_rate, share_interval
+
+EARLY_LAYERS = 2
+"""Layers whose attention may gather the name (STUDY, section 1: concatenate is attention 0-1)."""
+
+SCHEMA = {
+    "check": pl.String,
+    "accuracy": pl.Float64,
+    "accuracy_low": pl.Float64,
+    "accuracy_high": pl.Float64,
+    "n": pl.Int64,
+    "majority_rate": pl.Float64,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bucket:
+    """Prompts of one length and name positions, small enough to run at once."""
+
+    rows: list[int]
+    tokens: Int[Tensor, "batch seq"]
+    first_name: Int[Tensor, batch]
+    final_name: Int[Tensor, batch]
+    end: Int[Tensor, batch]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Means:
+    """Mean activations at the final name token and at each later position, over the athletes of one length."""
+
+    name: dict[Site, Tensor]
+    later: dict[Site, Tensor]
+
+
+Change = Callable[[Bucket, Means], dict[str, Sequence[Edit] | Sequence[Knockout]]]
+
+
+def circuit_checks(
+    anatomy: Anatomy, prompts: pl.DataFrame, candidates: pl.DataFrame, *, batch_size: int, seed: int
+) -> pl.DataFrame:
+    """Columns check, accuracy, accuracy_low, accuracy_high, n, majority_rate (the `circuit_checks` table).
+
+    prompts: the rows of the prompts table to use (the known athletes, under `full`). Accuracy is the share whose
+    highest candidate logit is the right sport's; in the rows donor_<layer>, the donor's sport's. Prompts of a length
+    that fewer than two athletes have are left out, as n shows; with nobody known, the table is empty.
+    """
+    truth = labels_of(prompts, candidates)
+    said: dict[str, list[tuple[list[int], np.ndarray]]] = {}
+    for same in same_length(prompts):
+        buckets = [
+            _bucket(anatomy, prompts, same[i : i + batch_size]) for i in range(0, len(same), batch_size)
+        ]
+        means = _means(anatomy, buckets)
+        for name, change in changes(anatomy).items():
+            for bucket in buckets:
+                answer = _answers(anatomy, bucket, candidates, **change(bucket, means))
+                said.setdefault(name, []).append((bucket.rows, answer))
+    rows = [_row(name, parts, truth) for name, parts in said.items()]
+    rows += _donor_rows(anatomy, prompts, candidates, truth, batch_size=batch_size, seed=seed)
+    return pl.DataFrame(rows, schema=SCHEMA)
+
+
+def same_length(prompts: pl.DataFrame) -> Iterator[list[int]]:
+    """Rows whose prompts agree in length and in the positions of the name; groups of one are left out."""
+    yield from (group.rows.tolist() for group in groups_of(prompts) if len(group.rows) > 1)
+
+
+def changes(anatomy: Anatomy) -> dict[str, Change]:
+    """Each check by name, as the edits and knockouts that it makes."""
+    layers = range(anatomy.n_layers)
+
+    def at_name(kind: str, which: Sequence[int]) -> Change:
+        sites = [Site(kind, layer) for layer in which]
+        return lambda bucket, means: {
+            "edits": [Edit(site=site, at=bucket.final_name, value=means.name[site]) for site in sites]
+        }
+
+    def after_name(bucket: Bucket, means: Means) -> dict[str, Sequence[Edit]]:
+        at = _later(bucket)
+        return {
+            "edits": [
+                Edit(site=Site("mlp_out", i), at=at, value=means.later[Site("mlp_out", i)]) for i in layers
+            ]
+        }
+
+    def both(bucket: Bucket, means: Means) -> dict[str, Sequence[Edit]]:
+        kinds = ("pattern", "mlp_out")
+        return {"edits": [edit for kind in kinds for edit in at_name(kind, layers)(bucket, means)["edits"]]}
+
+    def hidden(bucket: Bucket, means: Means) -> dict[str, Sequence[Knockout]]:
+        earlier = int(bucket.final_name[0] - bucket.first_name[0])
+        if earlier == 0:
+            return {}
+        keys = bucket.first_name[:, None] + torch.arange(earlier, device=anatomy.device)
+        return {"knockouts": [Knockout(layer=i, queries=_later(bucket), keys=keys) for i in layers]}
+
+    return {
+        "clean": lambda bucket, means: {},
+        "mlps_at_name": at_name("mlp_out", layers),
+        "mlps_after_name": after_name,
+        "late_attention_at_name": at_name("attn_out", layers[EARLY_LAYERS:]),
+        "name_pattern_frozen": at_name("pattern", layers),
+        "mlps_at_name_frozen": both,
+        "earlier_name_hidden": hidden,
+    }
+
+
+def _bucket(anatomy: Anatomy, prompts: pl.DataFrame, rows: list[int]) -> Bucket:
+    at = {
+        role: positions_of(prompts, rows, role, anatomy.device)
+        for role in ("first_name", "final_name", "end")
+    }
+    return Bucket(rows=rows, tokens=tokens_of(prompts, rows, anatomy.device), **at)
+
+
+def _later(bucket: Bucket) -> Int[Tensor, "batch later"]:
+    """Positions after the name, END included: as many in every prompt of a bucket."""
+    count = int(bucket.end[0] - bucket.final_name[0])
+    return bucket.final_name[:, None] + torch.arange(1, count + 1, device=bucket.tokens.device)
+
+
+def _means(anatomy: Anatomy, buckets: Sequence[Bucket]) -> Means:
+    name_sites = [
+        Site(kind, i) for kind in ("mlp_out", "attn_out", "pattern") for i in range(anatomy.n_layers)
+    ]
+    later_sites = [Site("mlp_out", i) for i in range(anatomy.n_layers)]
+    total: list[Tensor] = []
+    for bucket in buckets:
+        reads = [Read(site=site, at=bucket.final_name) for site in name_sites]
+        reads += [Read(site=site, at=_later(bucket)) for site in later_sites]
+        sums = [value.sum(0) for value in run(anatomy, bucket.tokens, reads=reads).values]
+        total = [a + b for a, b in zip(total, sums, strict=True)] if total else sums
+    n = sum(len(bucket.rows) for bucket in buckets)
+    means = iter([value / n for value in total])
+    return Means(
+        name={site: next(means) for site in name_sites}, later={site: next(means) for site in later_sites}
+    )
+
+
+def _answers(anatomy: Anatomy, bucket: Bucket, candidates: pl.DataFrame, **change) -> Int[np.ndarray, batch]:
+    """Which candidate has the highest logit at END."""
+    tokens = torch.tensor(candidates["token_id"].to_list(), device=anatomy.device)
+    logits = run(anatomy, bucket.tokens, logits_at=bucket.end, **change).logits
+    return logits[:, tokens].argmax(-1).cpu().numpy()
+
+
+def _row(check: str, parts: Sequence[tuple[list[int], np.ndarray]], truth: Int[np.ndarray, athletes]) -> dict:
+    rows = np.concatenate([rows for rows, _ in parts])
+    hits = np.concatenate([answer for _, answer in parts]) == truth[rows]
+    estimate = share_interval(hits)
+    return {
+        "check": check,
+        "accuracy": estimate.value,
+        "accuracy_low": estimate.low,
+        "accuracy_high": estimate.high,
+        "n": estimate.n,
+        "majority_rate": majority_rate(truth[rows]),
+    }
+
+
+def _donor_rows(
+    anatomy: Anatomy,
+    prompts: pl.DataFrame,
+    candidates: pl.DataFrame,
+    truth: Int[np.ndarray, athletes],
+    *,
+    batch_size: int,
+    seed: int,
+) -> list[dict]:
+    """Patch the name's residual from a donor of another sport, layer by layer."""
+    donors, rng = np.full(len(truth), -1), np.random.default_rng(seed)
+    for same in same_length(prompts):
+        for row in same:
+            others = [other for other in same if truth[other] != truth[row]]
+            donors[row] = rng.choice(others) if others else -1
+    said: dict[str, list[tuple[list[int], np.ndarray]]] = {}
+    for same in same_length(prompts):
+        rows = [row for row in same if donors[row] >= 0]
+        for start in range(0, len(rows), batch_size):
+            bucket = _bucket(anatomy, prompts, rows[start : start + batch_size])
+            for layer, value in enumerate(_name_residuals(anatomy, prompts, donors[bucket.rows].tolist())):
+                edit = Edit(site=Site("resid_post", layer), at=bucket.final_name, value=value)
+                answer = _answers(anatomy, bucket, candidates, edits=[edit])
+                said.setdefault(f"donor_{layer}", []).append((bucket.rows, answer))
+    target = np.where(donors >= 0, truth[donors], -1)
+    return [_row(name, parts, target) for name, parts in said.items()]
+
+
+def _name_residuals(
+    anatomy: Anatomy, prompts: pl.DataFrame, rows: list[int]
+) -> list[Float[Tensor, "batch d_model"]]:
+    bucket = _bucket(anatomy, prompts, rows)
+    reads = [Read(site=Site("resid_post", i), at=bucket.final_name) for i in range(anatomy.n_layers)]
+    return run(anatomy, bucket.tokens, reads=reads).values

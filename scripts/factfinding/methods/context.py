@@ -1,0 +1,111 @@
+"""Does what comes before a name change what is made of it? (P2.10)
+
+The residual stream at the final name token after a few contexts, beside that of the question after one example (`full`):
+its cosine, each context centred by its own mean over athletes, and what readers of `full` (`readers.py`) get right. As
+a baseline for the cosine, that to `full` of another athlete.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import polars as pl
+from jaxtyping import Float
+
+from factfinding.data.prompts import BEFORE, SHOT, Text, encode, name_tokens, roles
+from factfinding.methods.estimates import accuracy_estimate, each, estimate_columns, estimate_schema
+from factfinding.methods.groups import groups_of
+from factfinding.methods.name_stream import name_outputs
+from factfinding.methods.readers import Readers, read_out
+from factfinding.model.anatomy import Anatomy
+from factfinding.stats import majority_rate, mean_intervals
+
+CONTEXTS = {
+    "none": "",
+    "title": " Mr",
+    "question": BEFORE,
+    "shot": SHOT,
+    "sentence": "The weather was good.",
+}
+"""What stands between BOS and the name. `full` is the shot and the question."""
+
+SCHEMA = (
+    {"context": pl.String, "layer": pl.Int64}
+    | estimate_schema("cosine", "cosine_other", "accuracy")
+    | {"unknown_tokens": pl.Int64, "n": pl.Int64, "majority_rate": pl.Float64}
+)
+
+
+def context_table(
+    anatomy: Anatomy, full: pl.DataFrame, reader: Readers, *, batch_size: int, seed: int
+) -> pl.DataFrame:
+    """Columns context, layer (resid_post), cosine, cosine_other and accuracy with intervals, unknown_tokens (of the
+    context: those that the tokenizer cannot tell from any other), n, majority_rate. Empty when the reader is.
+
+    full: the prompts table `full` of the athletes.
+    """
+    if reader.empty:
+        return pl.DataFrame(schema=SCHEMA)
+    reference = _centred(_resid(anatomy, full, batch_size))
+    other = np.random.default_rng(seed).permutation(full.height)
+    other = np.where(other == np.arange(full.height), np.roll(other, 1), other)
+    rows = []
+    for name, text in CONTEXTS.items():
+        prompts = context_prompts(anatomy.tokenizer, anatomy.bos_token_id, full, text)
+        resid = _resid(anatomy, prompts, batch_size)
+        here = _centred(resid)
+        cosines = np.concatenate([_cosine(here, reference), _cosine(here, reference[other])], axis=1)
+        estimates = each(mean_intervals(cosines, seed=seed))
+        hits, _ = read_out(reader, resid, prompts)
+        for layer in range(anatomy.n_layers):
+            rows.append(
+                {"context": name, "layer": layer}
+                | estimate_columns("cosine", estimates[layer])
+                | estimate_columns("cosine_other", estimates[anatomy.n_layers + layer])
+                | estimate_columns("accuracy", accuracy_estimate(hits[:, layer], seed=seed))
+                | {"unknown_tokens": unknown_tokens(anatomy.tokenizer, text), "n": full.height}
+                | {"majority_rate": majority_rate(full["sport"])}
+            )
+    return pl.DataFrame(rows, schema=SCHEMA)
+
+
+def context_prompts(tokenizer: Any, bos: int, athletes: pl.DataFrame, context: str) -> pl.DataFrame:
+    """BOS, a context and each athlete's name, as a prompts table. Raises InputError for a name that merges with it."""
+    texts = []
+    for athlete in athletes["athlete"]:
+        whole = f"{context} {athlete}"
+        texts.append(Text(text=whole, start=len(context), stop=len(whole)))
+    ids, offsets = encode(tokenizer, [text.text for text in texts])
+    rows = []
+    for athlete, text, tokens, spans in zip(athletes.iter_rows(named=True), texts, ids, offsets, strict=True):
+        first, final = (at + 1 for at in name_tokens(text, spans, athlete["athlete"]))
+        rows.append(
+            {name: athlete[name] for name in ("athlete", "sport")}
+            | {"token_ids": [bos, *tokens], "roles": roles(len(tokens) + 1, 0, first, final)}
+            | {"n_tokens": len(tokens) + 1, "first_name": first, "final_name": final, "end": final}
+        )
+    return pl.DataFrame(rows)
+
+
+def unknown_tokens(tokenizer: Any, context: str) -> int:
+    """How many of a context's tokens are a mark for words that the tokenizer does not know: a special token."""
+    ids = encode(tokenizer, [context])[0][0] if context else []
+    return sum(token in tokenizer.all_special_ids for token in ids)
+
+
+def _resid(
+    anatomy: Anatomy, prompts: pl.DataFrame, batch_size: int
+) -> Float[np.ndarray, "athletes layers d_model"]:
+    return name_outputs(anatomy, prompts, groups_of(prompts), batch_size=batch_size).resid.double().numpy()
+
+
+def _centred(x: Float[np.ndarray, "athletes layers d_model"]) -> Float[np.ndarray, "athletes layers d_model"]:
+    return x - x.mean(axis=0)
+
+
+def _cosine(
+    x: Float[np.ndarray, "athletes layers d_model"], y: Float[np.ndarray, "athletes layers d_model"]
+) -> Float[np.ndarray, "athletes layers"]:
+    norms = np.linalg.norm(x, axis=-1) * np.linalg.norm(y, axis=-1)
+    return (x * y).sum(-1) / np.where(norms > 0, norms, 1.0)

@@ -1,0 +1,235 @@
+"""Which nodes write the answer at END, and what the heads among them read (P2.2, P2.4).
+
+Every athlete is paired with another of a different sport, its donor, and one node at a time is replaced by the donor's
+along one path only. What is reported is the change of the logit difference, logit(own sport) - logit(donor's sport):
+a node that carries the answer has a *negative* change. Replacing everything would give the donor's own logits, a change
+of minus the sum of both clean differences.
+
+    direct_effects   node at END -> final norm -> logits
+    head_inputs      node at the final name token -> a head's value -> END -> logits
+
+`exact` recomputes the norms on the path, `frozen` keeps the clean scales and is linear: the frozen changes of all
+nodes sum to that of the last row, kind "all", in which the whole residual that the path enters is replaced (less the
+biases, which do not change, and with heads counted once: as heads, or as their layer's attn_out).
+
+Both need cached activations and weights alone; the closed forms are the engine's (engine/direct.py). The nodes of one
+athlete are replaced by the same donor's, and all nodes' intervals see the same resamples of athletes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from factfinding.engine import direct as closed_form
+from factfinding.engine.direct import Effects, HeadPath, NodeOutputs, Readout, logit_difference
+from factfinding.engine.sites import Site, check, head, parse
+from factfinding.methods.estimates import ENDS, estimate_schema
+from factfinding.methods.groups import draw_donors, labels_of
+from factfinding.model.anatomy import Anatomy
+from factfinding.stats import mean_intervals
+
+NODE = {"node": pl.String, "kind": pl.String, "layer": pl.Int64, "index": pl.Int64}
+CHANGE = estimate_schema("exact", "frozen", "logit_difference") | {"n": pl.Int64, "rank": pl.Int64}
+DIRECT_EFFECTS = NODE | {"sport": pl.String} | CHANGE
+HEAD_INPUTS = {"reader": pl.String} | NODE | CHANGE
+"""Columns of the two tables."""
+
+ALL = "all"
+
+Path = Callable[[slice, NodeOutputs, NodeOutputs, bool], tuple[Effects, Float[Tensor, "athletes 1 answers"]]]
+"""(which athletes, their nodes, the donors', exact?) -> changes of the answers' logits by each node, and by all."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Pairs:
+    """Prompts of athletes, the row of each one's donor, and the answers of both as indices among the candidates."""
+
+    prompts: pl.DataFrame
+    donor: Int[Tensor, athletes]
+    own: Int[Tensor, athletes]
+    other: Int[Tensor, athletes]
+
+
+def pair_up(prompts: pl.DataFrame, candidates: pl.DataFrame, *, seed: int) -> Pairs:
+    """A donor of another sport for every athlete, drawn from the seed whatever the order of the table.
+
+    prompts: of the athletes to ask about; candidates: the sports in the order of the readout's answers. Where athletes
+    have fewer than two sports there is nobody to pair, and no pairs.
+    """
+    own = labels_of(prompts, candidates)
+    by_name = prompts["athlete"].arg_sort().to_numpy().astype(np.int64)
+    everybody, rng = np.arange(len(own)), np.random.default_rng(seed)
+    donor = np.empty_like(own)
+    donor[by_name] = draw_donors(own[by_name], [everybody], same_sport=False, rng=rng)
+    paired = donor >= 0  # all of them or none: donors come from all other sports
+    own, donor = torch.from_numpy(own[paired]), torch.from_numpy(by_name[donor[paired]])
+    return Pairs(prompts=prompts.filter(paired), donor=donor, own=own, other=own[donor])
+
+
+def direct_effects(
+    anatomy: Anatomy, nodes: NodeOutputs, pairs: Pairs, readout: Readout, *, seed: int, batch: int = 128
+) -> pl.DataFrame:
+    """The table `direct_effects`: a row per node for all athletes together (sport "all") and for those of each sport.
+
+    nodes: at END, of all layers. Columns as in `DIRECT_EFFECTS`: logit_difference is the clean one, the scale of the
+    changes; rank counts heads within their rows of a sport, 1 for the most negative exact change.
+    """
+    weights = [block.out_weight for block in anatomy.blocks]
+
+    def path(rows: slice, clean: NodeOutputs, donor: NodeOutputs, exact: bool) -> tuple[Effects, Tensor]:
+        whole = readout.change(clean.resid, (donor.resid - clean.resid)[:, None], exact=exact)
+        return closed_form.direct_effects(clean, donor, weights, readout, exact=exact), whole
+
+    if pairs.prompts.is_empty():
+        return pl.DataFrame(schema=DIRECT_EFFECTS)
+    changes = {exact: _changes(nodes, pairs, path, exact, batch) for exact in (True, False)}
+    clean, sports = _clean_difference(nodes.resid, pairs, readout), pairs.prompts["sport"].to_numpy()
+    frame = _node_frame(nodes)
+    tables = []
+    for sport in (ALL, *np.unique(sports)):
+        rows = np.ones(len(sports), dtype=bool) if sport == ALL else sports == sport
+        table = _summary(frame, changes, clean, rows, seed).with_columns(pl.lit(sport).alias("sport"))
+        tables.append(_ranked(table, pl.col("kind") == "head"))
+    return pl.concat(tables).select(*DIRECT_EFFECTS).cast(DIRECT_EFFECTS)
+
+
+def extracting_heads(
+    anatomy: Anatomy, effects: pl.DataFrame, *, fixed: Sequence[str] | None, count: int
+) -> list[Site]:
+    """The heads to look at closely: those that the configuration names, or the first ones of `direct_effects`.
+
+    These are the `count` heads with the most negative mean exact change, as far as their interval lies below zero.
+    Raises InputError for a named head that the model does not have.
+    """
+    if fixed is not None:
+        return [check(parse(name), anatomy) for name in fixed]
+    if effects.is_empty():
+        return []
+    heads = effects.filter((pl.col("kind") == "head") & (pl.col("sport") == ALL) & (pl.col("exact_high") < 0))
+    return [parse(node) for node in heads.sort("rank")["node"].head(count)]
+
+
+def head_inputs(
+    anatomy: Anatomy,
+    reader: Site,
+    nodes: NodeOutputs,
+    pairs: Pairs,
+    readout: Readout,
+    *,
+    attention: Float[Tensor, athletes],
+    resid_end: Float[Tensor, "athletes d_model"],
+    seed: int,
+    batch: int = 128,
+) -> pl.DataFrame:
+    """Rows of the table `head_inputs` for one head: what reaches the logits through its value (P2.4).
+
+    nodes: at the final name token, of the layers below the head's own. attention: of the head, from END to that token,
+    in the clean run. resid_end: the clean last residual at END. Columns as in `HEAD_INPUTS`; rank counts nodes, heads
+    and whole attention layers alike, 1 for the most negative exact change.
+    """
+    weights, through = [block.out_weight for block in anatomy.blocks], HeadPath.of(anatomy, reader)
+
+    def path(rows: slice, clean: NodeOutputs, donor: NodeOutputs, exact: bool) -> tuple[Effects, Tensor]:
+        at = {"attention": attention[rows], "resid_end": resid_end[rows]}
+        change = (donor.resid - clean.resid)[:, None]
+        arrived = through.carry(clean.resid, change, attention[rows], exact=exact)
+        whole = readout.change(resid_end[rows], arrived, exact=exact)
+        return closed_form.head_input_effects(
+            clean, donor, weights, through, readout, exact=exact, **at
+        ), whole
+
+    if pairs.prompts.is_empty():
+        return pl.DataFrame(schema=HEAD_INPUTS)
+    changes = {exact: _changes(nodes, pairs, path, exact, batch) for exact in (True, False)}
+    everybody = np.ones(pairs.prompts.height, dtype=bool)
+    table = _summary(
+        _node_frame(nodes), changes, _clean_difference(resid_end, pairs, readout), everybody, seed
+    )
+    table = _ranked(table, pl.col("kind") != ALL).with_columns(pl.lit(str(reader)).alias("reader"))
+    return table.select(*HEAD_INPUTS).cast(HEAD_INPUTS)
+
+
+def largest(table: pl.DataFrame, rows: int) -> pl.DataFrame:
+    """At most `rows` rows, in their order: rows by sport go before the others, and small changes before large ones."""
+    if table.height <= rows:
+        return table
+    by_sport = pl.col("sport") != ALL if "sport" in table.columns else pl.lit(False)
+    order = table.with_row_index("row").sort(by_sport, -pl.col("exact").abs(), maintain_order=True)
+    return table[order["row"].head(rows).sort()]
+
+
+def _changes(
+    nodes: NodeOutputs, pairs: Pairs, path: Path, exact: bool, batch: int
+) -> Float[np.ndarray, "athletes nodes"]:
+    """Change of each pair's logit difference by each node, in the order of `_node_frame`."""
+    parts = []
+    for start in range(0, len(pairs.donor), batch):
+        rows = slice(start, start + batch)
+        effects, whole = path(rows, _taken(nodes, rows), _taken(nodes, pairs.donor[rows]), exact)
+        each = (
+            effects.embedding[:, None],
+            effects.heads.flatten(1, 2),
+            effects.attn_out,
+            effects.mlp_out,
+            whole,
+        )
+        difference = logit_difference(torch.cat(each, dim=1), pairs.own[rows], pairs.other[rows])
+        parts.append(difference[..., 0])
+    return torch.cat(parts).double().cpu().numpy()
+
+
+def _taken(nodes: NodeOutputs, rows: slice | Int[Tensor, rows]) -> NodeOutputs:
+    return NodeOutputs(**{name: values[rows] for name, values in vars(nodes).items()})
+
+
+def _clean_difference(
+    resid: Float[Tensor, "athletes d_model"], pairs: Pairs, readout: Readout
+) -> Float[np.ndarray, athletes]:
+    logits = readout.norm(resid.to(readout.directions.dtype)) @ readout.directions.T
+    return logit_difference(logits, pairs.own, pairs.other)[:, 0].double().cpu().numpy()
+
+
+def _node_frame(nodes: NodeOutputs) -> pl.DataFrame:
+    """The nodes by name: the embedding, heads by layer, attention and MLP outputs by layer, and all at once."""
+    layers, heads = range(nodes.n_layers), range(nodes.z.shape[2])
+    rows = [(str(Site("resid_pre", 0)), "embedding", None, None)]
+    rows += [(str(head(layer, index)), "head", layer, index) for layer in layers for index in heads]
+    rows += [
+        (str(Site(kind, layer)), kind, layer, None) for kind in ("attn_out", "mlp_out") for layer in layers
+    ]
+    rows += [(ALL, ALL, None, None)]
+    return pl.DataFrame(rows, schema=NODE, orient="row")
+
+
+def _summary(
+    frame: pl.DataFrame,
+    changes: dict[bool, Float[np.ndarray, "athletes nodes"]],
+    clean: Float[np.ndarray, athletes],
+    rows: np.ndarray,
+    seed: int,
+) -> pl.DataFrame:
+    """Mean changes of some athletes with their intervals, a row per node."""
+    summary = {
+        "exact": changes[True][rows],
+        "frozen": changes[False][rows],
+        "logit_difference": clean[rows, None],
+    }
+    columns = [pl.lit(int(rows.sum())).alias("n")]
+    for name, values in summary.items():
+        mean = mean_intervals(values, seed=seed)
+        for part, end in ENDS:
+            column = np.broadcast_to(getattr(mean, part), frame.height)
+            columns.append(pl.Series(f"{name}{end}", column, nan_to_null=True))
+    return frame.with_columns(*columns)
+
+
+def _ranked(table: pl.DataFrame, counted: pl.Expr) -> pl.DataFrame:
+    """With the column rank: 1 for the most negative exact change among the rows that count, null elsewhere."""
+    return table.with_columns(pl.when(counted).then(pl.col("exact")).rank("ordinal").alias("rank"))

@@ -1,0 +1,141 @@
+"""What the whole model loses on athletes of a neuron's sport when that neuron is ablated at the final name token (P3.4).
+
+Two kinds: its activation is set to zero, or to its mean over all athletes of the experiment. Beside it, other neurons of
+the layer, drawn at random, are ablated in the same way one at a time, on the same athletes. Edits run through
+`engine/suffix`; the slow twin is `trace.run` with an edit of the same site.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import polars as pl
+import torch
+from jaxtyping import Float, Int
+
+from factfinding.data.dossier import Ablation
+from factfinding.engine.clean import prepare
+from factfinding.engine.readings import LogProbs, clean_values
+from factfinding.engine.sites import Site
+from factfinding.engine.suffix import Suffix, edit_neurons
+from factfinding.engine.tokens import tokens_of
+from factfinding.methods.estimates import estimate_columns
+from factfinding.methods.groups import Group, groups_of, labels_of
+from factfinding.model.anatomy import Anatomy
+from factfinding.stats import mean_interval, share_interval
+
+KINDS = ("mean", "zero")
+ROWS = 2048
+"""Edited runs in one batch, at most (or those of one prompt)."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Answers:
+    """Log probabilities (nats) of the candidates at END: unchanged, and for each kind and unit, the neuron first."""
+
+    clean: Float[np.ndarray, "athletes candidates"]
+    ablated: Float[np.ndarray, "kinds units athletes candidates"]
+
+
+def ablations(
+    anatomy: Anatomy,
+    prompts: pl.DataFrame,
+    candidates: pl.DataFrame,
+    site: Site,
+    sport: str,
+    means: Float[np.ndarray, " neurons"],
+    *,
+    athletes: int,
+    random_neurons: int,
+    seed: int,
+) -> list[Ablation]:
+    """Rows of unchanged, mean and zero ablation of one neuron, on at most `athletes` of its sport, drawn.
+
+    means: of all neurons of the layer, over all athletes of the experiment at the final name token.
+    """
+    rng, labels = np.random.default_rng(seed), labels_of(prompts, candidates)
+    own = candidates["sport"].to_list().index(sport)
+    rows = np.sort(rng.permutation(np.flatnonzero(labels == own))[:athletes])
+    others = rng.permutation(np.delete(np.arange(anatomy.d_mlp), site.index))[:random_neurons]
+    units = np.concatenate([[site.index], others])
+    said = answers(anatomy, prompts, candidates["token_id"].to_list(), rows, site.layer, units, means)
+    base_rate = float((labels == own).mean())
+    unchanged = _row("none", said.clean, said.clean, None, own, seed) | {"base_rate": base_rate}
+    found = [unchanged | {"random_neurons": len(others)}]
+    for kind, logp in zip(KINDS, said.ablated, strict=True):
+        row = _row(kind, logp[0], said.clean, logp[1:], own, seed)
+        found.append(row | {"random_neurons": len(others), "base_rate": base_rate})
+    return [Ablation(**row) for row in found]
+
+
+def answers(
+    anatomy: Anatomy,
+    prompts: pl.DataFrame,
+    token_ids: list[int],
+    rows: Int[np.ndarray, " athletes"],
+    layer: int,
+    units: Int[np.ndarray, " units"],
+    means: Float[np.ndarray, " neurons"],
+) -> Answers:
+    """What the model says with each of the `units`, neurons of a layer, ablated at the final name token of each row."""
+    clean = np.empty((len(rows), len(token_ids)))
+    ablated = np.empty((len(KINDS), len(units), *clean.shape))
+    at_row = np.full(prompts.height, -1)
+    at_row[rows] = np.arange(len(rows))
+    for group, part in _batches(prompts, rows, max(1, ROWS // len(units))):
+        here, n = at_row[part], len(part)
+        run = prepare(anatomy, tokens_of(prompts, part, anatomy.device), start=group.layout.final_name)
+        reading = LogProbs(at=group.layout.end, tokens=torch.tensor(token_ids, device=anatomy.device))
+        clean[here] = clean_values(anatomy, run, reading).double().cpu().numpy()
+        prompt = torch.arange(n, device=anatomy.device).repeat_interleave(len(units))
+        neuron = torch.from_numpy(units).to(anatomy.device).repeat(n)
+        for k, kind in enumerate(KINDS):
+            value = torch.from_numpy(means[units] if kind == "mean" else np.zeros(len(units)))
+            edits = edit_neurons(
+                anatomy, run, layer=layer, at=group.layout.final_name, prompt=prompt, neuron=neuron,
+                value=value.to(anatomy.device).repeat(n),
+            )  # fmt: skip
+            logp = Suffix(anatomy).values(run, edits, reading).double().cpu().numpy()
+            ablated[k][:, here] = logp.reshape(n, len(units), -1).transpose(1, 0, 2)
+    return Answers(clean=clean, ablated=ablated)
+
+
+def _batches(
+    prompts: pl.DataFrame, rows: Int[np.ndarray, " athletes"], size: int
+) -> Iterator[tuple[Group, Int[np.ndarray, " batch"]]]:
+    for group in groups_of(prompts):
+        kept = replace(group, rows=group.rows[np.isin(group.rows, rows)])
+        for part in kept.batches(size):
+            yield group, part
+
+
+def _row(
+    kind: str,
+    logp: Float[np.ndarray, "athletes candidates"],
+    clean: Float[np.ndarray, "athletes candidates"],
+    random: Float[np.ndarray, "units athletes candidates"] | None,
+    own: int,
+    seed: int,
+) -> dict:
+    """One kind's cells; the base rate and the number of random neurons are the caller's."""
+    cells = {"kind": kind, "n": len(logp)}
+    cells |= estimate_columns("loss", mean_interval(-logp[:, own], seed=seed))
+    cells |= estimate_columns("accuracy", share_interval(logp.argmax(axis=1) == own))
+    change = None if kind == "none" else mean_interval(clean[:, own] - logp[:, own], seed=seed)
+    cells |= estimate_columns("change", change)
+    if random is None or not len(random):
+        return (
+            cells
+            | estimate_columns("random_change", None)
+            | dict.fromkeys(("random_largest", "random_as_large"))
+        )
+    changes = clean[:, own] - random[:, :, own]
+    each = changes.mean(axis=1)
+    cells |= estimate_columns("random_change", mean_interval(changes.mean(axis=0), seed=seed))
+    largest = float(each[np.abs(each).argmax()])
+    return cells | {
+        "random_largest": largest,
+        "random_as_large": float((np.abs(each) >= abs(change.value)).mean()),
+    }

@@ -1,0 +1,104 @@
+"""Means of everything in the effective model over all pairings of beginnings and last tokens, which are not kept.
+
+The grid may be large (700 beginnings x 1,000 last tokens x 100,000 numbers of neurons), so it is run through batch by
+batch, and what stays are sums in float64 for each beginning and each last token.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from factfinding.methods.effective import EffectiveModel
+from factfinding.methods.name_pairs import NamePairs
+from factfinding.model.anatomy import KNOWN_TYPES, weight_in_out
+
+
+class Network:
+    """The effective model with its neurons: `network(tokens)` gives `[scores, pre, post, pre, post, ...]`.
+
+    scores: `[batch, sports]`; pre, post: `[batch, d_mlp]` of each lookup MLP, before and after the activation function
+    (of a gated MLP: the gate's input, and what enters the down projection).
+    """
+
+    def __init__(self, model: EffectiveModel) -> None:
+        half = model.weight.dtype in (torch.float16, torch.bfloat16)
+        self.model = copy.deepcopy(model).float() if half else model
+        self.family = KNOWN_TYPES[model.shape.config["model_type"]]
+        self.device, self.dtype = self.model.weight.device, self.model.weight.dtype
+
+    def __call__(self, tokens: Int[Tensor, "slots batch"]) -> list[Float[Tensor, "batch _"]]:
+        found: list[Tensor] = []
+        places = [
+            mlp.get_submodule(name)
+            for mlp in self.model.mlps
+            for name in (self.family.mlp_act, self.family.mlp_out)
+        ]
+        handles = [
+            place.register_forward_pre_hook(lambda _module, args: found.append(args[0])) for place in places
+        ]
+        try:
+            scores = self.model(*tokens)
+        finally:
+            for handle in handles:
+                handle.remove()
+        return [scores, *found]
+
+    def direct(self) -> list[Float[Tensor, "d_mlp sports"]]:
+        """Of each neuron, layer by layer: what one unit of it adds to a sport's score minus the mean of the others'."""
+        directions = against_others(self.model.weight.double())
+        outputs = (mlp.get_submodule(self.family.mlp_out) for mlp in self.model.mlps)
+        return [weight_in_out(output).double() @ directions for output in outputs]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Means:
+    """Means over a grid, in float64: of each beginning over last tokens, of each last token over beginnings, of all."""
+
+    begin: Float[Tensor, "begins k"]
+    last: Float[Tensor, "lasts k"]
+    grid: Float[Tensor, " k"]
+
+    def excess(
+        self, values: Float[Tensor, "batch k"], begin: Int[Tensor, " batch"], last: Int[Tensor, " batch"]
+    ) -> Float[Tensor, "batch k"]:
+        """NLE of cells of the grid with these values."""
+        rows, columns = len(self.begin), len(self.last)
+        others = rows * columns / ((rows - 1) * (columns - 1))
+        return others * (values.double() - self.begin[begin] - self.last[last] + self.grid)
+
+
+def grid_means(network: Callable[[Tensor], list[Tensor]], names: NamePairs, batch_size: int) -> list[Means]:
+    """Means of everything that `network` gives, over all pairings of beginnings and last tokens, which are not kept."""
+    rows, columns = names.shape
+    sums: list[tuple[Tensor, Tensor]] = []
+    for begins, lasts in names.blocks(batch_size):
+        cells = torch.cartesian_prod(begins, lasts)
+        values = [value.unflatten(0, (len(begins), len(lasts))) for value in network(names.tokens(*cells.T))]
+        if not sums:
+            options = {"dtype": torch.float64, "device": values[0].device}
+            sums = [
+                (
+                    torch.zeros(rows, value.shape[2], **options),
+                    torch.zeros(columns, value.shape[2], **options),
+                )
+                for value in values
+            ]
+        for (by_begin, by_last), value in zip(sums, values, strict=True):
+            by_begin[begins] += value.sum(1, dtype=torch.float64)
+            by_last[lasts] += value.sum(0, dtype=torch.float64)
+    return [
+        Means(begin=by_begin / columns, last=by_last / rows, grid=by_begin.sum(0) / (rows * columns))
+        for by_begin, by_last in sums
+    ]
+
+
+def against_others(values: Float[Tensor, "... sports"]) -> Float[Tensor, "... sports"]:
+    """Each sport's value minus the mean of the others'."""
+    sports = values.shape[-1]
+    return (sports * values - values.sum(-1, keepdim=True)) / (sports - 1)

@@ -1,0 +1,258 @@
+"""The circuit simplified step by step: what of the sport is left at each layer of the final name token (P2.8).
+
+    full                 nothing is changed; the question after one example
+    late_attention       attention above the concatenating layers is ablated
+    name_only            the prompt is the name alone
+    both                 the two together
+    early_mlps           and the MLPs below the lookup (MLP 0 stays in a parallel block: it reads one token alone)
+    frozen               and the patterns of the concatenating layers are their mean, with the edges of simplified.py
+                         cut; names of two tokens
+    frozen_longer        the same for longer names
+    attention_<layer>    contrast: one concatenating layer alone is ablated, under `full`
+
+All of it at the final name token, and each with every kind of ablation. What is read is the accuracy of readers that
+were fitted on the unchanged model (`readers.py`), each athlete by one that has not seen it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+from jaxtyping import Float
+
+from factfinding.engine.clean import Clean
+from factfinding.engine.tokens import tokens_of
+from factfinding.methods.estimates import accuracy_estimate, each, estimate_columns, estimate_schema
+from factfinding.methods.groups import KINDS, Group, groups_of, resampling_donors
+from factfinding.methods.name_stream import NameOutputs, clean_run, name_outputs, name_stream, replaced
+from factfinding.methods.readers import Readers, read_out
+from factfinding.methods.simplified import Parts, Patterns, constant_mlps, mean_patterns, simplified_run
+from factfinding.model.anatomy import Anatomy
+from factfinding.stats import majority_rate, mean_intervals
+
+NOTHING = "none"
+"""The kind of a step that ablates nothing."""
+
+SCHEMA = (
+    {"step": pl.String, "reader": pl.String, "kind": pl.String, "layer": pl.Int64}
+    | estimate_schema("accuracy", "loss", "drop")
+    | {"before": pl.String, "n": pl.Int64, "majority_rate": pl.Float64}
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """One simplification: which outputs are ablated at the final name token, and which step it is compared with."""
+
+    name: str
+    condition: str
+    before: str | None
+    attention: tuple[int, ...] = ()
+    mlps: tuple[int, ...] = ()
+    frozen: bool = False
+    longer: bool = False  # of the frozen steps: names of more than two tokens
+
+    @property
+    def ablates(self) -> bool:
+        return bool(self.attention or self.mlps or self.frozen)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Scores:
+    """What a reader says of every athlete at every layer; NaN where a step does not apply. Means over draws."""
+
+    hits: Float[np.ndarray, "athletes layers"]
+    losses: Float[np.ndarray, "athletes layers"]
+
+    @classmethod
+    def none(cls, athletes: int, layers: int) -> Scores:
+        return cls(hits=np.full((athletes, layers), np.nan), losses=np.full((athletes, layers), np.nan))
+
+
+def steps(parts: Parts | None, n_layers: int, *, parallel: bool) -> list[Step]:
+    """The ladder for these parts; without parts, only the two steps that ablate nothing."""
+    ladder = [Step(name="full", condition="full", before=None)]
+    name_only = Step(name="name_only", condition="name_only", before="full")
+    if parts is None:
+        return [*ladder, name_only]
+    late = tuple(range(parts.concatenate + 1, n_layers))
+    early = tuple(constant_mlps(parts, parallel=parallel))
+    ladder += [Step(name="late_attention", condition="full", before="full", attention=late), name_only]
+    ladder.append(Step(name="both", condition="name_only", before="name_only", attention=late))
+    if early:
+        ladder.append(
+            Step(name="early_mlps", condition="name_only", before="both", attention=late, mlps=early)
+        )
+    shared = {
+        "condition": "name_only",
+        "before": ladder[-1].name,
+        "attention": late,
+        "mlps": early,
+        "frozen": True,
+    }
+    ladder += [Step(name="frozen", **shared), Step(name="frozen_longer", longer=True, **shared)]
+    for layer in range(parts.concatenate + 1):
+        ladder.append(Step(name=f"attention_{layer}", condition="full", before="full", attention=(layer,)))
+    return ladder
+
+
+def ladder_table(
+    anatomy: Anatomy,
+    prompts: Mapping[str, pl.DataFrame],
+    readers: Sequence[Readers],
+    parts: Parts | None,
+    *,
+    kinds: Sequence[str] = KINDS,
+    draws: int,
+    batch_size: int,
+    seed: int,
+) -> pl.DataFrame:
+    """Columns step, reader, kind (`none` where nothing is ablated), layer, accuracy and loss (nats) with intervals,
+    drop (of accuracy from the step `before`, same athletes and kind, paired), before, n, majority_rate.
+
+    prompts: `full` and `name_only`, of the same athletes in the same order. Empty when the readers are.
+    """
+    readers = [reader for reader in readers if not reader.empty]
+    if not readers:
+        return pl.DataFrame(schema=SCHEMA)
+    ladder = steps(parts, anatomy.n_layers, parallel=anatomy.parallel)
+    scored: dict[tuple[str, str, str], Scores] = {}
+    for condition in ("full", "name_only"):
+        runs = Simplifications(
+            anatomy, prompts[condition], parts, draws=draws, batch_size=batch_size, seed=seed
+        )
+        scored |= runs.score([step for step in ladder if step.condition == condition], kinds, readers)
+    truth = np.array(prompts["full"]["sport"].to_list())
+    return pl.DataFrame(_rows(ladder, scored, truth, seed), schema=SCHEMA)
+
+
+class Simplifications:
+    """Runs of one condition's prompts under the ladder's steps; unchanged outputs and donors are kept."""
+
+    def __init__(
+        self,
+        anatomy: Anatomy,
+        prompts: pl.DataFrame,
+        parts: Parts | None,
+        *,
+        draws: int,
+        batch_size: int,
+        seed: int,
+    ) -> None:
+        self.anatomy, self.prompts, self.parts, self.batch_size = anatomy, prompts, parts, batch_size
+        self.groups = groups_of(prompts)
+        self.outputs: NameOutputs = name_outputs(anatomy, prompts, self.groups, batch_size=batch_size)
+        sports = np.unique(prompts["sport"].to_list(), return_inverse=True)[1]
+        rng, everyone = np.random.default_rng(seed), np.arange(prompts.height)
+        self.donors = resampling_donors(sports, [everyone], draws=draws, rng=rng)
+
+    def score(
+        self, ladder: Sequence[Step], kinds: Sequence[str], readers: Sequence[Readers]
+    ) -> dict[tuple[str, str, str], Scores]:
+        """What each reader says under each step and kind, by (step, reader, kind). Batch by batch, so that memory
+        does not grow with the athletes."""
+        asked = [(step, kind) for step in ladder for kind in (kinds if step.ablates else (NOTHING,))]
+        found = {
+            (step.name, reader.name, kind): Scores.none(self.prompts.height, self.anatomy.n_layers)
+            for step, kind in asked
+            for reader in readers
+        }
+        for group in self.groups:
+            frozen = any(applies(step, group) for step in ladder if step.frozen)
+            patterns = self.patterns(group) if frozen else None
+            for rows in group.batches(self.batch_size):
+                clean = clean_run(self.anatomy, self.prompts, group, rows)
+                for step, kind in asked:
+                    if step.frozen and not applies(step, group):
+                        continue
+                    residuals = [
+                        self._resid(step, kind, donors, group, rows, clean, patterns)
+                        for donors in self.donors.get(kind, [None])
+                    ]
+                    for reader in readers:
+                        scores = found[step.name, reader.name, kind]
+                        read = [read_out(reader, resid, self.prompts[rows]) for resid in residuals]
+                        scores.hits[rows] = np.mean([hits for hits, _ in read], axis=0)
+                        scores.losses[rows] = np.mean([losses for _, losses in read], axis=0)
+        return found
+
+    def _resid(
+        self,
+        step: Step,
+        kind: str,
+        donors: np.ndarray | None,
+        group: Group,
+        rows: np.ndarray,
+        clean: Clean,
+        patterns,
+    ) -> Float[np.ndarray, "batch layers d_model"]:
+        """resid_post at the final name token under a step; NaN for athletes who have no donor of this kind."""
+        if not step.ablates:
+            return self.outputs.resid[rows].double().numpy()
+        attn = replaced(self.outputs.attn, kind, step.attention, rows, donors)
+        mlp = replaced(self.outputs.mlp, kind, step.mlps, rows, donors)
+        if step.frozen:
+            tokens = tokens_of(self.prompts, rows, self.anatomy.device)
+            resid, _ = simplified_run(self.anatomy, tokens, group.layout, patterns, attn=attn, mlp=mlp)
+        else:
+            resid = name_stream(self.anatomy, clean, attn=attn, mlp=mlp)[:, :, 0]
+        found = resid.double().cpu().numpy()
+        if donors is not None and (step.attention or step.mlps):
+            found[donors[rows] < 0] = np.nan
+        return found
+
+    def patterns(self, group: Group) -> Patterns:
+        """The frozen patterns of one layout."""
+        batches = [
+            tokens_of(self.prompts, rows, self.anatomy.device) for rows in group.batches(self.batch_size)
+        ]
+        return mean_patterns(self.anatomy, batches, group.layout, self.parts.concatenate)
+
+
+def applies(step: Step, group: Group) -> bool:
+    """A frozen step is for names of two tokens, or for longer ones; a mean over one prompt would freeze nothing."""
+    n = group.layout.n_name_tokens
+    return len(group.rows) > 1 and (n > 2 if step.longer else n == 2)
+
+
+def _rows(
+    ladder: Sequence[Step], scored: Mapping[tuple[str, str, str], Scores], truth: np.ndarray, seed: int
+) -> list[dict]:
+    """One row per step, reader, kind and layer; steps of the same athletes are bootstrapped together."""
+    rows, same = [], {}
+    for step in ladder:
+        for (name, reader, kind), scores in scored.items():
+            if name != step.name:
+                continue
+            before = scored.get((step.before, reader, kind), scored.get((step.before, reader, NOTHING)))
+            here = ~np.isnan(scores.hits).any(axis=1)
+            here &= before is None or ~np.isnan(before.hits).any(axis=1)
+            if here.any():
+                same.setdefault(here.tobytes(), (here, []))[1].append((step, reader, kind, scores, before))
+    for here, parts in same.values():
+        columns = [
+            x[here]
+            for *_, s, before in parts
+            for x in (s.losses, (s if before is None else before).hits - s.hits)
+        ]
+        means = iter(each(mean_intervals(np.concatenate(columns, axis=1), seed=seed)))
+        for step, reader, kind, scores, before in parts:
+            n_layers = scores.hits.shape[1]
+            losses, drops = ([next(means) for _ in range(n_layers)] for _ in range(2))
+            for layer in range(n_layers):
+                rows.append(
+                    {"step": step.name, "reader": reader, "kind": kind, "layer": layer}
+                    | estimate_columns("accuracy", accuracy_estimate(scores.hits[here, layer], seed=seed))
+                    | estimate_columns("loss", losses[layer])
+                    | estimate_columns("drop", None if before is None else drops[layer])
+                    | {
+                        "before": step.before,
+                        "n": int(here.sum()),
+                        "majority_rate": majority_rate(truth[here]),
+                    }
+                )
+    order = {step.name: i for i, step in enumerate(ladder)}
+    return sorted(rows, key=lambda row: order[row["step"]])

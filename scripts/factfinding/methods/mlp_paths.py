@@ -1,0 +1,250 @@
+"""Do the lookup's MLPs build on each other? Every path from one to a later one, removed (P3.1).
+
+MLP j at the final name token reads the residual stream there, in which the output of an earlier MLP i is one term. With
+the path i -> j removed, MLP j reads LN(residual - out_i + replacement), and everything else (attention, the other MLPs,
+the residual stream itself) runs on with the true out_i. The replacement is the mean of out_i over the athletes, or that
+of an athlete of another sport. What i does to j through what lies between them stays.
+
+What is measured, on each athlete, against the unchanged model:
+
+    probe_accuracy   readers of the unchanged model (readers.py), after the last lookup layer at the final name token
+    accuracy         the right sport is the most probable token of the vocabulary
+    sport_accuracy   it is the best of the sports
+    loss             -log P(right sport's token), nats
+    kl               of the prediction at END from the unchanged model's, nats
+
+In effect the edit adds one vector to MLP j's output, so only what comes after is run (engine/suffix.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from factfinding.engine.clean import Clean
+from factfinding.engine.readings import LogProbs, Resid, clean_values
+from factfinding.engine.suffix import Edits, Suffix
+from factfinding.methods.estimates import accuracy_estimate, each, estimate_columns, estimate_schema
+from factfinding.methods.groups import Group, groups_of, labels_of, resampling_donors
+from factfinding.methods.name_stream import NameOutputs, clean_run, name_outputs, replaced
+from factfinding.methods.readers import Readers
+from factfinding.methods.simplified import Parts
+from factfinding.model.anatomy import Anatomy
+from factfinding.stats import Estimate, majority_rate, mean_intervals
+
+KINDS = ("mean", "resample_other")
+UNCHANGED = "none"
+"""The kind of the rows in which no path is removed."""
+
+SCHEMA = (
+    dict.fromkeys(("source", "target"), pl.Int64)
+    | dict.fromkeys(("kind", "metric", "reader"), pl.String)
+    | estimate_schema("value", "change")
+    | {"n": pl.Int64, "majority_rate": pl.Float64}
+)
+
+Metric = tuple[str, str | None]
+"""What is measured, and for the probes which reader."""
+Measured = dict[Metric, Float[np.ndarray, " athletes"]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Removed:
+    """A path that is removed: what MLP `source` writes, as MLP `target` reads it. None, None: nothing is removed."""
+
+    source: int | None
+    target: int | None
+    kind: str
+
+
+def paths_of(lookup: tuple[int, int], kinds: Sequence[str] = KINDS) -> list[Removed]:
+    """Each pair of the lookup's MLPs, the earlier one first, under each kind of replacement."""
+    layers = range(lookup[0], lookup[1] + 1)
+    return [Removed(source=i, target=j, kind=kind) for i in layers for j in layers if i < j for kind in kinds]
+
+
+def mlp_paths(
+    anatomy: Anatomy,
+    prompts: pl.DataFrame,
+    candidates: pl.DataFrame,
+    readers: Sequence[Readers],
+    parts: Parts | None,
+    *,
+    kinds: Sequence[str] = KINDS,
+    draws: int,
+    batch_size: int,
+    seed: int,
+) -> pl.DataFrame:
+    """Columns source, target (layers; null where nothing is removed), kind (`none` there), metric, reader, value and
+    change (from the unchanged model, same athletes) with their intervals, n, majority_rate.
+
+    prompts: `full`, of the athletes to measure on, over whom the means are taken. parts: `simplified.parts_of` the
+    circuit. Empty where it has no lookup at the name or a lookup of one MLP, or with fewer than two athletes.
+    """
+    paths = [] if parts is None else paths_of(parts.lookup, kinds)
+    if not paths or prompts.height < 2:
+        return pl.DataFrame(schema=SCHEMA)
+    runs = Paths(
+        anatomy, prompts, candidates, readers, parts.lookup[1], draws=draws, batch_size=batch_size, seed=seed
+    )
+    measured = runs.measure(paths)
+    return pl.DataFrame(_rows(measured, runs.labels, seed), schema=SCHEMA)
+
+
+@torch.no_grad()
+def path_edits(anatomy: Anatomy, clean: Clean, target: int, moved: Float[Tensor, "batch d_model"]) -> Edits:
+    """MLP `target` reads its residual plus `moved` at the first position that `clean` keeps, for every prompt.
+
+    Exactly nothing is added where `moved` is zero.
+    """
+    block = anatomy.blocks[target]
+    reads = clean.resid[target, :, 0]
+    if not block.parallel:
+        reads = reads + clean.attn_out[target, :, 0]
+    before, after = (
+        block.mlp_out(block.neurons(block.norm_mlp(x))[1]) for x in (reads, reads + moved.to(reads))
+    )
+    everyone = torch.arange(len(reads), device=reads.device)
+    return Edits(kind="mlp_out", layer=target, at=clean.start, prompt=everyone, delta=after - before)
+
+
+class Paths:
+    """Runs of one prompts table with paths removed; unchanged outputs and donors are kept."""
+
+    def __init__(
+        self,
+        anatomy: Anatomy,
+        prompts: pl.DataFrame,
+        candidates: pl.DataFrame,
+        readers: Sequence[Readers],
+        read_after: int,
+        *,
+        draws: int,
+        batch_size: int,
+        seed: int,
+    ) -> None:
+        self.anatomy, self.prompts, self.read_after, self.batch_size = (
+            anatomy,
+            prompts,
+            read_after,
+            batch_size,
+        )
+        self.readers = {
+            reader.name: (reader, reader.folds_of(prompts["athlete"].to_list()))
+            for reader in readers
+            if not reader.empty
+        }
+        self.labels = labels_of(prompts, candidates)
+        self.tokens = np.array(candidates["token_id"].to_list())
+        self.groups = groups_of(prompts)
+        self.outputs: NameOutputs = name_outputs(anatomy, prompts, self.groups, batch_size=batch_size)
+        rng, everyone = np.random.default_rng(seed), np.arange(prompts.height)
+        self.donors = resampling_donors(self.labels, [everyone], draws=draws, rng=rng)
+
+    def measure(self, paths: Sequence[Removed]) -> dict[Removed, Measured]:
+        """Each metric of each athlete, nothing removed first; means over draws, NaN for athletes without a donor."""
+        nothing = Removed(source=None, target=None, kind=UNCHANGED)
+        found: dict[Removed, Measured] = {nothing: {}} | {path: {} for path in paths}
+        for group in self.groups:
+            for rows in group.batches(self.batch_size):
+                batch = _Batch(self, group, rows)
+                self._keep(found[nothing], rows, [batch.score(None)])
+                for path in paths:
+                    drawn = [
+                        self._without(batch, path, donors) for donors in self.donors.get(path.kind, [None])
+                    ]
+                    self._keep(found[path], rows, drawn)
+        return found
+
+    def _without(self, batch: _Batch, path: Removed, donors: Int[np.ndarray, " athletes"] | None) -> Measured:
+        own = self.outputs.mlp[batch.rows, path.source]
+        given = replaced(self.outputs.mlp, path.kind, [path.source], batch.rows, donors)[path.source]
+        moved = (given - own).to(batch.clean.resid.device)
+        scores = batch.score(path_edits(self.anatomy, batch.clean, path.target, moved))
+        if donors is not None:
+            alone = donors[batch.rows] < 0
+            scores = {metric: np.where(alone, np.nan, values) for metric, values in scores.items()}
+        return scores
+
+    def _keep(self, found: Measured, rows: Int[np.ndarray, " batch"], drawn: Sequence[Measured]) -> None:
+        for metric in drawn[0]:
+            whole = found.setdefault(metric, np.full(self.prompts.height, np.nan))
+            whole[rows] = np.mean([scores[metric] for scores in drawn], axis=0)
+
+
+class _Batch:
+    """Athletes of one layout, run once without a change, and what is read of them with one."""
+
+    def __init__(self, paths: Paths, group: Group, rows: Int[np.ndarray, " batch"]) -> None:
+        self.paths, self.rows = paths, rows
+        self.clean = clean_run(paths.anatomy, paths.prompts, group, rows, to_end=True)
+        self.engine = Suffix(paths.anatomy)
+        self.said = LogProbs(at=group.layout.end)
+        self.stream = Resid(at=group.layout.final_name, layer=paths.read_after)
+        self.before = clean_values(paths.anatomy, self.clean, self.said).double()
+
+    @torch.no_grad()
+    def score(self, edits: Edits | None) -> Measured:
+        """All metrics under an edit of every prompt, or under none."""
+        if edits is None:
+            resid, said = clean_values(self.paths.anatomy, self.clean, self.stream), self.before
+        else:
+            resid, said = (
+                self.engine.values(self.clean, edits, reading) for reading in (self.stream, self.said)
+            )
+        said, truth = said.double(), self.paths.labels[self.rows]
+        divergence = (self.before.exp() * (self.before - said)).sum(1).cpu().numpy()
+        top, said = said.argmax(1).cpu().numpy(), said[:, self.paths.tokens].cpu().numpy()
+        scores = {
+            ("accuracy", None): top == self.paths.tokens[truth],
+            ("sport_accuracy", None): said.argmax(1) == truth,
+            ("loss", None): -said[np.arange(len(truth)), truth],
+            ("kl", None): divergence,
+        }
+        return self._probed(resid.double().cpu().numpy()) | scores
+
+    def _probed(self, resid: Float[np.ndarray, "batch d_model"]) -> Measured:
+        scores, sports = {}, np.array(self.paths.prompts["sport"].to_list())[self.rows]
+        for name, (reader, folds) in self.paths.readers.items():
+            logp = reader.log_probabilities(self.paths.read_after, resid, folds[self.rows])
+            scores["probe_accuracy", name] = np.array(reader.sports)[logp.argmax(1)] == sports
+        return scores
+
+
+def _rows(
+    measured: Mapping[Removed, Measured], labels: Int[np.ndarray, " athletes"], seed: int
+) -> list[dict]:
+    """One row per path and metric; the columns of the same athletes are bootstrapped together."""
+    (_, before), *_ = measured.items()
+    rows = []
+    for path, scores in measured.items():
+        here = ~np.isnan(next(iter(scores.values())))
+        if not here.any():
+            continue
+        columns = [scores[metric][here] for metric in scores]
+        columns += [scores[metric][here] - before[metric][here] for metric in scores]
+        means = each(mean_intervals(np.stack(columns, axis=1), seed=seed))
+        about = {"n": int(here.sum()), "majority_rate": majority_rate(labels[here])}
+        for (metric, reader), value, change in zip(
+            scores, means[: len(scores)], means[len(scores) :], strict=True
+        ):
+            if metric.endswith("accuracy"):
+                value = accuracy_estimate(scores[metric, reader][here], seed=seed)
+            rows.append(
+                {"source": path.source, "target": path.target, "kind": path.kind}
+                | {"metric": metric, "reader": reader}
+                | estimate_columns("value", value)
+                | estimate_columns("change", _none_if(change, path.kind == UNCHANGED))
+                | about
+            )
+    return rows
+
+
+def _none_if(estimate: Estimate, gone: bool) -> Estimate | None:
+    return None if gone else estimate

@@ -1,0 +1,185 @@
+"""Athletes whose activations are replaced, and what that does to their answers (P2.7, P2.11).
+
+Each athlete has a corrupt run, an athlete of another sport with a prompt of the same layout. Replacements are measured
+by the change of the logit difference, logit(own sport) - logit(corrupt athlete's sport); beside it stands what swapping
+the whole name would do, the corrupt run's own difference minus the clean one's, so that their ratio is a share.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import polars as pl
+import torch
+from jaxtyping import Float, Int
+
+from factfinding.engine.clean import Clean, prepare
+from factfinding.engine.readings import Logits, clean_values
+from factfinding.engine.tokens import tokens_of
+from factfinding.methods.estimates import each, estimate_columns, estimate_schema
+from factfinding.methods.groups import (
+    CORRUPT,
+    RESAMPLED,
+    Group,
+    Layout,
+    draw_donors,
+    groups_of,
+    labels_of,
+    resampling_donors,
+)
+from factfinding.model.anatomy import Anatomy
+from factfinding.stats import mean_intervals
+
+PLACE = {"role": pl.String, "number": pl.Int64, "token": pl.String}
+NUMBERS = estimate_schema("effect") | {"whole_swap": pl.Float64, "share": pl.Float64, "n": pl.Int64}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Sample:
+    """The athletes that are patched: their groups, sports, and whose activations they are given, by kind and draw."""
+
+    prompts: pl.DataFrame
+    candidates: pl.DataFrame
+    groups: list[Group]  # all athletes, in layouts: means are taken over them
+    rows: Int[np.ndarray, " sampled"]
+    labels: Int[np.ndarray, " athletes"]
+    corrupt: Int[np.ndarray, " athletes"]
+    donors: dict[str, list[Int[np.ndarray, " athletes"]]]
+
+    @property
+    def sampled(self) -> list[Group]:
+        """The groups, with the sampled athletes only."""
+        parts = [replace(group, rows=group.rows[np.isin(group.rows, self.rows)]) for group in self.groups]
+        return [part for part in parts if len(part.rows)]
+
+
+def sample(
+    prompts: pl.DataFrame, candidates: pl.DataFrame, *, athletes: int, draws: int, seed: int
+) -> Sample:
+    """Draw at most `athletes` of those that have a partner of another sport with a prompt of the same layout."""
+    rng, groups, labels = np.random.default_rng(seed), groups_of(prompts), labels_of(prompts, candidates)
+    pools = [group.rows for group in groups]
+    corrupt = draw_donors(labels, pools, same_sport=False, rng=rng)
+    able = np.flatnonzero(corrupt >= 0)
+    rows = np.sort(rng.permutation(able)[:athletes])
+    donors = resampling_donors(labels, pools, draws=draws, rng=rng)
+    return Sample(
+        prompts=prompts, candidates=candidates, groups=groups, rows=rows, labels=labels, corrupt=corrupt,
+        donors=donors | {CORRUPT: [corrupt]},
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Effect:
+    """The change of every candidate's logit for some athletes under one replacement; `key` says which."""
+
+    key: tuple
+    rows: Int[np.ndarray, " batch"]
+    change: Float[np.ndarray, "batch candidates"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Batch:
+    """Some sampled athletes of one layout and their clean run; `clean_logits` of the candidates at END."""
+
+    layout: Layout
+    rows: Int[np.ndarray, " batch"]
+    clean: Clean
+    reading: Logits
+    clean_logits: Float[np.ndarray, "batch candidates"]
+
+
+def clean_batches(anatomy: Anatomy, drawn: Sample, group: Group, size: int) -> Iterator[Batch]:
+    layout = group.layout
+    reading = Logits(
+        at=layout.end, tokens=torch.tensor(drawn.candidates["token_id"].to_list(), device=anatomy.device)
+    )
+    for rows in group.batches(size):
+        clean = prepare(anatomy, tokens_of(drawn.prompts, rows, anatomy.device), start=layout.first_name)
+        logits = clean_values(anatomy, clean, reading).double().cpu().numpy()
+        yield Batch(layout=layout, rows=rows, clean=clean, reading=reading, clean_logits=logits)
+
+
+def donor_runs(anatomy: Anatomy, drawn: Sample, batch: Batch, kinds: Sequence[str]) -> dict[str, list[Clean]]:
+    """The clean runs of the athletes whose activations this batch is given, by kind and draw."""
+    found: dict[str, list[Clean]] = {}
+    for kind in kinds:
+        for donors in drawn.donors.get(kind, ()):
+            given = np.where(
+                donors[batch.rows] < 0, batch.rows, donors[batch.rows]
+            )  # without a donor: unused
+            tokens = tokens_of(drawn.prompts, given, anatomy.device)
+            found.setdefault(kind, []).append(prepare(anatomy, tokens, start=batch.layout.first_name))
+    return found
+
+
+def whole_swap(anatomy: Anatomy, drawn: Sample, batch: Batch) -> dict[int, float]:
+    """By athlete: what the logit difference changes by when the whole prompt is the corrupt one."""
+    tokens = tokens_of(drawn.prompts, drawn.corrupt[batch.rows], anatomy.device)
+    corrupt = prepare(anatomy, tokens, start=batch.layout.end)
+    logits = clean_values(anatomy, corrupt, batch.reading).double().cpu().numpy()
+    change = _logit_difference(drawn, batch.rows, logits - batch.clean_logits)
+    return dict(zip(batch.rows.tolist(), change.tolist(), strict=True))
+
+
+def differences(drawn: Sample, effects: Iterable[Effect]) -> dict[tuple, tuple[np.ndarray, np.ndarray]]:
+    """By key: each athlete's change of the logit difference, averaged over draws, and the athletes."""
+    found: dict[tuple, tuple[list, list]] = {}
+    for effect in effects:
+        values, rows = found.setdefault(effect.key, ([], []))
+        values.append(_logit_difference(drawn, effect.rows, effect.change))
+        rows.append(effect.rows)
+    return {
+        key: _over_draws(drawn, key, np.concatenate(v), np.concatenate(r)) for key, (v, r) in found.items()
+    }
+
+
+def place_of(anatomy: Anatomy, drawn: Sample, role: str, number: int, athletes: np.ndarray) -> dict:
+    """Role and number of a position; its token's text where that is the same in every prompt."""
+    text = None
+    if role in ("relation", "end"):
+        prompt = drawn.prompts.row(int(athletes[0]), named=True)
+        at = [i for i, r in enumerate(prompt["roles"]) if r == role][number]
+        text = anatomy.tokenizer.decode([prompt["token_ids"][at]])
+    return {"role": role, "number": number, "token": text}
+
+
+def estimated(rows: list[dict], whole: dict[int, float], schema: dict, seed: int) -> pl.DataFrame:
+    """Rows with their effects estimated, those of the same athletes on the same resamples."""
+    by_athletes: dict[bytes, list[dict]] = {}
+    for row in rows:
+        by_athletes.setdefault(row["key"][1].tobytes(), []).append(row)
+    for same in by_athletes.values():
+        athletes = same[0]["key"][1]
+        estimates = each(mean_intervals(np.stack([row["key"][0] for row in same], axis=1), seed=seed))
+        swap = float(np.mean([whole[int(athlete)] for athlete in athletes]))
+        for row, estimate in zip(same, estimates, strict=True):
+            del row["key"]
+            share = estimate.value / swap if swap else None
+            row |= estimate_columns("effect", estimate) | {
+                "whole_swap": swap,
+                "share": share,
+                "n": estimate.n,
+            }
+    return pl.DataFrame(rows, schema=schema)
+
+
+def _logit_difference(
+    drawn: Sample, rows: Int[np.ndarray, " batch"], logits: Float[np.ndarray, "batch candidates"]
+) -> Float[np.ndarray, " batch"]:
+    at = np.arange(len(rows))
+    return logits[at, drawn.labels[rows]] - logits[at, drawn.labels[drawn.corrupt[rows]]]
+
+
+def _over_draws(
+    drawn: Sample, key: tuple, values: np.ndarray, rows: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    if key[-1] in RESAMPLED:
+        able = np.all([donors[rows] >= 0 for donors in drawn.donors[key[-1]]], axis=0)
+        values, rows = values[able], rows[able]
+    athletes, index, counts = np.unique(rows, return_inverse=True, return_counts=True)
+    if len(athletes) == len(rows):
+        return values, rows
+    return np.bincount(index, weights=values) / counts, athletes

@@ -1,0 +1,167 @@
+"""Is the direction that a probe reads the one that the model reads? (P2.11)
+
+At the final name token, resid_post of one layer, only the component in a subspace is replaced by that of an athlete of
+another sport, and the answers at END are counted that become the donor's. Or the subspace is erased: what it says of
+the sport is taken away, and the recall that is left is counted.
+
+    whole                         everything is replaced
+    logistic, head                the span of a probe's directions: what it uses to tell sports apart
+    random                        a random subspace with as many dimensions
+    <probe>_complement            everything but the probe's span
+    leace                         LEACE erasure (Belrose et al. 2023): the least change after which no linear probe
+                                  tells the sports apart
+    random_erased                 a random subspace with as many dimensions, set to its mean
+
+The logistic probe and the eraser are those of the folds that have not seen the athlete.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+import torch
+from concept_erasure import LeaceEraser
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from factfinding.engine.clean import Clean, prepare
+from factfinding.engine.readings import LogProbs
+from factfinding.engine.sites import Site
+from factfinding.engine.suffix import Suffix, edit
+from factfinding.engine.tokens import tokens_of
+from factfinding.methods.estimates import accuracy_estimate, estimate_columns, estimate_schema
+from factfinding.methods.groups import Group
+from factfinding.methods.name_stream import name_outputs
+from factfinding.methods.patched import Sample
+from factfinding.methods.readers import Readers
+from factfinding.model.anatomy import Anatomy
+from factfinding.stats import majority_rate
+
+KNOWN = 0.5
+SCHEMA = (
+    {"change": pl.String, "layer": pl.Int64, "dimensions": pl.Int64}
+    | estimate_schema("follows", "stays", "recalled")
+    | {"n": pl.Int64, "majority_rate": pl.Float64}
+)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Change:
+    """New residuals for every athlete at one layer, and in how many dimensions they may differ from the old."""
+
+    name: str
+    dimensions: int
+    value: Float[np.ndarray, "athletes d_model"]
+
+
+def probe_patching(
+    anatomy: Anatomy, drawn: Sample, readers: Sequence[Readers], *, batch_size: int, seed: int
+) -> pl.DataFrame:
+    """Columns change, layer, dimensions, follows (share of answers that are the donor's sport), stays (that are right),
+    recalled (P(right sport) above 0.5), each with its interval, n, majority_rate (of the donors' sports).
+
+    drawn: the sample of `total_effects.sample`, on `full` prompts. readers: the first is the logistic one, whose folds
+    the eraser shares. Empty when it is.
+    """
+    if readers[0].empty or not len(drawn.rows):
+        return pl.DataFrame(schema=SCHEMA)
+    resid = name_outputs(anatomy, drawn.prompts, drawn.groups, batch_size=batch_size).resid.double().numpy()
+    rng, rows = np.random.default_rng(seed), []
+    cleans = [
+        (group, part, _run(anatomy, drawn, group, part))
+        for group in drawn.sampled
+        for part in group.batches(batch_size)
+    ]
+    own = drawn.labels[drawn.rows]
+    donor = drawn.labels[drawn.corrupt[drawn.rows]]
+    for layer in range(anatomy.n_layers):
+        for change in changes(drawn, readers, resid[:, layer], layer, rng):
+            logp = np.full((len(resid), drawn.candidates.height), np.nan)
+            for group, part, clean in cleans:
+                logp[part] = _answers(anatomy, drawn, group, clean, layer, change.value[part])
+            logp_here = logp[drawn.rows]
+            said = logp_here.argmax(axis=1)
+            known = np.exp(logp_here[np.arange(len(own)), own]) > KNOWN
+            rows.append(
+                {"change": change.name, "layer": layer, "dimensions": change.dimensions}
+                | estimate_columns("follows", accuracy_estimate(said == donor, seed=seed))
+                | estimate_columns("stays", accuracy_estimate(said == own, seed=seed))
+                | estimate_columns("recalled", accuracy_estimate(known, seed=seed))
+                | {"n": len(own), "majority_rate": majority_rate(donor)}
+            )
+    return pl.DataFrame(rows, schema=SCHEMA)
+
+
+def changes(
+    drawn: Sample, readers: Sequence[Readers], resid: Float[np.ndarray, "athletes d_model"], layer: int,
+    rng: np.random.Generator,
+) -> Iterator[Change]:  # fmt: skip
+    """Every change at one layer."""
+    names, d_model = drawn.prompts["athlete"].to_list(), resid.shape[1]
+    difference = resid[np.where(drawn.corrupt < 0, np.arange(len(resid)), drawn.corrupt)] - resid
+    yield Change(name="whole", dimensions=d_model, value=resid + difference)
+    for reader in readers:
+        within, size = np.empty_like(resid), 0
+        folds = reader.folds_of(names)
+        for fold in np.unique(folds):
+            basis = span(reader.weight[fold, layer])
+            here, size = folds == fold, max(size, basis.shape[1])
+            within[here] = difference[here] @ basis @ basis.T
+        yield Change(name=reader.name, dimensions=size, value=resid + within)
+        complement = Change(
+            name=f"{reader.name}_complement", dimensions=d_model - size, value=resid + difference - within
+        )
+        yield complement
+    size = len(readers[0].sports) - 1
+    basis = np.linalg.qr(rng.normal(size=(d_model, size)))[0]
+    yield Change(name="random", dimensions=size, value=resid + difference @ basis @ basis.T)
+    yield Change(name="leace", dimensions=size, value=erased(resid, drawn.labels, readers[0].folds_of(names)))
+    centred = resid - resid.mean(axis=0)
+    yield Change(name="random_erased", dimensions=size, value=resid - centred @ basis @ basis.T)
+
+
+def span(weight: Float[np.ndarray, "d_model sports"]) -> Float[np.ndarray, "d_model k"]:
+    """An orthonormal basis of the directions that tell sports apart; what is added to all scores alike is none."""
+    apart = weight - weight.mean(axis=1, keepdims=True)
+    left, size, _ = np.linalg.svd(apart, full_matrices=False)
+    return left[:, size > 1e-9 * max(size[0], np.finfo(float).tiny)]
+
+
+def erased(
+    resid: Float[np.ndarray, "athletes d_model"],
+    labels: Int[np.ndarray, " athletes"],
+    folds: Int[np.ndarray, " athletes"],
+) -> Float[np.ndarray, "athletes d_model"]:
+    """Residuals with the sport erased by LEACE, each fold by an eraser that was fitted on the others."""
+    x, z = torch.from_numpy(resid), torch.nn.functional.one_hot(torch.from_numpy(labels)).double()
+    found = torch.empty_like(x)
+    for fold in np.unique(folds):
+        here = torch.from_numpy(folds == fold)
+        eraser = LeaceEraser.fit(x[~here], z[~here])
+        found[here] = eraser(x[here])
+    return found.numpy()
+
+
+def _run(anatomy: Anatomy, drawn: Sample, group: Group, rows: Int[np.ndarray, " batch"]) -> Clean:
+    tokens = tokens_of(drawn.prompts, rows, anatomy.device)
+    return prepare(anatomy, tokens, start=group.layout.final_name)
+
+
+def _answers(
+    anatomy: Anatomy,
+    drawn: Sample,
+    group: Group,
+    clean: Clean,
+    layer: int,
+    value: Float[np.ndarray, "batch d_model"],
+) -> Float[np.ndarray, "batch candidates"]:
+    """Log probabilities of the candidates at END when resid_post of the layer is `value` at the final name token."""
+    everyone = torch.arange(len(value), device=anatomy.device)
+    at, new = group.layout.final_name, torch.from_numpy(value).to(anatomy.device, anatomy.dtype)
+    edits = edit(anatomy, clean, Site("resid_post", layer), at=at, prompt=everyone, value=new)
+    tokens = torch.tensor(drawn.candidates["token_id"].to_list(), device=anatomy.device)
+    said: Tensor = Suffix(anatomy).values(clean, edits, LogProbs(at=group.layout.end, tokens=tokens))
+    return said.double().cpu().numpy()

@@ -1,0 +1,267 @@
+"""The circuit, proposed from the tables: which layers concatenate, which MLPs look up, which heads extract.
+
+Accuracies of answers are compared as *kept* shares: (accuracy - majority rate) / (unchanged accuracy - majority rate),
+1 where nothing is lost and 0 where guessing is left. The rules, each with its threshold:
+
+- The fact is looked up at the final name token if the sport can be read there (the interval of the best layer's
+  accuracy lies above `READABLE` of the way from the majority rate to 1), and if swapping the residual stream there at
+  some layer above the concatenating ones does `CARRIED` of what swapping the whole name does. If it cannot be read
+  there, and one MLP swapped at END does `CARRIED_END` of that, it is looked up at END. Otherwise it is unclear, and
+  nothing is proposed.
+- Concatenating layers end below the first layer from which on all attention can be ablated at the final name token
+  with `KEPT` of the accuracy kept; they begin at the first one that loses more than that when ablated alone.
+- The lookup begins at the highest layer below which all MLPs can be ablated with `KEPT` kept, and ends below the first
+  layer from which on all can.
+- Extracting heads are those whose output at END, swapped alone, does `EXTRACTS` of the whole swap or more (and surely
+  some of it: the interval lies above zero). They are named only where there is something at the name to extract.
+
+Borders are where accuracy is lost, not where work is done: a layer whose work others can do as well lies outside.
+`KEPT` is a convention, not a measurement: what lies outside the borders should cost no more than the sampling error at
+400 athletes, two to three points. At 0.9 one MLP alone would be the embedded model's lookup, and a twentieth of what it
+knows outside; docs/experiments/p2-8.md says more.
+Reads tables only; imports no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import yaml
+from pydantic import TypeAdapter
+
+from factfinding.config import read_yaml
+from factfinding.errors import InputError
+from factfinding.files import write_text
+
+READABLE, CARRIED, CARRIED_END, KEPT, EXTRACTS = 0.5, 0.5, 0.25, 0.95, 0.05
+THRESHOLDS = {
+    "readable": READABLE,
+    "carried": CARRIED,
+    "carried_end": CARRIED_END,
+    "kept": KEPT,
+    "extracts": EXTRACTS,
+}
+_SWAPPED = pl.col("whole_swap") < 0
+"""Without an answer that comes from the name, nothing is a share of swapping it."""
+
+AT_NAME, AT_END, UNCLEAR = "final_name", "end", "unclear"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """One number that a proposal rests on: what it is, where it stands, and what it was compared with."""
+
+    claim: str
+    table: str
+    value: float | None
+    low: float | None
+    high: float | None
+    n: int
+    threshold: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Circuit:
+    """Which parts do what; null where nothing is proposed. `fixed`: the parts that the configuration names."""
+
+    lookup_at: str
+    concatenate: tuple[int, int] | None
+    lookup: tuple[int, int] | None
+    extract: tuple[str, ...]
+    fixed: tuple[str, ...] = ()
+    proposed: Mapping[str, Any] | None = None
+    evidence: tuple[Evidence, ...] = ()
+
+
+def propose(scan: pl.DataFrame, residual: pl.DataFrame, total: pl.DataFrame) -> Circuit:
+    """The circuit that the tables circuit_scan, residual_patching and total_effects speak for."""
+    if scan.is_empty() or residual.is_empty():
+        nobody = Evidence(
+            claim="too few known athletes: nothing can be proposed", table="circuit_scan", value=None, low=None,
+            high=None, n=0, threshold=READABLE,
+        )  # fmt: skip
+        return Circuit(lookup_at=UNCLEAR, concatenate=None, lookup=None, extract=(), evidence=(nobody,))
+    evidence: list[Evidence] = []
+    readable = _readable(scan, evidence)
+    concatenate = concatenating(scan, evidence) if readable else None
+    carried = _carried(residual, 0 if concatenate is None else concatenate[1] + 1, evidence)
+    if readable and carried:
+        parts = {"lookup": looking_up(scan, evidence), "extract": extracting(total, evidence)}
+        return Circuit(lookup_at=AT_NAME, concatenate=concatenate, evidence=tuple(evidence), **parts)
+    at_end = not readable and _looked_up_at_end(total, evidence)
+    place = AT_END if at_end else UNCLEAR
+    return Circuit(lookup_at=place, concatenate=None, lookup=None, extract=(), evidence=tuple(evidence))
+
+
+def settle(
+    proposal: Circuit,
+    *,
+    concatenate: tuple[int, int] | None,
+    lookup: tuple[int, int] | None,
+    extract: Sequence[str] | None,
+) -> Circuit:
+    """The circuit that is used: what the configuration fixes, and the proposal for the rest."""
+    given = {"concatenate": concatenate, "lookup": lookup, "extract": extract}
+    fixed = tuple(name for name, value in given.items() if value is not None)
+    proposed = {name: getattr(proposal, name) for name in given}
+    return Circuit(
+        lookup_at=AT_NAME if lookup is not None else proposal.lookup_at,
+        concatenate=concatenate if concatenate is not None else proposal.concatenate,
+        lookup=lookup if lookup is not None else proposal.lookup,
+        extract=tuple(extract) if extract is not None else proposal.extract,
+        fixed=fixed,
+        proposed=proposed | {"lookup_at": proposal.lookup_at},
+        evidence=proposal.evidence,
+    )
+
+
+def concatenating(scan: pl.DataFrame, evidence: list[Evidence]) -> tuple[int, int] | None:
+    """First and last concatenating attention layer; None where no attention is needed."""
+    needless = _first(scan, "attention_from", evidence, "attention from layer {layer} on ablated")
+    if needless == 0:
+        return None
+    alone = scan.filter(scan="attention_alone").sort("layer").iter_rows(named=True)
+    lost = [row for row in alone if row["layer"] < needless and _kept(scan, row["accuracy"]) < KEPT]
+    if lost:
+        evidence.append(
+            _evidence(scan, lost[0], f"attention {lost[0]['layer']} alone ablated: accuracy", KEPT)
+        )
+    return (lost[0]["layer"] if lost else 0), needless - 1
+
+
+def looking_up(scan: pl.DataFrame, evidence: list[Evidence]) -> tuple[int, int] | None:
+    """First and last MLP of the lookup; None where all can be ablated."""
+    end = _first(scan, "mlps_from", evidence, "MLPs from layer {layer} on ablated")
+    if end == 0:
+        return None
+    below = scan.filter(scan="mlps_below").sort("layer", descending=True).iter_rows(named=True)
+    begin = next(row for row in below if _kept(scan, row["accuracy"]) >= KEPT)
+    evidence.append(_evidence(scan, begin, f"MLPs below layer {begin['layer']} ablated: accuracy", KEPT))
+    return min(begin["layer"], end - 1), end - 1
+
+
+def extracting(total: pl.DataFrame, evidence: list[Evidence]) -> tuple[str, ...]:
+    """Heads whose output at END, swapped alone, does a good part of the whole swap; the largest first."""
+    rows = total.filter(_SWAPPED, type="head", role="end", kind="corrupt").sort("share", descending=True)
+    surely = pl.min_horizontal(pl.col("effect_low", "effect_high") / pl.col("whole_swap")) > 0
+    found = rows.filter((pl.col("share") >= EXTRACTS) & surely)
+    evidence += [
+        _share(row, f"{row['node']} swapped at END", EXTRACTS) for row in found.iter_rows(named=True)
+    ]
+    return tuple(found["node"])
+
+
+def _readable(scan: pl.DataFrame, evidence: list[Evidence]) -> bool:
+    best = scan.filter(scan="probe").sort("accuracy", descending=True, maintain_order=True).row(0, named=True)
+    bar = best["majority_rate"] + READABLE * (1 - best["majority_rate"])
+    said = f"sport read at the final name token after layer {best['layer']}: accuracy"
+    evidence.append(_evidence(scan, best, said, bar))
+    return best["accuracy_low"] > bar
+
+
+def _carried(residual: pl.DataFrame, start: int, evidence: list[Evidence]) -> bool:
+    rows = residual.filter(_SWAPPED, pl.col("role") == "final_name", pl.col("layer") >= start)
+    if rows.is_empty():
+        return False
+    best = rows.sort("share", descending=True, maintain_order=True).row(0, named=True)
+    said = f"residual stream before layer {best['layer']} swapped at the final name token"
+    evidence.append(_share(best, said, CARRIED, table="residual_patching"))
+    return best["share"] >= CARRIED
+
+
+def _looked_up_at_end(total: pl.DataFrame, evidence: list[Evidence]) -> bool:
+    rows = total.filter(_SWAPPED, type="mlp", role="end", kind="corrupt")
+    rows = rows.sort("share", descending=True, maintain_order=True)
+    if rows.is_empty():
+        return False
+    best = rows.row(0, named=True)
+    evidence.append(_share(best, f"MLP {best['layer']} swapped at END", CARRIED_END))
+    return best["share"] >= CARRIED_END
+
+
+def _kept(scan: pl.DataFrame, accuracy: float) -> float:
+    """The part of what the unchanged model has over the majority rate that is left."""
+    clean = scan.filter(pl.col("scan") == "attention_from").sort("layer").row(-1, named=True)
+    gain = clean["accuracy"] - clean["majority_rate"]
+    return (accuracy - clean["majority_rate"]) / gain if gain > 0 else 0.0
+
+
+def _first(scan: pl.DataFrame, name: str, evidence: list[Evidence], words: str) -> int:
+    """The first layer from which on everything can be ablated; the last row ablates nothing, so there is one."""
+    rows = scan.filter(pl.col("scan") == name).sort("layer").iter_rows(named=True)
+    row = next(row for row in rows if _kept(scan, row["accuracy"]) >= KEPT)
+    evidence.append(_evidence(scan, row, f"{words.format(layer=row['layer'])}: accuracy", KEPT))
+    return row["layer"]
+
+
+def _evidence(scan: pl.DataFrame, row: Mapping[str, Any], claim: str, threshold: float) -> Evidence:
+    numbers = {"value": row["accuracy"], "low": row["accuracy_low"], "high": row["accuracy_high"]}
+    if threshold == KEPT:
+        claim = f"{claim} ({100 * _kept(scan, row['accuracy']):.1f} % kept)"
+    return Evidence(claim=claim, table="circuit_scan", n=row["n"], threshold=threshold, **numbers)
+
+
+def _share(row: Mapping[str, Any], what: str, threshold: float, *, table: str = "total_effects") -> Evidence:
+    """A share of the whole swap, with the interval of the effect over the same swap."""
+    low, high = (
+        None if row[f"effect_{end}"] is None else row[f"effect_{end}"] / row["whole_swap"]
+        for end in ("high", "low")
+    )
+    claim = f"{what}: share of what swapping the whole name does"
+    return Evidence(
+        claim=claim, table=table, value=row["share"], low=low, high=high, n=row["n"], threshold=threshold
+    )
+
+
+def circuit_table(circuit: Circuit) -> pl.DataFrame:
+    """The table `circuit`: part (lookup_at, concatenate, lookup, extract), used, proposed, fixed by the configuration."""
+    proposed = circuit.proposed or {}
+    rows = [
+        {"part": part, "used": _words(getattr(circuit, part)), "proposed": _words(proposed.get(part)), "fixed": part in circuit.fixed}
+        for part in ("lookup_at", "concatenate", "lookup", "extract")
+    ]  # fmt: skip
+    return pl.DataFrame(
+        rows, schema={"part": pl.String, "used": pl.String, "proposed": pl.String, "fixed": pl.Boolean}
+    )
+
+
+def _words(value: Any) -> str | None:
+    """`2-6` or `2` for layers, `L16H20 L21H9` for heads, null for nothing."""
+    if not value or isinstance(value, str):
+        return value or None
+    return " ".join(value) if isinstance(value[0], str) else "-".join(map(str, dict.fromkeys(value)))
+
+
+def write_circuit(circuit: Circuit, path: str | Path) -> None:
+    """Write circuit.yaml, thresholds included."""
+    content = asdict(circuit) | {"thresholds": THRESHOLDS}
+    header = "# Which parts of the model do what, and the numbers that say so (scripts/factfinding/methods/proposal.py).\n"
+    text = yaml.safe_dump(_plain(content), sort_keys=False, allow_unicode=True, width=110)
+    write_text(header + text, path)
+
+
+def read_circuit(path: str | Path) -> Circuit:
+    """Read circuit.yaml. Raises InputError, naming the file, for one that is damaged or something else."""
+    try:
+        content = read_yaml(path, "a YAML file")
+        if not isinstance(content, dict) or content.keys() != {"thresholds", *Circuit.__dataclass_fields__}:
+            raise ValueError(
+                f"the keys {sorted(content) if isinstance(content, dict) else type(content).__name__}"
+            )
+        del content["thresholds"]
+        return TypeAdapter(Circuit).validate_python(content)
+    except (ValueError, TypeError) as error:  # an InputError, too, is a ValueError
+        raise InputError(path, f"no circuit ({error!r})", "the file that the rule `circuit` writes") from None
+
+
+def _plain(value: Any) -> Any:
+    """Tuples as lists and numbers as Python's own, rounded for reading."""
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return round(float(value), 6) if isinstance(value, float) else value

@@ -1,0 +1,208 @@
+"""Linear maps that read the sport from the residual stream, one for each layer, to be held against simplified runs.
+
+A reader is fitted on the residual stream of the unchanged model (`full`, final name token) and then read on that of a
+simplified one: what is asked is whether the simplified model still says the same thing in the same words, so it is
+never fitted again. Logistic readers are fitted once per fold, and each athlete is read by the one that has not seen
+it; the last fold is fitted on everybody, for use outside. A head probe has no fitted part but a mean, and one fold.
+
+    scores = resid @ weight[fold, layer] + bias[fold, layer]                [sports]
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from jaxtyping import Float, Int
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+from scipy.special import log_softmax
+
+from factfinding.errors import InputError
+from factfinding.files import whole
+from factfinding.stats import stratified_folds
+
+ROUNDING = 1e-7
+"""Columns that vary by less than this part of their size, or of the widest column, are constant: they would be blown up
+to the size of the others, and a simplified run need not leave them where they were."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Readers:
+    """Readers of resid_post of layers 0 to layers - 1, and which athlete is read by which fold's."""
+
+    name: str
+    weight: Float[np.ndarray, "folds layers d_model sports"]
+    bias: Float[np.ndarray, "folds layers sports"]
+    athletes: tuple[str, ...]
+    fold: Int[np.ndarray, " athletes"]
+    sports: tuple[str, ...]
+
+    @property
+    def empty(self) -> bool:
+        """Whether too few athletes are known to fit anything."""
+        return not len(self.athletes)
+
+    @property
+    def n_layers(self) -> int:
+        return self.weight.shape[1]
+
+    def folds_of(self, athletes: Sequence[str]) -> Int[np.ndarray, " rows"]:
+        """The fold that reads each of these athletes. Raises InputError, by name, for one without a fold."""
+        fold = dict(zip(self.athletes, self.fold.tolist(), strict=True))
+        missing = [name for name in athletes if name not in fold]
+        if missing:
+            raise InputError(
+                f"readers {self.name}", f"no fold for {missing[0]!r}", "the athletes they were fitted on"
+            )
+        return np.array([fold[name] for name in athletes], dtype=np.int64)
+
+    def log_probabilities(
+        self, layer: int, resid: Float[np.ndarray, "rows d_model"], folds: Int[np.ndarray, " rows"]
+    ) -> Float[np.ndarray, "rows sports"]:
+        """What each row's reader of a layer says: log probabilities (nats) of the sports."""
+        scores = np.empty((len(resid), len(self.sports)))
+        for fold in np.unique(folds):
+            rows = folds == fold
+            scores[rows] = resid[rows].astype(np.float64) @ self.weight[fold, layer] + self.bias[fold, layer]
+        return log_softmax(scores, axis=1)
+
+
+def fit_readers(
+    layers: Iterable[Float[np.ndarray, "athletes d_model"]],
+    athletes: Sequence[str],
+    sports: Sequence[str],
+    *,
+    n_folds: int,
+    regularisation: float,
+    max_iter: int,
+    tolerance: float,
+    seed: int,
+) -> Readers:
+    """Logistic regressions, fold by fold and on everybody, from resid_post of layer 0, 1, ... (taken one at a time).
+
+    Columns are standardised by the training rows and all are divided by one number, as in methods/probes.py, so that
+    the same `regularisation` means the same. With fewer than `n_folds` athletes of a sport, or one sport, the readers
+    are empty: there is nothing to fit.
+    """
+    names, labels = tuple(sorted(set(sports))), np.asarray(sports)
+    counts = [int((labels == name).sum()) for name in names]
+    if len(names) < 2 or min(counts) < n_folds:
+        return _no_readers(names)
+    label = np.searchsorted(names, labels)
+    by_name = np.argsort(athletes)
+    fold = np.empty(len(label), dtype=np.int64)
+    fold[by_name] = stratified_folds(label[by_name], n_folds=n_folds, seed=seed)
+    options = {"regularisation": regularisation, "max_iter": max_iter, "tolerance": tolerance}
+    weights, biases = [], []
+    for resid in layers:
+        fits = [_fitted(resid[fold != k], label[fold != k], **options) for k in range(n_folds)]
+        fits.append(_fitted(resid, label, **options))
+        weights.append(np.stack([weight for weight, _ in fits]))
+        biases.append(np.stack([bias for _, bias in fits]))
+    return Readers(
+        name="logistic",
+        weight=np.stack(weights, axis=1),
+        bias=np.stack(biases, axis=1),
+        athletes=tuple(athletes),
+        fold=fold,
+        sports=names,
+    )
+
+
+def _no_readers(sports: Sequence[str]) -> Readers:
+    empty = {"weight": np.zeros((1, 0, 1, len(sports))), "bias": np.zeros((1, 0, len(sports)))}
+    return Readers(
+        name="logistic", athletes=(), fold=np.zeros(0, dtype=np.int64), sports=tuple(sports), **empty
+    )
+
+
+def _fitted(
+    rows: Float[np.ndarray, "train d_model"],
+    labels: Int[np.ndarray, " train"],
+    *,
+    regularisation: float,
+    max_iter: int,
+    tolerance: float,
+) -> tuple[Float[np.ndarray, "d_model sports"], Float[np.ndarray, " sports"]]:
+    """One regression, its scaling folded into weight and bias; two sports get a column each."""
+    from sklearn.linear_model import LogisticRegression  # slow to import, and only needed to fit
+
+    rows = np.asarray(rows, dtype=np.float64)
+    mean, spread = rows.mean(axis=0), rows.std(axis=0)
+    spread[spread <= ROUNDING * np.maximum(spread.max(), np.abs(mean))] = 1.0
+    scaled = (rows - mean) / spread
+    length = np.sqrt((scaled**2).sum() / len(scaled)) or 1.0
+    scaled, basis = scaled / length, None
+    if scaled.shape[1] > len(
+        scaled
+    ):  # no more dimensions than rows: their dot products are all that the fit sees
+        basis, upper = np.linalg.qr(scaled.T)
+        scaled = upper.T
+    model = LogisticRegression(C=1 / (regularisation * len(rows)), max_iter=max_iter, tol=tolerance)
+    model.fit(scaled, labels)
+    weight, bias = model.coef_.T, model.intercept_
+    if weight.shape[1] == 1:
+        weight, bias = np.concatenate([0 * weight, weight], axis=1), np.concatenate([0 * bias, bias])
+    weight = (weight if basis is None else basis @ weight) / (spread[:, None] * length)
+    return weight, bias - mean @ weight
+
+
+def fixed_readers(
+    name: str,
+    matrix: Float[np.ndarray, "d_model sports"],
+    means: Float[np.ndarray, "layers d_model"],
+    like: Readers,
+) -> Readers:
+    """One matrix for all layers, such as a head probe, centred by each layer's mean over athletes."""
+    weight = np.repeat(matrix[None, None], len(means), axis=1)
+    return Readers(
+        name=name,
+        weight=weight,
+        bias=-(means @ matrix)[None],
+        athletes=like.athletes,
+        fold=np.zeros(len(like.athletes), dtype=np.int64),
+        sports=like.sports,
+    )
+
+
+def read_out(
+    reader: Readers, resid: Float[np.ndarray, "athletes layers d_model"], prompts: pl.DataFrame
+) -> tuple[Float[np.ndarray, "athletes layers"], Float[np.ndarray, "athletes layers"]]:
+    """Hits (0 or 1) and losses of every athlete at every layer; NaN where the residual is."""
+    folds = reader.folds_of(prompts["athlete"].to_list())
+    truth = np.array([reader.sports.index(sport) for sport in prompts["sport"]])
+    hits, losses = (np.empty(resid.shape[:2]) for _ in range(2))
+    for layer in range(reader.n_layers):
+        logp = reader.log_probabilities(layer, resid[:, layer], folds)
+        gone = np.isnan(logp).any(axis=1)
+        hits[:, layer] = np.where(gone, np.nan, logp.argmax(axis=1) == truth)
+        losses[:, layer] = np.where(gone, np.nan, -logp[np.arange(len(truth)), truth])
+    return hits, losses
+
+
+def save_readers(readers: Readers, path: str | Path) -> None:
+    """Write readers as safetensors, whole; names and sports stand in its metadata as JSON."""
+    arrays = {"weight": readers.weight, "bias": readers.bias, "fold": readers.fold}
+    about = {"name": readers.name, "athletes": readers.athletes, "sports": readers.sports}
+    with whole(path) as part:
+        save_file(
+            {k: np.ascontiguousarray(v) for k, v in arrays.items()}, part, {"readers": json.dumps(about)}
+        )
+
+
+def load_readers(path: str | Path) -> Readers:
+    """Read what `save_readers` wrote; InputError names a file that is something else."""
+    try:
+        with safe_open(str(path), framework="numpy") as file:
+            about: Mapping = json.loads((file.metadata() or {})["readers"])
+            arrays = {name: file.get_tensor(name) for name in ("weight", "bias", "fold")}
+    except (OSError, SafetensorError, KeyError, json.JSONDecodeError) as error:
+        raise InputError(path, f"no readers ({error})", "the file that the rule `readers` writes") from None
+    return Readers(
+        name=about["name"], athletes=tuple(about["athletes"]), sports=tuple(about["sports"]), **arrays
+    )

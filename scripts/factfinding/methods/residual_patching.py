@@ -1,0 +1,70 @@
+"""Residual patching: the whole residual stream at one position, before one layer, from the corrupt run (P2.7).
+
+As total_effects, and beside the change of the logit difference the answers that become the donor's.
+"""
+
+from __future__ import annotations
+
+from itertools import chain
+
+import numpy as np
+import polars as pl
+import torch
+
+from factfinding.engine.clean import activation
+from factfinding.engine.sites import Site
+from factfinding.engine.suffix import Suffix, edit
+from factfinding.methods.estimates import accuracy_estimate, estimate_columns, estimate_schema
+from factfinding.methods.groups import CORRUPT
+from factfinding.methods.patched import (
+    NUMBERS,
+    PLACE,
+    Effect,
+    Sample,
+    clean_batches,
+    differences,
+    donor_runs,
+    estimated,
+    place_of,
+    whole_swap,
+)
+from factfinding.model.anatomy import Anatomy
+from factfinding.stats import majority_rate
+
+RESIDUAL_SCHEMA = (
+    {"layer": pl.Int64} | PLACE | NUMBERS | estimate_schema("follows") | {"majority_rate": pl.Float64}
+)
+
+
+def residual_patching(anatomy: Anatomy, drawn: Sample, *, batch_size: int, seed: int) -> pl.DataFrame:
+    """Columns layer (resid_pre of it), role, number, token, effect, whole_swap, share, n, and follows: the share of
+    answers (best candidate) that are the donor's sport; majority_rate is of the donors' sports."""
+    effects: dict[tuple, list[Effect]] = {}
+    whole: dict[int, float] = {}
+    clean_logits = np.full((drawn.prompts.height, drawn.candidates.height), np.nan)
+    for group in drawn.sampled:
+        for batch in clean_batches(anatomy, drawn, group, batch_size):
+            whole |= whole_swap(anatomy, drawn, batch)
+            clean_logits[batch.rows] = batch.clean_logits
+            donor = donor_runs(anatomy, drawn, batch, (CORRUPT,))[CORRUPT][0]
+            everyone = torch.arange(len(batch.rows), device=anatomy.device)
+            for at, role, number in batch.layout.slots(batch.layout.first_name):
+                for layer in range(anatomy.n_layers):
+                    site = Site("resid_pre", layer)
+                    value = activation(anatomy, donor, site, at)
+                    made = edit(anatomy, batch.clean, site, at=at, prompt=everyone, value=value)
+                    change = Suffix(anatomy).effects(batch.clean, made, batch.reading)
+                    key = (layer, role, number)
+                    effect = Effect(key=key, rows=batch.rows, change=change.double().cpu().numpy())
+                    effects.setdefault(key, []).append(effect)
+    rows, sports = [], drawn.labels[drawn.corrupt]
+    for key, (difference, athletes) in differences(drawn, chain.from_iterable(effects.values())).items():
+        change = np.concatenate([effect.change for effect in effects[key]])
+        follows = (clean_logits[athletes] + change).argmax(axis=1) == sports[athletes]
+        layer, role, number = key
+        rows.append(
+            {"layer": layer} | place_of(anatomy, drawn, role, number, athletes) | {"key": (difference, athletes)}
+            | estimate_columns("follows", accuracy_estimate(follows, seed=seed))
+            | {"majority_rate": majority_rate(sports[athletes])}
+        )  # fmt: skip
+    return estimated(rows, whole, RESIDUAL_SCHEMA, seed)

@@ -1,0 +1,93 @@
+"""Where the circuit's borders lie: right answers left as more and more layers are ablated at the final name token.
+
+    attention_from   attention of this layer and all above; the number of layers means none
+    attention_alone  attention of this layer
+    mlps_below       MLPs below this layer (in a parallel block MLP 0 stays: it reads one token alone)
+    mlps_from        the MLP of this layer and all above
+    mlp_alone        the MLP of this layer
+    probe            nothing; what a reader of the unchanged residual there gets right (`readers.py`)
+
+Mean ablation on `full` prompts. Except for `probe` it is the model's own answer that counts, the best of the candidates
+at END: a sport that is readable early may still have to be written in the way in which the model reads it.
+`proposal.py` draws the borders.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+import torch
+
+from factfinding.methods.estimates import estimate_columns, estimate_schema
+from factfinding.methods.groups import groups_of, labels_of
+from factfinding.methods.name_stream import clean_run, name_outputs, name_stream, replaced
+from factfinding.methods.readers import Readers, read_out
+from factfinding.model.anatomy import Anatomy
+from factfinding.stats import majority_rate, share_interval
+
+SCHEMA = (
+    {"scan": pl.String, "layer": pl.Int64}
+    | estimate_schema("accuracy")
+    | {"n": pl.Int64, "majority_rate": pl.Float64}
+)
+
+
+def scans(n_layers: int, *, parallel: bool) -> list[tuple[str, int, tuple[int, ...], tuple[int, ...]]]:
+    """Each scan's name and layer, and the attention layers and MLPs that it ablates."""
+    layers = range(n_layers)
+    first = 1 if parallel else 0
+    found = [("attention_from", k, tuple(layers[k:]), ()) for k in range(n_layers + 1)]
+    found += [("attention_alone", k, (k,), ()) for k in layers]
+    found += [("mlps_below", k, (), tuple(layers[first:k])) for k in range(first, n_layers + 1)]
+    found += [("mlps_from", k, (), tuple(layers[k:])) for k in range(n_layers + 1)]
+    return found + [("mlp_alone", k, (), (k,)) for k in layers]
+
+
+def circuit_scan(
+    anatomy: Anatomy,
+    prompts: pl.DataFrame,
+    candidates: pl.DataFrame,
+    reader: Readers,
+    *,
+    athletes: int,
+    batch_size: int,
+    seed: int,
+) -> pl.DataFrame:
+    """Columns scan, layer, accuracy with its interval, n, majority_rate. Empty when the reader is.
+
+    prompts: `full`. At most `athletes` of them, drawn by the seed, are run under ablations; the means that are put in
+    place, and the rows `probe`, are of all.
+    """
+    if reader.empty:
+        return pl.DataFrame(schema=SCHEMA)
+    groups, labels = groups_of(prompts), labels_of(prompts, candidates)
+    outputs = name_outputs(anatomy, prompts, groups, batch_size=batch_size)
+    drawn = np.zeros(prompts.height, dtype=bool)
+    drawn[np.random.default_rng(seed).permutation(prompts.height)[:athletes]] = True
+    tokens = torch.tensor(candidates["token_id"].to_list(), device=anatomy.device)
+    wanted = scans(anatomy.n_layers, parallel=anatomy.parallel)
+    hits = np.zeros((prompts.height, len(wanted)), dtype=bool)
+    for group in groups:
+        for batch in group.batches(batch_size):
+            rows = batch[drawn[batch]]
+            if not len(rows):
+                continue
+            clean = clean_run(anatomy, prompts, group, rows, to_end=True)
+            for i, (_, _, attention, mlps) in enumerate(wanted):
+                attn = replaced(outputs.attn, "mean", attention, rows, None)
+                mlp = replaced(outputs.mlp, "mean", mlps, rows, None)
+                said = anatomy.logits(name_stream(anatomy, clean, attn=attn, mlp=mlp)[:, -1, -1])[:, tokens]
+                hits[rows, i] = said.argmax(-1).cpu().numpy() == labels[rows]
+    read, _ = read_out(reader, outputs.resid.double().numpy(), prompts)
+    rows = [_row("probe", layer, read[:, layer] == 1.0, labels) for layer in range(anatomy.n_layers)]
+    rows += [_row(name, k, hits[drawn, i], labels[drawn]) for i, (name, k, *_) in enumerate(wanted)]
+    return pl.DataFrame(rows, schema=SCHEMA)
+
+
+def _row(scan: str, layer: int, hits: np.ndarray, labels: np.ndarray) -> dict:
+    estimate = share_interval(hits)
+    return (
+        {"scan": scan, "layer": layer}
+        | estimate_columns("accuracy", estimate)
+        | {"n": estimate.n, "majority_rate": majority_rate(labels)}
+    )

@@ -1,0 +1,121 @@
+"""The simplified name-only model of the ladder's last step: attention only adds, and only MLPs combine (P2.8, P2.9).
+
+On prompts of one layout under `name_only`:
+
+- in the concatenating layers each name token looks where athletes look on average (patterns frozen, values stay);
+- the final name token does not look at itself there, except in layer 0, where it has seen nothing else yet;
+- the name's other tokens do not look at each other, so each carries itself alone (a name of two tokens has only one);
+- later attention, and the MLPs below the lookup, write constants at the final name token.
+
+What the lookup's MLPs read is then a sum with one term per name token, exactly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from factfinding.engine.sites import Site
+from factfinding.engine.trace import Edit, Knockout, Read, run
+from factfinding.errors import InputError
+from factfinding.methods.groups import Layout
+from factfinding.methods.name_stream import Replaced
+from factfinding.methods.proposal import AT_NAME, Circuit
+from factfinding.model.anatomy import Anatomy
+
+Patterns = dict[int, Float[Tensor, "queries heads keys"]]
+"""By layer: the pattern of each name token, first to final."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """Which layers do what: attention up to `concatenate` gathers the name (-1: none does), MLPs `lookup[0]` to
+    `lookup[1]` look the fact up."""
+
+    concatenate: int
+    lookup: tuple[int, int]
+
+
+def parts_of(circuit: Circuit, anatomy: Anatomy) -> Parts | None:
+    """The parts of a circuit; None where the fact is not looked up at the name, or a part is missing.
+
+    Raises InputError for layers that the model does not have, or the last before the first.
+    """
+    for name in ("concatenate", "lookup"):
+        span = getattr(circuit, name)
+        if span is not None and not 0 <= span[0] <= span[1] < anatomy.n_layers:
+            allowed = f"a first and a last layer of 0-{anatomy.n_layers - 1}"
+            raise InputError(f"circuit.{name}", str(list(span)), allowed)
+    if circuit.lookup is None or circuit.lookup_at != AT_NAME:
+        return None
+    last = -1 if circuit.concatenate is None else circuit.concatenate[1]
+    return Parts(concatenate=last, lookup=circuit.lookup)
+
+
+def constant_mlps(parts: Parts, *, parallel: bool) -> range:
+    """MLPs below the lookup that write a constant at the final name token.
+
+    In a parallel block MLP 0 reads the token alone and stays; in a sequential one it already reads what attention 0
+    gathered.
+    """
+    return range(1 if parallel else 0, parts.lookup[0])
+
+
+def positions(layout: Layout, device: torch.device) -> Int[Tensor, " queries"]:
+    """The name's tokens, first to final."""
+    return torch.arange(layout.first_name, layout.final_name + 1, device=device)
+
+
+def cuts(layout: Layout, concatenate: int, batch: int, device: torch.device) -> list[Knockout]:
+    """The attention edges that the simplified model does not have."""
+    name = positions(layout, device).expand(batch, -1)
+    final = name[:, -1:]
+    found = [Knockout(layer=layer, queries=final, keys=final) for layer in range(1, concatenate + 1)]
+    for layer in range(concatenate + 1):
+        for i in range(1, layout.n_name_tokens - 1):
+            found.append(Knockout(layer=layer, queries=name[:, i : i + 1], keys=name[:, :i]))
+    return found
+
+
+@torch.no_grad()
+def mean_patterns(
+    anatomy: Anatomy, batches: Sequence[Int[Tensor, "batch seq"]], layout: Layout, concatenate: int
+) -> Patterns:
+    """Patterns of the name's tokens in the concatenating layers, with the cuts made, averaged over prompts."""
+    layers, total, n = range(concatenate + 1), {}, 0
+    for tokens in batches:
+        at = positions(layout, tokens.device).expand(len(tokens), -1)
+        reads = [Read(site=Site("pattern", layer), at=at) for layer in layers]
+        knockouts = cuts(layout, concatenate, len(tokens), tokens.device)
+        values = run(anatomy, tokens, reads=reads, knockouts=knockouts).values
+        total = {
+            layer: total.get(layer, 0) + value.sum(0) for layer, value in zip(layers, values, strict=True)
+        }
+        n += len(tokens)
+    return {layer: value / n for layer, value in total.items()}
+
+
+@torch.no_grad()
+def simplified_run(
+    anatomy: Anatomy,
+    tokens: Int[Tensor, "batch seq"],
+    layout: Layout,
+    patterns: Patterns,
+    *,
+    attn: Replaced,
+    mlp: Replaced,
+    also: Sequence[Site] = (),
+) -> tuple[Float[Tensor, "batch layers d_model"], list[Float[Tensor, "batch d_model"]]]:
+    """resid_post of every layer at the final name token of the simplified model, and what `also` reads there."""
+    name = positions(layout, tokens.device).expand(len(tokens), -1)
+    final = name[:, -1]
+    edits = [Edit(site=Site("pattern", layer), at=name, value=value) for layer, value in patterns.items()]
+    for kind, values in (("attn_out", attn), ("mlp_out", mlp)):
+        edits += [Edit(site=Site(kind, layer), at=final, value=value) for layer, value in values.items()]
+    sites = [Site("resid_post", layer) for layer in range(anatomy.n_layers)] + list(also)
+    values = run(anatomy, tokens, reads=[Read(site=site, at=final) for site in sites], edits=edits).values
+    return torch.stack(values[: anatomy.n_layers], dim=1), values[anatomy.n_layers :]

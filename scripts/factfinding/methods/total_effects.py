@@ -1,0 +1,153 @@
+"""Total effects: what changes at END when one node's output at one position is replaced (P2.7).
+
+Nodes are every head, attention layer and MLP layer; positions are those from the name on, since what comes before is
+the same in all prompts. A node's output there is ablated in each of the four ways, or patched from the corrupt run, and
+the rest of the model runs on.
+
+Run through the fast engine (engine/suffix.py) on a seeded sample of athletes: all nodes of a layer and position are rows
+of one batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import polars as pl
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from factfinding.engine.clean import Clean, activation
+from factfinding.engine.sites import Site
+from factfinding.engine.suffix import Edits, Suffix
+from factfinding.engine.tokens import tokens_of
+from factfinding.engine.trace import Read, run
+from factfinding.methods.groups import CORRUPT, KINDS, Layout
+from factfinding.methods.patched import (
+    NUMBERS,
+    PLACE,
+    Batch,
+    Effect,
+    Sample,
+    clean_batches,
+    differences,
+    donor_runs,
+    estimated,
+    place_of,
+    whole_swap,
+)
+from factfinding.model.anatomy import Anatomy
+
+TOTAL_SCHEMA = (
+    {"node": pl.String, "type": pl.String, "layer": pl.Int64, "head": pl.Int64}
+    | PLACE
+    | {"kind": pl.String}
+    | NUMBERS
+)
+
+
+def total_effects(
+    anatomy: Anatomy, drawn: Sample, *, kinds: Sequence[str] = (*KINDS, CORRUPT), batch_size: int, seed: int
+) -> pl.DataFrame:
+    """Columns node, type (head, attention, mlp), layer, head, role, number, token, kind, effect (logits) with its
+    interval, whole_swap (mean, of the same athletes), share, n. Resampling averages over its draws first."""
+    effects: list[Effect] = []
+    whole: dict[int, float] = {}
+    for group in drawn.sampled:
+        means = place_means(anatomy, drawn, group.layout, batch_size=batch_size) if "mean" in kinds else {}
+        for batch in clean_batches(anatomy, drawn, group, batch_size):
+            whole |= whole_swap(anatomy, drawn, batch)
+            others = donor_runs(anatomy, drawn, batch, kinds)
+            for at, role, number in batch.layout.slots(batch.layout.first_name):
+                for layer in range(anatomy.n_layers):
+                    effects += _node_effects(anatomy, batch, means, others, (layer, at, role, number), kinds)
+    rows = []
+    for key, (difference, athletes) in differences(drawn, effects).items():
+        layer, role, number, node, kind = key
+        where = place_of(anatomy, drawn, role, number, athletes)
+        rows.append(_node(layer, node) | where | {"kind": kind, "key": (difference, athletes)})
+    return estimated(rows, whole, TOTAL_SCHEMA, seed)
+
+
+def place_means(
+    anatomy: Anatomy, drawn: Sample, layout: Layout, *, batch_size: int
+) -> dict[Site, Float[Tensor, "positions ..."]]:
+    """Mean outputs of all nodes at every position, over all athletes with this layout."""
+    sites = [Site(kind, layer) for kind in ("z", "mlp_out") for layer in range(anatomy.n_layers)]
+    group = next(group for group in drawn.groups if group.layout == layout)
+    total: list[Tensor] = []
+    for rows in group.batches(batch_size):
+        tokens = tokens_of(drawn.prompts, rows, anatomy.device)
+        sums = [
+            value.sum(0) for value in run(anatomy, tokens, reads=[Read(site=site) for site in sites]).values
+        ]
+        total = [a + b for a, b in zip(total, sums, strict=True)] if total else sums
+    return {site: value / len(group.rows) for site, value in zip(sites, total, strict=True)}
+
+
+def _node_effects(
+    anatomy: Anatomy,
+    batch: Batch,
+    means: dict,
+    others: dict[str, list[Clean]],
+    where: tuple,
+    kinds: Sequence[str],
+) -> Iterator[Effect]:
+    """All nodes of one layer at one position under every kind: attention's and MLP's rows in a batch each."""
+    layer, at, role, number = where
+    b = len(batch.rows)
+    for kind_of_site, names in (("attn_out", ["attention", *range(anatomy.n_heads)]), ("mlp_out", ["mlp"])):
+        deltas, keys = [], []
+        for kind in kinds:
+            for i, delta in enumerate(
+                _deltas(anatomy, batch.clean, kind_of_site, (layer, at), kind, means, others)
+            ):
+                deltas.append(delta)
+                keys += [((layer, role, number, name, kind), i) for name in names]
+        rows = torch.cat([delta.transpose(0, 1).flatten(0, 1) for delta in deltas])  # kind, node, athlete
+        prompt = torch.arange(b, device=rows.device).repeat(len(rows) // b)
+        edits = Edits(kind=kind_of_site, layer=layer, at=at, prompt=prompt, delta=rows)
+        change = Suffix(anatomy).effects(batch.clean, edits, batch.reading).double().cpu().numpy()
+        for (key, _draw), part in zip(keys, change.reshape(-1, b, change.shape[1]), strict=True):
+            yield Effect(key=key, rows=batch.rows, change=part)
+
+
+def _deltas(
+    anatomy: Anatomy,
+    clean: Clean,
+    kind_of_site: str,
+    where: tuple[int, int],
+    kind: str,
+    means: dict,
+    others: dict,
+) -> Iterator[Float[Tensor, "batch nodes d_model"]]:
+    """What the replacement adds to the residual, draw by draw: for attention the whole layer first, then its heads."""
+    layer, at = where
+    site = Site("z" if kind_of_site == "attn_out" else "mlp_out", layer)
+    old = activation(anatomy, clean, site, at)
+    if kind == "zero":
+        values = [torch.zeros_like(old)]
+    elif kind == "mean":
+        values = [means[site][at].expand_as(old)]
+    else:
+        values = [activation(anatomy, other, site, at) for other in others[kind]]
+    for value in values:
+        if kind_of_site == "mlp_out":
+            yield (value - old)[:, None]
+            continue
+        heads = torch.einsum("bhe,hed->bhd", value - old, anatomy.blocks[layer].out_weight)
+        whole = heads.sum(1)
+        if kind == "zero":  # the layer's output has a bias, which belongs to no head
+            whole = -activation(anatomy, clean, Site("attn_out", layer), at)
+        yield torch.cat((whole[:, None], heads), dim=1)
+
+
+def _node(layer: int, node: str | int) -> dict:
+    names = {"attention": f"attn_out:{layer}", "mlp": f"mlp_out:{layer}"}
+    head = None if isinstance(node, str) else node
+    return {
+        "node": names.get(node, f"L{layer}H{node}"),
+        "type": "head" if head is not None else node,
+        "layer": layer,
+        "head": head,
+    }
