@@ -22,10 +22,10 @@ test: $(READY)  ## every test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-slurm: $(READY)  ## the smoke study on a true SLURM that is started on this machine (root, Debian; minutes)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m cluster tests/test_slurm.py -rs
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m cluster tests/workflow/test_slurm.py -rs
 
 test-faults: $(READY)  ## processes killed at twenty moments, full disks, damaged files; writes docs/reliability.md (half an hour)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m faults tests/test_many_faults.py -rs
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m faults tests/workflow/test_many_faults.py -rs
 
 check-install:  ## both README commands in a fresh clone with an empty home folder (half an hour; ONLY=install for the first steps)
 	tests/check_install.sh $(if $(ONLY),--only $(ONLY))

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from workflow import copy_project, snakemake_forked
+from helpers.workflow import copy_project, snakemake_forked
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +30,7 @@ def study(tmp_path_factory) -> Study:
     with FileLock(shared / "study.lock"):
         if not printed.exists():
             shutil.rmtree(folder, ignore_errors=True)
-            output = snakemake_forked(copy_project(folder), "tests/data/small.yaml")
+            output = snakemake_forked(copy_project(folder), "tests/fixtures/small.yaml")
             printed.write_text(output)
     return Study(folder=folder, output=printed.read_text())
 

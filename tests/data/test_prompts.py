@@ -1,0 +1,90 @@
+"""Prompts: the name's tokens are where the tokenizer says, and what cannot be told apart is refused."""
+
+from __future__ import annotations
+
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from factfinding.data.prompts import CONDITIONS, ROLES, SHOT, candidates, prompt_table, prompt_text
+from factfinding.errors import InputError
+from helpers.models import tokenizer
+
+TOKENIZER = tokenizer()
+NAMES = [
+    "Michael Jordan",
+    "Nikola Jokić",
+    "Shaquille O'Neal",
+    "Karl-Anthony Towns",
+    "Nenê",
+    "J.J. Watt",
+    "X Æ A-12",
+    "李 明",
+]
+
+
+def table(names, condition, tokens=TOKENIZER):
+    return prompt_table(
+        pl.DataFrame({"athlete": names, "sport": ["baseball"] * len(names)}), tokens, 0, condition
+    )
+
+
+@pytest.mark.parametrize("condition", CONDITIONS)
+def test_the_name_tokens_decode_to_the_name(condition):
+    for row in table(NAMES, condition).iter_rows(named=True):
+        name = TOKENIZER.decode(row["token_ids"][row["first_name"] : row["final_name"] + 1])
+        assert name == " " + row["athlete"]
+        assert row["token_ids"][0] == 0 and row["n_tokens"] == len(row["token_ids"]) == len(row["roles"])
+        assert row["n_name_tokens"] == row["final_name"] - row["first_name"] + 1
+
+
+@given(st.text(st.characters(categories=["L", "M", "N", "P"]), min_size=1, max_size=30))
+def test_roles_partition_every_prompt(name):
+    for condition in CONDITIONS:
+        row = table([name], condition).row(0, named=True)
+        found = row["roles"]
+        assert set(found) <= set(ROLES) and found[0] == "bos" and found.count("bos") == 1
+        assert found[row["final_name"]] == "final_name" and found.count("final_name") == 1
+        assert sum(role.endswith("_name") for role in found) == row["n_name_tokens"]
+        order = [ROLES.index(role) for role in found]
+        assert order == sorted(order), "roles follow one another in the order in which they are listed"
+        assert found[row["end"]] == ("final_name" if condition == "name_only" else "end")
+        shot = "".join(
+            TOKENIZER.decode([t]) for t, r in zip(row["token_ids"], found, strict=True) if r == "shot"
+        )
+        assert shot == (SHOT if condition == "full" else "")
+
+
+def test_the_wording_is_the_studys():
+    assert (
+        prompt_text("A B", "full").text
+        == "Fact: Tiger Woods plays the sport of golf\nFact: A B plays the sport of"
+    )
+    assert prompt_text("A B", "zero_shot").text == "Fact: A B plays the sport of"
+    assert prompt_text("A B", "name_only").text == " A B"
+
+
+def test_a_name_that_merges_with_its_neighbour_is_refused_by_name():
+    merging = tokenizer(vocabulary=300)
+    merging.backend_tokenizer.add_tokens(["Bo plays"])  # cut out before words are kept apart
+    with pytest.raises(
+        InputError,
+        match=r"1 of 2 names under 'full': athlete 'Jim Bo'.*merges with its neighbours \(' Jim Bo plays'\)",
+    ):
+        table(["Ann Li", "Jim Bo"], "full", merging)
+
+
+def test_candidates_are_the_tokens_after_the_prompt():
+    prompt = prompt_text("Michael Jordan", "full").text
+    found = candidates(["football", "baseball"], prompt, TOKENIZER)
+    assert found["sport"].to_list() == ["baseball", "football"]
+    assert [TOKENIZER.decode([t]) for t in found["token_id"]] == [" baseball", " football"]
+
+
+def test_a_sport_of_several_tokens_is_named():
+    with pytest.raises(
+        InputError,
+        match=r"sport 'water polo': found \d+ tokens after the prompt .*allowed: a word of one token",
+    ):
+        candidates(["baseball", "water polo"], prompt_text("A B", "full").text, TOKENIZER)

@@ -1,0 +1,395 @@
+"""P2.7-P2.11 on planted circuits: the tables say what was planted, and nothing else; and what they are made from."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from factfinding.data.prompts import prompt_table
+from factfinding.engine.sites import Site, parse
+from factfinding.engine.trace import Edit, Read, run
+from factfinding.errors import InputError
+from factfinding.findings import interventions as findings
+from factfinding.findings import simplified as simplified_findings
+from factfinding.methods.context import context_prompts, unknown_tokens
+from factfinding.methods.groups import CORRUPT, KINDS, draw_donors, groups_of
+from factfinding.methods.ladder import steps
+from factfinding.methods.name_stream import clean_run, name_outputs, name_stream, replaced
+from factfinding.methods.patched import sample
+from factfinding.methods.probe_patching import erased, span
+from factfinding.methods.proposal import Circuit, propose, read_circuit, settle, write_circuit
+from factfinding.methods.readers import fit_readers, load_readers, save_readers
+from factfinding.methods.simplified import Parts, parts_of
+from factfinding.methods.total_effects import place_means, total_effects
+from helpers import planted
+from helpers.head_tables import planted_candidates
+from helpers.intervention_tables import intervention_tables
+from helpers.models import FAMILIES, random_anatomy, tokenizer
+
+
+@pytest.fixture(scope="module")
+def at_name():
+    model = planted.at_name(firsts=6, lasts=6)
+    return intervention_tables(model.anatomy, model.prompts, planted_candidates(model))
+
+
+@pytest.fixture(scope="module")
+def at_end():
+    model = planted.at_end(firsts=6, lasts=6)
+    return intervention_tables(model.anatomy, model.prompts, planted_candidates(model))
+
+
+def real_names(family: str, dtype=torch.float64):
+    """A random model and prompts with names of two to many tokens, in two sports."""
+    tokens = tokenizer()
+    anatomy = random_anatomy(family, dtype=dtype, vocabulary=len(tokens))
+    anatomy.tokenizer = tokens
+    names = ["Tiger Woods", "Tom Brady", "Babe Ruth", "Michael Jordan", "Bo Li", "Al Oz", "Bo Oz", "Al Li"]
+    athletes = pl.DataFrame({"athlete": names, "sport": ["baseball", "basketball"] * 4})
+    prompts = {c: prompt_table(athletes, tokens, 0, c) for c in ("full", "name_only")}
+    ids = tokens.convert_tokens_to_ids(["Ġbaseball", "Ġbasketball"])
+    return anatomy, prompts, pl.DataFrame({"sport": ["baseball", "basketball"], "token_id": ids})
+
+
+# the planted answers
+
+
+def test_total_effects_find_the_planted_nodes_and_no_other(at_name):
+    patched = at_name["total_effects"].filter(kind=CORRUPT).filter(pl.col("effect").abs() > 1e-3)
+    found = set(patched.select("node", "role").rows())
+    assert found == {
+        ("L0H1", "final_name"), ("attn_out:0", "final_name"), ("mlp_out:1", "final_name"), ("L2H2", "end"),
+        ("attn_out:2", "end"),
+    }  # fmt: skip
+    whole = patched.filter(node="mlp_out:1")
+    assert whole["share"][0] == pytest.approx(1, abs=1e-4) and whole["effect"][0] == pytest.approx(
+        -32, abs=1e-2
+    )
+
+
+def test_an_athlete_of_the_same_sport_changes_nothing_that_depends_on_the_sport_alone(at_name):
+    rows = at_name["total_effects"].filter(kind="resample_same", node="mlp_out:1", role="final_name")
+    assert abs(rows["effect"][0]) < 1e-3
+
+
+def test_residual_patching_follows_the_fact_from_the_name_to_end(at_name):
+    table = at_name["residual_patching"]
+
+    def share(layer, role):
+        return table.filter(layer=layer, role=role, number=0)["follows"][0]
+
+    assert [share(layer, "final_name") for layer in range(4)] == [
+        pytest.approx(share(0, "final_name")),
+        1,
+        1,
+        0,
+    ]
+    assert [share(layer, "end") for layer in range(4)] == [0, 0, 0, 1]
+    assert table.filter(role="relation")["effect"].abs().max() < 1e-3
+
+
+def test_the_planted_circuit_is_proposed_with_its_evidence(at_name):
+    used = dict(at_name["circuit"].select("part", "used").iter_rows())
+    assert used == {"lookup_at": "final_name", "concatenate": "0", "lookup": "1", "extract": "L2H2"}
+    assert (
+        "looked up at the final name token"
+        in findings.circuit_findings(at_name["circuit"], at_name["circuit_scan"])[0]
+    )
+
+
+def test_a_lookup_at_end_is_said_and_no_circuit_is_proposed(at_end):
+    used = dict(at_end["circuit"].select("part", "used").iter_rows())
+    assert used == {"lookup_at": "end", "concatenate": None, "lookup": None, "extract": None}
+    assert at_end["effective_model"].is_empty() and set(at_end["ladder"]["step"]) == {"full", "name_only"}
+    said = findings.circuit_findings(at_end["circuit"], at_end["circuit_scan"])[0]
+    assert "not looked up at the name" in said and "END" in said
+    assert "No lookup at the name" in simplified_findings.ladder_findings(at_end["ladder"])[-1]
+
+
+def test_the_steps_of_the_ladder_that_matter_do_and_the_others_do_not(at_name):
+    ladder = at_name["ladder"].filter(layer=2)
+    assert set(ladder["reader"]) == {"logistic", "head"}
+    for row in ladder.filter(~pl.col("step").str.starts_with("attention_")).iter_rows(named=True):
+        assert row["accuracy"] == 1 and row["drop"] in (None, 0), row
+    for row in ladder.filter(step="attention_0", kind="mean").iter_rows(named=True):
+        assert row["accuracy"] <= 0.6 and row["drop_low"] > 0.2 and row["before"] == "full"
+
+
+def test_the_effective_model_of_the_planted_circuit_knows_every_athlete(at_name):
+    table = at_name["effective_model"].filter(model="effective")
+    assert table["accuracy"].to_list() == [1.0] and table["largest_error"][0] < 1e-9
+    confusion = at_name["effective_confusion"]
+    assert (
+        confusion.filter(pl.col("sport") == pl.col("answer"))["athletes"].sum()
+        == 36
+        == confusion["athletes"].sum()
+    )
+
+
+def test_the_planted_direction_is_used_and_a_random_one_is_not(at_name):
+    table = at_name["probe_patching"].filter(layer=1)
+    follows = dict(table.select("change", "follows").iter_rows())
+    assert follows["whole"] == follows["logistic"] == follows["head"] == 1
+    assert follows["random"] == follows["logistic_complement"] == follows["head_complement"] == 0
+    recalled = dict(table.select("change", "recalled").iter_rows())
+    assert recalled["random_erased"] == 1 and recalled["leace"] <= 0.6
+    later = at_name["probe_patching"].filter(layer=3)
+    assert later["follows"].max() == 0, "nothing is read from the name after layer 2"
+
+
+def test_context_changes_nothing_where_only_the_name_is_read(at_name):
+    table = at_name["context"]
+    assert table.filter(layer=2)["accuracy"].to_list() == [1.0] * 5
+    assert table["cosine"].min() > 0.999
+    assert set(table.filter(pl.col("unknown_tokens") > 0)["context"]) == {"title", "sentence"}
+
+
+@pytest.mark.parametrize("name", ["at_name", "at_end"])
+def test_every_table_has_n_intervals_around_its_values_and_sentences(name, request):
+    tables = request.getfixturevalue(name)
+    one_by_one = {
+        "circuit",
+        "nonlinear_excess_athletes",
+        "nonlinear_excess_neurons",
+    }  # nothing is averaged there
+    for table in (table for key, table in tables.items() if key not in one_by_one):
+        assert table.is_empty() or table["n"].min() > 0
+        for column in (c for c in table.columns if f"{c}_low" in table.columns):
+            inside = table.drop_nulls([column, f"{column}_low"])
+            assert (inside[f"{column}_low"] <= inside[column] + 1e-12).all()
+            assert (inside[column] <= inside[f"{column}_high"] + 1e-12).all()
+
+
+def test_nobody_known_gives_empty_tables_and_sentences():
+    model = planted.at_name()
+    tables = intervention_tables(model.anatomy, model.prompts.clear(), planted_candidates(model))
+    assert all(table.is_empty() for name, table in tables.items() if name != "circuit")
+    assert dict(tables["circuit"].select("part", "used").iter_rows())["lookup_at"] == "unclear"
+    said = [
+        findings.residual_findings(tables["residual_patching"]),
+        simplified_findings.ladder_findings(tables["ladder"]),
+    ]
+    assert all("nothing to see" in sentences[0] for sentences in said)
+
+
+# fast against slow
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("kind", [*KINDS, CORRUPT])
+def test_total_effects_are_those_of_hooks_on_the_whole_model(family, kind):
+    anatomy, prompts, candidates = real_names(family)
+    full = prompts["full"]
+    drawn = sample(full, candidates, athletes=8, draws=1, seed=0)
+    group = max(drawn.sampled, key=lambda group: len(group.rows))
+    drawn = sample(full[group.rows], candidates, athletes=8, draws=1, seed=0)
+    table = total_effects(anatomy, drawn, kinds=[kind], batch_size=3, seed=0)
+    means = place_means(anatomy, drawn, drawn.groups[0].layout, batch_size=4)
+    for address, role in (
+        ("L1H2", "final_name"),
+        ("attn_out:0", "first_name"),
+        ("mlp_out:1", "relation"),
+        ("L2H0", "end"),
+    ):
+        row = table.filter(node=address, role=role, number=0).row(0, named=True)
+        assert row["effect"] == pytest.approx(
+            slow_effect(anatomy, drawn, parse(address), role, kind, means), abs=1e-8
+        )
+
+
+def slow_effect(anatomy, drawn, site, role, kind, means):
+    """One effect, averaged over athletes, by `trace.run`."""
+    changes = []
+    ids = drawn.candidates["token_id"].to_list()
+    layout = drawn.groups[0].layout
+    at = torch.tensor([layout.roles.index(role)])
+    for row in drawn.rows:
+        tokens = torch.tensor([drawn.prompts["token_ids"][int(row)].to_list()])
+        if kind == "zero":
+            clean = run(anatomy, tokens, reads=[Read(site=site, at=at)]).values[0]
+            value = torch.zeros_like(clean)
+        elif kind == "mean":
+            everyone = torch.tensor(drawn.prompts["token_ids"].to_list())
+            value = (
+                run(anatomy, everyone, reads=[Read(site=site, at=at.expand(len(everyone)))]).values[0].mean(0)
+            )
+        else:
+            donor = int(drawn.donors[kind][0][row])
+            if donor < 0:
+                continue
+            other = torch.tensor([drawn.prompts["token_ids"][donor].to_list()])
+            value = run(anatomy, other, reads=[Read(site=site, at=at)]).values[0]
+        end = torch.tensor([layout.end])
+        edited = run(anatomy, tokens, logits_at=end, edits=[Edit(site=site, at=at, value=value)]).logits[0]
+        change = edited - run(anatomy, tokens, logits_at=end).logits[0]
+        own, corrupt = drawn.labels[row], drawn.labels[drawn.corrupt[row]]
+        changes.append(float(change[ids[own]] - change[ids[corrupt]]))
+    assert means
+    return np.mean(changes)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_name_stream_is_that_of_hooks_on_the_whole_model(family):
+    anatomy, prompts, _ = real_names(family)
+    full = prompts["full"]
+    outputs = name_outputs(anatomy, full, groups_of(full), batch_size=4)
+    donors = np.roll(np.arange(full.height), 1)
+    for group in groups_of(full):
+        attn = replaced(outputs.attn, "resample_other", (1,), group.rows, donors)
+        mlp = replaced(outputs.mlp, "mean", (0, 2), group.rows, None)
+        clean = clean_run(anatomy, full, group, group.rows, to_end=True)
+        fast = name_stream(anatomy, clean, attn=attn, mlp=mlp)
+        tokens = torch.tensor(full["token_ids"][group.rows].to_list())
+        at = torch.full((len(tokens),), group.layout.final_name)
+        edits = [Edit(site=Site("attn_out", layer), at=at, value=value) for layer, value in attn.items()]
+        edits += [Edit(site=Site("mlp_out", layer), at=at, value=value) for layer, value in mlp.items()]
+        reads = [Read(site=Site("resid_post", layer)) for layer in range(anatomy.n_layers)]
+        slow = torch.stack(run(anatomy, tokens, reads=reads, edits=edits).values, dim=1)
+        assert torch.allclose(fast, slow[:, :, group.layout.final_name :], atol=1e-10)
+
+
+# the pieces
+
+
+@given(st.lists(st.integers(0, 2), min_size=1, max_size=20), st.booleans(), st.integers(0, 5))
+@settings(max_examples=60, deadline=None)
+def test_donors_are_others_from_the_same_pool_and_of_the_sport_asked_for(labels, same_sport, seed):
+    labels = np.array(labels)
+    pools = [np.arange(len(labels))[::2], np.arange(len(labels))[1::2]]
+    donors = draw_donors(labels, pools, same_sport=same_sport, rng=np.random.default_rng(seed))
+    for row, donor in enumerate(donors):
+        pool = next(pool for pool in pools if row in pool)
+        able = [other for other in pool if other != row and (labels[other] == labels[row]) == same_sport]
+        assert donor in able if able else donor == -1
+
+
+def test_readers_are_held_out_saved_and_asked_for_by_name(tmp_path):
+    rng = np.random.default_rng(0)
+    names, sports = [f"A{i}" for i in range(60)], ["x", "y", "z"] * 20
+    options = {"n_folds": 3, "regularisation": 1e-3, "max_iter": 300, "tolerance": 1e-4, "seed": 0}
+    noise = rng.normal(size=(60, 200))  # wide enough that anything fits what it has seen
+    readers = fit_readers([noise], names, sports, **options)
+    truth = np.array([readers.sports.index(sport) for sport in sports])
+    held_out = readers.log_probabilities(0, noise, readers.folds_of(names)).argmax(1) == truth
+    on_all = readers.log_probabilities(0, noise, np.full(60, 3)).argmax(1) == truth
+    assert on_all.all() and held_out.mean() < 0.6
+    save_readers(readers, tmp_path / "readers.safetensors")
+    again = load_readers(tmp_path / "readers.safetensors")
+    assert (again.weight == readers.weight).all() and again.athletes == readers.athletes
+    with pytest.raises(InputError, match="no fold for 'B'"):
+        readers.folds_of(["B"])
+    order = rng.permutation(60)
+    turned = fit_readers([noise[order]], [names[i] for i in order], [sports[i] for i in order], **options)
+    assert (turned.fold == readers.fold[order]).all(), "folds do not depend on the order of the table"
+    assert fit_readers([noise[:4]], names[:4], sports[:4], **options).empty
+    (tmp_path / "other").write_bytes(b"12345678")
+    with pytest.raises(InputError, match="no readers"):
+        load_readers(tmp_path / "other")
+
+
+def test_the_athletes_that_are_ablated_are_some_of_those_that_are_patched():
+    model = planted.at_name(firsts=6, lasts=6)
+    few, many = (
+        sample(model.prompts, planted_candidates(model), athletes=athletes, draws=1, seed=0)
+        for athletes in (5, 20)
+    )
+    assert len(few.rows) == 5 and set(few.rows) <= set(many.rows)
+    assert (few.corrupt == many.corrupt).all()
+
+
+def test_a_probe_s_span_leaves_out_what_all_sports_share():
+    weight = np.random.default_rng(0).normal(size=(10, 3)) + 5 * np.ones((10, 1))
+    basis = span(weight)
+    assert basis.shape == (10, 2) and np.allclose(basis.T @ basis, np.eye(2))
+    assert np.allclose(basis @ basis.T @ (weight[:, 0] - weight[:, 1]), weight[:, 0] - weight[:, 1])
+
+
+def test_what_is_erased_cannot_be_read_by_a_fresh_probe():
+    rng = np.random.default_rng(0)
+    labels = np.arange(300) % 3
+    resid = rng.normal(size=(300, 8)) + 4 * np.eye(8)[labels]
+    folds = np.arange(300) % 2
+    options = {"n_folds": 3, "regularisation": 1e-3, "max_iter": 300, "tolerance": 1e-4, "seed": 0}
+    names = [f"A{i}" for i in range(300)]
+
+    def accuracy(x):
+        readers = fit_readers([x], names, [str(label) for label in labels], **options)
+        return (readers.log_probabilities(0, x, readers.fold).argmax(1) == labels).mean()
+
+    assert accuracy(resid) > 0.95 and accuracy(erased(resid, labels, folds)) < 0.45
+
+
+def test_contexts_put_the_name_where_its_tokens_are():
+    tokens = planted.tokenizer()
+    athletes = planted.athletes()
+    prompts = context_prompts(tokens, tokens.bos_token_id, athletes, "Fact:")
+    row = prompts.row(0, named=True)
+    words = tokens.convert_ids_to_tokens(row["token_ids"])
+    assert (words[row["first_name"]], words[row["final_name"]]) == (" F0", " L0") and row["end"] == row[
+        "final_name"
+    ]
+    assert unknown_tokens(tokens, "Fact:") == 0 and unknown_tokens(tokens, " Mr") == 1
+
+
+def test_the_ladder_has_a_step_for_early_mlps_only_where_there_are_some():
+    def names(lookup, parallel):
+        return [step.name for step in steps(Parts(concatenate=1, lookup=lookup), 6, parallel=parallel)]
+
+    assert "early_mlps" not in names((1, 3), True) and "early_mlps" in names((2, 3), True)
+    assert "early_mlps" in names((1, 3), False), "in a sequential block MLP 0 reads what attention 0 gathered"
+    assert {"attention_0", "attention_1"} <= set(names((2, 3), True)) and "attention_2" not in names(
+        (2, 3), True
+    )
+    assert [step.name for step in steps(None, 6, parallel=True)] == ["full", "name_only"]
+
+
+def test_a_circuit_is_written_and_read_and_the_configuration_wins(tmp_path, at_name):
+    proposal = propose(at_name["circuit_scan"], at_name["residual_patching"], at_name["total_effects"])
+    used = settle(proposal, concatenate=(0, 1), lookup=None, extract=["L3H0"])
+    assert used.concatenate == (0, 1) and used.lookup == (1, 1) and used.extract == ("L3H0",)
+    assert used.fixed == ("concatenate", "extract") and used.proposed["concatenate"] == (0, 0)
+    write_circuit(used, tmp_path / "circuit.yaml")
+    again = read_circuit(tmp_path / "circuit.yaml")
+    assert (again.concatenate, again.lookup, again.extract, again.fixed) == (
+        (0, 1),
+        (1, 1),
+        ("L3H0",),
+        used.fixed,
+    )
+    assert [row.claim for row in again.evidence] == [row.claim for row in used.evidence]
+    assert "thresholds:" in (tmp_path / "circuit.yaml").read_text()
+    (tmp_path / "bad.yaml").write_text("lookup: 3")
+    with pytest.raises(InputError, match="no circuit"):
+        read_circuit(tmp_path / "bad.yaml")
+
+
+@pytest.mark.parametrize("span", [(0, 4), (2, 1)])
+def test_layers_that_a_model_does_not_have_are_refused_by_name(span):
+    anatomy = planted.at_name().anatomy
+    circuit = Circuit(lookup_at="final_name", concatenate=(0, 0), lookup=span, extract=())
+    with pytest.raises(InputError, match=r"circuit\.lookup.*0-3"):
+        parts_of(circuit, anatomy)
+
+
+def test_an_answer_that_does_not_come_from_the_name_is_no_evidence(at_name):
+    turned = {
+        name: at_name[name].with_columns(-pl.col("effect"), whole_swap=pl.lit(0.5), share=pl.lit(2.0))
+        for name in ("residual_patching", "total_effects")
+    }
+    circuit = propose(at_name["circuit_scan"], *turned.values())
+    assert circuit.lookup_at == "unclear" and circuit.extract == () and circuit.lookup is None
+    assert all(
+        "does not come from the name" in findings.residual_findings(turned["residual_patching"])[0]
+        for _ in "1"
+    )
+
+
+def test_shares_are_of_the_whole_swap(at_name):
+    for row in at_name["total_effects"].iter_rows(named=True):
+        assert math.isclose(row["share"] * row["whole_swap"], row["effect"], abs_tol=1e-9)

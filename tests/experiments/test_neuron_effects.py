@@ -1,0 +1,516 @@
+"""P3.2: planted neurons are found, facts that share them are seen to, and a killed sweep goes on where it was."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from itertools import combinations, permutations, product
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from factfinding.data.fact_prompts import donor_prompts, fact_prompts, subject_order
+from factfinding.engine.sites import Site
+from factfinding.engine.suffix import Suffix
+from factfinding.engine.trace import Read, run
+from factfinding.errors import InputError
+from factfinding.findings import neurons as findings
+from factfinding.methods.effect_concentration import CONCENTRATION, effect_concentration
+from factfinding.methods.fact_correlations import (
+    CORRELATIONS,
+    fact_correlations,
+    merged,
+    neuron_pairs,
+)
+from factfinding.methods.neuron_effects import (
+    EFFECTS,
+    ask_facts,
+    donors_after,
+    engine_of,
+    facts_table,
+    neuron_effects,
+    shard_layers,
+)
+from factfinding.stats import pearson, spearman
+from helpers import ROOT, planted
+from helpers.models import random_anatomy, tokenizer
+from helpers.neuron_tables import planted_facts
+
+
+def quiet(_message):
+    pass
+
+
+def table_of(rows) -> pl.DataFrame:
+    return pl.DataFrame(rows, schema=["subject", "relation", "prompt", "answer"], orient="row")
+
+
+@pytest.fixture(scope="module")
+def model():
+    return planted.at_name(firsts=4, lasts=4)
+
+
+@pytest.fixture(scope="module")
+def asked(model):
+    facts, people = planted_facts(model), model.prompts
+    return ask_facts(model.anatomy, facts, people, subjects=5, seed=1, batch_size=8)
+
+
+@pytest.fixture(scope="module")
+def sweep(model, asked):
+    return neuron_effects(
+        model.anatomy, asked.filter("used"), model.prompts, [0, 1, 2], engine=Suffix(model.anatomy), draws=6,
+        twin_rows=6, log=quiet,
+    )  # fmt: skip
+
+
+# prompts of facts
+
+
+def test_positions_and_answers_are_found_by_the_tokenizer():
+    tokens = tokenizer()
+    facts = table_of(
+        [
+            ("Michael Jordan", "sport", "Fact: Michael Jordan plays the sport of", "basketball"),
+            ("Babe Ruth", "team", "A golf fact: Babe Ruth plays the sport of", "baseball and more"),
+            ("Tom Brady", "bare", "Tom Brady plays", "football"),
+        ]
+    )
+    prompts = fact_prompts(facts, tokens, 0)
+    for row, fact in zip(prompts.to_dicts(), facts.to_dicts(), strict=True):
+        name = tokens.decode(row["token_ids"][row["first_name"] : row["final_name"] + 1])
+        assert name.strip() == fact["subject"]
+        assert row["n_name_tokens"] == row["final_name"] - row["first_name"] + 1
+        assert row["end"] == len(row["token_ids"]) - 1 == row["n_tokens"] - 1
+        assert tokens.decode(row["token_ids"][1:]) == fact["prompt"]
+        assert tokens.decode([row["answer"]]) == " " + fact["answer"].split()[0]
+    assert prompts["prefix"].to_list() == ["Fact: ", "A golf fact: ", ""]
+
+
+def test_a_donor_stands_where_the_subject_stands():
+    tokens = tokenizer()
+    people = pl.DataFrame({"athlete": ["Tom Brady", "Al Oz"], "sport": ["football", None]})
+    donors = donor_prompts(people, "A golf fact: ", tokens, 0)
+    facts = table_of([("Tom Brady", "x", "A golf fact: Tom Brady plays", "football")])
+    own = fact_prompts(facts, tokens, 0).row(0, named=True)
+    assert donors["token_ids"][0].to_list() == own["token_ids"][: own["final_name"] + 1]
+    assert donors["final_name"][0] == own["final_name"] == donors["n_tokens"][0] - 1
+    assert donors["sport"].to_list() == ["football", None]
+
+
+def test_a_name_or_an_answer_without_tokens_of_its_own_is_refused_by_name():
+    class Merging:
+        """A tokenizer that writes the last word and the answer as one token."""
+
+        def __call__(self, texts, **_):
+            return {
+                "input_ids": [[len(text)] for text in texts],
+                "offset_mapping": [[(0, len(text))] for text in texts],
+            }
+
+    facts = table_of([("Tom Brady", "team", "Fact: Tom Brady plays", "golf")])
+    with pytest.raises(InputError, match=r"fact 'team' of 'Tom Brady': found an answer whose tokens merge"):
+        fact_prompts(facts, Merging(), 0)
+
+
+def test_subjects_with_most_facts_come_first_in_an_order_of_the_seed():
+    facts = table_of(
+        [
+            (who, str(i), f"{who} is", "x")
+            for who, n in (("A", 1), ("B", 3), ("C", 2), ("D", 3))
+            for i in range(n)
+        ]
+    )
+    orders = {tuple(subject_order(facts, seed=seed)) for seed in range(20)}
+    assert orders == {("B", "D", "C", "A"), ("D", "B", "C", "A")}
+    assert subject_order(facts, first=["C"], seed=0)[0] == "C"
+    with pytest.raises(InputError, match=r"neurons\.first: found 'Z'"):
+        subject_order(facts, first=["Z"], seed=0)
+
+
+# asking
+
+
+def test_only_known_facts_of_subjects_with_two_of_them_are_used(model):
+    facts = planted_facts(model)
+    wrong = pl.when(pl.col("subject") == "F0 L0").then(pl.lit("golf")).otherwise("answer")
+    one = (pl.col("subject") == "F0 L1") & (pl.col("relation") == "again")
+    facts = facts.with_columns(answer=wrong).filter(~one)
+    asked = ask_facts(model.anatomy, facts, model.prompts, subjects=None, seed=0, batch_size=5)
+    assert asked.height == facts.height and (asked["known"] == (asked["p"] > 0.5)).all()
+    left_out = set(asked.filter(~pl.col("used"))["athlete"])
+    assert left_out == {"F0 L0", "F0 L1"}
+    assert asked.filter(athlete="F0 L0")["known"].to_list() == [False, False]
+    everything = ask_facts(
+        model.anatomy, facts, model.prompts, subjects=None, known_only=False, seed=0, batch_size=5
+    )
+    assert set(everything.filter(~pl.col("used"))["athlete"]) == {"F0 L1"}
+    said = findings.asked_findings(facts_table(asked), pl.DataFrame())
+    assert "Of 31 facts asked of 16 athletes, 29 are known" in said[0]
+    assert "Not known: " in said[1] and "sport of F0 L0" in said[1] and "again of F0 L0" in said[1]
+
+
+def test_asking_stops_when_enough_subjects_are_found(asked):
+    assert asked.filter("used")["athlete"].n_unique() == 5
+    assert asked["athlete"].n_unique() == 5
+
+
+def test_a_model_that_knows_nothing_is_asked_everything_and_gives_empty_tables(model):
+    facts = planted_facts(model).with_columns(answer=pl.lit("golf"))
+    asked = ask_facts(model.anatomy, facts, model.prompts, subjects=3, seed=0, batch_size=8)
+    assert asked.height == facts.height and not asked["used"].any()
+    sweep = neuron_effects(
+        model.anatomy, asked.filter("used"), model.prompts, [1], engine=Suffix(model.anatomy)
+    )
+    assert sweep.table.is_empty() and sweep.table.schema == pl.Schema(EFFECTS)
+    correlations = fact_correlations(sweep.table, seed=0)
+    concentration = effect_concentration(sweep.table, seed=0)
+    assert correlations.schema == pl.Schema(CORRELATIONS) and correlations.is_empty()
+    assert concentration.schema == pl.Schema(CONCENTRATION) and concentration.is_empty()
+    assert neuron_pairs(sweep.table, correlations).is_empty()
+    assert findings.correlation_findings(correlations, concentration)[0].startswith("No neuron was replaced")
+    assert findings.concentration_findings(concentration)[0].startswith("No neuron was replaced")
+
+
+# effects
+
+
+def test_the_planted_neurons_have_the_effects_and_no_others(model, asked, sweep):
+    table = sweep.table
+    assert table.schema == pl.Schema(EFFECTS)
+    assert table.height == asked.filter("used").height * 3 * model.anatomy.d_mlp * 2
+    active = table.filter(pl.col("effect").abs() > 1e-6).select("layer", "neuron").unique()
+    assert set(active.rows()) <= {(1, n) for n in planted.PAIR} and active.height == 2
+    draws = table.filter(kind="resample_other")
+    assert (draws["n"] == 6).all() and draws["standard_error"].null_count() == 0
+    assert (table.filter(kind="mean")["n"] == 1).all()
+    assert sweep.twin["relative_error"].max() < 1e-3 and sweep.twin["rows"].sum() >= 6
+    assert sweep.twin["prefix"].n_unique() == 2  # each prefix has donors of its own
+
+
+def test_donors_are_recorded_after_the_words_before_the_name(model):
+    """What is put in is what the model has there in the donor's own prompt of that wording."""
+    prefix = "Fact: Tiger Woods plays the sport of golf\nFact: "
+    donors = donors_after(model.anatomy, model.prompts, prefix, [0, 1], batch_size=5)
+    tokens = torch.tensor(model.prompts["token_ids"].to_list())
+    for layer in (0, 1):
+        read = Read(site=Site("post", layer), at=model.final_name)
+        truth = run(model.anatomy, tokens, reads=[read]).values[0]
+        assert torch.allclose(donors.values(layer, "final_name"), truth, atol=1e-12)
+    assert donors.athletes == model.prompts["athlete"].to_list()
+
+
+def test_with_people_of_one_sport_only_the_mean_is_left(model, asked):
+    people = model.prompts.filter(pl.col("sport") == "baseball")
+    sweep = neuron_effects(
+        model.anatomy, asked.filter("used").head(1), people, [1], engine=Suffix(model.anatomy), log=quiet
+    )
+    assert set(sweep.table["kind"]) == {"mean"}
+
+
+def test_engines_by_name():
+    assert engine_of(random_anatomy("gpt_neox"), "auto").name.startswith("difference")
+    assert engine_of(random_anatomy("llama"), "auto").name == "suffix"
+    assert engine_of(random_anatomy("gpt2"), "suffix").name == "suffix"
+    with pytest.raises(InputError, match="Llama"):
+        engine_of(random_anatomy("llama"), "difference")
+
+
+@given(first=st.integers(0, 9), more=st.integers(0, 9), shards=st.integers(1, 7))
+def test_every_layer_is_in_one_shard(first, more, shards):
+    lookup = (first, first + more)
+    parts = [shard_layers(lookup, k, shards) for k in range(shards)]
+    assert sorted(layer for part in parts for layer in part) == list(range(first, first + more + 1))
+    assert shard_layers(None, 0, shards) == []
+
+
+def test_shards_put_together_are_the_whole_whatever_their_number(model, asked, sweep):
+    used, facts = asked.filter("used"), facts_table(asked)
+    options = {"engine": Suffix(model.anatomy), "draws": 6, "twin_rows": 0, "log": quiet}
+    shards = [
+        neuron_effects(model.anatomy, used, model.prompts, part, **options).table
+        for part in ([0, 2], [1], [])
+    ]
+    together = merged(shards, [facts] * 3)
+    assert together.select("athlete", "fact", "layer", "neuron", "kind").equals(
+        sweep.table.select("athlete", "fact", "layer", "neuron", "kind")
+    )
+    assert np.allclose(together["effect"], sweep.table["effect"], atol=1e-12)
+    other = facts.with_columns(used=pl.lit(False))
+    with pytest.raises(InputError, match="shard 1 of the neuron effects: found other facts"):
+        merged(shards[:2], [facts, other])
+
+
+# comparing
+
+
+def effects_of(vectors: dict[tuple[str, str], np.ndarray], *, error: float | None = None) -> pl.DataFrame:
+    kind, n = ("mean", 1) if error is None else ("resample_other", 64)
+    rows = [
+        (athlete, fact, 0, i, kind, float(value), error, n, 3, 0.0)
+        for (athlete, fact), values in vectors.items()
+        for i, value in enumerate(values)
+    ]
+    return pl.DataFrame(rows, schema=EFFECTS, orient="row")
+
+
+def random_vectors(people=4, facts=("a", "b", "c"), n=40, seed=0):
+    rng = np.random.default_rng(seed)
+    return {(f"P{i}", fact): rng.standard_normal(n) for i in range(people) for fact in facts}
+
+
+def test_correlations_are_those_of_the_vectors_by_hand():
+    vectors = random_vectors()
+    table = fact_correlations(effects_of(vectors), seed=0)
+    people = [f"P{i}" for i in range(4)]
+    for statistic, by_hand in (
+        ("pearson", pearson),
+        ("spearman", spearman),
+        ("absolute", lambda x, y: pearson(np.abs(x), np.abs(y))),
+        ("top_neuron", lambda x, y: float(np.abs(x).argmax() == np.abs(y).argmax())),
+    ):
+        rows = table.filter(statistic=statistic)
+        same = rows.filter(athletes="same", fact="a", other_fact="c").row(0, named=True)
+        expected = np.mean([by_hand(vectors[p, "a"], vectors[p, "c"]) for p in people])
+        assert same["value"] == pytest.approx(expected, abs=1e-12) and same["n"] == 4
+        apart = rows.filter(athletes="different", fact="b", other_fact="b").row(0, named=True)
+        pairs = [(p, q) for p in people for q in people if p != q]
+        expected = np.mean([by_hand(vectors[p, "b"], vectors[q, "b"]) for p, q in pairs])
+        assert apart["value"] == pytest.approx(expected, abs=1e-12) and apart["n"] == 4
+    assert table["ceiling"].null_count() == table.height  # no draws, no noise of theirs
+
+
+@settings(max_examples=25, deadline=None)
+@given(scale=st.floats(1e-6, 1e6), flip=st.booleans(), seed=st.integers(0, 99))
+def test_a_fact_that_is_another_times_a_number_is_alike_with_its_sign(scale, flip, seed):
+    vectors = random_vectors(2, ("a",), seed=seed)
+    sign = -1 if flip else 1
+    vectors |= {(p, "b"): sign * scale * v for (p, _), v in list(vectors.items())}
+    table = fact_correlations(effects_of(vectors), seed=0).filter(athletes="same", fact="a")
+    found = dict(table.select("statistic", "value").iter_rows())
+    assert found["pearson"] == pytest.approx(sign) and found["spearman"] == pytest.approx(sign)
+    assert found["absolute"] == pytest.approx(1) and found["top_neuron"] == 1
+
+
+def test_the_ceiling_is_what_two_measurements_of_one_truth_correlate_at():
+    rng, n, noise = np.random.default_rng(0), 4000, 0.7
+    truth = rng.standard_normal(n)
+    vectors = {("P", fact): truth + noise * rng.standard_normal(n) for fact in "ab"}
+    row = (
+        fact_correlations(effects_of(vectors, error=noise), seed=0)
+        .filter(statistic="pearson")
+        .row(0, named=True)
+    )
+    assert row["ceiling"] == pytest.approx(1 / (1 + noise**2), abs=0.03)
+    assert row["value"] == pytest.approx(row["ceiling"], abs=0.03)
+
+
+def test_the_mean_over_all_pairs_resamples_athletes_with_all_their_pairs():
+    """Against a bootstrap written out: the same athletes for all pairs. Averaging the pairs' own intervals is too wide."""
+    people, pairs = [f"P{i}" for i in range(12)], list(combinations("abcd", 2))
+    vectors = random_vectors(12, "abcd")
+    table = fact_correlations(effects_of(vectors), seed=0)
+    table = table.filter(layers="all", athletes="same", statistic="pearson")
+    mean = table.filter(fact="all", other_fact="all").row(0, named=True)
+    by_pair = table.filter(pl.col("fact") != "all")
+    assert by_pair.height == len(pairs) and mean["n"] == 12 and mean["interval"] == "athletes"
+    assert mean["value"] == pytest.approx(by_pair["value"].mean())
+    alike = np.array([[pearson(vectors[p, a], vectors[p, b]) for p in people] for a, b in pairs])
+    drawn = np.random.default_rng(1).integers(0, 12, (20_000, 12))
+    low, high = np.quantile(alike[:, drawn].mean(axis=(0, 2)), (0.025, 0.975))
+    assert (mean["value_low"], mean["value_high"]) == pytest.approx((low, high), abs=0.006)
+    assert high - low < 0.6 * (by_pair["value_high"] - by_pair["value_low"]).mean()
+
+
+def test_the_mean_over_the_pairs_of_one_athlete_resamples_neurons():
+    vectors = random_vectors(1, "abcd", n=300)
+    table = fact_correlations(effects_of(vectors), seed=0).filter(layers="all", statistic="pearson")
+    mean, by_pair = table.filter(fact="all"), table.filter(pl.col("fact") != "all")
+    assert mean["interval"].to_list() == ["neurons"] and set(by_pair["interval"]) == {"neurons"}
+    assert mean["value"][0] == pytest.approx(by_pair["value"].mean())
+    assert mean["value_low"][0] < mean["value"][0] < mean["value_high"][0]
+    width = pl.col("value_high") - pl.col("value_low")
+    assert mean.select(width).item() < 0.6 * by_pair.select(width.mean()).item()
+
+
+def test_one_athlete_alone_has_an_interval_over_neurons_that_holds_the_truth():
+    rng, hits = np.random.default_rng(1), 0
+    for seed in range(12):
+        x = rng.standard_normal(300)
+        vectors = {("P", "a"): x, ("P", "b"): 0.5 * x + np.sqrt(0.75) * rng.standard_normal(300)}
+        table = fact_correlations(effects_of(vectors), seed=seed)
+        row, mean = table.filter(statistic="pearson", layers="all").sort("fact").to_dicts()
+        ends = ("value", "value_low", "value_high", "interval")
+        assert mean["fact"] == "all" and [mean[end] for end in ends] == [row[end] for end in ends]  # one pair
+        assert row["interval"] == "neurons" and row["n"] == 1
+        assert row["value_low"] < row["value"] < row["value_high"]
+        hits += row["value_low"] < 0.5 < row["value_high"]
+    assert hits >= 9
+    assert table.filter(athletes="different").is_empty()
+    assert (
+        "over neurons (mean over 1 pair of facts, n = 1 athlete; one fact of two athletes: there are no two"
+        in findings.correlation_findings(table, effect_concentration(effects_of(vectors), seed=0))[0]
+    )
+
+
+def test_effects_of_zero_have_no_correlation_and_do_not_count():
+    vectors = random_vectors() | {("P0", "a"): np.zeros(40)}
+    table = fact_correlations(effects_of(vectors), seed=0)
+    table = table.filter(statistic="pearson", athletes="same", layers="all")
+    assert dict(zip(table["other_fact"], table["n"], strict=True)) == {"all": 4, "b": 3, "c": 4}
+    shares = effect_concentration(effects_of(vectors), seed=0).filter(measure="participation_ratio")
+    assert dict(shares.select("fact", "n").iter_rows()) == {"all": 4, "a": 3, "b": 4, "c": 4}
+
+
+def two_layers(vectors: dict[tuple[str, str], np.ndarray], split: int) -> pl.DataFrame:
+    """The first `split` neurons in layer 3, the others in layer 4."""
+    upper = pl.col("neuron") >= split
+    neuron = pl.when(upper).then(pl.col("neuron") - split).otherwise("neuron")
+    return effects_of(vectors).with_columns(layer=pl.when(upper).then(4).otherwise(3), neuron=neuron)
+
+
+def test_each_layer_alone_is_the_mean_over_pairs_of_facts_of_its_own_neurons():
+    vectors, people = random_vectors(), [f"P{i}" for i in range(4)]
+    del vectors["P3", "c"]
+    table = fact_correlations(two_layers(vectors, 15), seed=0)
+    assert table.filter(layers="all").equals(
+        fact_correlations(effects_of(vectors), seed=0).filter(layers="all")
+    )
+    assert set(table["layers"]) == {"all", "3", "4"}
+    facts = {p: [fact for fact in "abc" if (p, fact) in vectors] for p in people}
+    for layer, part in (("3", slice(0, 15)), ("4", slice(15, None)), ("all", slice(None))):
+        rows = table.filter(layers=layer, statistic="pearson", fact="all")
+        same, different = (rows.filter(athletes=kind).row(0, named=True) for kind in ("same", "different"))
+        assert rows.height == 2 and set(rows["other_fact"]) == {"all"}
+        own = [
+            np.mean([pearson(vectors[p, a][part], vectors[p, b][part]) for a, b in combinations(facts[p], 2)])
+            for p in people
+        ]
+        assert same["value"] == pytest.approx(np.mean(own)) and same["n"] == 4
+        assert same["value_low"] < same["value"] < same["value_high"] and same["n_neurons"] in (15, 25, 40)
+        apart = [
+            np.mean([pearson(vectors[p, f][part], vectors[q, f][part]) for f in facts[p] if f in facts[q]])
+            for p, q in permutations(people, 2)
+        ]
+        assert different["value"] == pytest.approx(np.mean(apart)) and different["n"] == 4
+
+
+def test_a_hash_and_its_lookup_are_told_apart_and_a_layer_that_does_nothing_is_left_out():
+    rng = np.random.default_rng(0)
+    shared, vectors = {p: rng.standard_normal(30) for p in "PQRS"}, {}
+    for person, fact in product("PQRS", "abc"):
+        vectors[person, fact] = np.concatenate([shared[person], 2 * rng.standard_normal(60)])
+    effects = two_layers(vectors, 30)
+    tables = fact_correlations(effects, seed=0), effect_concentration(effects, seed=0)
+    shares = tables[1].filter(measure="layer", fact="all").sort("layer")
+    assert shares["layer"].to_list() == [3, 4] and shares["value"].sum() == pytest.approx(1)
+    assert shares["value"][0] == pytest.approx(1 / 5, abs=0.05)
+    assert shares["gaussian"][0] == pytest.approx(1 / 3, abs=0.02)
+    told = findings.correlation_findings(*tables)
+    assert (
+        "MLP 3 1.00 [1.00, 1.00]" in told[-1] and "more in MLP 3 than in MLP 4, as where single" in told[-1]
+    )
+    idle = effects.with_columns(effect=pl.when(layer=4).then(pl.col("effect") / 1000).otherwise("effect"))
+    told = findings.correlation_findings(fact_correlations(idle, seed=0), effect_concentration(idle, seed=0))
+    assert "hardly any of the effects, MLP 4" in told[-1] and "more in MLP" not in told[-1]
+
+
+def test_missing_neurons_are_an_error():
+    with pytest.raises(ValueError, match="some miss"):
+        fact_correlations(effects_of(random_vectors()).head(-1), seed=0)
+
+
+def test_how_concentrated_one_neuron_and_equal_neurons_are():
+    one, alike = np.zeros(200), np.ones(200)
+    one[17] = -3.0
+    table = effect_concentration(
+        effects_of({("P", "one"): one, ("P", "alike"): alike, ("Q", "one"): one}), seed=0
+    )
+    ratio = dict(table.filter(measure="participation_ratio").select("fact", "value").iter_rows())
+    assert ratio == pytest.approx({"one": 1.0, "alike": 200.0, "all": (100.5 + 1) / 2})
+    top = dict(table.filter(measure="top", fact="alike").select("top", "value").iter_rows())
+    assert top == pytest.approx({k: k / 200 for k in (1, 2, 5, 10, 20, 50, 100, 200)})
+    gaussian = table.filter(measure="participation_ratio")["gaussian"][0]
+    assert gaussian == pytest.approx(200 * 2 / np.pi, rel=0.03)
+    said = findings.concentration_findings(table)
+    assert "Of 200 neurons replaced by their mean, the largest one carries" in said[0]
+
+
+def test_pairs_for_the_eye_are_the_most_and_the_least_alike():
+    vectors = random_vectors(3, ("a", "b"), 1500)
+    vectors |= {(p, "c"): 2 * vectors[p, "a"] for p in ("P0", "P1", "P2")}
+    effects = effects_of(vectors)
+    pairs = neuron_pairs(effects, fact_correlations(effects, seed=0))
+    most = pairs.filter(pair="most")
+    assert most.height == 1000 and most["athlete"].unique().to_list() == ["P0"]
+    assert set(most.select("fact", "other_fact").unique().row(0)) == {"a", "c"}
+    assert np.allclose(most["other_effect"], 2 * most["effect"])
+
+
+# killed
+
+
+KILLED = """
+import sys, time
+sys.path[:0] = {paths}
+from pathlib import Path
+from factfinding.methods.neuron_effects import ask_facts, neuron_effects
+from factfinding.engine.suffix import Suffix
+from helpers import planted
+from helpers.neuron_tables import planted_facts
+model = planted.at_name(firsts=4, lasts=4)
+asked = ask_facts(model.anatomy, planted_facts(model), model.prompts, subjects=5, seed=1, batch_size=8)
+def step(done, total):
+    print(done, flush=True)
+    time.sleep(0.02)
+neuron_effects(model.anatomy, asked.filter("used"), model.prompts, [0, 1, 2], engine=Suffix(model.anatomy), draws=6,
+                 folder=Path(sys.argv[1]), twin_rows=0, progress=step, log=lambda _: None)
+"""
+
+
+class Counting(Suffix):
+    calls = 0
+
+    def effects(self, clean, edits, reading):
+        type(self).calls += 1
+        return super().effects(clean, edits, reading)
+
+
+def test_killed_at_a_random_moment_it_goes_on_and_gives_the_same_table(model, asked, sweep, tmp_path):
+    folder = tmp_path / "shards"
+    script = KILLED.format(paths=[str(ROOT / "scripts"), str(ROOT / "tests")])
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, str(folder)], stdout=subprocess.PIPE, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )  # fmt: skip
+    draw = random.Random(time.time_ns())
+    for _ in range(draw.randrange(1, 20)):
+        process.stdout.readline()
+    time.sleep(0.02 * draw.random())
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    finished = {path.name: path.stat().st_mtime_ns for path in folder.glob("*.parquet")}
+    assert finished and len(finished) < 30
+    options = {"draws": 6, "twin_rows": 0, "log": quiet, "folder": folder}
+    layers, used = [0, 1, 2], asked.filter("used")
+    Counting.calls = 0
+    again = neuron_effects(
+        model.anatomy, used, model.prompts, layers, engine=Counting(model.anatomy), **options
+    )
+    assert again.table.equals(sweep.table)
+    assert Counting.calls > 0
+    for name, written in finished.items():
+        assert (folder / name).stat().st_mtime_ns == written
+    Counting.calls = 0
+    third = neuron_effects(
+        model.anatomy, used, model.prompts, layers, engine=Counting(model.anatomy), **options
+    )
+    assert Counting.calls == 0 and third.table.equals(again.table)
+    assert len(list(folder.glob("*.parquet"))) == 30 and not list(folder.glob(".*.part"))

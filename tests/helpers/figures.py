@@ -1,0 +1,44 @@
+"""What every figure must be: readable, nothing cut off and no text on another."""
+
+from __future__ import annotations
+
+import matplotlib
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+from factfinding.figures import style
+
+
+def assert_readable(figure):
+    """Titles, tick labels and axis labels of all panels, and the legend: nothing cut off, nothing overlapping."""
+    with matplotlib.rc_context(style._SETTINGS):
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()
+        renderer = canvas.get_renderer()
+    boxes = {}
+    for number, axes in enumerate(figure.axes):
+        for text in [axes._left_title, axes.xaxis.label, axes.yaxis.label, *_shown_ticks(axes)]:
+            if text.get_text():
+                boxes[number, text.get_text(), id(text)] = text.get_window_extent(renderer)
+    boxes |= {("legend", "", id(legend)): legend.get_window_extent(renderer) for legend in figure.legends}
+    page = figure.bbox
+    for key, box in boxes.items():
+        assert box.x0 >= -0.5 and box.y0 >= -0.5 and box.x1 <= page.x1 + 0.5 and box.y1 <= page.y1 + 0.5, key
+    for key, box in boxes.items():
+        for other, its in boxes.items():
+            assert key == other or not box.padded(-1).overlaps(its.padded(-1)), (key, other)
+    for legend in figure.legends:
+        for axes in figure.axes:
+            assert not legend.get_window_extent(renderer).overlaps(
+                axes.get_window_extent(renderer).padded(-1)
+            )
+
+
+def _shown_ticks(axes) -> list:
+    """Tick labels within the view: the locator also makes some beyond it, which are not drawn."""
+    shown = []
+    for axis in (axes.xaxis, axes.yaxis):
+        low, high = sorted(axis.get_view_interval())
+        shown += [
+            t.label1 for t in axis.get_major_ticks() if low <= t.get_loc() <= high and t.label1.get_visible()
+        ]
+    return shown

@@ -1,0 +1,50 @@
+"""The tables of P3.1 and P3.2 of a planted model, by the steps of their rules, without any files."""
+
+from __future__ import annotations
+
+import polars as pl
+
+from factfinding.engine.suffix import Suffix
+from factfinding.methods.effect_concentration import effect_concentration
+from factfinding.methods.fact_correlations import fact_correlations, neuron_pairs
+from factfinding.methods.mlp_paths import mlp_paths
+from factfinding.methods.neuron_effects import ask_facts, facts_table, neuron_effects
+from factfinding.methods.simplified import Parts
+from helpers import planted
+from helpers.head_tables import planted_candidates
+from helpers.intervention_tables import readers_of
+
+
+def planted_facts(model: planted.Planted) -> pl.DataFrame:
+    """The sport of every planted athlete, asked in two wordings."""
+    rows = []
+    for name, sport in model.prompts.select("athlete", "sport").iter_rows():
+        for relation, shot in (("sport", ""), ("again", "Fact: Tiger Woods plays the sport of golf\n")):
+            rows.append((name, relation, f"{shot}Fact: {name} plays the sport of", sport))
+    return pl.DataFrame(rows, schema=["subject", "relation", "prompt", "answer"], orient="row")
+
+
+def neuron_tables(*, knows: bool) -> dict[str, pl.DataFrame]:
+    """knows: the model looks the fact up at the name; else it answers another thing, and no lookup was found."""
+    model = planted.at_name(firsts=4, lasts=4)
+    facts = planted_facts(model)
+    if not knows:
+        facts = facts.head(6).with_columns(answer=pl.lit("golf"))
+    parts = Parts(concatenate=0, lookup=(0, 2)) if knows else None
+    reader, candidates = readers_of(model.anatomy, model.prompts), planted_candidates(model)
+    asked = ask_facts(model.anatomy, facts, model.prompts, subjects=4, seed=0, batch_size=16)
+    sweep = neuron_effects(
+        model.anatomy, asked.filter("used"), model.prompts, [0, 1, 2], engine=Suffix(model.anatomy), draws=4,
+        twin_rows=2, log=lambda message: None,
+    )  # fmt: skip
+    correlations = fact_correlations(sweep.table, seed=0)
+    return {
+        "mlp_paths": mlp_paths(
+            model.anatomy, model.prompts, candidates, [reader], parts, draws=1, batch_size=16, seed=0
+        ),
+        "neuron_facts": facts_table(asked),
+        "neuron_effects_twin": sweep.twin,
+        "neuron_pairs": neuron_pairs(sweep.table, correlations),
+        "fact_correlations": correlations,
+        "effect_concentration": effect_concentration(sweep.table, seed=0),
+    }

@@ -1,0 +1,45 @@
+"""Activations of a small random model, captured into a store: in a test, or in a process that a test kills."""
+
+from __future__ import annotations
+
+import polars as pl
+
+from factfinding.data.prompts import prompt_table
+from factfinding.engine.capture import SITES, Wanted, capture
+from factfinding.store import Source
+from helpers.models import random_anatomy, tokenizer
+
+SOURCE = Source(model="m", revision="", dtype="float32", condition="full", code="c", stored="float32")
+NAMES = [
+    "Bo Lee",
+    "Michael Jordan",
+    "Al X",
+    "Karl-Anthony Towns",
+    "Ann Li",
+    "Nikola Jokić",
+    "Babe Ruth",
+    "Tom Brady",
+]
+WANTED = [Wanted(site=s, role=r) for s in SITES if s not in ("pre", "post") for r in ("final_name", "end")]
+WANTED += [Wanted(site=s, role="final_name", layers=(0, 2)) for s in ("pre", "post")]
+TOKENIZER = tokenizer()
+
+
+def prompts(names, condition="full"):
+    frame = pl.DataFrame({"athlete": names, "sport": ["baseball"] * len(names)})
+    return prompt_table(frame, TOKENIZER, 0, condition)
+
+
+def store(folder, names, *, source=SOURCE, anatomy=None, log=lambda _: None, batch_size=2, shard_rows=3):
+    return capture(
+        anatomy or random_anatomy("gpt_neox"),
+        prompts(names),
+        WANTED,
+        folder / "full.h5",
+        source=source,
+        shards=folder / "shards",
+        batch_size=batch_size,
+        shard_rows=shard_rows,
+        attributes={"note": "test"},
+        log=log,
+    )

@@ -1,0 +1,213 @@
+from __future__ import annotations
+
+import re
+import xml.etree.ElementTree as ET
+from importlib import import_module
+from itertools import pairwise
+
+import matplotlib
+import numpy as np
+import polars as pl
+import pytest
+
+from factfinding.figures import circuit_checks, layer_probes, recall, style, training
+from helpers import ROOT, example_tables
+from helpers.figures import assert_readable
+
+TABLES = {
+    "training": ("training",),
+    "recall": ("recall", "recall_summary"),
+    "layer_probes": ("layer_probes",),
+    "circuit_checks": ("circuit_checks",),
+    "direct_effects": ("direct_effects",),
+    "attention_roles": ("attention_roles", "attention_athletes"),
+    "head_inputs": ("head_inputs",),
+    "head_probes": ("head_probes", "head_probe_layers", "layer_probes"),
+    "residual_patching": ("residual_patching",),
+    "total_effects": ("total_effects",),
+    "circuit_scan": ("circuit_scan", "circuit"),
+    "ladder": ("ladder",),
+    "effective_model": ("effective_model", "effective_confusion"),
+    "context": ("context",),
+    "probe_patching": ("probe_patching",),
+    "mlp_paths": ("mlp_paths",),
+    "neuron_effects": ("neuron_pairs", "neuron_facts", "neuron_effects_twin"),
+    "fact_correlations": ("fact_correlations",),
+    "effect_concentration": ("effect_concentration",),
+    "nonlinear_excess": ("nonlinear_excess", "nonlinear_excess_athletes", "nonlinear_excess_neurons"),
+    "effective_probes": ("effective_probes",),
+}
+
+
+def _draw(name: str, *, knows: bool = True):
+    tables = example_tables.study(knows=knows)
+    return import_module(f"factfinding.figures.{name}").draw(
+        **{table: tables[table] for table in TABLES[name]}
+    )
+
+
+def _texts(figure) -> list[str]:
+    legends = [text.get_text() for legend in figure.legends for text in legend.get_texts()]
+    axes = figure.axes
+    labels = [part for a in axes for part in (a.get_xlabel(), a.get_ylabel(), a.get_title("left"))]
+    return legends + [text for text in labels if text]
+
+
+def test_every_module_is_tested_and_has_a_rule_and_a_caption():
+    modules = {path.stem for path in (ROOT / "scripts/factfinding/figures").glob("*.py")} - {
+        "__init__",
+        "style",
+    }
+    rules = (ROOT / "rules/report.smk").read_text()
+    captions = (ROOT / "resources/report/figure.rst").read_text()
+    assert modules >= set(TABLES)  # the others are tested beside their experiments
+    for name in modules:
+        assert f'"{name}": {{' in rules or f'FIGURES["{name}"]' in rules
+        assert f'"{name}": "' in captions
+
+
+@pytest.mark.parametrize("knows", [True, False])
+@pytest.mark.parametrize("name", TABLES)
+def test_all_that_is_drawn_lies_inside_and_no_text_on_another(name, knows):
+    assert_readable(_draw(name, knows=knows))
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_axes_are_labelled_and_say_their_unit_and_n(name):
+    figure = _draw(name)
+    for axes in figure.axes:
+        shared = len(axes.get_shared_x_axes().get_siblings(axes)) > 1 or hasattr(axes, "_colorbar")
+        assert axes.get_xlabel() or shared
+    labels = [axes.get_ylabel() for axes in figure.axes if axes.get_ylabel()]
+    assert labels and all("%" in label or "(" in label for label in labels)
+    assert any(re.search(r"n = [\d,]+", text) for text in _texts(figure))
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_the_same_table_gives_the_same_bytes(name, tmp_path):
+    written = []
+    for turn in ("a", "b"):
+        paths = tmp_path / f"{turn}.svg", tmp_path / f"{turn}.png"
+        style.save(_draw(name), *paths)
+        written.append([path.read_bytes() for path in paths])
+    assert written[0] == written[1]
+    svg = written[0][0].decode()
+    assert "<dc:date>" not in svg and "<text" not in svg  # no day in it, and glyphs as outlines
+    assert not re.findall(r'(?:href|src)="(?!#)', svg)
+    ET.fromstring(svg)
+    assert len(svg) < 500_000
+    assert written[0][1].startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_empty_tables_give_a_figure_that_says_so(name):
+    tables = example_tables.study(knows=True)
+    figure = import_module(f"factfinding.figures.{name}").draw(
+        **{table: tables[table].clear() for table in TABLES[name]}
+    )
+    assert not figure.axes
+    assert figure.texts[0].get_text().startswith("Nothing to draw: ")
+
+
+def test_drawing_leaves_no_settings_behind():
+    before = dict(matplotlib.rcParams)
+    _draw("layer_probes")
+    assert dict(matplotlib.rcParams) == before
+
+
+def test_recall_curves_cross_one_half_at_the_recalled_share():
+    tables = example_tables.study(knows=True)
+    axes = _draw("recall").axes[0]
+    sports = tables["recall"]["sport"].unique().sort()
+    for sport, line in zip(sports, axes.lines, strict=False):
+        p, above = line.get_data()
+        assert (p[0], above[0], above[-1]) == (0, 100, 0) and all(a >= b for a, b in pairwise(above))
+        at_half = above[np.flatnonzero(np.asarray(p) <= 0.5)[-1]]
+        row = tables["recall_summary"].filter(condition="full", group="sport", level=sport).row(0, named=True)
+        assert at_half == pytest.approx(100 * row["recalled"])
+
+
+def test_recall_of_a_certain_model_is_drawn_over_the_whole_axis():
+    tables = example_tables.study(knows=True)
+    certain = tables["recall"].with_columns(pl.lit(1.0).alias("full_p"))
+    line = recall.draw(recall=certain, recall_summary=tables["recall_summary"]).axes[0].lines[0]
+    assert line.get_xdata()[0] == 0 and set(line.get_ydata()) >= {0, 100}
+
+
+def test_probes_are_drawn_as_they_stand_in_the_table():
+    table = example_tables.study(knows=True)["layer_probes"]
+    figure = _draw("layer_probes")
+    panel = figure.axes[1]
+    rows = table.filter(condition="name_only", folds="first_name", labels="true", input="resid").sort("layer")
+    line = next(line for line in panel.lines if "first name" in str(line.get_label()))
+    assert line.get_ydata() == pytest.approx(100 * rows["accuracy"].to_numpy())
+    best = table.filter(pl.col("folds") != "none", input="name_tokens", labels="true")["accuracy"].max()
+    drawn = next(line for line in panel.lines if str(line.get_label()).startswith("sum over"))
+    assert drawn.get_ydata()[0] == pytest.approx(100 * best)
+    assert [tick.get_text() for tick in panel.get_xticklabels()][:2] == ["emb", "0"]
+
+
+def test_probes_without_control_and_without_baselines_are_drawn():
+    table = example_tables.study(knows=True)["layer_probes"].filter(
+        labels="true", input="resid", folds="random"
+    )
+    labels = _texts(layer_probes.draw(layer_probes=table))
+    assert not any("shuffled" in label or "letters" in label for label in labels)
+    assert "probe, random folds" in labels
+
+
+@pytest.mark.parametrize("layers", [2, 8, 12, 24, 32, 80])
+def test_layer_ticks_are_few_and_whole(layers):
+    figure = matplotlib.figure.Figure()
+    axes = figure.subplots()
+    style.layer_axis(axes, range(-1, layers))
+    words = [tick.get_text() for tick in axes.get_xticklabels()]
+    assert words[0] == "emb" and 2 < len(words) <= 13 and all(word.isdigit() for word in words[1:])
+
+
+def test_checks_in_plain_words_and_unknown_ones_by_name():
+    from factfinding.methods.checks import changes
+
+    table = example_tables.study(knows=True)["circuit_checks"]
+    donors = circuit_checks.donor_curve(table)
+    assert donors["layer"].to_list() == list(range(donors.height))
+    named = set(table.filter(~pl.col("check").str.starts_with("donor_"))["check"])
+    assert named == set(circuit_checks.CHECKS) and callable(changes)
+    odd = table.with_columns(pl.col("check").replace("clean", "something_new"))
+    figure = circuit_checks.draw(circuit_checks=odd)
+    assert figure.axes[0].get_yticklabels()[0].get_text() == "something new"
+
+
+def test_checks_without_donors():
+    table = example_tables.study(knows=True)["circuit_checks"].filter(
+        ~pl.col("check").str.starts_with("donor_")
+    )
+    figure = circuit_checks.draw(circuit_checks=table)
+    assert "No pair" in figure.axes[1].texts[0].get_text()
+
+
+def test_training_of_undescribed_people_has_one_line():
+    table = example_tables.study(knows=True)["training"].with_columns(pl.lit(0).alias("described"))
+    assert [len(axes.lines) for axes in training.draw(training=table).axes] == [1, 1, 1]
+
+
+def test_many_sports_are_told_apart_and_dollars_are_no_formulas(tmp_path):
+    looks = style.marks([f"sport {i}" for i in range(6)])
+    assert len({colour for colour, _, _ in looks.values()}) == 6
+    tables = example_tables.study(knows=True)
+    renamed = tables["recall"].with_columns(pl.lit("$\\frac$ <&>").alias("sport"))
+    style.save(
+        recall.draw(recall=renamed, recall_summary=tables["recall_summary"]),
+        tmp_path / "a.svg",
+        tmp_path / "a.png",
+    )
+
+
+def test_a_save_that_fails_leaves_nothing(tmp_path):
+    class Broken(matplotlib.figure.Figure):
+        def savefig(self, *args, **kwargs):
+            raise RuntimeError("no room")
+
+    with pytest.raises(RuntimeError):
+        style.save(Broken(), tmp_path / "a.svg", tmp_path / "a.png")
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,649 @@
+from __future__ import annotations
+
+import re
+import shutil
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import polars as pl
+import pytest
+
+from factfinding.errors import InputError
+from factfinding.figures import (
+    attention_roles,
+    circuit_checks,
+    direct_effects,
+    head_inputs,
+    head_probes,
+    layer_probes,
+    recall,
+    style,
+    training,
+)
+from factfinding.findings import recall as findings
+from factfinding.page import _digest
+from factfinding.report import (
+    SHOWN_ROWS,
+    Picture,
+    Results,
+    Table,
+    caption,
+    inline_svg,
+    read_sections,
+    render,
+    versions,
+)
+from helpers import ROOT, example_ledger, example_tables
+from helpers.browser import needs_browser, opened, used
+
+WORDS = ROOT / "resources/report"
+VOID = {"meta", "link", "br", "img", "hr", "input"}
+DRAW = {
+    "training": lambda tables: training.draw(training=tables["training"]),
+    "recall": lambda tables: recall.draw(recall=tables["recall"], recall_summary=tables["recall_summary"]),
+    "layer_probes": lambda tables: layer_probes.draw(layer_probes=tables["layer_probes"]),
+    "circuit_checks": lambda tables: circuit_checks.draw(circuit_checks=tables["circuit_checks"]),
+    "direct_effects": lambda tables: direct_effects.draw(direct_effects=tables["direct_effects"]),
+    "attention_roles": lambda tables: attention_roles.draw(
+        **{name: tables[name] for name in ("attention_roles", "attention_athletes")}
+    ),
+    "head_inputs": lambda tables: head_inputs.draw(head_inputs=tables["head_inputs"]),
+    "head_probes": lambda tables: head_probes.draw(
+        **{name: tables[name] for name in ("head_probes", "head_probe_layers", "layer_probes")}
+    ),
+}
+
+
+class Page(HTMLParser):
+    """What of a page can be checked without a browser: tags in balance, attributes, texts by the tag around them."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.texts: list[tuple[str, str]] = []
+        self.feed(html)
+        self.close()
+        assert not self.open
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.texts.append((self.open[-1] if self.open else "", data))
+
+    def attributes(self, name: str) -> list[str]:
+        return [found[name] for _, found in self.tags if name in found]
+
+    def text(self, tag: str) -> str:
+        return " ".join(data for around, data in self.texts if around == tag)
+
+
+def _card(summary: pl.DataFrame, kind: str) -> dict:
+    return {
+        "source": {
+            "kind": kind,
+            "id": "<b>me</b>/model" if kind == "hub" else None,
+            "revision": "abc",
+            "folder": "f",
+            "digest": "d" * 32,
+        },
+        "shape": {
+            "family": "GPT-NeoX",
+            "parameters": 466_000,
+            "n_layers": 8,
+            "n_heads": 4,
+            "d_model": 64,
+            "d_mlp": 256,
+            "d_vocab": 1000,
+            "parallel": True,
+        },
+        "bos_token": "<|endoftext|>",
+        "compute": {"dtype": "float32"},
+        "recall": summary.filter(group="all").to_dicts(),
+        "training": None
+        if kind != "organism"
+        else {
+            "seed": 7,
+            "steps": 2000,
+            "tokens": 2_048_000,
+            "seconds": 200.0,
+            "stopped": "settled",
+            "installed": "2 of 4 heads",
+        },
+    }
+
+
+def _provenance(kind: str) -> list[dict]:
+    jobs = [("recall", {"recall": {"seed": 3}})]
+    if kind == "organism":
+        jobs.append(
+            ("train_organism", {"organism": {"seed": 7, "world": "fictional", "note": "</pre><script>"}})
+        )
+    return [
+        {
+            "rule": rule,
+            "wildcards": {"study": "made-up"},
+            "settings": settings,
+            "code": "0123456789abcdef",
+            "inputs": {
+                "results/made-up/a.csv": {"bytes": 3, "sha256": "f" * 64},
+                "big.h5": {"bytes": 99_999_999},
+            },
+            "versions": {"torch": "2.13.0", "python": "3.11.7", "h5py": None},
+        }
+        for rule, settings in jobs
+    ]
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """The figures of both studies, drawn once."""
+    folder = tmp_path_factory.mktemp("figures")
+    drawn = {}
+    for knows in (True, False):
+        for name, draw in DRAW.items():
+            svg, png = folder / f"{name}_{knows}.svg", folder / f"{name}_{knows}.png"
+            style.save(draw(example_tables.study(knows=knows)), svg, png)
+            drawn[knows, name] = Picture(
+                svg=svg.read_text(), links=(f"figures/{name}.svg", f"figures/{name}.png")
+            )
+    return drawn
+
+
+@pytest.fixture(scope="module")
+def make(pictures):
+    def results(*, knows: bool = True, kind: str = "organism", study: str = "made-up") -> Results:
+        tables = example_tables.study(knows=knows)
+        shown = [name for name in DRAW if name != "training" or kind == "organism"]
+        return Results(
+            study=study,
+            ledger=Table(frame=example_ledger.ledger(), link="tables/ledger.csv"),
+            tables={name: Table(frame=frame, link=f"tables/{name}.csv") for name, frame in tables.items()},
+            pictures={name: pictures[knows, name] for name in shown},
+            card=_card(tables["recall_summary"], kind),
+            provenance=_provenance(kind),
+        )
+
+    return results
+
+
+@pytest.fixture(scope="module")
+def html(make):
+    return render(make(), WORDS)
+
+
+def test_sections_are_there_and_linked(html):
+    page = Page(html)
+    ids = page.attributes("id")
+    assert len(ids) == len(set(ids)), sorted({i for i in ids if ids.count(i) > 1})
+    for section in (
+        "ledger",
+        "summary",
+        "model",
+        "training",
+        "recall",
+        "layer_probes",
+        "circuit_checks",
+        "computed",
+    ):
+        assert section in ids
+    for name in ("href", "xlink:href"):
+        inside = [link for link in page.attributes(name) if link.startswith("#")]
+        assert inside and all(link[1:] in ids for link in inside)
+    for reference in page.attributes("aria-labelledby"):
+        assert reference in ids
+    used = re.findall(r"url\(#([^)]+)\)", html)
+    assert used and set(used) <= set(ids)
+
+
+def without_scripts(html: str) -> str:
+    return re.sub(r"<script>.*?</script>", "", html, flags=re.DOTALL)
+
+
+def test_nothing_is_fetched_and_nothing_runs_but_what_sorts_tables(html):
+    scripts = re.findall(r"<script>(.*?)</script>", html, re.DOTALL)
+    files = ("vendor/datatables.min.js", "tables.js")
+    assert scripts == [(WORDS / name).read_text() for name in files]
+    policy = re.search(r'Content-Security-Policy" content="([^"]*)"', html)[1]
+    allowed = re.search(r"script-src ([^;]*)$", policy)[1].split()
+    assert policy.startswith("default-src 'none';") and allowed == [f"'{_digest(text)}'" for text in scripts]
+    html = without_scripts(html)
+    page = Page(html)
+    tags = {tag for tag, _ in page.tags}
+    assert not tags & {"link", "iframe", "object", "embed", "base", "form"}
+    urls = [url for name in ("href", "src", "xlink:href", "data", "action") for url in page.attributes(name)]
+    assert urls and not [url for url in urls if re.match(r"[a-z]+:|//|/", url, re.IGNORECASE)]
+    assert "@import" not in html and not re.findall(r"url\((?!#)", html)
+    assert not [name for _, found in page.tags for name in found if name.startswith("on")]
+    stripped = re.sub(r'xmlns(:xlink)?="[^"]*"', "", html)
+    assert "http" not in stripped.replace('http-equiv="Content-Security-Policy"', "")
+
+
+def test_names_of_unknown_origin_are_escaped(make, html):
+    escaped = "&lt;script&gt;alert(1)&lt;/script&gt; Smith"
+    assert example_tables.SCRIPT not in html and escaped in html
+    assert "</pre><script>" not in html
+    other = render(make(kind="hub", study="<i>x</i>"), WORDS)
+    assert "<b>me</b>" not in other and "&lt;b&gt;me" in other and "<i>x</i>" not in other
+
+
+def test_links_are_relative_and_lead_to_the_workflow_files(html):
+    links = [link for link in Page(html).attributes("href") if not link.startswith("#")]
+    named = {
+        f"tables/{name}.csv"
+        for name in ("recall", "recall_summary", "layer_probes", "circuit_checks", "training")
+    }
+    assert named <= set(links) and "model/card.json" in links and "figures/recall.svg" in links
+
+
+def test_no_figure_brings_a_style_sheet_for_the_whole_page(html):
+    assert html.count("<style") == 1 and "*{stroke-linejoin" not in html
+    assert html.count("<svg") == len(DRAW) == html.count('role="img"')
+    assert not re.findall(f"{style.INK}|{style.LINE}|{style.PAPER}", html.split("</style>", 1)[1])
+
+
+def test_scrolling_boxes_can_be_reached_by_keyboard_and_have_a_name(html):
+    boxes = [found for _, found in Page(html).tags if found.get("class") == "scroll"]
+    assert len(boxes) > 8 and all(box["tabindex"] == "0" and box["aria-label"] for box in boxes)
+
+
+def test_what_was_installed_and_that_people_are_fictional_is_disclosed(make, html):
+    assert "2 of 4 heads" in html and "fictional" in html
+    other = render(make(kind="tiny"), WORDS)
+    assert "fictional" not in other and "Put in by hand" not in other
+    assert "ended once everybody" in html
+    assert 'id="training"' not in other and "random weights" in other
+
+
+def test_same_results_same_page(make, html):
+    assert render(make(), WORDS) == html
+
+
+def test_seeds_versions_and_code_are_told(html):
+    text = Page(html).text("dd")
+    assert (
+        "torch 2.13.0" in text
+        and "h5py" not in text
+        and "organism.seed 7" in text
+        and "recall.seed 3" in text
+    )
+    assert "0123456789abcdef" in html and "f" * 16 in html and "99,999,999 bytes" in html
+
+
+def test_versions_that_differ_are_all_named():
+    records = [{"versions": {"torch": "2.12"}}, {"versions": {"torch": "2.13"}}]
+    assert versions(records) == [("torch", "2.12, 2.13")]
+
+
+def test_a_model_that_knows_nothing_is_said_to_know_nothing(make):
+    page = Page(render(make(knows=False, kind="tiny"), WORDS)).text("li")
+    assert "nothing here shows that the model knows" in page
+    assert page.count("At no layer can the sport be read") == 3  # twice in its section, once in the summary
+    assert "The sport can be read" not in page
+
+
+def test_a_model_that_knows_is_said_to(make):
+    page = Page(render(make(), WORDS)).text("li")
+    assert "The sport can be read at the final name token from layer 2 on, surely for 90 %" in page
+    assert "so the lookup needs these MLPs" in page
+    assert "nothing here shows" not in page and "At no layer" not in page
+
+
+def test_every_sentence_carries_interval_and_baseline():
+    tables = example_tables.study(knows=True)
+    first = findings.recall_findings(tables["recall_summary"])[0]
+    row = tables["recall_summary"].filter(condition="full", group="all").row(0, named=True)
+    assert (
+        f"{round(row['recalled'] * 150)} of 150 athletes" in first
+        and findings.share(row, "recalled") in first
+    )
+    assert findings.percent(row["majority_rate"]) in first
+    told = findings.probe_findings(tables["layer_probes"]) + findings.check_findings(tables["circuit_checks"])
+    for sentence in told:
+        assert re.search(r"\[[\d.]+, [\d.]+\]", sentence), sentence
+
+
+@pytest.mark.parametrize(
+    ("layers", "words"),
+    [
+        ([2, 3, 4], "from layer 2 on"),
+        ([-1, 0, 1, 2, 3, 4], "from the embeddings on"),
+        ([4], "at layer 4"),
+        ([1, 2], "at layer 1 to layer 2"),
+        ([0, 2, 3, 4], "at layer 0, layer 2 to layer 4"),
+        ([-1], "at the embeddings"),
+    ],
+)
+def test_layers_in_words(layers, words):
+    assert findings.layers_in_words(layers, range(-1, 5)) == words
+
+
+def _checks(**accuracy: float) -> pl.DataFrame:
+    rows = {"clean": 0.99, "mlps_at_name": 0.34} | accuracy
+    return pl.DataFrame(
+        {
+            "check": list(rows),
+            "accuracy": list(rows.values()),
+            "accuracy_low": [max(0.0, v - 0.02) for v in rows.values()],
+            "accuracy_high": [min(1.0, v + 0.02) for v in rows.values()],
+            "n": [1000] * len(rows),
+            "majority_rate": [1 / 3] * len(rows),
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (0.98, "no fall is measured, so there is no sign that the lookup needs these MLPs."),
+        (0.34, "no more than by always naming the commonest sport, so the lookup needs these MLPs."),
+        (
+            0.66,
+            "50.3 % of what the model knows beyond the commonest sport is lost, so the lookup needs these MLPs.",
+        ),
+    ],
+)
+def test_the_words_of_an_intervention_follow_its_rule(value, words):
+    told = findings.check_findings(_checks(mlps_at_name=value))
+    assert len(told) == 1 and told[0].replace("\N{NO-BREAK SPACE}", " ").endswith(words)
+
+
+def test_interventions_on_a_model_that_answers_at_chance_explain_nothing():
+    told = findings.check_findings(_checks(clean=0.34, donor_0=0.9))
+    assert len(told) == 1 and "no recall to intervene on" in told[0]
+    assert findings.check_findings(_checks().clear()) == [
+        "Too few athletes are known for any intervention: there is nothing to see."
+    ]
+
+
+@pytest.mark.parametrize(
+    ("donors", "words"),
+    [
+        (
+            {"donor_0": 0.3, "donor_1": 0.9, "donor_2": 0.95},
+            "the donor's from layer 1 on; most after layer 2",
+        ),
+        ({"donor_0": 0.9, "donor_1": 0.1}, "the donor's at layer 0; most after layer 0"),
+        ({"donor_0": 0.1, "donor_1": 0.51}, "the donor's at no layer; most after layer 1"),
+    ],
+)
+def test_donors(donors, words):
+    assert words in findings.check_findings(_checks(**donors))[-1]
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "words"), [(1.0, "which is 95 % or more"), (0.6, "is not enough for the other 40.0 %")]
+)
+def test_what_a_sum_over_tokens_can_do(accuracy, words):
+    table = example_tables.study(knows=True)["layer_probes"]
+    changed = table.with_columns(
+        pl.when((pl.col("folds") == "none") & (pl.col("labels") == "true"))
+        .then(accuracy)
+        .otherwise("accuracy")
+        .alias("accuracy")
+    )
+    told = findings.additive_findings(changed)[0].replace("\N{NO-BREAK SPACE}", " ")
+    assert words in told and "shuffled sports" in told
+    assert findings.additive_findings(table.filter(pl.col("folds") != "none")) == []
+
+
+def test_a_probe_that_only_matches_a_baseline_is_not_called_readable():
+    table = example_tables.study(knows=True)["layer_probes"]
+    strong = (
+        pl.when(pl.col("input") == "name_string").then(1.0).otherwise("accuracy_high").alias("accuracy_high")
+    )
+    told = findings.probe_findings(table.with_columns(strong))[0]
+    assert told.startswith("At no layer can the sport be read") and "There is nothing to see" in told
+
+
+def test_a_probe_above_the_fitted_sum_shows_that_tokens_are_combined():
+    table = example_tables.study(knows=True)["layer_probes"]
+    assert "above that fitted sum from layer 2 on" in findings.probe_findings(table)[-1]
+    perfect = pl.when(pl.col("folds") == "none").then(1.0).otherwise("accuracy_high").alias("accuracy_high")
+    assert (
+        "At no layer is the held-out probe above" in findings.probe_findings(table.with_columns(perfect))[-1]
+    )
+
+
+def test_a_probe_that_reads_a_part_is_not_called_sure():
+    table = example_tables.study(knows=True)["layer_probes"]
+    shift = {f"accuracy{end}": pl.col(f"accuracy{end}") - 0.2 for end in ("", "_low", "_high")}
+    weaker = table.filter(input="resid", labels="true").with_columns(**shift)
+    told = findings.probe_findings(weaker)[0]
+    assert told.startswith(
+        "The sport can be read at the final name token in part: at no layer surely for 90 %"
+    )
+    assert "better than by naming the commonest sport from layer 2 on" in told
+
+
+def test_groups_of_a_few_are_not_singled_out():
+    summary = example_tables.study(knows=True)["recall_summary"]
+    few = summary.with_columns(pl.when(pl.col("level") == "3").then(4).otherwise("n").alias("n"))
+    assert any("By length" in sentence for sentence in findings.recall_findings(summary))
+    assert not any("By length" in sentence for sentence in findings.recall_findings(few))
+
+
+def test_every_figure_has_a_caption_and_an_unknown_one_is_an_error():
+    for section in read_sections(WORDS / "sections.yaml"):
+        assert len(caption(section.figure, WORDS)) > 40
+    with pytest.raises(Exception, match="no_such"):
+        caption("no_such", WORDS)
+
+
+def test_sections_that_cannot_be_used_are_named(tmp_path):
+    text = (WORDS / "sections.yaml").read_text()
+    (tmp_path / "sections.yaml").write_text(text.replace("  question:", "  qestion:", 1))
+    with pytest.raises(InputError, match=r"sections.yaml: entry 0.question"):
+        read_sections(tmp_path / "sections.yaml")
+
+
+def test_a_section_without_sentences_is_refused(make, tmp_path):
+    shutil.copytree(WORDS, tmp_path / "words")
+    text = (WORDS / "sections.yaml").read_text()
+    (tmp_path / "words/sections.yaml").write_text(text.replace("- id: recall", "- id: forgetting"))
+    with pytest.raises(InputError, match="'forgetting'; allowed: one of training, recall"):
+        render(make(), tmp_path / "words")
+
+
+def test_inlined_figures_keep_their_references():
+    svg = (
+        '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" width="9pt" viewBox="0 0 9 9">'
+        "<metadata>who</metadata><!-- <script> --><defs><style>*{color:red}</style><path id='p'/></defs>"
+        f"<g clip-path='url(#c)' style='fill: {style.INK}'><use xlink:href='#p'/></g><clipPath id='c'/></svg>"
+    )
+    inlined = inline_svg(svg, "name", 'a "label"')
+    assert "metadata" not in inlined and "color:red" not in inlined and "script" not in inlined
+    assert 'id="name-p"' in inlined and 'href="#name-p"' in inlined and "url(#name-c)" in inlined
+    assert "var(--ink)" in inlined and "width" not in inlined and "a &quot;label&quot;" in inlined
+
+
+def test_the_library_of_the_tables_is_as_it_was_published_and_can_stand_in_a_page():
+    library = (WORDS / "vendor/datatables.min.js").read_text()
+    assert library.startswith("/*! DataTables 3.1.5") and "</script" not in library and "<!--" not in library
+    assert "MIT License" in (WORDS / "vendor/datatables-license.txt").read_text()
+
+
+def test_the_ledger_stands_on_top_with_words_for_every_verdict(html):
+    page = Page(without_scripts(html))
+    ids = page.attributes("id")
+    assert ids.index("ledger") < ids.index("summary")
+    assert (
+        "Of 5 claims of the Fact Finding study, 2 come out supported, 1 contradicted, 1 undecided, 1 not"
+        in html
+    )
+    chips = re.findall(r'class="verdict ([\w-]+)"><span aria-hidden="true">(.)</span> ([\w ]+)<', html)
+    assert len(chips) == 5 and len({sign for _, sign, _ in chips}) == 4
+    assert all(word.replace(" ", "-") == kind for kind, _, word in chips)
+    assert "0.820 [0.710, 0.910]" in html and "<small>n 1,494</small>" in html and "above 0.7" in html
+    assert "3 [3, 3]" in html and 'href="tables/ledger.csv"' in html
+
+
+def test_an_experiment_of_the_ledger_leads_to_its_section_where_there_is_one(html):
+    ledger = html.split('<table id="claims"')[1].split("</table>")[0]
+    assert '<small><a href="#recall">P2.1</a>, recall' in ledger
+    assert "<small>P3.1, lookup" in ledger  # this page has no section on it
+
+
+def test_a_ledger_that_is_none_is_refused(make):
+    frame = example_ledger.ledger()
+    for wrong, said in (
+        (frame.drop("reason"), "no column reason"),
+        (_with(frame, "verdict", "maybe"), "'maybe'"),
+    ):
+        with pytest.raises(InputError, match="tables/ledger.csv") as error:
+            render(replace(make(), ledger=Table(frame=wrong, link="tables/ledger.csv")), WORDS)
+        assert said in str(error.value)
+
+
+def _with(frame: pl.DataFrame, column: str, value: str) -> pl.DataFrame:
+    return frame.with_columns(pl.lit(value).alias(column))
+
+
+def test_long_tables_are_cut_and_say_where_the_rest_is(make):
+    results = make()
+    long = pl.concat([results.tables["recall"].frame] * 10)
+    page = render(
+        replace(results, tables={**results.tables, "recall": Table(frame=long, link="r.csv")}), WORDS
+    )
+    assert SHOWN_ROWS == 200 and "Table recall: 200 of 1,500 rows" in page
+    assert 'The first 200 of 1,500 rows are here; all of them in <a href="r.csv">' in page
+    table = page.split("Table recall: 200", 1)[1].split("</table>", 1)[0]
+    assert table.count("<tr>") == 201
+    assert "Table recall_summary: 10 rows" in page or "Table recall_summary" in page
+
+
+@needs_browser
+def test_it_opens_as_a_file_without_a_word_and_without_a_request(html, tmp_path):
+    page = tmp_path / "report.html"
+    page.write_text(html)
+    document, console, asked = opened(page)
+    assert console == [] and asked == set()
+    assert 'id="circuit_checks"' in document and "dt-search" in document
+
+
+@needs_browser
+def test_a_request_would_have_been_seen_and_is_refused(html, tmp_path):
+    image = "<img src='http://127.0.0.1:9/x.png'>"
+    page = tmp_path / "report.html"
+    page.write_text(f"<!doctype html><p id='content'>{image}")
+    assert opened(page)[2] == {"http://127.0.0.1:9/x.png"}
+    page.write_text(html.replace("</main>", f"{image}</main>"))
+    _, console, asked = opened(page)
+    assert asked == set() and any("Content Security Policy" in line for line in console)
+
+
+@needs_browser
+def test_a_browser_refuses_a_script_that_is_not_the_page_s_own(html, tmp_path):
+    page = tmp_path / "report.html"
+    page.write_text(html.replace("</main>", "<script>document.title = 'taken'</script></main>"))
+    document, console, _ = opened(page)
+    assert "<title>taken" not in document and any("Content Security Policy" in line for line in console)
+
+
+@needs_browser
+def test_the_ledger_is_sorted_and_filtered(html, tmp_path):
+    found = used(
+        html,
+        """
+        const table = d.getElementById("claims"), heads = table.tHead.rows[0].cells, said = {};
+        const order = (i) => heads[i].querySelector(".dt-column-order");
+        said.before = column(table, 3);
+        said.focusable = [...heads].every((head, i) => order(i).tabIndex === 0 && order(i).getAttribute("role") === "button");
+        heads[3].click(); await soon();
+        said.up = column(table, 3); said.ariaUp = heads[3].getAttribute("aria-sort");
+        order(3).focus(); enter(order(3)); await soon();
+        said.down = column(table, 3); said.ariaDown = heads[3].getAttribute("aria-sort");
+        enter(order(3)); await soon();
+        said.again = column(table, 3); said.ariaAgain = heads[3].getAttribute("aria-sort");
+        type(d.querySelector("#ledger .dt-search input"), "lookup"); await soon();
+        said.typed = column(table, 0); said.info = text(d.querySelector("#ledger .dt-info"));
+        type(d.querySelector("#ledger .dt-search input"), ""); await soon();
+        const [verdict, post] = d.querySelectorAll("#ledger select");
+        said.shown = verdict.getBoundingClientRect().height > 0;
+        choose(verdict, "supported"); await soon(); said.supported = column(table, 2);
+        choose(post, "3"); await soon(); said.both = column(table, 1);
+        choose(verdict, ""); choose(post, ""); await soon(); said.all = column(table, 2).length;
+        return said;
+        """,
+        tmp_path,
+    )
+    values = [0.82, 3.0, 0.5, 12000.0, None]
+    assert [_leading(cell) for cell in found["before"]] == values
+    known = sorted(value for value in values if value is not None)
+    assert [_leading(cell) for cell in found["up"]][-4:] == known and found["ariaUp"] == "ascending"
+    assert [_leading(cell) for cell in found["down"]][:4] == known[::-1] and found["ariaDown"] == "descending"
+    assert found["again"] == found["before"] and found["ariaAgain"] is None
+    assert found["focusable"] and found["shown"]
+    assert len(found["typed"]) == 1 and found["info"] == "1 row of 5"
+    assert len(found["supported"]) == 2 and found["both"] == ["3"] and found["all"] == 5
+
+
+def _leading(cell: str) -> float | None:
+    number = re.match(r"[\d.,]+(?= \[)", cell)
+    return float(number[0].replace(",", "")) if number else None
+
+
+@needs_browser
+def test_a_folded_table_is_sorted_by_its_numbers_and_what_looks_like_markup_stays_text(html, tmp_path):
+    found = used(
+        html,
+        """
+        const fold = [...d.querySelectorAll("details")].find((one) => text(one).startsWith("Table recall:"));
+        const table = fold.querySelector("table"), heads = [...table.tHead.rows[0].cells], said = {};
+        const at = (name) => heads.findIndex((head) => text(head) === name);
+        said.tools = fold.querySelectorAll(".dt-search").length;
+        const p = at("full_logp"), name = at("athlete");
+        fold.open = true; await soon(); await soon();
+        said.toolsOpen = fold.querySelectorAll(".dt-search").length;
+        heads[p].click(); await soon();
+        said.values = column(table, p).map(Number);
+        heads[name].click(); await soon(); heads[name].click(); await soon();
+        type(fold.querySelector(".dt-search input"), "script"); await soon();
+        said.names = column(table, name);
+        said.scripts = d.querySelectorAll("script").length; said.images = d.querySelectorAll("img").length;
+        return said;
+        """,
+        tmp_path,
+    )
+    assert (found["tools"], found["toolsOpen"]) == (0, 1)
+    assert len(found["values"]) == example_tables.N and found["values"] == sorted(found["values"])
+    assert found["names"] == [example_tables.SCRIPT]
+    assert found["scripts"] == 2 and found["images"] == 0
+
+
+@needs_browser
+@pytest.mark.parametrize("width", [360, 1200])
+def test_no_width_needs_sideways_scrolling_of_the_page(html, tmp_path, width):
+    measure = """
+        for (const fold of d.querySelectorAll("details")) fold.open = true;
+        await soon(); await soon();
+        const root = d.documentElement, box = d.querySelector("#ledger .scroll");
+        return [root.scrollWidth, root.clientWidth, box.getAttribute("tabindex"), box.scrollWidth > box.clientWidth];
+        """
+    wide, shown, focusable, scrolls = used(html, measure, tmp_path, width=width)
+    assert width - 60 < shown <= width and wide == shown
+    assert focusable == "0" and scrolls == (width == 360)
+    too_wide = html.replace("<main", "<div style='width: 99rem'>.</div><main", 1)
+    assert used(too_wide, measure, tmp_path, width=width)[0] >= 1500
+
+
+@needs_browser
+def test_without_scripts_the_tables_are_there_and_nothing_promises_more(html, tmp_path):
+    said = used(
+        without_scripts(html),
+        """
+        return [d.querySelectorAll("#claims tbody tr").length, d.querySelectorAll(".dt-search").length,
+          d.querySelector("#ledger select").getBoundingClientRect().height];
+        """,
+        tmp_path,
+    )
+    assert said == [5, 0, 0]
