@@ -40,7 +40,6 @@ rule download:
 
 include: "rules/model.smk"
 include: "rules/athletes.smk"
-include: "rules/recall.smk"
 include: "rules/activations.smk"
 include: "rules/direct.smk"
 include: "rules/probes.smk"
@@ -48,5 +47,11 @@ include: "rules/interventions.smk"
 include: "rules/lookup.smk"
 include: "rules/neurons.smk"
 include: "rules/toys.smk"
-include: "rules/locality.smk"
 include: "rules/report.smk"
+
+
+# Each experiment has a file of rules of its name.
+for path in sorted(Path(workflow.basedir).glob("rules/*.smk")):
+    if path.stem in DECLARED.experiments:
+
+        include: f"rules/{path.name}"

@@ -124,7 +124,8 @@ def drawn_from(figure):
 
 def show_of(figure):
     """The module that draws a figure."""
-    return f"factfinding/figures/{figure}.py"
+    own = f"factfinding/experiments/{DECLARED.figures[figure][0].name}/show.py"
+    return own if (SCRIPTS / own).exists() else f"factfinding/figures/{figure}.py"
 
 
 def figure_tables(study):

@@ -8,6 +8,7 @@ with Job(snakemake) as job:
     from factfinding.figures.style import save
     from factfinding.tables import read_table
 
-    module = import_module(f"factfinding.figures.{job.wildcards.figure}")
-    tables = {name: read_table(path) for name, path in job.input.items()}
-    save(module.draw(**tables), job.output.svg, job.output.png)
+    name, tables = job.wildcards.figure, {name: read_table(path) for name, path in job.input.items()}
+    show = import_module(snakemake.params.show)
+    draw = getattr(show, f"draw_{name}", None) or show.draw
+    save(draw(**tables), job.output.svg, job.output.png)

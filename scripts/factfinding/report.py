@@ -10,6 +10,7 @@ import re
 import xml.etree.ElementTree as ET
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -189,7 +190,9 @@ def _findings(section: str, results: Results) -> list[str]:
     tables = {name: table.frame for name, table in results.tables.items()}
     if section == "training":
         return training_findings(tables["training"], fictional=is_fictional(results.provenance))
-    return FINDINGS[section](tables)
+    if section in FINDINGS:
+        return FINDINGS[section](tables)
+    return import_module(f"factfinding.experiments.{section}.show").sentences(tables)
 
 
 def _section(experiment: Experiment, results: Results) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -11,7 +12,16 @@ from torch import Tensor
 
 from factfinding.engine.direct import NodeOutputs
 from factfinding.errors import InputError
+from factfinding.inputs import Inputs
 from factfinding.store import Activations
+
+
+@contextmanager
+def activations_of(inputs: Inputs, condition: str = "full") -> Iterator[Activations]:
+    """The study's activations under a condition, open."""
+    path = inputs.path(f"activations/{condition}.h5")
+    with Activations(path, model=inputs.source["digest"], condition=condition) as file:
+        yield file
 
 
 def cached_nodes(

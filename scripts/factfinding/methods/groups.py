@@ -21,6 +21,8 @@ import numpy as np
 import polars as pl
 from jaxtyping import Int
 
+from factfinding.inputs import Inputs
+
 KINDS = ("zero", "mean", "resample_same", "resample_other")
 RESAMPLED = ("resample_same", "resample_other")
 CORRUPT = "corrupt"
@@ -116,3 +118,8 @@ def chosen(prompts: pl.DataFrame, recall: pl.DataFrame, athletes: str) -> pl.Dat
     """The prompts of the athletes to intervene on: `known` ones, or `all`."""
     rows = recall if athletes == "all" else recall.filter("known")
     return prompts.join(rows.select("athlete"), on="athlete", how="semi", maintain_order="left")
+
+
+def known_prompts(inputs: Inputs, athletes: str, condition: str = "full") -> pl.DataFrame:
+    """The prompts of the study's athletes to intervene on, under a condition: of `known` ones, or of `all`."""
+    return chosen(inputs.prompts(condition), inputs.table("recall"), athletes)

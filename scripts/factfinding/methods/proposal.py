@@ -36,6 +36,7 @@ from pydantic import TypeAdapter
 from factfinding.config import read_yaml
 from factfinding.errors import InputError
 from factfinding.files import write_text
+from factfinding.inputs import Inputs
 
 READABLE, CARRIED, CARRIED_END, KEPT, EXTRACTS = 0.5, 0.5, 0.25, 0.95, 0.05
 THRESHOLDS = {
@@ -265,3 +266,8 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     return round(float(value), 6) if isinstance(value, float) else value
+
+
+def circuit_of(inputs: Inputs) -> Circuit:
+    """The study's circuit."""
+    return inputs.once("circuit.yaml", lambda: read_circuit(inputs.path("circuit.yaml")))

@@ -24,6 +24,7 @@ from scipy.special import log_softmax
 
 from factfinding.errors import InputError
 from factfinding.files import whole
+from factfinding.inputs import Inputs
 from factfinding.stats import stratified_folds
 
 ROUNDING = 1e-7
@@ -206,3 +207,8 @@ def load_readers(path: str | Path) -> Readers:
     return Readers(
         name=about["name"], athletes=tuple(about["athletes"]), sports=tuple(about["sports"]), **arrays
     )
+
+
+def readers_of(inputs: Inputs) -> Readers:
+    """The study's logistic readers."""
+    return inputs.once("readers", lambda: load_readers(inputs.path("readers.safetensors")))

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from factfinding.errors import InputError
 from factfinding.files import file_digest, text_digest
+from factfinding.inputs import Inputs
 from factfinding.model.anatomy import Anatomy, check_folder, load
 
 FILES = ("*.safetensors", "*.bin", "*.json", "*.model", "merges.txt")
@@ -55,6 +57,26 @@ def load_source(source: dict[str, Any], compute: Any, log: Callable[[str], None]
     )
     log(f"model {source['folder']} on {anatomy.device} in {compute.dtype}")
     return anatomy
+
+
+def anatomy_of(inputs: Inputs) -> Anatomy:
+    """The study's model, on the configured device. Raises as `anatomy.load`."""
+    return inputs.once("anatomy", lambda: load_source(inputs.source, inputs.settings.compute, inputs.log))
+
+
+def weights_of(inputs: Inputs) -> Anatomy:
+    """The study's model on the CPU, for what reads its weights and does not run it, and so claims no GPU."""
+
+    def read() -> Anatomy:
+        return load_source(inputs.source, _OnCpu(dtype=inputs.settings.compute.dtype), inputs.log)
+
+    return inputs.once("anatomy", read)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _OnCpu:
+    dtype: str
+    device: str = "cpu"
 
 
 def download(id: str, revision: str, folder: Path, *, allow_pickle: bool) -> Path:
