@@ -97,6 +97,7 @@ MODULES = {  # module of the library -> rules whose script reaches it
     "config_yaml": set(),
     "studies": set(),
     "digest": {"activations"},
+    "known": {"train_organism", "recall", "probe_patching", "figure"},
     "model_folder": set(),
     "preflight": set(),
     "stats": {"recall", "layer_probes", "readers", "model_card"} | HEADS | INTERVENTIONS,
@@ -267,7 +268,15 @@ adds(
     feeds={"neuron_effects", "report"},
     given={"compute", "neurons"},
     reaches=LOADS_A_MODEL
-    | {"digest", "store", "data/csv_rows", "data/facts", "data/fact_prompts", "analysis/neuron_effects"}
+    | {
+        "digest",
+        "store",
+        "data/csv_rows",
+        "data/facts",
+        "data/fact_prompts",
+        "known",
+        "analysis/neuron_effects",
+    }
     | {
         f"engine/{name}"
         for name in ("answers", "attribution", "capture", "difference", "products", "response")
