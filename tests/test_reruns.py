@@ -303,7 +303,7 @@ adds(
     given={"compute", "locality"},
     reaches={f"{room}/__init__" for room in ("data", "model", "engine", "analysis")}
     | {"data/prompts", "data/texts", "model/anatomy", "model/source", "engine/sites", "engine/trace"}
-    | {"analysis/locality"},
+    | {"analysis/locality", "stats"},
 )
 
 

@@ -18,7 +18,7 @@ move with other athletes, not with other training data, folds or seeds.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,6 +31,12 @@ from factfinding.errors import InputError
 
 CHUNK = 1_000_000
 """Resampled values held at once: bounds the bootstrap's memory to tens of megabytes."""
+RESAMPLES = 2000
+"""Of athletes, or whatever the unit is, wherever nothing else is said."""
+RESAMPLES_OF_PAIRS = 1000
+"""Where a resample weighs a matrix of pairs, or thousands of neurons."""
+RESAMPLES_OF_QUANTILES = 500
+"""Where each resample looks for quantiles among all tokens of its strings."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +59,7 @@ class Estimates:
     n: int
 
 
-def mean_interval(values, *, seed: int, level: float = 0.95, n_resamples: int = 2000) -> Estimate:
+def mean_interval(values, *, seed: int, level: float = 0.95, n_resamples: int = RESAMPLES) -> Estimate:
     """Mean over athletes with its interval: percentile bootstrap, or Wilson's for booleans.
 
     values: `Float["athletes ..."]`, or `Bool["athletes"]` for a share (see `share_interval`). With more axes
@@ -79,7 +85,7 @@ def mean_interval(values, *, seed: int, level: float = 0.95, n_resamples: int = 
 
 
 def mean_intervals(
-    values: Float[np.ndarray, "athletes k"], *, seed: int, level: float = 0.95, n_resamples: int = 2000
+    values: Float[np.ndarray, "athletes k"], *, seed: int, level: float = 0.95, n_resamples: int = RESAMPLES
 ) -> Estimates:
     """The mean of each column with its percentile bootstrap interval, as `mean_interval` has it for one.
 
@@ -94,10 +100,8 @@ def mean_intervals(
     if n == 1:
         nothing = np.full_like(mean, np.nan)
         return Estimates(value=mean, low=nothing, high=nothing, n=1)
-    draws, step = np.empty((_positive(n_resamples), values.shape[1])), max(1, CHUNK // n)
-    for start in range(0, n_resamples, step):
-        counts = rng.multinomial(n, np.full(n, 1 / n), size=min(step, n_resamples - start))
-        draws[start : start + len(counts)] = counts @ values / n
+    resamples = resample_counts(n, rng, _positive(n_resamples), at_once=CHUNK // n)
+    draws = np.concatenate([counts @ values / n for counts in resamples])
     _normal_quantile(level)
     low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2], axis=0)
     for bound in (mean, low, high):  # a constant column has no spread, whatever rounding makes of it
@@ -124,13 +128,35 @@ def share_interval(hits: Bool[np.ndarray, " athletes"], *, level: float = 0.95) 
     return Estimate(value=share, low=float(low), high=float(high), n=n)
 
 
+def resample_counts(
+    n: int, rng: np.random.Generator, n_resamples: int = RESAMPLES, *, at_once: int | None = None
+) -> Iterator[Int[np.ndarray, "resamples n"]]:
+    """How often each of n rows is drawn in each resample: n_resamples of them, `at_once` (None: all) at a time.
+
+    The size of the pieces bounds memory and does not change what is drawn. Two kinds of rows that are resampled side
+    by side from one `rng` are drawn in turn, piece by piece.
+    """
+    step = n_resamples if at_once is None else max(1, at_once)
+    for start in range(0, n_resamples, step):
+        yield rng.multinomial(n, np.full(n, 1 / n), size=min(step, n_resamples - start))
+
+
+def resample_rows(
+    n: int, rng: np.random.Generator, n_resamples: int = RESAMPLES, *, at_once: int
+) -> Iterator[Int[np.ndarray, "resamples n"]]:
+    """Which of n rows are drawn in each resample, for statistics that need the rows themselves; `at_once` at a time."""
+    for start in range(0, n_resamples, max(1, at_once)):
+        size = min(max(1, at_once), n_resamples - start)
+        yield rng.integers(0, n, (size, n), dtype=np.int32)
+
+
 def bootstrap(
     statistic: Callable[..., float],
     arrays: Sequence,
     *,
     seed: int,
     level: float = 0.95,
-    n_resamples: int = 2000,
+    n_resamples: int = RESAMPLES,
 ) -> Estimate:
     """Any statistic of paired arrays with its percentile bootstrap interval, rows resampled together.
 
@@ -149,10 +175,8 @@ def bootstrap(
     if n == 1:
         return Estimate(value=value, low=np.nan, high=np.nan, n=1)
     rng = np.random.default_rng(seed)
-    draws = np.empty(_positive(n_resamples))
-    for i in range(n_resamples):
-        rows = rng.integers(0, n, n)
-        draws[i] = statistic(*(array[rows] for array in arrays))
+    resamples = resample_rows(n, rng, _positive(n_resamples), at_once=1)
+    draws = np.array([statistic(*(array[rows] for array in arrays)) for [rows] in resamples])
     draws = draws[~np.isnan(draws)]
     low, high = _percentiles(draws, level) if 2 * len(draws) >= n_resamples else (np.nan, np.nan)
     return Estimate(value=value, low=low, high=high, n=n)
@@ -268,11 +292,8 @@ def _percentiles(draws: np.ndarray, level: float) -> tuple[float, float]:
 
 def _resampled_means(rows: Float[np.ndarray, " athletes"], seed: int, n_resamples: int) -> np.ndarray:
     rng, n = np.random.default_rng(seed), len(rows)
-    means, step = np.empty(_positive(n_resamples)), max(1, CHUNK // n)
-    for start in range(0, n_resamples, step):
-        count = min(step, n_resamples - start)
-        means[start : start + count] = rows[rng.integers(0, n, (count, n), dtype=np.int32)].mean(axis=1)
-    return means
+    resamples = resample_rows(n, rng, _positive(n_resamples), at_once=CHUNK // n)
+    return np.concatenate([rows[drawn].mean(axis=1) for drawn in resamples])
 
 
 def _check_folds(labels: np.ndarray, n_folds: int) -> None:
