@@ -24,7 +24,6 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy import stats as scipy_stats
-from scipy.special import ndtri
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from factfinding.errors import InputError
@@ -102,7 +101,7 @@ def mean_intervals(
         return Estimates(value=mean, low=nothing, high=nothing, n=1)
     resamples = resample_counts(n, rng, _positive(n_resamples), at_once=CHUNK // n)
     draws = np.concatenate([counts @ values / n for counts in resamples])
-    _normal_quantile(level)
+    _check_level(level)
     low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2], axis=0)
     for bound in (mean, low, high):  # a constant column has no spread, whatever rounding makes of it
         np.copyto(bound, values[0], where=np.all(values == values[0], axis=0))
@@ -119,13 +118,9 @@ def share_interval(hits: Bool[np.ndarray, " athletes"], *, level: float = 0.95) 
         raise ValueError(
             f"a share is taken of a flat boolean array, not of {hits.dtype} of shape {hits.shape}"
         )
-    n, z = len(hits), _normal_quantile(level)
-    share = float(hits.mean())
-    centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
-    half = z / (1 + z**2 / n) * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
-    # at the edges the closed form is 0 or 1 up to rounding: the interval must hold the share itself
-    low, high = min(max(centre - half, 0.0), share), max(min(centre + half, 1.0), share)
-    return Estimate(value=share, low=float(low), high=float(high), n=n)
+    _check_level(level)
+    found = scipy_stats.binomtest(int(hits.sum()), len(hits)).proportion_ci(level, method="wilson")
+    return Estimate(value=float(hits.mean()), low=float(found.low), high=float(found.high), n=len(hits))
 
 
 def resample_counts(
@@ -231,8 +226,9 @@ def aucs(scores: Float[np.ndarray, "n k"], positive: Bool[np.ndarray, " n"]) -> 
     n_positive, n_negative = int(positive.sum()), int((~positive).sum())
     if not n_positive or not n_negative:
         return np.full(scores.shape[1], np.nan)
-    rank_sums = scipy_stats.rankdata(scores, axis=0)[positive].sum(axis=0)
-    return (rank_sums - n_positive * (n_positive + 1) / 2) / (n_positive * n_negative)
+    # no p-value is asked for, and the asymptotic one costs nothing
+    wins = scipy_stats.mannwhitneyu(scores[positive], scores[~positive], method="asymptotic").statistic
+    return wins / (n_positive * n_negative)
 
 
 def auc(scores: Float[np.ndarray, " n"], positive: Bool[np.ndarray, " n"]) -> float:
@@ -278,14 +274,13 @@ def _positive(n_resamples: int) -> int:
     return n_resamples
 
 
-def _normal_quantile(level: float) -> float:
+def _check_level(level: float) -> None:
     if not 0 < level < 1:
         raise ValueError(f"level is {level}; allowed: between 0 and 1, such as 0.95")
-    return float(ndtri((1 + level) / 2))
 
 
 def _percentiles(draws: np.ndarray, level: float) -> tuple[float, float]:
-    _normal_quantile(level)  # the same check of the level for both kinds of interval
+    _check_level(level)
     low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
