@@ -18,19 +18,24 @@ move with other athletes, not with other training data, folds or seeds.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy import stats as scipy_stats
-from scipy.special import ndtri
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from factfinding.errors import InputError
 
 CHUNK = 1_000_000
 """Resampled values held at once: bounds the bootstrap's memory to tens of megabytes."""
+RESAMPLES = 2000
+"""Of athletes, or whatever the unit is, wherever nothing else is said."""
+RESAMPLES_OF_PAIRS = 1000
+"""Where a resample weighs a matrix of pairs, or thousands of neurons."""
+RESAMPLES_OF_QUANTILES = 500
+"""Where each resample looks for quantiles among all tokens of its strings."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +58,7 @@ class Estimates:
     n: int
 
 
-def mean_interval(values, *, seed: int, level: float = 0.95, n_resamples: int = 2000) -> Estimate:
+def mean_interval(values, *, seed: int, level: float = 0.95, n_resamples: int = RESAMPLES) -> Estimate:
     """Mean over athletes with its interval: percentile bootstrap, or Wilson's for booleans.
 
     values: `Float["athletes ..."]`, or `Bool["athletes"]` for a share (see `share_interval`). With more axes
@@ -79,7 +84,7 @@ def mean_interval(values, *, seed: int, level: float = 0.95, n_resamples: int = 
 
 
 def mean_intervals(
-    values: Float[np.ndarray, "athletes k"], *, seed: int, level: float = 0.95, n_resamples: int = 2000
+    values: Float[np.ndarray, "athletes k"], *, seed: int, level: float = 0.95, n_resamples: int = RESAMPLES
 ) -> Estimates:
     """The mean of each column with its percentile bootstrap interval, as `mean_interval` has it for one.
 
@@ -94,11 +99,9 @@ def mean_intervals(
     if n == 1:
         nothing = np.full_like(mean, np.nan)
         return Estimates(value=mean, low=nothing, high=nothing, n=1)
-    draws, step = np.empty((_positive(n_resamples), values.shape[1])), max(1, CHUNK // n)
-    for start in range(0, n_resamples, step):
-        counts = rng.multinomial(n, np.full(n, 1 / n), size=min(step, n_resamples - start))
-        draws[start : start + len(counts)] = counts @ values / n
-    _normal_quantile(level)
+    resamples = resample_counts(n, rng, _positive(n_resamples), at_once=CHUNK // n)
+    draws = np.concatenate([counts @ values / n for counts in resamples])
+    _check_level(level)
     low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2], axis=0)
     for bound in (mean, low, high):  # a constant column has no spread, whatever rounding makes of it
         np.copyto(bound, values[0], where=np.all(values == values[0], axis=0))
@@ -115,13 +118,31 @@ def share_interval(hits: Bool[np.ndarray, " athletes"], *, level: float = 0.95) 
         raise ValueError(
             f"a share is taken of a flat boolean array, not of {hits.dtype} of shape {hits.shape}"
         )
-    n, z = len(hits), _normal_quantile(level)
-    share = float(hits.mean())
-    centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
-    half = z / (1 + z**2 / n) * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
-    # at the edges the closed form is 0 or 1 up to rounding: the interval must hold the share itself
-    low, high = min(max(centre - half, 0.0), share), max(min(centre + half, 1.0), share)
-    return Estimate(value=share, low=float(low), high=float(high), n=n)
+    _check_level(level)
+    found = scipy_stats.binomtest(int(hits.sum()), len(hits)).proportion_ci(level, method="wilson")
+    return Estimate(value=float(hits.mean()), low=float(found.low), high=float(found.high), n=len(hits))
+
+
+def resample_counts(
+    n: int, rng: np.random.Generator, n_resamples: int = RESAMPLES, *, at_once: int | None = None
+) -> Iterator[Int[np.ndarray, "resamples n"]]:
+    """How often each of n rows is drawn in each resample: n_resamples of them, `at_once` (None: all) at a time.
+
+    The size of the pieces bounds memory and does not change what is drawn. Two kinds of rows that are resampled side
+    by side from one `rng` are drawn in turn, piece by piece.
+    """
+    step = n_resamples if at_once is None else max(1, at_once)
+    for start in range(0, n_resamples, step):
+        yield rng.multinomial(n, np.full(n, 1 / n), size=min(step, n_resamples - start))
+
+
+def resample_rows(
+    n: int, rng: np.random.Generator, n_resamples: int = RESAMPLES, *, at_once: int
+) -> Iterator[Int[np.ndarray, "resamples n"]]:
+    """Which of n rows are drawn in each resample, for statistics that need the rows themselves; `at_once` at a time."""
+    for start in range(0, n_resamples, max(1, at_once)):
+        size = min(max(1, at_once), n_resamples - start)
+        yield rng.integers(0, n, (size, n), dtype=np.int32)
 
 
 def bootstrap(
@@ -130,7 +151,7 @@ def bootstrap(
     *,
     seed: int,
     level: float = 0.95,
-    n_resamples: int = 2000,
+    n_resamples: int = RESAMPLES,
 ) -> Estimate:
     """Any statistic of paired arrays with its percentile bootstrap interval, rows resampled together.
 
@@ -149,10 +170,8 @@ def bootstrap(
     if n == 1:
         return Estimate(value=value, low=np.nan, high=np.nan, n=1)
     rng = np.random.default_rng(seed)
-    draws = np.empty(_positive(n_resamples))
-    for i in range(n_resamples):
-        rows = rng.integers(0, n, n)
-        draws[i] = statistic(*(array[rows] for array in arrays))
+    resamples = resample_rows(n, rng, _positive(n_resamples), at_once=1)
+    draws = np.array([statistic(*(array[rows] for array in arrays)) for [rows] in resamples])
     draws = draws[~np.isnan(draws)]
     low, high = _percentiles(draws, level) if 2 * len(draws) >= n_resamples else (np.nan, np.nan)
     return Estimate(value=value, low=low, high=high, n=n)
@@ -207,8 +226,9 @@ def aucs(scores: Float[np.ndarray, "n k"], positive: Bool[np.ndarray, " n"]) -> 
     n_positive, n_negative = int(positive.sum()), int((~positive).sum())
     if not n_positive or not n_negative:
         return np.full(scores.shape[1], np.nan)
-    rank_sums = scipy_stats.rankdata(scores, axis=0)[positive].sum(axis=0)
-    return (rank_sums - n_positive * (n_positive + 1) / 2) / (n_positive * n_negative)
+    # no p-value is asked for, and the asymptotic one costs nothing
+    wins = scipy_stats.mannwhitneyu(scores[positive], scores[~positive], method="asymptotic").statistic
+    return wins / (n_positive * n_negative)
 
 
 def auc(scores: Float[np.ndarray, " n"], positive: Bool[np.ndarray, " n"]) -> float:
@@ -254,25 +274,21 @@ def _positive(n_resamples: int) -> int:
     return n_resamples
 
 
-def _normal_quantile(level: float) -> float:
+def _check_level(level: float) -> None:
     if not 0 < level < 1:
         raise ValueError(f"level is {level}; allowed: between 0 and 1, such as 0.95")
-    return float(ndtri((1 + level) / 2))
 
 
 def _percentiles(draws: np.ndarray, level: float) -> tuple[float, float]:
-    _normal_quantile(level)  # the same check of the level for both kinds of interval
+    _check_level(level)
     low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
 
 def _resampled_means(rows: Float[np.ndarray, " athletes"], seed: int, n_resamples: int) -> np.ndarray:
     rng, n = np.random.default_rng(seed), len(rows)
-    means, step = np.empty(_positive(n_resamples)), max(1, CHUNK // n)
-    for start in range(0, n_resamples, step):
-        count = min(step, n_resamples - start)
-        means[start : start + count] = rows[rng.integers(0, n, (count, n), dtype=np.int32)].mean(axis=1)
-    return means
+    resamples = resample_rows(n, rng, _positive(n_resamples), at_once=CHUNK // n)
+    return np.concatenate([rows[drawn].mean(axis=1) for drawn in resamples])
 
 
 def _check_folds(labels: np.ndarray, n_folds: int) -> None:

@@ -98,6 +98,7 @@ MODULES = {  # module of the library -> rules whose script reaches it
     "config_yaml": set(),
     "studies": set(),
     "digest": {"activations"},
+    "known": {"train_organism", "recall", "probe_patching", "figure"},
     "model_folder": set(),
     "preflight": set(),
     "stats": {"recall", "layer_probes", "readers", "model_card"} | HEADS | INTERVENTIONS,
@@ -268,7 +269,15 @@ adds(
     feeds={"neuron_effects", "report"},
     given={"compute", "neurons"},
     reaches=LOADS_A_MODEL
-    | {"digest", "store", "data/csv_rows", "data/facts", "data/fact_prompts", "methods/neuron_effects"}
+    | {
+        "digest",
+        "store",
+        "data/csv_rows",
+        "data/facts",
+        "data/fact_prompts",
+        "known",
+        "methods/neuron_effects",
+    }
     | {
         f"engine/{name}"
         for name in ("answers", "attribution", "capture", "difference", "products", "response")
@@ -295,7 +304,7 @@ adds(
     given={"compute", "locality"},
     reaches={f"{room}/__init__" for room in ("data", "model", "engine", "methods")}
     | {"data/prompts", "data/texts", "model/anatomy", "model/source", "engine/sites", "engine/trace"}
-    | {"methods/locality"},
+    | {"methods/locality", "stats"},
 )
 
 

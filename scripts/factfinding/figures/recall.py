@@ -21,9 +21,9 @@ from factfinding.figures.style import (
     percent_axis,
     styled,
 )
+from factfinding.known import KNOWN_ABOVE
 
 SHOWN = ("full", "zero_shot")
-KNOWN = 0.5
 
 
 @styled
@@ -54,7 +54,7 @@ def _survival(axes: Axes, recall: pl.DataFrame, condition: str, sports: list[str
         p = np.sort(recall.filter(pl.col("sport") == sport)[f"{condition}_p"].to_numpy())
         above = 100 * np.arange(len(p), -1, -1) / len(p)  # above the first 0, 1, 2, ... of the sorted values
         axes.step([0, *p, 1], [*above, 0], where="post", color=colour, ls=dash)
-    axes.axvline(KNOWN, color=GREY, linewidth=1.2, linestyle=":")
+    axes.axvline(KNOWN_ABOVE, color=GREY, linewidth=1.2, linestyle=":")
     axes.set(xlim=(-0.02, 1.02), xlabel="x, a probability")
     panel_title(axes, CONDITIONS[condition], recall.height)
     percent_axis(axes, "P(own sport) > x\n(% of athletes)")
@@ -79,7 +79,7 @@ def _by_length(axes: Axes, summary: pl.DataFrame) -> None:
         xlim=(-0.6, len(lengths) - 0.4),
         xlabel="tokens of the name (number); below it n, the athletes with so many",
     )
-    axes.set_title("recalled: P(own sport) > 0.5, with 95 % intervals")
+    axes.set_title(f"recalled: P(own sport) > {KNOWN_ABOVE}, with 95 % intervals")
     percent_axis(axes, "recalled\n(% of athletes)")
 
 

@@ -39,9 +39,8 @@ from jaxtyping import Float
 from factfinding.errors import InputError
 from factfinding.methods.effect_vectors import ALL, STATISTICS, Vectors, similarity, transformed, vectors
 from factfinding.methods.estimates import estimate_columns, estimate_schema
-from factfinding.stats import Estimate, mean_interval
+from factfinding.stats import RESAMPLES_OF_PAIRS, Estimate, mean_interval, resample_counts
 
-RESAMPLES = 1000
 CHUNK = 2_000_000
 """Counts held at once in a bootstrap over neurons."""
 MOST = 40
@@ -137,13 +136,13 @@ def _different(found: Vectors, alike: np.ndarray, fact: str, *, seed: int) -> di
 def _over_pairs(matrix: Float[np.ndarray, "people people"], n: int, seed: int) -> Estimate:
     """The mean over the pairs that are there (not NaN); people are resampled, and with them all their pairs."""
     there, people = ~np.isnan(matrix), len(matrix)
-    counts = np.random.default_rng(seed).multinomial(people, np.full(people, 1 / people), RESAMPLES)
+    counts = next(resample_counts(people, np.random.default_rng(seed), RESAMPLES_OF_PAIRS))
     with np.errstate(invalid="ignore", divide="ignore"):
         total = ((counts @ np.where(there, matrix, 0.0)) * counts).sum(axis=1)
         drawn = total / ((counts @ there) * counts).sum(axis=1)
     drawn = drawn[~np.isnan(drawn)]
     low, high = (np.nan, np.nan)
-    if n > 2 and 2 * len(drawn) >= RESAMPLES:
+    if n > 2 and 2 * len(drawn) >= RESAMPLES_OF_PAIRS:
         low, high = np.quantile(drawn, (0.025, 0.975)).tolist()
     return Estimate(value=float(matrix[there].mean()), low=low, high=high, n=n)
 
@@ -235,10 +234,8 @@ def _resampled_correlations(x: np.ndarray, y: np.ndarray, seed: int) -> Iterator
         for v in (x, y)
     )
     sums = [part.T.copy() for part in (x, y, x * x, y * y, x * y)]
-    step = max(1, CHUNK // n)
-    for start in range(0, RESAMPLES, step):
-        counts = rng.multinomial(n, np.full(n, 1 / n), min(step, RESAMPLES - start)) / n
-        mx, my, xx, yy, xy = (counts @ part for part in sums)
+    for counts in resample_counts(n, rng, RESAMPLES_OF_PAIRS, at_once=CHUNK // n):
+        mx, my, xx, yy, xy = (counts / n @ part for part in sums)
         with np.errstate(invalid="ignore", divide="ignore"):
             yield (xy - mx * my) / np.sqrt((xx - mx**2) * (yy - my**2))
 

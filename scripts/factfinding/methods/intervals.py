@@ -9,10 +9,9 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float
 
-from factfinding.stats import Estimates, aucs
+from factfinding.stats import RESAMPLES, Estimates, aucs, resample_counts, resample_rows
 
 LEVELS = (0.025, 0.975)
-RESAMPLES = 2000
 CHUNK = 1 << 18
 """Resampled values held at once: few enough to stay in the processor's cache."""
 
@@ -33,22 +32,19 @@ def auc_intervals(
     if not n or not m:
         raise ValueError(f"an AUC needs rows on both sides, not {n} and {m}")
     value = aucs(np.concatenate([above, below]), np.arange(n + m) < n)
-    draws = np.empty((n_resamples, len(value)))
-    rng, step = np.random.default_rng(seed), max(1, CHUNK // max(n, m))
+    draws, rng = [], np.random.default_rng(seed)
     order = np.argsort(below, axis=0, kind="stable")
-    for start in range(0, n_resamples, step):
-        rows = slice(start, min(start + step, n_resamples))
-        size = rows.stop - rows.start
-        drawn_above = rng.multinomial(n, np.full(n, 1 / n), size=size)
-        drawn_below = rng.multinomial(m, np.full(m, 1 / m), size=size)
+    sides = (resample_counts(size, rng, n_resamples, at_once=CHUNK // max(n, m)) for size in (n, m))
+    for drawn_above, drawn_below in zip(*sides, strict=True):
+        draws.append(np.empty((len(drawn_above), len(value))))
         for k in range(len(value)):
             ranked = below[order[:, k], k]
-            counted = np.zeros((size, m + 1))
+            counted = np.zeros((len(drawn_below), m + 1))
             np.cumsum(drawn_below[:, order[:, k]], axis=1, out=counted[:, 1:])
             lower, upper = (np.searchsorted(ranked, above[:, k], side=side) for side in ("left", "right"))
             beaten = counted[:, lower] + counted[:, upper]  # twice: those below, and half of the ties
-            draws[rows, k] = (drawn_above * beaten).sum(axis=1) / (2 * n * m)
-    return _estimates(value, draws, n + m, spread=min(n, m) > 1)
+            draws[-1][:, k] = (drawn_above * beaten).sum(axis=1) / (2 * n * m)
+    return _estimates(value, np.concatenate(draws), n + m, spread=min(n, m) > 1)
 
 
 def median_intervals(
@@ -58,13 +54,11 @@ def median_intervals(
     n, columns = values.shape
     if not n:
         raise ValueError("a median needs at least one row")
-    draws = np.empty((n_resamples, columns))
-    rng, step = np.random.default_rng(seed), max(1, CHUNK // n)
-    for start in range(0, n_resamples, step):
-        rows = rng.integers(0, n, (min(step, n_resamples - start), n))
-        for k in range(columns):
-            draws[start : start + len(rows), k] = np.median(values[rows, k], axis=1)
-    return _estimates(np.median(values, axis=0), draws, n, spread=n > 1)
+    resamples = resample_rows(n, np.random.default_rng(seed), n_resamples, at_once=CHUNK // n)
+    draws = [
+        np.stack([np.median(values[rows, k], axis=1) for k in range(columns)], axis=1) for rows in resamples
+    ]
+    return _estimates(np.median(values, axis=0), np.concatenate(draws), n, spread=n > 1)
 
 
 def _estimates(value: np.ndarray, draws: np.ndarray, n: int, *, spread: bool) -> Estimates:

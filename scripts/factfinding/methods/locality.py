@@ -25,10 +25,10 @@ from factfinding.data.texts import CATEGORIES, String, category
 from factfinding.engine.sites import Site
 from factfinding.engine.trace import Read, run
 from factfinding.model.anatomy import Anatomy
+from factfinding.stats import RESAMPLES_OF_QUANTILES, resample_counts
 
 CONTROL = 64
 """Sampled tokens on which the control is run."""
-RESAMPLES = 500
 
 QUANTILES = {"median": 0.5, "lower_quartile": 0.25, "upper_quartile": 0.75}
 JUDGED = ("median", "lower_quartile")
@@ -204,7 +204,7 @@ def _others(n: int, seed: int) -> Int[np.ndarray, " n"]:
 def _resampled(string: Int[np.ndarray, " n"], seed: int) -> Int[np.ndarray, "resamples n"]:
     """How often each token is in each resample of strings: the bootstrap's unit."""
     count = int(string.max()) + 1
-    drawn = np.random.default_rng([seed, 4]).multinomial(count, np.full(count, 1 / count), size=RESAMPLES)
+    drawn = next(resample_counts(count, np.random.default_rng([seed, 4]), RESAMPLES_OF_QUANTILES))
     return drawn[:, string].astype(np.int16)
 
 

@@ -32,10 +32,9 @@ from factfinding.engine.sweep_neurons import Donors, neuron_index, neuron_sweep
 from factfinding.engine.tokens import tokens_of
 from factfinding.engine.trace import Read, run
 from factfinding.errors import InputError
+from factfinding.known import is_known
 from factfinding.model.anatomy import Anatomy
 
-KNOWN = 0.5
-"""A fact is known if its answer's first token has more than this probability."""
 FEWEST = 2
 """A subject with fewer known facts has no pair of facts to compare."""
 
@@ -207,5 +206,5 @@ def _asked(anatomy: Anatomy, facts: pl.DataFrame, batch_size: int) -> pl.DataFra
     said = answers(anatomy, prompts, tokens.to_list(), batch_size=batch_size).logp
     logp = said[np.arange(prompts.height), tokens.search_sorted(prompts["answer"]).to_numpy()]
     return prompts.with_columns(p=pl.Series(np.exp(logp)), log_p=pl.Series(logp)).with_columns(
-        known=pl.col("p") > KNOWN
+        known=is_known(pl.col("p"))
     )

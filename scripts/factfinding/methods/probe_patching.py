@@ -32,6 +32,7 @@ from factfinding.engine.readings import LogProbs
 from factfinding.engine.sites import Site
 from factfinding.engine.suffix import Suffix, edit
 from factfinding.engine.tokens import tokens_of
+from factfinding.known import is_known
 from factfinding.methods.estimates import accuracy_estimate, estimate_columns, estimate_schema
 from factfinding.methods.groups import Group
 from factfinding.methods.name_stream import name_outputs
@@ -40,7 +41,6 @@ from factfinding.methods.readers import Readers
 from factfinding.model.anatomy import Anatomy
 from factfinding.stats import majority_rate
 
-KNOWN = 0.5
 SCHEMA = (
     {"change": pl.String, "layer": pl.Int64, "dimensions": pl.Int64}
     | estimate_schema("follows", "stays", "recalled")
@@ -84,7 +84,7 @@ def probe_patching(
                 logp[part] = _answers(anatomy, drawn, group, clean, layer, change.value[part])
             logp_here = logp[drawn.rows]
             said = logp_here.argmax(axis=1)
-            known = np.exp(logp_here[np.arange(len(own)), own]) > KNOWN
+            known = is_known(np.exp(logp_here[np.arange(len(own)), own]))
             rows.append(
                 {"change": change.name, "layer": layer, "dimensions": change.dimensions}
                 | estimate_columns("follows", accuracy_estimate(said == donor, seed=seed))

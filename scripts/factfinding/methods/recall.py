@@ -13,10 +13,8 @@ import polars as pl
 from jaxtyping import Float, Int
 
 from factfinding.errors import InputError
+from factfinding.known import is_known
 from factfinding.stats import majority_rate, mean_interval, share_interval
-
-KNOWN = 0.5
-"""An athlete is known when P(own sport) under `full` lies above this (STUDY, section 0)."""
 
 CONDITIONS = ("full", "zero_shot")
 
@@ -59,7 +57,7 @@ def recall_table(
         *_by_sport("full_logit", sports, full.logits),
         pl.Series("full_answer", _answers(full.logits, sports)),
         pl.Series("full_top_token", full.top_token, dtype=pl.String),
-        pl.Series("known", full_p > KNOWN),
+        pl.Series("known", is_known(full_p)),
         pl.Series("zero_shot_p", _of_own(_probabilities(zero_shot), own)),
         pl.Series("zero_shot_logp", _of_own(zero_shot.logp, own)),
         *_by_sport("zero_shot_logit", sports, zero_shot.logits),
@@ -96,7 +94,7 @@ def _groups(recall: pl.DataFrame) -> Iterator[tuple[str, str, pl.DataFrame]]:
 def _summary_row(condition: str, group: str, level: str, part: pl.DataFrame, seed: int) -> dict:
     p = part[f"{condition}_p"].to_numpy()
     estimates = {
-        "recalled": share_interval(p > KNOWN),
+        "recalled": share_interval(is_known(p)),
         "mean_p": mean_interval(p, seed=seed),
         "accuracy": share_interval((part[f"{condition}_answer"] == part["sport"]).to_numpy()),
     }

@@ -24,7 +24,7 @@ from scipy.stats import rankdata
 from factfinding.engine.sites import Site, neuron, parse
 from factfinding.methods.estimates import estimate_columns, estimate_schema
 from factfinding.methods.head_probes import Halves
-from factfinding.stats import Estimate
+from factfinding.stats import RESAMPLES, Estimate, resample_counts
 
 SPORT_NEURONS = {
     "chosen_on": pl.String,
@@ -198,7 +198,11 @@ def interval(value: float, draws: Float[np.ndarray, " resamples"], n: int) -> Es
 
 
 def auc_draws(
-    scores: Float[np.ndarray, " n"], positive: Bool[np.ndarray, " n"], *, seed: int, n_resamples: int = 2000
+    scores: Float[np.ndarray, " n"],
+    positive: Bool[np.ndarray, " n"],
+    *,
+    seed: int,
+    n_resamples: int = RESAMPLES,
 ) -> AUC:
     """AUC with the percentile bootstrap over athletes, both classes resampled together.
 
@@ -219,8 +223,7 @@ def auc_draws(
 @lru_cache(maxsize=2)
 def _resamples(n: int, seed: int, n_resamples: int) -> Float[np.ndarray, "resamples n"]:
     """How often each athlete is drawn in each resample."""
-    rng = np.random.default_rng(seed)
-    return rng.multinomial(n, np.full(n, 1 / n), size=n_resamples).astype(np.float64)
+    return next(resample_counts(n, np.random.default_rng(seed), n_resamples)).astype(np.float64)
 
 
 def detectors(

@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 from transformers import GPTNeoXForCausalLM, PreTrainedTokenizerFast
 
 from factfinding.data.prompts import prompt_text
+from factfinding.known import is_known
 from factfinding.organism import wording
 from factfinding.organism.world import Person, World
 
@@ -38,7 +39,7 @@ class Answers:
     @property
     def recalled(self) -> float:
         """Share of questions with P(right answer) > 0.5."""
-        return float((self.right_probability > 0.5).mean())
+        return float(is_known(self.right_probability).mean())
 
     @property
     def top1(self) -> float:
@@ -126,7 +127,7 @@ def measure(
         )
         answers = asked.ask(model)
         declined = answers.recalled
-        confident = float((answers.probabilities[:, sports].max(1) > 0.5).mean())
+        confident = float(is_known(answers.probabilities[:, sports].max(1)).mean())
     return TrainingMeasures(
         n=len(world.people),
         recalled=full.recalled,
