@@ -31,8 +31,13 @@ test-faults: $(TESTS)  ## processes killed at twenty moments, full disks, damage
 check-install:  ## both README commands in a fresh clone with an empty home folder (half an hour; ONLY=install for the first steps)
 	tests/check_install.sh $(if $(ONLY),--only $(ONLY))
 
-lint: $(TESTS)  ## ruff, snakefmt, snakemake --lint (part of the tests)
-	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/snakefmt --check Snakefile rules && $(BIN)/snakemake --lint
+lint: $(TESTS)  ## ruff, snakefmt, snakemake --lint, mypy, codespell (part of the tests)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/snakefmt --check Snakefile rules
+	$(BIN)/snakemake --lint
+	$(BIN)/mypy
+	$(BIN)/codespell
 
 config: $(READY)  ## write config.yaml anew from scripts/factfinding/config.py
 	$(BIN)/python scripts/factfinding/config_yaml.py > config.yaml.part && mv config.yaml.part config.yaml

@@ -114,7 +114,7 @@ class Claims(_Entry):
     @property
     def tables(self) -> set[str]:
         """The names of all tables that are read."""
-        entries = (*self.claims, *self.needs.values())
+        entries: tuple[Claim | Need, ...] = (*self.claims, *self.needs.values())
         return {table for entry in entries for table in entry.tables}
 
 

@@ -34,7 +34,7 @@ def fill(template: str, words: Path, *, scripts: Sequence[str] = (), **content: 
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"cell": cell, "number": number, "measured": measured}
+    environment.filters.update(cell=cell, number=number, measured=measured)
     texts = [(words / name).read_text(encoding="utf-8") for name in scripts]
     digests = "".join(f" '{_digest(text)}'" for text in texts)
     return environment.get_template(template).render(
@@ -78,7 +78,7 @@ def checked_ledger(frame: pl.DataFrame, where: str) -> pl.DataFrame:
     if unknown:
         raise InputError(where, f"the verdict {unknown[0]!r}", f"one of {', '.join(VERDICTS)}")
     try:
-        return frame.select(list(SCHEMA)).cast(SCHEMA)
+        return frame.select(list(SCHEMA)).cast(pl.Schema(SCHEMA))
     except pl.exceptions.InvalidOperationError as error:
         raise InputError(
             where, f"values of another type ({error})", "a table written by rule ledger"
