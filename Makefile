@@ -5,6 +5,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 CORES  ?= all
 READY  := $(VENV)/.ready
+TESTS  := $(VENV)/.ready-test
 
 .PHONY: all test test-slurm test-faults check-install config smoke real-athletes lint lock bench clean help
 
@@ -18,27 +19,31 @@ real-athletes: $(READY)  ## the embedded model on real athletes: results/real-at
 smoke: $(READY)  ## every rule on a tiny model of random weights: results/smoke/report.html
 	$(BIN)/snakemake --cores 4 --resources gpu=2 --configfile studies/smoke.yaml
 
-test: $(READY)  ## every test
+test: $(TESTS)  ## every test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
-test-slurm: $(READY)  ## the smoke study on a true SLURM that is started on this machine (root, Debian; minutes)
+test-slurm: $(TESTS)  ## the smoke study on a true SLURM that is started on this machine (root, Debian; minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m cluster tests/workflow/test_slurm.py -rs
 
-test-faults: $(READY)  ## processes killed at twenty moments, full disks, damaged files; writes docs/reliability.md (half an hour)
+test-faults: $(TESTS)  ## processes killed at twenty moments, full disks, damaged files; writes docs/reliability.md (half an hour)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m faults tests/workflow/test_many_faults.py -rs
 
 check-install:  ## both README commands in a fresh clone with an empty home folder (half an hour; ONLY=install for the first steps)
 	tests/check_install.sh $(if $(ONLY),--only $(ONLY))
 
-lint: $(READY)  ## ruff, snakefmt, snakemake --lint (part of the tests)
-	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/snakefmt --check Snakefile rules && $(BIN)/snakemake --lint
+lint: $(TESTS)  ## ruff, snakefmt, snakemake --lint, mypy, codespell (part of the tests)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/snakefmt --check Snakefile rules
+	$(BIN)/snakemake --lint
+	$(BIN)/mypy
+	$(BIN)/codespell
 
 config: $(READY)  ## write config.yaml anew from scripts/factfinding/config.py
 	$(BIN)/python scripts/factfinding/config_yaml.py > config.yaml.part && mv config.yaml.part config.yaml
 
-lock: $(READY)  ## write envs/requirements.txt anew from what is installed
-	echo "# All that the project runs on, pinned. Written by \`make lock\` from envs/requirements.in; torch comes first (Makefile)." > envs/requirements.txt
-	$(BIN)/pip freeze | sed 's/^torch==\([0-9.]*\).*/torch==\1/' >> envs/requirements.txt
+lock: $(TESTS)  ## pin what is installed in envs/requirements.txt and requirements-test.txt
+	$(BIN)/python envs/lock.py
 
 clean:  ## remove the results (not the environment)
 	rm -rf results .snakemake
@@ -53,3 +58,7 @@ $(READY): envs/requirements.txt
 	$(BIN)/pip install --quiet $$(grep '^torch==' envs/requirements.txt)
 	$(BIN)/pip install --quiet -r envs/requirements.txt
 	touch $(READY)
+
+$(TESTS): $(READY) envs/requirements-test.txt
+	$(BIN)/pip install --quiet -r envs/requirements-test.txt
+	touch $(TESTS)

@@ -666,7 +666,7 @@ class Config(Section):
 Model = TypeVar("Model", bound=BaseModel)
 
 
-def validate(values: Any, model: type[Model] = Config, where: str = "config") -> Model:
+def validate(values: Any, model: type[Model] = Config, where: str = "config") -> Model:  # type: ignore[assignment]
     """Values from YAML as a typed section. Raises InputError naming every wrong key, its value and what is allowed."""
     check_plain(values, where)
     try:

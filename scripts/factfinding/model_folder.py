@@ -31,11 +31,13 @@ WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 FLOATING = ("F64", "F32", "F16", "BF16")
 MOST_LAYERS = 1000
 """Several times what the deepest models have: a slip in config.json is not taken for a model to be built."""
-ACTIVATIONS = frozenset({
-    "gelu", "gelu_10", "gelu_accurate", "gelu_fast", "gelu_new", "gelu_python", "gelu_python_tanh", "gelu_pytorch_tanh",
-    "hardswish", "laplace", "leaky_relu", "linear", "mish", "quick_gelu", "relu", "relu2", "relu6", "sigmoid", "silu",
-    "sqrtsoftplus", "swish", "tanh",
-})  # fmt: skip
+ACTIVATIONS = frozenset(
+    (
+        "gelu gelu_10 gelu_accurate gelu_fast gelu_new gelu_python gelu_python_tanh gelu_pytorch_tanh "
+        "hardswish laplace leaky_relu linear mish quick_gelu relu relu2 relu6 sigmoid silu sqrtsoftplus "
+        "swish tanh"
+    ).split()
+)
 """Those of transformers that have no weights of their own; a test holds the two together, as for `ROTARY`."""
 ROTARY = frozenset({"default", "dynamic", "linear", "llama3", "longrope", "proportional", "yarn"})
 
@@ -157,7 +159,7 @@ LAYOUTS = {
     "gpt2": GPT2,
     "llama": replace(MISTRAL, biases=LLAMA_BIASES),
     "mistral": MISTRAL,
-    "qwen2": replace(MISTRAL, block=MISTRAL.block | QKV_BIAS),
+    "qwen2": replace(MISTRAL, block={**MISTRAL.block, **QKV_BIAS}),
 }
 SIZE_KEYS = {
     "layers": ("num_hidden_layers",),
@@ -234,9 +236,10 @@ def _all_sizes(path: Path, config: Mapping[str, Any]) -> dict[str, int]:
     """Every size that a weight's shape may name. None is guessed: the library's defaults are those of some one model."""
     is_gpt2 = config["model_type"] == "gpt2"
     keys = GPT2_KEYS if is_gpt2 else SIZE_KEYS
-    sizes = {name: _size(path, config, *named) for name, named in keys.items()}
-    for name, size in sizes.items():
-        if size is None:
+    found = {name: _size(path, config, *named) for name, named in keys.items()}
+    sizes = {name: size for name, size in found.items() if size is not None}
+    for name in found:
+        if name not in sizes:
             raise InputError(path, f"no {keys[name][0]}", "the sizes of the model that the weights are of")
     if sizes["layers"] > MOST_LAYERS:
         raise InputError(f"{path}, {keys['layers'][0]}", str(sizes["layers"]), f"at most {MOST_LAYERS}")

@@ -86,14 +86,15 @@ def _key(study: Config, key: str) -> str:
     return f"config.{key} of study {study.study!r}"
 
 
-def _there(study: Config, key: str, path: str | None) -> bool:
-    """Whether a file is named and to be looked at now. Raises InputError for a name that cannot be looked up."""
-    if path is None:
-        return False
+def _to_check(study: Config, key: str, name: str | None) -> Path | None:
+    """The path, if one is named and is to be checked now. Raises InputError for a name that cannot be looked up."""
+    if name is None:
+        return None
+    path = Path(name)
     try:
-        return Path(path).exists() or not _made_by_a_run(Path(path))
+        return path if path.exists() or not _made_by_a_run(path) else None
     except (OSError, ValueError, RuntimeError) as error:  # the last: a circle of links
-        raise InputError(_key(study, key), f"{path!r:.200} ({error!s:.200})", "the path of a file") from None
+        raise InputError(_key(study, key), f"{name!r:.200} ({error!s:.200})", "the path of a file") from None
 
 
 def _made_by_a_run(path: Path) -> bool:
@@ -103,19 +104,16 @@ def _made_by_a_run(path: Path) -> bool:
 def _athletes(study: Config) -> pl.DataFrame | None:
     """The athletes, where they are known beforehand."""
     section = study.athletes
-    if not _there(study, "athletes.table", section.table):
+    table = _to_check(study, "athletes.table", section.table)
+    if table is None:
         return None
     with _named(study, "athletes.table"):
-        return read_athletes(
-            section.table, two_sports=section.two_sports, min_per_sport=section.min_per_sport
-        ).frame
+        return read_athletes(table, two_sports=section.two_sports, min_per_sport=section.min_per_sport).frame
 
 
 def _check_folds(study: Config, athletes: pl.DataFrame) -> None:
     """A model may know too few athletes for the probes' folds, and that is its result; but there must be as many."""
-    counts = Counter(
-        athletes["sport"]
-    )  # without polars' threads, which a fork of this process would wait for
+    counts = Counter(athletes["sport"])  # polars would start threads, for which a fork of this process waits
     sport, count = min(counts.items(), key=lambda item: item[1])
     if count < study.probes.n_folds:
         raise InputError(
@@ -127,8 +125,11 @@ def _check_folds(study: Config, athletes: pl.DataFrame) -> None:
 
 def _check_sports(study: Config, athletes: pl.DataFrame) -> None:
     """The rule `prompts` refuses sports that are not one token, but only once all weights of a folder have been read."""
-    if study.model.source == "folder" and _there(study, "model.folder", study.model.folder):
-        tokenizer = _PlainTokenizer(Path(study.model.folder, "tokenizer.json"))
+    if study.model.source != "folder":
+        return
+    folder = _to_check(study, "model.folder", study.model.folder)
+    if folder is not None:
+        tokenizer = _PlainTokenizer(folder / "tokenizer.json")
         prompt = prompt_text(athletes["athlete"][0], "full").text
         with _named(study, "athletes.table"):
             candidates(sorted(set(athletes["sport"])), prompt, tokenizer)
@@ -150,16 +151,17 @@ class _PlainTokenizer:
             ) from None
         return {"input_ids": [one.ids for one in encoded], "offset_mapping": [one.offsets for one in encoded]}
 
-    def convert_ids_to_tokens(self, ids: list[int]) -> list[str]:
+    def convert_ids_to_tokens(self, ids: list[int]) -> list[str | None]:
         return [self._tokenizer.id_to_token(number) for number in ids]
 
 
 def _check_facts(study: Config) -> None:
     neurons = study.neurons
-    if not _there(study, "neurons.facts", neurons.facts):
+    facts = _to_check(study, "neurons.facts", neurons.facts)
+    if facts is None:
         return
     with _named(study, "neurons.facts"):
-        subjects = set(read_facts(neurons.facts)["subject"])
+        subjects = set(read_facts(facts)["subject"])
     for name in neurons.first:
         if name not in subjects:
             raise InputError(_key(study, "neurons.first"), repr(name), f"subjects of {neurons.facts}")
@@ -167,13 +169,11 @@ def _check_facts(study: Config) -> None:
 
 def _check_texts(study: Config) -> None:
     for section, field in (("locality", study.locality.field), ("sport_neurons", None)):
-        path = getattr(study, section).texts
-        if not _there(study, f"{section}.texts", path) or (
-            Path(path).is_file() and Path(path).stat().st_size > LARGE_TEXT
-        ):
+        path = _to_check(study, f"{section}.texts", getattr(study, section).texts)
+        if path is None or (path.is_file() and path.stat().st_size > LARGE_TEXT):
             continue
         with _named(study, f"{section}.texts"):
-            read_texts(path, field) if field is not None else _check_plain_text(Path(path))
+            read_texts(path, field) if field is not None else _check_plain_text(path)
 
 
 def _check_plain_text(path: Path) -> None:
@@ -196,8 +196,8 @@ def _sizes(study: Config) -> Sizes | None:
             return Sizes(family="GPT-NeoX", **shape)
         case "tiny":
             return TINY[model.family]
-        case "folder" if _there(study, "model.folder", model.folder):
-            return check_model_folder(Path(model.folder), allow_pickle=model.allow_pickle)
+        case "folder" if (folder := _to_check(study, "model.folder", model.folder)) is not None:
+            return check_model_folder(folder, allow_pickle=model.allow_pickle)
     downloaded = Path("results", study.study, "model")
     return sizes_of(downloaded / "weights") if (downloaded / "source.json").is_file() else None
 

@@ -188,10 +188,10 @@ def stratified_folds(labels: Sequence, *, n_folds: int, seed: int) -> Int[np.nda
 
     Raises InputError when a label has fewer rows than there are folds.
     """
-    labels = _rows(labels)
-    _check_folds(labels, n_folds)
+    rows = _rows(labels)
+    _check_folds(rows, n_folds)
     splitter = StratifiedKFold(n_folds, shuffle=True, random_state=seed)
-    return _fold_index(splitter.split(labels, labels), len(labels))
+    return _fold_index(splitter.split(rows, rows), len(rows))
 
 
 def grouped_folds(groups: Sequence, labels: Sequence, *, n_folds: int, seed: int) -> Int[np.ndarray, " n"]:
@@ -200,17 +200,17 @@ def grouped_folds(groups: Sequence, labels: Sequence, *, n_folds: int, seed: int
     A fold may be empty of a label, or (with few, large groups) of rows. Raises InputError when there are
     fewer groups than folds, or when a label has fewer rows than there are folds.
     """
-    groups, labels = _rows(groups), _rows(labels)
-    if len(groups) != len(labels):
-        raise ValueError(f"{len(groups)} groups but {len(labels)} labels")
-    _check_folds(labels, n_folds)
-    n_groups = len(np.unique(groups))
+    group_rows, rows = _rows(groups), _rows(labels)
+    if len(group_rows) != len(rows):
+        raise ValueError(f"{len(group_rows)} groups but {len(rows)} labels")
+    _check_folds(rows, n_folds)
+    n_groups = len(np.unique(group_rows))
     if n_groups < n_folds:
         raise InputError(
             "folds", f"{n_groups} groups for {n_folds} folds", "at least as many groups as folds"
         )
     splitter = StratifiedGroupKFold(n_folds, shuffle=True, random_state=seed)
-    return _fold_index(splitter.split(labels, labels, groups), len(labels))
+    return _fold_index(splitter.split(rows, rows, group_rows), len(rows))
 
 
 def aucs(scores: Float[np.ndarray, "n k"], positive: Bool[np.ndarray, " n"]) -> Float[np.ndarray, " k"]:

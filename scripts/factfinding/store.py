@@ -222,7 +222,7 @@ def assemble(
         file.attrs["complete"] = True
 
 
-def _fixed(texts: Sequence[str]) -> Shaped[np.ndarray, rows]:
+def _fixed(texts: Sequence[str]) -> Shaped[np.ndarray, " rows"]:
     """Texts as UTF-8 of one width: texts of any width lie outside a dataset's chunks, where no checksum covers them."""
     encoded = [text.encode() for text in texts]
     return np.array(encoded, dtype=h5py.string_dtype("utf-8", max(1, *map(len, encoded))))

@@ -441,7 +441,7 @@ def test_every_figure_has_a_caption_and_an_unknown_one_is_an_error():
 
 def test_sections_that_cannot_be_used_are_named(tmp_path):
     text = (WORDS / "sections.yaml").read_text()
-    (tmp_path / "sections.yaml").write_text(text.replace("  question:", "  qestion:", 1))
+    (tmp_path / "sections.yaml").write_text(text.replace("  question:", "  qestion:", 1))  # codespell:ignore
     with pytest.raises(InputError, match=r"sections.yaml: entry 0.question"):
         read_sections(tmp_path / "sections.yaml")
 

@@ -51,6 +51,8 @@ def tool(*command: str) -> subprocess.CompletedProcess:
         ["ruff", "format", "--check", "."],
         ["snakefmt", "--check", "Snakefile", "rules"],
         ["snakemake", "--lint"],
+        ["mypy"],
+        ["codespell"],
     ],
     ids=lambda command: " ".join(command[:2]),
 )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 from urllib.parse import quote
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from factfinding.errors import InputError
 from factfinding.files import read_json, write_json
 
-FORMAT = "factfinding dossier 1"
+FORMAT: Final = "factfinding dossier 1"
 
 
 class Part(BaseModel):

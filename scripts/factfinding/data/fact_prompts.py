@@ -16,7 +16,7 @@ import polars as pl
 from factfinding.data.prompts import Text, encode, name_tokens
 from factfinding.errors import InputError
 
-SCHEMA = {
+SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
     "athlete": pl.String,
     "fact": pl.String,
     "answer_text": pl.String,
@@ -78,8 +78,8 @@ def donor_prompts(people: pl.DataFrame, prefix: str, tokenizer: Any, bos: int) -
         except InputError:
             continue
         rows.append((name, sport, [bos, *tokens], len(tokens) + 1, final + 1))
-    schema = dict.fromkeys(("athlete", "sport"), pl.String) | {name: SCHEMA[name] for name in DONORS[2:]}
-    return pl.DataFrame(rows, schema=schema, orient="row")
+    schema = {"sport": pl.String, **SCHEMA}
+    return pl.DataFrame(rows, schema={name: schema[name] for name in DONORS}, orient="row")
 
 
 def subject_order(facts: pl.DataFrame, *, first: Sequence[str] = (), seed: int) -> list[str]:

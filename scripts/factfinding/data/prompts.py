@@ -26,7 +26,7 @@ ROLES = ("bos", "shot", "fact", "first_name", "middle_name", "final_name", "rela
 `relation` are the tokens between the name and the last one, which is `end`. Without a question `end` is the name's
 final token, and its role stays `final_name`."""
 
-SCHEMA = {
+SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
     "athlete": pl.String,
     "sport": pl.String,
     "condition": pl.String,

@@ -103,12 +103,10 @@ def swaps(names: pl.DataFrame, table: pl.DataFrame, unknown: pl.DataFrame, *, pa
     prefix, last = codes.of(names)
     taken = codes.taken(names, table)
     found = [_pairs(rows, prefix, last, taken, rng) for rows in layouts(names)]
-    chosen = rng.permutation(np.concatenate([np.empty((0, 2), dtype=np.int64), *found]))[
-        : 2 * pairs
-    ]  # for some there may be no others
-    a, b = chosen.T
+    possible = rng.permutation(np.concatenate([np.empty((0, 2), dtype=np.int64), *found]))
+    a, b = possible[: 2 * pairs].T  # twice as many as needed: for some there may be no others
     own = np.stack([prefix[a] + last[a], prefix[b] + last[b], prefix[a] + last[b], prefix[b] + last[a]])
-    others = _others(names[a], own, unknown, sum(codes.of(unknown)), rng)
+    others = _others(names[a], own, unknown, np.add(*codes.of(unknown)), rng)
     kept = np.flatnonzero((others >= 0).all(axis=1))[:pairs]
     a, b, others = a[kept], b[kept], others[kept]
     plain = [name for name in COLUMNS if name in names.columns]
@@ -143,7 +141,7 @@ class _Codes:
 
     def taken(self, *tables: pl.DataFrame) -> Rows:
         """Codes of all names of the tables."""
-        return np.unique(np.concatenate([sum(self.of(table)) for table in tables]))
+        return np.unique(np.concatenate([np.add(*self.of(table)) for table in tables]))
 
 
 def _deal(prefix: Rows, last: Rows, taken: set[int], rng: np.random.Generator) -> Rows:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,33 +14,13 @@ import polars as pl
 from factfinding.data.prompts import encode
 from factfinding.errors import InputError
 
-TABLES = {".parquet": pl.read_parquet, ".jsonl": pl.read_ndjson, ".ndjson": pl.read_ndjson}
+TABLES: dict[str, Callable[[Path], pl.DataFrame]] = {
+    ".parquet": pl.read_parquet,
+    ".jsonl": pl.read_ndjson,
+    ".ndjson": pl.read_ndjson,
+}
 COMMON = frozenset(
-    [
-        "and",
-        "of",
-        "or",
-        "in",
-        "to",
-        "that",
-        "which",
-        "with",
-        "for",
-        "the",
-        "a",
-        "an",
-        "they",
-        "on",
-        "is",
-        "their",
-        "but",
-        "are",
-        "its",
-        "i",
-        "we",
-        "it",
-        "at",
-    ]
+    "and of or in to that which with for the a an they on is their but are its i we it at".split()
 )
 """The study's list of common words (post 5)."""
 CATEGORIES = ("newline", "full_stop", "comma", "common", "alphabetic", "other")
@@ -180,14 +160,13 @@ def download_dataset(
                 break
     except InputError:
         raise
-    except (
-        Exception
-    ) as error:  # the hub's client raises a score of kinds, all meaning that the files did not come
+    except Exception as error:  # the hub's client has a score of kinds, all for files that did not come
         reason = str(error).splitlines()[0] if str(error) else "no reason given"
         raise InputError(
-            where, f"no download ({type(error).__name__}: {reason})",
+            where,
+            f"no download ({type(error).__name__}: {reason})",
             "a network, or a file of texts on this machine in config.locality.texts",
-        ) from error  # fmt: skip
+        ) from error
     if not wanted:
         there = sorted({file.rpartition("/")[0] for file in files if file.endswith(".parquet")})
         raise InputError(

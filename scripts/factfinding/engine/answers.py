@@ -22,7 +22,7 @@ class Answers:
 
     logits: Float[np.ndarray, "athletes candidates"]
     logp: Float[np.ndarray, "athletes candidates"]
-    top_token_id: Int[np.ndarray, athletes]
+    top_token_id: Int[np.ndarray, " athletes"]
 
 
 def answers(anatomy: Anatomy, prompts: pl.DataFrame, token_ids: Sequence[int], *, batch_size: int) -> Answers:

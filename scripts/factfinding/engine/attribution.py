@@ -35,7 +35,7 @@ Metric = Callable[[Float[Tensor, "athletes d_vocab"]], Float[Tensor, " athletes"
 """One number per prompt, of that prompt's logits alone."""
 
 
-def logit_difference(clean: Int[Tensor, athletes], corrupt: Int[Tensor, athletes]) -> Metric:
+def logit_difference(clean: Int[Tensor, " athletes"], corrupt: Int[Tensor, " athletes"]) -> Metric:
     """logit(clean athlete's answer token) - logit(corrupt athlete's answer token)."""
 
     def metric(logits: Tensor) -> Tensor:
@@ -44,7 +44,7 @@ def logit_difference(clean: Int[Tensor, athletes], corrupt: Int[Tensor, athletes
     return metric
 
 
-def log_probability(answer: Int[Tensor, athletes]) -> Metric:
+def log_probability(answer: Int[Tensor, " athletes"]) -> Metric:
     """log P(answer token), nats, over the whole vocabulary."""
 
     def metric(logits: Tensor) -> Tensor:
@@ -57,7 +57,7 @@ def log_probability(answer: Int[Tensor, athletes]) -> Metric:
 class Gradients:
     """A clean run: the metric, and for each read its value and the metric's gradient there, of the same shape."""
 
-    metric: Float[Tensor, athletes]
+    metric: Float[Tensor, " athletes"]
     values: list[Tensor]
     gradients: list[Tensor]
 
@@ -69,7 +69,7 @@ def gradients(
     reads: Sequence[Read],
     metric: Metric,
     *,
-    logits_at: Int[Tensor, athletes],
+    logits_at: Int[Tensor, " athletes"],
 ) -> Gradients:
     """The metric's gradient in every site read, everything after the site allowed to respond.
 
@@ -96,7 +96,7 @@ def gradients(
 
 def first_order(
     site: Site, clean: Tensor, corrupt: Tensor, gradient: Tensor, *, per_unit: bool = False
-) -> Float[Tensor, athletes] | Float[Tensor, "athletes units"]:
+) -> Float[Tensor, " athletes"] | Float[Tensor, "athletes units"]:
     """(corrupt - clean) . gradient of one read, summed over positions and the site's values.
 
     `per_unit` keeps the site's units apart: heads (z, pattern), neurons (pre, post), or dimensions of the residual.
@@ -116,7 +116,7 @@ def attribute(
     edits: Sequence[Edit],
     metric: Metric,
     *,
-    logits_at: Int[Tensor, athletes],
+    logits_at: Int[Tensor, " athletes"],
     second_order: bool = False,
 ) -> Float[Tensor, "athletes edits"]:
     """The change of the metric that each edit, alone, would make: first order, and second order if asked for."""
@@ -138,8 +138,8 @@ def curvature(
     clean: Tensor,
     metric: Metric,
     *,
-    logits_at: Int[Tensor, athletes],
-) -> Float[Tensor, athletes]:
+    logits_at: Int[Tensor, " athletes"],
+) -> Float[Tensor, " athletes"]:
     """d . H d for one edit, d = edit.value - clean: the second derivative of the metric at t = 0 along clean + t d.
 
     `clean` is what a `Read` of the edit's place gives. Each prompt has its own t, so one pass serves all prompts.
@@ -167,7 +167,7 @@ def exact_effects(
     edits: Sequence[Edit],
     metric: Metric,
     *,
-    logits_at: Int[Tensor, athletes],
+    logits_at: Int[Tensor, " athletes"],
 ) -> Float[Tensor, "athletes edits"]:
     """The change of the metric that each edit, alone, makes: one forward pass per edit."""
 
@@ -266,7 +266,7 @@ def _graph_starts(anatomy: Anatomy, tokens: Tensor) -> Edit:
     return Edit(site=start, value=embedding.detach().clone().requires_grad_())
 
 
-def _gradient(value: Float[Tensor, athletes], wanted: Sequence[Tensor]) -> Sequence[Tensor]:
+def _gradient(value: Float[Tensor, " athletes"], wanted: Sequence[Tensor]) -> Sequence[Tensor]:
     """d value / d each tensor; zero for what the metric does not depend on (such as the last layer before END)."""
     if not wanted:
         return ()

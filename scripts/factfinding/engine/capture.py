@@ -81,7 +81,7 @@ def layout(wanted: Wanted, anatomy: Anatomy, longest: int) -> Layout:
     )
 
 
-def reads(layouts: Sequence[Layout], positions: dict[str, Int[Tensor, batch]]) -> list[Read]:
+def reads(layouts: Sequence[Layout], positions: dict[str, Int[Tensor, " batch"]]) -> list[Read]:
     """What a forward pass has to record, layer by layer, in the order of the layouts."""
     wanted = []
     for place in layouts:
@@ -102,7 +102,7 @@ def prompt_batches(prompts: pl.DataFrame, rows: Sequence[int], size: int) -> Ite
 
 def positions_of(
     prompts: pl.DataFrame, rows: Sequence[int], role: str, device: torch.device
-) -> Int[Tensor, batch]:
+) -> Int[Tensor, " batch"]:
     """Where a role with one position (first_name, final_name, end) lies in each prompt."""
     return torch.tensor(prompts[role].to_numpy()[list(rows)], device=device)
 

@@ -35,8 +35,8 @@ OutWeights = Sequence[Float[Tensor, "heads d_head d_model"]]
 class Norm:
     """A LayerNorm (centred) or RMS norm, with its parts in reach."""
 
-    weight: Float[Tensor, d_model]
-    bias: Float[Tensor, d_model] | None
+    weight: Float[Tensor, " d_model"]
+    bias: Float[Tensor, " d_model"] | None
     eps: float
     centred: bool
 
@@ -81,7 +81,7 @@ class Readout:
     directions: Float[Tensor, "tokens d_model"]
 
     @classmethod
-    def of(cls, anatomy: Anatomy, token_ids: Int[Tensor, tokens] | Sequence[int]) -> Readout:
+    def of(cls, anatomy: Anatomy, token_ids: Int[Tensor, " tokens"] | Sequence[int]) -> Readout:
         rows = torch.as_tensor(token_ids, device=anatomy.device)
         return cls(norm=Norm.of(anatomy.final_norm), directions=_wide(anatomy.unembed.weight[rows]))
 
@@ -115,7 +115,7 @@ class HeadPath:
         self,
         resid: Float[Tensor, "athletes d_model"],
         change: Float[Tensor, "athletes *nodes d_model"],
-        attention: Float[Tensor, athletes],
+        attention: Float[Tensor, " athletes"],
         *,
         exact: bool,
     ) -> Float[Tensor, "athletes *nodes d_model"]:
@@ -158,7 +158,7 @@ class NodeOutputs:
 def read_nodes(
     anatomy: Anatomy,
     tokens: Int[Tensor, "athletes seq"],
-    at: Int[Tensor, athletes],
+    at: Int[Tensor, " athletes"],
     *,
     before: int | None = None,
 ) -> NodeOutputs:
@@ -192,7 +192,7 @@ class Effects:
     attn_out: Float[Tensor, "athletes layers tokens"]
     mlp_out: Float[Tensor, "athletes layers tokens"]
 
-    def difference(self, clean: Int[Tensor, athletes], corrupt: Int[Tensor, athletes]) -> Effects:
+    def difference(self, clean: Int[Tensor, " athletes"], corrupt: Int[Tensor, " athletes"]) -> Effects:
         """The same for the logit difference; `clean` and `corrupt` index the chosen tokens, whose axis is then 1."""
         return Effects(
             **{name: logit_difference(values, clean, corrupt) for name, values in vars(self).items()}
@@ -201,8 +201,8 @@ class Effects:
 
 def logit_difference(
     logits: Float[Tensor, "athletes *nodes tokens"],
-    clean: Int[Tensor, athletes],
-    corrupt: Int[Tensor, athletes],
+    clean: Int[Tensor, " athletes"],
+    corrupt: Int[Tensor, " athletes"],
 ) -> Float[Tensor, "athletes *nodes 1"]:
     """logit(clean athlete's answer) - logit(corrupt athlete's answer), each given as an index among the tokens."""
 
@@ -240,7 +240,7 @@ def head_input_effects(
     head: HeadPath,
     readout: Readout,
     *,
-    attention: Float[Tensor, athletes],
+    attention: Float[Tensor, " athletes"],
     resid_end: Float[Tensor, "athletes d_model"],
     exact: bool,
     batch: int = 128,

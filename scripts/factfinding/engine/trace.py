@@ -27,7 +27,7 @@ from torch import Tensor
 from factfinding.engine.sites import Site, check
 from factfinding.model.anatomy import Anatomy, causal, repeat_heads
 
-Positions = Int[Tensor, "batch"] | Int[Tensor, "batch k"] | None
+Positions = Int[Tensor, " batch"] | Int[Tensor, "batch k"] | None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -69,7 +69,7 @@ def run(
     anatomy: Anatomy,
     tokens: Int[Tensor, "batch seq"],
     *,
-    logits_at: Int[Tensor, batch] | None = None,
+    logits_at: Int[Tensor, " batch"] | None = None,
     reads: Sequence[Read] = (),
     edits: Sequence[Edit] = (),
     knockouts: Sequence[Knockout] = (),

@@ -122,8 +122,8 @@ def attention_roles(found: RoleAttention, *, tokens: Mapping[str, str], seed: in
 
 
 def _sharing(
-    mine: Bool[np.ndarray, athletes], uniform: Float[np.ndarray, "athletes roles"]
-) -> Iterator[tuple[Bool[np.ndarray, athletes], list[int]]]:
+    mine: Bool[np.ndarray, " athletes"], uniform: Float[np.ndarray, "athletes roles"]
+) -> Iterator[tuple[Bool[np.ndarray, " athletes"], list[int]]]:
     """Sets of roles that the same athletes among `mine` have: their means can share resamples."""
     columns: dict[bytes, list[int]] = {}
     for column in range(uniform.shape[1]):
@@ -135,7 +135,7 @@ def _sharing(
 
 
 def _means(
-    found: RoleAttention, rows: Bool[np.ndarray, athletes], columns: list[int], seed: int
+    found: RoleAttention, rows: Bool[np.ndarray, " athletes"], columns: list[int], seed: int
 ) -> pl.DataFrame:
     """Mean attention of each head to some roles over the athletes that have them."""
     values = found.attention[:, rows][:, :, columns]  # [heads, athletes, roles]

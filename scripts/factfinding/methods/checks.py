@@ -54,9 +54,9 @@ class Bucket:
 
     rows: list[int]
     tokens: Int[Tensor, "batch seq"]
-    first_name: Int[Tensor, batch]
-    final_name: Int[Tensor, batch]
-    end: Int[Tensor, batch]
+    first_name: Int[Tensor, " batch"]
+    final_name: Int[Tensor, " batch"]
+    end: Int[Tensor, " batch"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,14 +172,18 @@ def _means(anatomy: Anatomy, buckets: Sequence[Bucket]) -> Means:
     )
 
 
-def _answers(anatomy: Anatomy, bucket: Bucket, candidates: pl.DataFrame, **change) -> Int[np.ndarray, batch]:
+def _answers(
+    anatomy: Anatomy, bucket: Bucket, candidates: pl.DataFrame, **change
+) -> Int[np.ndarray, " batch"]:
     """Which candidate has the highest logit at END."""
     tokens = torch.tensor(candidates["token_id"].to_list(), device=anatomy.device)
     logits = run(anatomy, bucket.tokens, logits_at=bucket.end, **change).logits
     return logits[:, tokens].argmax(-1).cpu().numpy()
 
 
-def _row(check: str, parts: Sequence[tuple[list[int], np.ndarray]], truth: Int[np.ndarray, athletes]) -> dict:
+def _row(
+    check: str, parts: Sequence[tuple[list[int], np.ndarray]], truth: Int[np.ndarray, " athletes"]
+) -> dict:
     rows = np.concatenate([rows for rows, _ in parts])
     hits = np.concatenate([answer for _, answer in parts]) == truth[rows]
     estimate = share_interval(hits)
@@ -197,7 +201,7 @@ def _donor_rows(
     anatomy: Anatomy,
     prompts: pl.DataFrame,
     candidates: pl.DataFrame,
-    truth: Int[np.ndarray, athletes],
+    truth: Int[np.ndarray, " athletes"],
     *,
     batch_size: int,
     seed: int,

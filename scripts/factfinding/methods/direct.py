@@ -52,9 +52,9 @@ class Pairs:
     """Prompts of athletes, the row of each one's donor, and the answers of both as indices among the candidates."""
 
     prompts: pl.DataFrame
-    donor: Int[Tensor, athletes]
-    own: Int[Tensor, athletes]
-    other: Int[Tensor, athletes]
+    donor: Int[Tensor, " athletes"]
+    own: Int[Tensor, " athletes"]
+    other: Int[Tensor, " athletes"]
 
 
 def pair_up(prompts: pl.DataFrame, candidates: pl.DataFrame, *, seed: int) -> Pairs:
@@ -123,7 +123,7 @@ def head_inputs(
     pairs: Pairs,
     readout: Readout,
     *,
-    attention: Float[Tensor, athletes],
+    attention: Float[Tensor, " athletes"],
     resid_end: Float[Tensor, "athletes d_model"],
     seed: int,
     batch: int = 128,
@@ -185,13 +185,13 @@ def _changes(
     return torch.cat(parts).double().cpu().numpy()
 
 
-def _taken(nodes: NodeOutputs, rows: slice | Int[Tensor, rows]) -> NodeOutputs:
+def _taken(nodes: NodeOutputs, rows: slice | Int[Tensor, " rows"]) -> NodeOutputs:
     return NodeOutputs(**{name: values[rows] for name, values in vars(nodes).items()})
 
 
 def _clean_difference(
     resid: Float[Tensor, "athletes d_model"], pairs: Pairs, readout: Readout
-) -> Float[np.ndarray, athletes]:
+) -> Float[np.ndarray, " athletes"]:
     logits = readout.norm(resid.to(readout.directions.dtype)) @ readout.directions.T
     return logit_difference(logits, pairs.own, pairs.other)[:, 0].double().cpu().numpy()
 
@@ -211,7 +211,7 @@ def _node_frame(nodes: NodeOutputs) -> pl.DataFrame:
 def _summary(
     frame: pl.DataFrame,
     changes: dict[bool, Float[np.ndarray, "athletes nodes"]],
-    clean: Float[np.ndarray, athletes],
+    clean: Float[np.ndarray, " athletes"],
     rows: np.ndarray,
     seed: int,
 ) -> pl.DataFrame:

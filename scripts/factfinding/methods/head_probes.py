@@ -61,8 +61,8 @@ Answers = Int[np.ndarray, "heads athletes"]
 class Halves:
     """Athletes' sports as indices, and which of them heads are chosen on; the others are scored."""
 
-    labels: Int[np.ndarray, athletes]
-    choosing: Bool[np.ndarray, athletes]
+    labels: Int[np.ndarray, " athletes"]
+    choosing: Bool[np.ndarray, " athletes"]
 
     @property
     def scored(self) -> Int[np.ndarray, scored]:
@@ -146,8 +146,8 @@ def layer_answers(
 
 
 def chance_best(
-    answers: Answers, labels: Int[np.ndarray, athletes], *, permutations: int, seed: int
-) -> Float[np.ndarray, permutations]:
+    answers: Answers, labels: Int[np.ndarray, " athletes"], *, permutations: int, seed: int
+) -> Float[np.ndarray, " permutations"]:
     """The best head's accuracy under each of many shufflings of the sports."""
     rng, sports = np.random.default_rng(seed), np.unique(labels)
     shuffled = np.stack([rng.permutation(labels) for _ in range(permutations)], axis=1)
@@ -200,7 +200,9 @@ def head_probe_layers(
 
 
 def _scores(
-    answers: Mapping[str, Int[np.ndarray, athletes]], halves: Halves, best: Float[np.ndarray, permutations]
+    answers: Mapping[str, Int[np.ndarray, " athletes"]],
+    halves: Halves,
+    best: Float[np.ndarray, " permutations"],
 ) -> dict:
     """One head's cells: accuracies of the three readings on the scored half, and how the readings agree."""
     hits = {reading: answers[reading] == halves.labels for reading in READINGS}
@@ -227,7 +229,9 @@ def _held_out(outputs: Float[np.ndarray, "athletes sports"], halves: Halves, see
     return cells | {"n": len(labels), "n_groups": len(labels), "majority_rate": majority_rate(labels)}
 
 
-def _loss_factor(outputs: Float[np.ndarray, "athletes sports"], labels: Int[np.ndarray, athletes]) -> float:
+def _loss_factor(
+    outputs: Float[np.ndarray, "athletes sports"], labels: Int[np.ndarray, " athletes"]
+) -> float:
     """The number by which outputs are multiplied for the least loss; the loss is convex in it."""
     spread = outputs.std() or 1.0
 

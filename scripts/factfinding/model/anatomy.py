@@ -485,7 +485,9 @@ def check_guards(anatomy: Anatomy, *, where: object = "model", n_tokens: int = 9
     """
     generator = torch.Generator().manual_seed(0)
     tokens = torch.randint(0, anatomy.d_vocab, (2, n_tokens), generator=generator).to(anatomy.device)
-    z, attn, last = {}, {}, {}
+    z: dict[int, Tensor] = {}
+    attn: dict[int, Tensor] = {}
+    last: dict[str, Tensor] = {}
     handles = [anatomy.final_norm.register_forward_pre_hook(lambda _m, args: last.update(resid=args[0]))]
     for block in anatomy.blocks:
         layer = block.index
