@@ -6,9 +6,9 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-import yaml
 
 from factfinding.data.prompts import prompt_table
+from factfinding.declarations import declarations
 from factfinding.engine.readings import LogProbs, Resid
 from factfinding.engine.sites import Site
 from factfinding.engine.suffix import Suffix
@@ -18,7 +18,7 @@ from factfinding.methods.groups import groups_of
 from factfinding.methods.mlp_paths import SCHEMA, Paths, Removed, mlp_paths, path_edits, paths_of
 from factfinding.methods.name_stream import clean_run, name_outputs
 from factfinding.methods.simplified import Parts
-from helpers import ROOT, planted
+from helpers import planted
 from helpers.head_tables import planted_candidates
 from helpers.intervention_tables import readers_of
 from helpers.models import FAMILIES, random_anatomy, tokenizer
@@ -160,9 +160,8 @@ def relay(model: planted.Planted) -> None:
 
 
 def test_page_and_ledger_call_a_path_needed_from_the_same_size_on():
-    claims = yaml.safe_load((ROOT / "resources/claims.yaml").read_text())["claims"]
-    (claim,) = (claim for claim in claims if claim["id"] == "mlp-paths-matter")
-    assert claim["supported_if"] == "above" and claim["threshold"] == NEEDED
+    (claim,) = (claim for _, claim in declarations().claims if claim.id == "mlp-paths-matter")
+    assert claim.supported_if == "above" and claim.threshold == NEEDED
 
 
 def test_without_a_lookup_or_with_one_mlp_or_nobody_known_the_table_is_empty():

@@ -3,6 +3,8 @@ from __future__ import annotations
 import re
 import xml.etree.ElementTree as ET
 from importlib import import_module
+from importlib.util import find_spec
+from inspect import signature
 from itertools import pairwise
 
 import matplotlib
@@ -10,8 +12,9 @@ import numpy as np
 import polars as pl
 import pytest
 
+from factfinding.declarations import declarations
 from factfinding.figures import circuit_checks, layer_probes, recall, style, training
-from helpers import ROOT, example_tables
+from helpers import example_tables
 from helpers.figures import assert_readable
 
 TABLES = {
@@ -53,17 +56,16 @@ def _texts(figure) -> list[str]:
     return legends + [text for text in labels if text]
 
 
-def test_every_module_is_tested_and_has_a_rule_and_a_caption():
-    modules = {path.stem for path in (ROOT / "scripts/factfinding/figures").glob("*.py")} - {
-        "__init__",
-        "style",
-    }
-    rules = (ROOT / "rules/report.smk").read_text()
-    captions = (ROOT / "resources/report/figure.rst").read_text()
-    assert modules >= set(TABLES)  # the others are tested beside their experiments
-    for name in modules:
-        assert f'"{name}": {{' in rules or f'FIGURES["{name}"]' in rules
-        assert f'"{name}": "' in captions
+def test_every_figure_that_is_declared_can_be_drawn():
+    for name, (experiment, figure) in declarations().figures.items():
+        modules = [
+            module
+            for module in (f"factfinding.experiments.{experiment.name}.show", f"factfinding.figures.{name}")
+            if find_spec(module)
+        ]
+        show = import_module(modules[0])
+        draw = getattr(show, f"draw_{name}", None) or show.draw
+        assert set(signature(draw).parameters) == set(figure.tables), name
 
 
 @pytest.mark.parametrize("knows", [True, False])
