@@ -114,7 +114,7 @@ def figures(study):
 
 def table_path(name):
     """Where a table lies, with the wildcard of the study."""
-    return "results/{study}/" + DECLARED.tables[name].path
+    return f"results/{{study}}/{DECLARED.tables[name].path}"
 
 
 def drawn_from(figure):
@@ -126,6 +126,11 @@ def show_of(figure):
     """The module that draws a figure."""
     own = f"factfinding/experiments/{DECLARED.figures[figure][0].name}/show.py"
     return own if (SCRIPTS / own).exists() else f"factfinding/figures/{figure}.py"
+
+
+def module_of(figure):
+    """The same by its dotted name."""
+    return ".".join(Path(show_of(figure)).with_suffix("").parts)
 
 
 def figure_tables(study):
@@ -173,7 +178,9 @@ def records(study):
         Path(path).stem
         for rule in workflow.rules
         for path in rule.output
-        if f"/provenance/{rule.name}.json" in path and rule.name not in without
+        if Path(path).parent.name == "provenance"
+        and Path(path).stem == rule.name
+        and rule.name not in without
     }
     jobs = sorted(found)
     jobs += [f"activations_{condition}" for condition in study.activations.conditions]

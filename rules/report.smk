@@ -51,9 +51,7 @@ rule figure:
         runtime=10,
     params:
         caption=lambda wildcards: DECLARED.figures[wildcards.figure][1].caption,
-        show=lambda wildcards: show_of(wildcards.figure)
-        .removesuffix(".py")
-        .replace("/", "."),
+        show=lambda wildcards: module_of(wildcards.figure),
         code=lambda wildcards: code("figure.py", show_of(wildcards.figure)),
     script:
         "../scripts/figure.py"

@@ -19,6 +19,7 @@ from markupsafe import Markup
 
 from factfinding.errors import InputError
 from factfinding.ledger import VERDICTS
+from factfinding.tables import schema_of
 
 SORTABLE = ("vendor/datatables.min.js", "tables.js")
 """The scripts of a page whose tables sort and filter."""
@@ -34,7 +35,7 @@ def fill(template: str, words: Path, *, scripts: Sequence[str] = (), **content: 
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"cell": cell, "number": number, "measured": measured}
+    environment.filters.update(cell=cell, number=number, measured=measured)
     texts = [(words / name).read_text(encoding="utf-8") for name in scripts]
     digests = "".join(f" '{_digest(text)}'" for text in texts)
     return environment.get_template(template).render(
@@ -67,11 +68,20 @@ def measured(row: Mapping[str, Any]) -> str:
 
 
 def checked_ledger(frame: pl.DataFrame, where: str) -> pl.DataFrame:
-    """A ledger whose verdicts are verdicts. Raises InputError naming `where` for one that is none."""
+    """A ledger, as it is typed. Raises InputError naming `where` for a missing column or a verdict that is none."""
+    schema = schema_of("ledger")
+    missing = [name for name in schema if name not in frame.columns]
+    if missing:
+        raise InputError(where, f"no column {', '.join(missing)}", f"the columns {', '.join(schema)}")
     unknown = sorted({str(verdict) for verdict in frame["verdict"]} - set(VERDICTS))
     if unknown:
         raise InputError(where, f"the verdict {unknown[0]!r}", f"one of {', '.join(VERDICTS)}")
-    return frame
+    try:
+        return frame.select(list(schema)).cast(pl.Schema(schema))
+    except pl.exceptions.InvalidOperationError as error:
+        raise InputError(
+            where, f"values of another type ({error})", "a table written by rule ledger"
+        ) from None
 
 
 def verdict_counts(ledger: pl.DataFrame) -> list[tuple[str, int]]:

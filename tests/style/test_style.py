@@ -14,11 +14,12 @@ import yaml
 from helpers import ROOT
 
 LIBRARY = ROOT / "scripts" / "factfinding"
-ANYONE = {"errors", "files", "digest"}
+ANYONE = {"errors", "files", "digest", "known"}
 MAY_IMPORT = {  # room -> rooms below it
     "errors": set(),
     "files": set(),
     "digest": set(),
+    "known": set(),
     "config": set(),
     "config_yaml": {"config"},
     "studies": {"config"},

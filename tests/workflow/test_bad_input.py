@@ -31,9 +31,9 @@ from factfinding.model.weights import check_finite
 from factfinding.model_folder import ACTIVATIONS, FAMILY, ROTARY, check_model_folder
 from factfinding.preflight import TINY, preflight
 from factfinding.studies import merged, studies_of
-from helpers import ROOT
+from helpers import ROOT, bad_input
 from helpers.bad_input import ADOPTED, CASES, FOLDER, GOOD
-from helpers.declared import bad_input, experiment_with
+from helpers.declared import experiment_with
 from helpers.models import FAMILIES, save_model
 from helpers.workflow import copy_project, dry_run, planned, snakemake
 
