@@ -10,7 +10,7 @@ from factfinding.analysis.simplified import Parts
 from factfinding.engine.sites import Site
 from factfinding.engine.trace import Edit, Knockout, Read, run
 from factfinding.errors import InputError
-from helpers.effective_models import SPORTS, made
+from helpers.effective_models import SPORTS, ablated, made
 from helpers.models import FAMILIES
 
 PARTS = [

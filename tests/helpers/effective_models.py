@@ -6,7 +6,7 @@ import torch
 
 from factfinding.analysis.effective import EffectiveModel, Names
 from factfinding.analysis.groups import Layout
-from factfinding.analysis.simplified import Parts, mean_patterns
+from factfinding.analysis.simplified import Parts, constant_mlps, mean_patterns, simplified_run
 from helpers.models import random_anatomy
 
 SPORTS = ("baseball", "basketball", "football")
