@@ -103,7 +103,7 @@ def planned(output: str) -> set[str]:
 def _forks() -> subprocess.Popen:
     """tests/helpers/forks.py, running: it ends with the tests, when its input closes."""
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
-    server = [sys.executable, str(ROOT / "tests" / "forks.py")]
+    server = [sys.executable, str(ROOT / "tests/helpers/forks.py")]
     return subprocess.Popen(server, env=environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
 
