@@ -7,7 +7,7 @@ CORES  ?= all
 READY  := $(VENV)/.ready
 TESTS  := $(VENV)/.ready-test
 
-.PHONY: all test test-slurm test-faults check-install config smoke real-athletes lint lock bench clean help
+.PHONY: all test test-fast test-slurm test-faults check-install config smoke real-athletes lint lock bench clean help
 
 # The embedded model is small: two of its jobs fit beside each other on a GPU, and without one `gpu` only holds them back.
 all: $(READY)  ## the default study: results/organism/report.html
@@ -22,7 +22,10 @@ smoke: $(READY)  ## every rule on a tiny model of random weights: results/smoke/
 test: $(TESTS)  ## every test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
-test-slurm: $(TESTS)  ## the smoke study on a true SLURM that is started on this machine (root, Debian; minutes)
+test-fast: $(READY)  ## the tests of the library: no finished study, no browser (two minutes)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m 'not study and not slow and not cluster and not faults'
+
+test-slurm: $(READY)  ## the smoke study on a true SLURM that is started on this machine (root, Debian; minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m cluster tests/workflow/test_slurm.py -rs
 
 test-faults: $(TESTS)  ## processes killed at twenty moments, full disks, damaged files; writes docs/reliability.md (half an hour)

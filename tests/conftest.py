@@ -1,4 +1,4 @@
-"""The small study, run once for all tests that need a finished one, and copies of it to edit."""
+"""The small study, run once for all tests that need a finished one, copies of it to edit, and the marker of such tests."""
 
 from __future__ import annotations
 
@@ -10,7 +10,17 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
+from helpers import ROOT
 from helpers.workflow import copy_project, snakemake_forked
+
+WORKFLOW = ROOT / "tests/workflow"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark as `study` what needs a finished study, by its fixtures, and all of tests/workflow, which runs Snakemake."""
+    for item in items:
+        if WORKFLOW in item.path.parents or {"study", "edited"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.study)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -307,6 +307,7 @@ sweep_neurons(anatomy, index, folder=Path(sys.argv[1]), progress=step, twin_rows
 """
 
 
+@pytest.mark.slow
 def test_killed_at_any_shard_a_sweep_goes_on_from_there(anatomy, tmp_path):
     script = KILLED.format(paths=[str(ROOT / "scripts"), str(ROOT / "tests")])
     process = subprocess.Popen(

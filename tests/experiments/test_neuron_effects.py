@@ -484,6 +484,7 @@ class Counting(Suffix):
         return super().effects(clean, edits, reading)
 
 
+@pytest.mark.slow
 def test_killed_at_a_random_moment_it_goes_on_and_gives_the_same_table(model, asked, sweep, tmp_path):
     folder = tmp_path / "shards"
     script = KILLED.format(paths=[str(ROOT / "scripts"), str(ROOT / "tests")])

@@ -6,13 +6,14 @@ import json
 import re
 import shutil
 import subprocess
+from collections.abc import Callable
 from html import unescape
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-needs_browser = pytest.mark.skipif(
+NO_BROWSER = pytest.mark.skipif(
     shutil.which("chromium") is None, reason="chromium is not installed: the page is not opened in a browser"
 )
 FLAGS = (
@@ -30,6 +31,11 @@ const enter = (node) => {
 };
 const soon = () => new Promise((done) => setTimeout(done, 50));
 """
+
+
+def needs_browser(test: Callable) -> Callable:
+    """Skip a test where there is no Chromium; mark it as slow where there is one."""
+    return pytest.mark.slow(NO_BROWSER(test))
 
 
 def opened(page: Path) -> tuple[str, list[str], set[str]]:

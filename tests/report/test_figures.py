@@ -85,6 +85,7 @@ def test_axes_are_labelled_and_say_their_unit_and_n(name):
     assert any(re.search(r"n = [\d,]+", text) for text in _texts(figure))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TABLES)
 def test_the_same_table_gives_the_same_bytes(name, tmp_path):
     written = []

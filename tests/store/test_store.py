@@ -260,6 +260,7 @@ def test_a_layer_that_the_model_lacks_is_refused(tmp_path):
         )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_athletes(tmp_path):
     """Peak memory over 32 and over 288 prompts differs by far less than the activations of 256 prompts."""
     code = (
@@ -301,6 +302,7 @@ def test_a_batch_that_does_not_fit_is_halved_and_said(made, tmp_path, monkeypatc
     assert all(np.allclose(expected[name], got[name], atol=1e-5, equal_nan=True) for name in expected)
 
 
+@pytest.mark.slow
 def test_two_processes_that_add_the_same_shards_both_end_well(made, tmp_path):
     """Two studies of one model side by side: both are held with their first shard open, until the other has it too."""
     code = (
@@ -324,6 +326,7 @@ def test_two_processes_that_add_the_same_shards_both_end_well(made, tmp_path):
     assert not list(tmp_path.rglob(".*.part"))
 
 
+@pytest.mark.slow
 def test_killed_at_several_moments_then_rerun_gives_the_unbroken_values(tmp_path):
     """kill -9 while shards are written; finished shards are neither lost nor run again."""
     code = (
