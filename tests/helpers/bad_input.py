@@ -30,9 +30,10 @@ FACTS = "subject,relation,prompt,answer\nAnn Lee,sport,Ann Lee plays,golf\n"
 FOLDER = {"model": {"source": "folder", "folder": "model"}}
 PYTHIA = {"model": {"source": "hub", "id": "a/b", "revision": "main"}}
 BOTH = ("final_name", "end")
-LEAST = {
-    "resid": BOTH, "attn_out": BOTH, "mlp_out": BOTH, "z": BOTH, "pattern": ("end",), "post": ("final_name",)
-}  # fmt: skip
+LEAST = dict.fromkeys(("resid", "attn_out", "mlp_out", "z"), BOTH) | {
+    "pattern": ("end",),
+    "post": ("final_name",),
+}
 """The sites that the rules read, with their roles."""
 PARTS = {
     "gpt_neox": ("embed_in", "embed_out", "final_layer_norm", "attention.dense.bias", ".mlp."),

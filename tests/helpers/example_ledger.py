@@ -26,8 +26,19 @@ def ledger(**verdicts: str) -> pl.DataFrame:
 
 def _row(claim, post, verdict, value, low, high, n, *, sentence, about="model") -> dict:
     return {
-        "claim": claim, "post": post, "experiment": f"P{post}.1", "about": about, "sentence": sentence,
-        "reference": "0.80 of 1,566", "verdict": verdict, "value": value, "low": low, "high": high, "n": n,
-        "supported_if": "above", "threshold": None if value is None else 0.7, "measured": f"what {MARKUP}",
+        "claim": claim,
+        "post": post,
+        "experiment": f"P{post}.1",
+        "about": about,
+        "sentence": sentence,
+        "reference": "0.80 of 1,566",
+        "verdict": verdict,
+        "value": value,
+        "low": low,
+        "high": high,
+        "n": n,
+        "supported_if": "above",
+        "threshold": None if value is None else 0.7,
+        "measured": f"what {MARKUP}",
         "reason": "The interval lies somewhere.",
-    }  # fmt: skip
+    }

@@ -34,9 +34,15 @@ def neuron_tables(*, knows: bool) -> dict[str, pl.DataFrame]:
     reader, candidates = readers_of(model.anatomy, model.prompts), planted_candidates(model)
     asked = ask_facts(model.anatomy, facts, model.prompts, subjects=4, seed=0, batch_size=16)
     sweep = neuron_effects(
-        model.anatomy, asked.filter("used"), model.prompts, [0, 1, 2], engine=Suffix(model.anatomy), draws=4,
-        twin_rows=2, log=lambda message: None,
-    )  # fmt: skip
+        model.anatomy,
+        asked.filter("used"),
+        model.prompts,
+        [0, 1, 2],
+        engine=Suffix(model.anatomy),
+        draws=4,
+        twin_rows=2,
+        log=lambda message: None,
+    )
     correlations = fact_correlations(sweep.table, seed=0)
     return {
         "mlp_paths": mlp_paths(

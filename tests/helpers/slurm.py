@@ -129,10 +129,8 @@ def _munge(folder: Path) -> subprocess.Popen:
     key = folder / "munge.key"
     key.write_bytes(os.urandom(1024))
     key.chmod(0o400)
-    options = {
-        "key-file": key, "socket": folder / "munge.socket", "pid-file": folder / "munge.pid",
-        "log-file": folder / "munge.log", "seed-file": folder / "munge.seed",
-    }  # fmt: skip
+    options = {"key-file": key, "socket": folder / "munge.socket"}
+    options |= {f"{kind}-file": folder / f"munge.{kind}" for kind in ("pid", "log", "seed")}
     command = ["munged", "--foreground", "--force", *(f"--{name}={value}" for name, value in options.items())]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     _until(lambda: (folder / "munge.socket").exists(), "munged to open its socket")

@@ -40,11 +40,7 @@ def snakemake(
     folder: Path, *arguments: str, study: str = "tests/fixtures/small.yaml", check: bool = True
 ) -> str:
     """Run Snakemake in a project folder; returns everything that it printed."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
-    done = subprocess.run(
-        command(*arguments, study=study), cwd=folder, text=True, env=environment, timeout=900, check=False,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-    )  # fmt: skip
+    done = _printed(command(*arguments, study=study), timeout=900, cwd=folder)
     if check and done.returncode:
         raise AssertionError(
             f"snakemake {' '.join(arguments)} ended with {done.returncode}:\n{done.stdout[-6000:]}"
@@ -52,19 +48,21 @@ def snakemake(
     return done.stdout
 
 
+def _printed(run: list[str], *, timeout: int, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """A command on one thread; its output and its errors in one text."""
+    both = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    return subprocess.run(run, cwd=cwd, env=_quiet(), text=True, timeout=timeout, check=False, **both)
+
+
+def _quiet() -> dict[str, str]:
+    """The environment, with one thread and without compiled files in the project."""
+    return os.environ | {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+
+
 def snakemake_forked(folder: Path, *studies: str, arguments: tuple[str, ...] = ("--cores", "2")) -> str:
     """Whole studies one after the other, jobs as forks of one process (forked.py): a fifth of the time."""
-    run = [sys.executable, str(ROOT / "tests/helpers/forked.py"), str(folder), *studies, "--", *arguments]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
-    done = subprocess.run(
-        run,
-        env=environment,
-        text=True,
-        timeout=1500,
-        check=False,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    )
+    run = [sys.executable, str(ROOT / "tests/forked.py"), str(folder), *studies, "--", *arguments]
+    done = _printed(run, timeout=1500)
     if done.returncode:
         raise AssertionError(f"{' '.join(studies)} ended with {done.returncode}:\n{done.stdout[-6000:]}")
     return done.stdout
@@ -101,10 +99,9 @@ def planned(output: str) -> set[str]:
 
 @cache
 def _forks() -> subprocess.Popen:
-    """tests/helpers/forks.py, running: it ends with the tests, when its input closes."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
-    server = [sys.executable, str(ROOT / "tests/helpers/forks.py")]
-    return subprocess.Popen(server, env=environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    """tests/forks.py, running: it ends with the tests, when its input closes."""
+    server = [sys.executable, str(ROOT / "tests" / "forks.py")]
+    return subprocess.Popen(server, env=_quiet(), text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
 
 def dry_run(folder: Path, *arguments: str, study: str = "tests/fixtures/small.yaml") -> tuple[int, str]:

@@ -30,8 +30,10 @@ def requirements(name: str) -> set[str]:
     }
 
 
-def test_the_citation_names_the_version():
+def test_citation_and_changelog_name_the_version():
     assert yaml.safe_load((ROOT / "CITATION.cff").read_text())["version"] == PROJECT["version"]
+    versions = re.findall(r"^## \[([\d.]+)\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert versions[0] == PROJECT["version"]
 
 
 def test_every_requirement_is_pinned_once():
