@@ -139,6 +139,7 @@ MODULES = {  # module of the library -> rules whose script reaches it
     | INTERVENTIONS,
     "analysis/recall": {"recall"},
     "analysis/probes": {"layer_probes", "head_probes"},
+    "analysis/logistic": {"layer_probes", "head_probes", "readers"} | INTERVENTIONS,
     "analysis/attention": {"direct_effects"},
     "analysis/direct": HEADS,
     "analysis/estimates": HEADS | INTERVENTIONS,
@@ -191,7 +192,7 @@ adds(
     | {"engine/closed_forms", "engine/groups", "engine/tokens", "engine/trace"}
     | {f"analysis/dossier{name}" for name in ("", "_ablation", "_texts", "_weights")}
     | {f"analysis/{name}" for name in ("estimates", "groups", "head_probes", "probes", "proposal", "readers")}
-    | {"analysis/sport_neurons"},
+    | {"analysis/logistic", "analysis/sport_neurons"},
 )
 MODULES["data/dossier"].add("report")
 
@@ -212,7 +213,10 @@ adds(
         f"analysis/{name}"
         for name in ("effective", "effective_probes", "excess", "excess_measure", "grid_means")
     }
-    | {f"analysis/{name}" for name in ("name_pairs", "name_stream", "probes", "proposal", "simplified")},
+    | {
+        f"analysis/{name}"
+        for name in ("logistic", "name_pairs", "name_stream", "probes", "proposal", "simplified")
+    },
 )
 
 
@@ -260,7 +264,7 @@ adds(
     reaches=LOADS_A_MODEL
     | {"engine/direct", "engine/head_probe"}
     | {f"analysis/{name}" for name in ("estimates", "groups", "head_reader", "mlp_paths", "name_stream")}
-    | {f"analysis/{name}" for name in ("readers", "simplified")},
+    | {f"analysis/{name}" for name in ("logistic", "readers", "simplified")},
 )
 adds(
     "neuron_effects_shard",
