@@ -311,6 +311,9 @@ adds(
 )
 
 
+MODULES["families"] = MODULES["model/anatomy"]
+
+
 def closure(rules: set[str]) -> set[str]:
     """The rules and all that follow from them."""
     found: set[str] = set()

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from factfinding.analysis.effective import EffectiveModel
 from factfinding.analysis.name_pairs import NamePairs
-from factfinding.model.anatomy import KNOWN_TYPES, weight_in_out
+from factfinding.families import KNOWN_TYPES
+from factfinding.model.anatomy import weight_in_out
 
 
 class Network:
