@@ -22,10 +22,10 @@ smoke: $(READY)  ## every rule on a tiny model of random weights: results/smoke/
 test: $(TESTS)  ## every test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
-test-fast: $(READY)  ## the tests of the library: no finished study, no browser (two minutes)
+test-fast: $(TESTS)  ## the tests of the library: no finished study, no browser (two minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m 'not study and not slow and not cluster and not faults'
 
-test-slurm: $(READY)  ## the smoke study on a true SLURM that is started on this machine (root, Debian; minutes)
+test-slurm: $(TESTS)  ## the smoke study on a true SLURM that is started on this machine (root, Debian; minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m cluster tests/workflow/test_slurm.py -rs
 
 test-faults: $(TESTS)  ## processes killed at twenty moments, full disks, damaged files; writes docs/reliability.md (half an hour)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,16 +17,9 @@ from safetensors import SafetensorError, safe_open
 from tokenizers import Tokenizer
 
 from factfinding.errors import InputError
+from factfinding.families import KNOWN_TYPES, Family, Weights
 from factfinding.files import read_json
 
-FAMILY = {
-    "gpt_neox": "GPT-NeoX",
-    "gpt2": "GPT-2",
-    "llama": "Llama",
-    "mistral": "Llama",
-    "qwen2": "Llama",
-}
-"""Family of each model_type that is known; a test holds this against anatomy.py, which imports torch."""
 WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 FLOATING = ("F64", "F32", "F16", "BF16")
 MOST_LAYERS = 1000
@@ -49,137 +42,9 @@ class Header(NamedTuple):
     dtype: str
 
 
-Shapes = Mapping[str, str]
-"""Weight -> names of the sizes that are its shape."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Layout:
-    """The weights of a model_type. Those of a block are named within the block, the others in full.
-
-    tied: whether the unembedding is the embedding where config.json does not say. biases: weights of a block that are
-    there if a key of config.json says so: the key, what holds where it is not said, the weights.
-    """
-
-    body: str
-    blocks: str
-    embedding: str
-    unembedding: str
-    ends: Shapes
-    block: Shapes
-    tied: bool = False
-    biases: tuple[tuple[str, bool, Shapes], ...] = ()
-
-
-GPT_NEOX = Layout(
-    body="gpt_neox.",
-    blocks="gpt_neox.layers.",
-    embedding="gpt_neox.embed_in.weight",
-    unembedding="embed_out.weight",
-    ends={"gpt_neox.final_layer_norm.weight": "width", "gpt_neox.final_layer_norm.bias": "width"},
-    block={
-        "input_layernorm.weight": "width",
-        "input_layernorm.bias": "width",
-        "attention.query_key_value.weight": "qkv width",
-        "attention.dense.weight": "width width",
-        "post_attention_layernorm.weight": "width",
-        "post_attention_layernorm.bias": "width",
-        "mlp.dense_h_to_4h.weight": "neurons width",
-        "mlp.dense_h_to_4h.bias": "neurons",
-        "mlp.dense_4h_to_h.weight": "width neurons",
-        "mlp.dense_4h_to_h.bias": "width",
-    },
-    biases=(
-        (
-            "attention_bias",
-            True,
-            {"attention.query_key_value.bias": "qkv", "attention.dense.bias": "width"},
-        ),
-    ),
-)
-GPT2 = Layout(
-    body="transformer.",
-    blocks="transformer.h.",
-    embedding="transformer.wte.weight",
-    unembedding="lm_head.weight",
-    tied=True,
-    ends={
-        "transformer.wpe.weight": "positions width",
-        "transformer.ln_f.weight": "width",
-        "transformer.ln_f.bias": "width",
-    },
-    block={
-        "ln_1.weight": "width",
-        "ln_1.bias": "width",
-        "attn.c_attn.weight": "width qkv",
-        "attn.c_attn.bias": "qkv",
-        "attn.c_proj.weight": "width width",
-        "attn.c_proj.bias": "width",
-        "ln_2.weight": "width",
-        "ln_2.bias": "width",
-        "mlp.c_fc.weight": "width neurons",
-        "mlp.c_fc.bias": "neurons",
-        "mlp.c_proj.weight": "neurons width",
-        "mlp.c_proj.bias": "width",
-    },
-)
-QKV_BIAS = {
-    "self_attn.q_proj.bias": "queries",
-    "self_attn.k_proj.bias": "keys",
-    "self_attn.v_proj.bias": "keys",
-}
-MISTRAL = Layout(
-    body="model.",
-    blocks="model.layers.",
-    embedding="model.embed_tokens.weight",
-    unembedding="lm_head.weight",
-    ends={"model.norm.weight": "width"},
-    block={
-        "input_layernorm.weight": "width",
-        "self_attn.q_proj.weight": "queries width",
-        "self_attn.k_proj.weight": "keys width",
-        "self_attn.v_proj.weight": "keys width",
-        "self_attn.o_proj.weight": "width queries",
-        "post_attention_layernorm.weight": "width",
-        "mlp.gate_proj.weight": "neurons width",
-        "mlp.up_proj.weight": "neurons width",
-        "mlp.down_proj.weight": "width neurons",
-    },
-)
-LLAMA_BIASES = (
-    ("attention_bias", False, QKV_BIAS | {"self_attn.o_proj.bias": "width"}),
-    (
-        "mlp_bias",
-        False,
-        {"mlp.gate_proj.bias": "neurons", "mlp.up_proj.bias": "neurons", "mlp.down_proj.bias": "width"},
-    ),
-)
-LAYOUTS = {
-    "gpt_neox": GPT_NEOX,
-    "gpt2": GPT2,
-    "llama": replace(MISTRAL, biases=LLAMA_BIASES),
-    "mistral": MISTRAL,
-    "qwen2": replace(MISTRAL, block={**MISTRAL.block, **QKV_BIAS}),
-}
-SIZE_KEYS = {
-    "layers": ("num_hidden_layers",),
-    "heads": ("num_attention_heads",),
-    "width": ("hidden_size",),
-    "neurons": ("intermediate_size",),
-    "vocabulary": ("vocab_size",),
-}
-GPT2_KEYS = {
-    "layers": ("n_layer", "num_hidden_layers"),
-    "heads": ("n_head", "num_attention_heads"),
-    "width": ("n_embd", "hidden_size"),
-    "positions": ("n_positions", "max_position_embeddings"),
-    "vocabulary": ("vocab_size",),
-}
-
-
 @dataclass(frozen=True, kw_only=True)
 class Sizes:
-    """What a configuration may name: layers, heads of a layer, neurons of a layer. family: as in FAMILY."""
+    """What a configuration may name: layers, heads of a layer, neurons of a layer. family: its name."""
 
     family: str
     layers: int
@@ -192,8 +57,8 @@ def sizes_of(folder: Path) -> Sizes:
 
     Raises InputError for a missing or damaged file, an unknown family, sizes that are missing or do not fit together.
     """
-    config = _config(folder)
-    return _named(config, _all_sizes(folder / "config.json", config))
+    config, family = _config(folder)
+    return _named(family, _all_sizes(folder / "config.json", config, family))
 
 
 def check_model_folder(folder: Path, *, allow_pickle: bool = False) -> Sizes:
@@ -203,23 +68,22 @@ def check_model_folder(folder: Path, *, allow_pickle: bool = False) -> Sizes:
     embedding; a tokenizer that is missing, damaged or larger than the embedding; weights that are missing, pickled
     without `allow_pickle`, cut off, no floating-point numbers, or not in the shapes of config.json.
     """
-    config = _config(folder)
-    sizes = _all_sizes(folder / "config.json", config)
-    _check_settings(folder / "config.json", config)
+    config, family = _config(folder)
+    sizes = _all_sizes(folder / "config.json", config, family)
+    _check_settings(folder / "config.json", config, family)
     _check_tokenizer(folder, sizes["vocabulary"])
     if any(folder.glob("*.safetensors")) or (folder / INDEX).is_file():
         _check_weights(folder, _headers(folder), config, sizes)
     else:
         _check_pickle(folder, allow_pickle)
-    return _named(config, sizes)
+    return _named(family, sizes)
 
 
-def _named(config: Mapping[str, Any], sizes: Mapping[str, int]) -> Sizes:
-    named = {name: sizes[name] for name in ("layers", "heads", "neurons")}
-    return Sizes(family=FAMILY[config["model_type"]], **named)
+def _named(family: Family, sizes: Mapping[str, int]) -> Sizes:
+    return Sizes(family=family.name, **{name: sizes[name] for name in ("layers", "heads", "neurons")})
 
 
-def _config(folder: Path) -> dict[str, Any]:
+def _config(folder: Path) -> tuple[dict[str, Any], Family]:
     path = folder / "config.json"
     if not folder.is_dir():
         raise InputError(folder, "no such folder", "a model folder in the Hugging Face format")
@@ -227,33 +91,32 @@ def _config(folder: Path) -> dict[str, Any]:
         raise InputError(folder, "no config.json", "a model folder in the Hugging Face format")
     config = read_json(path)
     kind = config.get("model_type") if isinstance(config, dict) else type(config).__name__
-    if not isinstance(config, dict) or not isinstance(kind, str) or kind not in FAMILY:
-        raise InputError(path, f"model_type {kind!r}", f"one of {', '.join(sorted(FAMILY))}")
-    return config
+    if not isinstance(config, dict) or not isinstance(kind, str) or kind not in KNOWN_TYPES:
+        raise InputError(path, f"model_type {kind!r}", f"one of {', '.join(sorted(KNOWN_TYPES))}")
+    return config, KNOWN_TYPES[kind]
 
 
-def _all_sizes(path: Path, config: Mapping[str, Any]) -> dict[str, int]:
+def _all_sizes(path: Path, config: Mapping[str, Any], family: Family) -> dict[str, int]:
     """Every size that a weight's shape may name. None is guessed: the library's defaults are those of some one model."""
-    is_gpt2 = config["model_type"] == "gpt2"
-    keys = GPT2_KEYS if is_gpt2 else SIZE_KEYS
-    found = {name: _size(path, config, *named) for name, named in keys.items()}
-    sizes = {name: size for name, size in found.items() if size is not None}
-    for name in found:
-        if name not in sizes:
+    keys = family.size_keys
+    sizes = {name: _size(path, config, *named) for name, named in keys.items()}
+    for name, size in sizes.items():
+        if size is None:
             raise InputError(path, f"no {keys[name][0]}", "the sizes of the model that the weights are of")
     if sizes["layers"] > MOST_LAYERS:
         raise InputError(f"{path}, {keys['layers'][0]}", str(sizes["layers"]), f"at most {MOST_LAYERS}")
-    if is_gpt2:
+    if "neurons" not in sizes:
         sizes["neurons"] = _size(path, config, "n_inner") or 4 * sizes["width"]
-    return sizes | _head_sizes(path, config, sizes)
+    return sizes | _head_sizes(path, config, family, sizes)
 
 
-def _head_sizes(path: Path, config: Mapping[str, Any], sizes: Mapping[str, int]) -> dict[str, int]:
+def _head_sizes(
+    path: Path, config: Mapping[str, Any], family: Family, sizes: Mapping[str, int]
+) -> dict[str, int]:
     """How wide the queries, the keys and all three of them are, over all heads."""
     width, heads = sizes["width"], sizes["heads"]
-    is_llama = FAMILY[config["model_type"]] == "Llama"
-    head = _size(path, config, "head_dim") if is_llama else None
-    groups = (_size(path, config, "num_key_value_heads") if is_llama else None) or heads
+    head = _size(path, config, "head_dim") if family.own_heads else None
+    groups = (_size(path, config, "num_key_value_heads") if family.own_heads else None) or heads
     if head is None and width % heads:
         raise InputError(path, f"{heads} heads for a width of {width}", "a number of heads that divides it")
     if heads % groups:
@@ -274,16 +137,15 @@ def _size(path: Path, config: Mapping[str, Any], *names: str) -> int | None:
     return None
 
 
-def _check_settings(path: Path, config: Mapping[str, Any]) -> None:
+def _check_settings(path: Path, config: Mapping[str, Any], family: Family) -> None:
     """What else config.json may say that no model can be built of."""
     if config.get("quantization_config") is not None:
         raise InputError(
             path, "a quantization_config", "weights that are floating-point numbers, not quantized"
         )
-    is_gpt2 = config["model_type"] == "gpt2"
-    key = "activation_function" if is_gpt2 else "hidden_act"
+    key = family.activation_key
     _check_choice(f"{path}, {key}", config.get(key, "gelu"), ACTIVATIONS)
-    for key in () if is_gpt2 else ("rope_parameters", "rope_scaling"):
+    for key in () if family.positions is not None else ("rope_parameters", "rope_scaling"):
         rotary = config.get(key)
         if isinstance(rotary, dict):
             _check_choice(f"{path}, {key}", rotary.get("rope_type", rotary.get("type", "default")), ROTARY)
@@ -374,44 +236,49 @@ def _check_weights(
     folder: Path, headers: Mapping[str, Header], config: Mapping[str, Any], sizes: Mapping[str, int]
 ) -> None:
     """Each weight of the model is there, as config.json says it. What else is there (old masks) is left alone."""
-    layout = LAYOUTS[config["model_type"]]
-    held = _in_full(headers, layout, tied=bool(config.get("tie_word_embeddings", layout.tied)))
-    block = re.compile(re.escape(layout.blocks) + r"(\d{1,9})\.")
+    family = KNOWN_TYPES[config["model_type"]]
+    weights = family.weights[config["model_type"]]
+    held = _in_full(headers, family, weights, tied=bool(config.get("tie_word_embeddings", weights.tied)))
+    block = re.compile(re.escape(family.block_prefix) + r"(\d{1,9})\.")
     there = 1 + max((int(match[1]) for match in map(block.match, held) if match), default=-1)
     if there > sizes["layers"]:
         raise InputError(folder, f"weights of {there} layers", f"{sizes['layers']}, as config.json says")
-    for name, shape in _weights(layout, config, sizes["layers"]):
+    for name, shape in _weights(family, weights, config, sizes["layers"]):
         if name not in held:
-            family = FAMILY[config["model_type"]]
-            allowed = f"every weight of a {family}: embedding, weights of {sizes['layers']} layers, final norm, unembedding"
+            allowed = f"every weight of a {family.name}: embedding, weights of {sizes['layers']} layers, final norm, unembedding"
             raise InputError(folder, f"no weight {name}", allowed)
         _check_weight(f"{folder}, {name}", held[name], shape, sizes)
 
 
-def _in_full(headers: Mapping[str, Header], layout: Layout, *, tied: bool) -> dict[str, Header]:
-    """The weights under the names of `layout`: published GPT-2s leave out `transformer.`, tied ones the unembedding."""
-    held = {}
+def _in_full(
+    headers: Mapping[str, Header], family: Family, weights: Weights, *, tied: bool
+) -> dict[str, Header]:
+    """The weights under their full names: published GPT-2s leave out `transformer.`, tied models the unembedding."""
+    held, body = {}, f"{family.body}."
     for name, header in headers.items():
-        if name in ("lm_head.weight", layout.unembedding):
-            held[layout.unembedding] = header
+        if name in ("lm_head.weight", weights.unembedding):
+            held[weights.unembedding] = header
         else:
-            held[name if name.startswith(layout.body) else layout.body + name] = header
-    for one, other in ((layout.embedding, layout.unembedding), (layout.unembedding, layout.embedding)):
+            held[name if name.startswith(body) else body + name] = header
+    ends = (family.embedding, weights.unembedding)
+    for one, other in (ends, ends[::-1]):
         if tied and one in held:
             held.setdefault(other, held[one])
     return held
 
 
-def _weights(layout: Layout, config: Mapping[str, Any], layers: int) -> Iterator[tuple[str, str]]:
+def _weights(
+    family: Family, weights: Weights, config: Mapping[str, Any], layers: int
+) -> Iterator[tuple[str, str]]:
     """Name and shape of every weight that the model computes with."""
-    yield layout.embedding, "vocabulary width"
-    yield from layout.ends.items()
-    yield layout.unembedding, "vocabulary width"
-    block = dict(layout.block)
-    for key, default, biases in layout.biases:
+    yield family.embedding, "vocabulary width"
+    yield from weights.ends.items()
+    yield weights.unembedding, "vocabulary width"
+    block = dict(weights.block)
+    for key, default, biases in weights.biases:
         block |= biases if config.get(key, default) else {}
     for layer in range(layers):
-        yield from ((f"{layout.blocks}{layer}.{name}", shape) for name, shape in block.items())
+        yield from ((f"{family.block_prefix}{layer}.{name}", shape) for name, shape in block.items())
 
 
 def _check_weight(where: str, header: Header, shape: str, sizes: Mapping[str, int]) -> None:

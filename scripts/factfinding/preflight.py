@@ -21,16 +21,11 @@ from factfinding.data.facts import read_facts
 from factfinding.data.prompts import candidates, prompt_text
 from factfinding.data.texts import read_texts
 from factfinding.errors import InputError
+from factfinding.families import KNOWN_TYPES, TINY, WITH_DIFFERENCES
 from factfinding.model_folder import Sizes, check_model_folder, sizes_of
 
 LARGE_TEXT = 64 << 20
 """Bytes above which a text is not read ahead."""
-TINY = {
-    "gpt_neox": Sizes(family="GPT-NeoX", layers=3, heads=4, neurons=128),
-    "gpt2": Sizes(family="GPT-2", layers=3, heads=4, neurons=128),
-    "llama": Sizes(family="Llama", layers=3, heads=4, neurons=96),
-}
-"""The sizes of model/tiny.py, which imports torch; a test holds the two together."""
 
 
 class Need(NamedTuple):
@@ -193,13 +188,20 @@ def _sizes(study: Config) -> Sizes | None:
     match model.source:
         case "organism":
             shape = {"layers": organism.layers, "heads": organism.heads, "neurons": organism.mlp_width}
-            return Sizes(family="GPT-NeoX", **shape)
+            return Sizes(family=KNOWN_TYPES["gpt_neox"].name, **shape)
         case "tiny":
-            return TINY[model.family]
+            return tiny_sizes(model.family)
         case "folder" if (folder := _to_check(study, "model.folder", model.folder)) is not None:
             return check_model_folder(folder, allow_pickle=model.allow_pickle)
     downloaded = Path("results", study.study, "model")
     return sizes_of(downloaded / "weights") if (downloaded / "source.json").is_file() else None
+
+
+def tiny_sizes(model_type: str) -> Sizes:
+    """The sizes of the model that model/tiny.py makes of a family."""
+    family = KNOWN_TYPES[model_type]
+    neurons = family.tiny_neurons * TINY["width"]
+    return Sizes(family=family.name, layers=TINY["layers"], heads=TINY["heads"], neurons=neurons)
 
 
 def _check_circuit(study: Config, sizes: Sizes | None) -> None:
@@ -284,10 +286,9 @@ def _check_neurons(study: Config, sizes: Sizes | None) -> None:
             raise InputError(where, name, allowed)
     if study.neurons.engine == "difference":
         where = _key(study, "neurons.engine")
-        if sizes is not None and sizes.family == "Llama":
-            raise InputError(
-                where, "'difference' for a Llama", "suffix or auto; differences need GPT-NeoX or GPT-2"
-            )
+        if sizes is not None and sizes.family not in WITH_DIFFERENCES:
+            allowed = f"suffix or auto; differences need {' or '.join(WITH_DIFFERENCES)}"
+            raise InputError(where, f"'difference' for a {sizes.family}", allowed)
         if study.compute.dtype not in ("float32", "float64"):
             found = f"'difference' with compute.dtype {study.compute.dtype!r}"
             raise InputError(where, found, "float32 or float64 for differences, or the engine suffix")

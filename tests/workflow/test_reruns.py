@@ -140,6 +140,7 @@ MODULES = {  # module of the library -> rules whose script reaches it
     | INTERVENTIONS,
     "methods/recall": {"recall"},
     "methods/probes": {"layer_probes", "head_probes"},
+    "methods/logistic": {"layer_probes", "head_probes", "readers"} | INTERVENTIONS,
     "methods/attention": {"direct_effects"},
     "methods/direct": HEADS,
     "methods/estimates": HEADS | INTERVENTIONS,
@@ -192,7 +193,7 @@ adds(
     | {"engine/closed_forms", "engine/groups", "engine/tokens", "engine/trace"}
     | {f"methods/dossier{name}" for name in ("", "_ablation", "_texts", "_weights")}
     | {f"methods/{name}" for name in ("estimates", "groups", "head_probes", "probes", "proposal", "readers")}
-    | {"methods/sport_neurons"},
+    | {"methods/logistic", "methods/sport_neurons"},
 )
 MODULES["data/dossier"].add("report")
 
@@ -213,7 +214,10 @@ adds(
         f"methods/{name}"
         for name in ("effective", "effective_probes", "excess", "excess_measure", "grid_means")
     }
-    | {f"methods/{name}" for name in ("name_pairs", "name_stream", "probes", "proposal", "simplified")},
+    | {
+        f"methods/{name}"
+        for name in ("logistic", "name_pairs", "name_stream", "probes", "proposal", "simplified")
+    },
 )
 
 
@@ -261,7 +265,7 @@ adds(
     reaches=LOADS_A_MODEL
     | {"engine/direct", "engine/head_probe"}
     | {f"methods/{name}" for name in ("estimates", "groups", "head_reader", "mlp_paths", "name_stream")}
-    | {f"methods/{name}" for name in ("readers", "simplified")},
+    | {f"methods/{name}" for name in ("logistic", "readers", "simplified")},
 )
 adds(
     "neuron_effects_shard",
@@ -306,6 +310,9 @@ adds(
     | {"data/prompts", "data/texts", "model/anatomy", "model/source", "engine/sites", "engine/trace"}
     | {"methods/locality", "stats"},
 )
+
+
+MODULES["families"] = MODULES["model/anatomy"]
 
 
 def closure(rules: set[str]) -> set[str]:

@@ -14,9 +14,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from factfinding.families import KNOWN_TYPES
 from factfinding.methods.effective import EffectiveModel
 from factfinding.methods.name_pairs import NamePairs
-from factfinding.model.anatomy import KNOWN_TYPES, weight_in_out
+from factfinding.model.anatomy import weight_in_out
 
 
 class Network:

@@ -27,14 +27,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
-import scipy.linalg
 import scipy.sparse as sp
 from jaxtyping import Bool, Float, Int
 from scipy.special import log_softmax
 from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.linear_model import LogisticRegression
 
 from factfinding.errors import InputError
+from factfinding.methods.logistic import column_scale, fit_logistic, in_own_span
 from factfinding.stats import (
     Estimate,
     grouped_folds,
@@ -48,6 +47,9 @@ FOLDS = ("random", "first_name", "last_name")
 
 UNPENALISED = 1e-7
 """`regularisation` when the question is what an additive model can fit at all: weak enough not to bind."""
+
+CONSTANT = 1e-12
+"""A column that varies by no more than this part of its mean is constant: zero once centred."""
 
 UNSEEN = -30.0
 """Log probability of a label that is in no training row: its one group was held out."""
@@ -274,26 +276,22 @@ def _prepared(features, inside: Int[np.ndarray, " train"], outside: Int[np.ndarr
 
 def _standardised(train: Float[np.ndarray, "train d"], held_out: Float[np.ndarray, "test d"]) -> tuple:
     """Columns at mean 0 and deviation 1 of the training rows, then at most as many dimensions as those."""
-    mean, spread = train.mean(axis=0), train.std(axis=0)
-    spread[spread <= 1e-12 * np.abs(mean)] = 1.0  # a constant column: zero once centred
-    train, held_out = (train - mean) / spread, (held_out - mean) / spread
-    if train.shape[1] > len(train):
-        # train.T = basis @ rows, basis orthonormal: the dot products of rows, all that the fit sees, stay
-        basis, rows = scipy.linalg.qr(train.T, mode="economic", check_finite=False)
-        train, held_out = np.ascontiguousarray(rows.T), held_out @ basis
-    return train, held_out
+    mean, spread = column_scale(train, of_mean=CONSTANT)
+    train, basis = in_own_span((train - mean) / spread)
+    held_out = (held_out - mean) / spread
+    return train, held_out if basis is None else held_out @ basis
 
 
 def _fitted(train, labels: np.ndarray, settings: ProbeSettings, regularisation: float, max_iter: int):
-    """Multinomial logistic regression. scikit-learn's C weighs the *sum* of the rows' losses."""
+    """`fit_logistic`; InputError for a training fold of one sport."""
     if len(np.unique(labels)) < 2:
         found = "all athletes of all sports but one in a single group"
         raise InputError("folds", found, "groups such that each training fold holds two sports")
-    strength = 1 / (regularisation * len(labels))
-    return LogisticRegression(C=strength, max_iter=max_iter, tol=settings.tolerance).fit(train, labels)
+    options = {"max_iter": max_iter, "tolerance": settings.tolerance}
+    return fit_logistic(train, labels, regularisation=regularisation, **options)
 
 
-def _scored(model: LogisticRegression, rows, labels: Int[np.ndarray, " rows"]) -> Scores:
+def _scored(model, rows, labels: Int[np.ndarray, " rows"]) -> Scores:
     """Hits and losses. A label that no training row had gets the log probability `UNSEEN`."""
     scores = model.decision_function(rows)
     if scores.ndim == 1:  # two labels: one score, the log odds of the second

@@ -25,6 +25,7 @@ from scipy.special import log_softmax
 from factfinding.errors import InputError
 from factfinding.files import whole
 from factfinding.inputs import Inputs
+from factfinding.methods.logistic import column_scale, fit_logistic, in_own_span
 from factfinding.stats import stratified_folds
 
 ROUNDING = 1e-7
@@ -131,25 +132,20 @@ def _fitted(
     tolerance: float,
 ) -> tuple[Float[np.ndarray, "d_model sports"], Float[np.ndarray, " sports"]]:
     """One regression, its scaling folded into weight and bias; two sports get a column each."""
-    from sklearn.linear_model import LogisticRegression  # slow to import, and only needed to fit
-
     rows = np.asarray(rows, dtype=np.float64)
-    mean, spread = rows.mean(axis=0), rows.std(axis=0)
-    spread[spread <= ROUNDING * np.maximum(spread.max(), np.abs(mean))] = 1.0
+    mean, spread = column_scale(rows, of_mean=ROUNDING, of_widest=ROUNDING)
     scaled = (rows - mean) / spread
     length = np.sqrt((scaled**2).sum() / len(scaled)) or 1.0
-    scaled, basis = scaled / length, None
-    if scaled.shape[1] > len(
-        scaled
-    ):  # no more dimensions than rows: their dot products are all that the fit sees
-        basis, upper = np.linalg.qr(scaled.T)
-        scaled = upper.T
-    model = LogisticRegression(C=1 / (regularisation * len(rows)), max_iter=max_iter, tol=tolerance)
-    model.fit(scaled, labels)
+    scaled, basis = in_own_span(scaled / length)
+    options = {"regularisation": regularisation, "max_iter": max_iter, "tolerance": tolerance}
+    model = fit_logistic(scaled, labels, **options)
     weight, bias = model.coef_.T, model.intercept_
     if weight.shape[1] == 1:
         weight, bias = np.concatenate([0 * weight, weight], axis=1), np.concatenate([0 * bias, bias])
-    weight = (weight if basis is None else basis @ weight) / (spread[:, None] * length)
+    if basis is not None:
+        # in this order of memory, on which the last bits of the product depend
+        weight = np.ascontiguousarray(basis) @ weight
+    weight = weight / (spread[:, None] * length)
     return weight, bias - mean @ weight
 
 

@@ -1,7 +1,6 @@
 """Load any Hugging Face causal language model and know where it keeps its parts.
 
-Everything that differs between model families stands in this one file, in the table `FAMILIES`. The rest of the
-library speaks of embeddings, blocks, heads, neurons, norms and the unembedding, and never of module names.
+All that differs between model families stands in the table of families.py. The rest of the library speaks of embeddings, blocks, heads, neurons, norms and the unembedding, and never of module names.
 
 What the blocks compute here (`Block.__call__`) is written out again, next to the model's own forward pass, because
 the fast engine needs to enter it in the middle. `check_guards` runs both on a prompt when a model is loaded; a model
@@ -11,8 +10,7 @@ on which they disagree is refused, not silently mis-measured.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -33,6 +31,7 @@ from transformers.pytorch_utils import Conv1D
 from transformers.utils.logging import disable_progress_bar
 
 from factfinding.errors import InputError
+from factfinding.families import KNOWN_TYPES, Family
 
 DTYPES = {
     "float64": torch.float64,
@@ -61,128 +60,6 @@ def full_precision_attention(module, query, key, value, attention_mask, scaling=
 ATTENTION = "factfinding"
 AttentionInterface.register(ATTENTION, full_precision_attention)
 AttentionMaskInterface.register(ATTENTION, eager_mask)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Family:
-    """Where a family of models keeps its parts: dotted names, seen from the model, a block, or a block's MLP."""
-
-    name: str
-    model_types: tuple[str, ...]
-    body: str
-    embed: str
-    positions: str | None  # learned position embedding, if the family has one
-    blocks: str
-    final_norm: str
-    norm_attn: str
-    norm_mlp: str
-    attn: str
-    out_proj: str
-    value_proj: str  # the module whose output holds the values (alone, or with queries and keys)
-    mlp: str
-    mlp_act: str  # the module whose input is a neuron's pre-activation
-    mlp_out: str  # the projection whose input is the neurons' post-activations
-    project: Callable[[nn.Module, Tensor, int], tuple[Tensor, Tensor, Tensor]]
-    split_value: Callable[[Tensor, int, int], Tensor]
-    neurons: Callable[[nn.Module, Tensor], tuple[Tensor, Tensor]]
-
-
-def _neox_split(qkv: Tensor, d_head: int) -> tuple[Tensor, ...]:
-    """GPT-NeoX keeps query, key and value of one head side by side."""
-    return qkv.unflatten(-1, (-1, 3 * d_head)).transpose(1, 2).chunk(3, dim=-1)
-
-
-def _heads(x: Tensor, d_head: int) -> Float[Tensor, "batch heads seq d_head"]:
-    return x.unflatten(-1, (-1, d_head)).transpose(1, 2)
-
-
-def _gpt2_split(qkv: Tensor, d_head: int) -> tuple[Tensor, ...]:
-    return tuple(_heads(part, d_head) for part in qkv.chunk(3, dim=-1))
-
-
-def _llama_project(attn: nn.Module, x: Tensor, d_head: int) -> tuple[Tensor, Tensor, Tensor]:
-    return tuple(_heads(project(x), d_head) for project in (attn.q_proj, attn.k_proj, attn.v_proj))
-
-
-def _neox_neurons(mlp: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
-    pre = mlp.dense_h_to_4h(x)
-    return pre, mlp.act(pre)
-
-
-def _gpt2_neurons(mlp: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
-    pre = mlp.c_fc(x)
-    return pre, mlp.act(pre)
-
-
-def _llama_neurons(mlp: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
-    """A gated neuron: its pre-activation is the gate's, its post-activation what enters the down projection."""
-    pre = mlp.gate_proj(x)
-    return pre, mlp.act_fn(pre) * mlp.up_proj(x)
-
-
-FAMILIES = (
-    Family(
-        name="GPT-NeoX",
-        model_types=("gpt_neox",),
-        body="gpt_neox",
-        embed="embed_in",
-        positions=None,
-        blocks="layers",
-        final_norm="final_layer_norm",
-        norm_attn="input_layernorm",
-        norm_mlp="post_attention_layernorm",
-        attn="attention",
-        out_proj="attention.dense",
-        value_proj="attention.query_key_value",
-        mlp="mlp",
-        mlp_act="act",
-        mlp_out="dense_4h_to_h",
-        project=lambda attn, x, d_head: _neox_split(attn.query_key_value(x), d_head),
-        split_value=lambda out, d_head, kv_heads: _neox_split(out, d_head)[2],
-        neurons=_neox_neurons,
-    ),
-    Family(
-        name="GPT-2",
-        model_types=("gpt2",),
-        body="transformer",
-        embed="wte",
-        positions="wpe",
-        blocks="h",
-        final_norm="ln_f",
-        norm_attn="ln_1",
-        norm_mlp="ln_2",
-        attn="attn",
-        out_proj="attn.c_proj",
-        value_proj="attn.c_attn",
-        mlp="mlp",
-        mlp_act="act",
-        mlp_out="c_proj",
-        project=lambda attn, x, d_head: _gpt2_split(attn.c_attn(x), d_head),
-        split_value=lambda out, d_head, kv_heads: _gpt2_split(out, d_head)[2],
-        neurons=_gpt2_neurons,
-    ),
-    Family(
-        name="Llama",
-        model_types=("llama", "mistral", "qwen2"),
-        body="model",
-        embed="embed_tokens",
-        positions=None,
-        blocks="layers",
-        final_norm="norm",
-        norm_attn="input_layernorm",
-        norm_mlp="post_attention_layernorm",
-        attn="self_attn",
-        out_proj="self_attn.o_proj",
-        value_proj="self_attn.v_proj",
-        mlp="mlp",
-        mlp_act="act_fn",
-        mlp_out="down_proj",
-        project=_llama_project,
-        split_value=lambda out, d_head, kv_heads: _heads(out, d_head),
-        neurons=_llama_neurons,
-    ),
-)
-KNOWN_TYPES = {model_type: family for family in FAMILIES for model_type in family.model_types}
 
 
 def weight_in_out(module: nn.Module) -> Float[Tensor, "d_in d_out"]:

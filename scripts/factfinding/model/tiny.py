@@ -20,6 +20,7 @@ from transformers import (
 )
 
 from factfinding.data.prompts import prompt_text
+from factfinding.families import KNOWN_TYPES, TINY
 
 END_OF_TEXT = "<|endoftext|>"
 
@@ -40,7 +41,13 @@ def byte_level_tokenizer(texts: Sequence[str], vocabulary: int) -> PreTrainedTok
 
 
 def random_model(
-    family: str, *, vocabulary: int, layers: int = 3, width: int = 32, heads: int = 4, seed: int = 0
+    family: str,
+    *,
+    vocabulary: int,
+    layers: int = TINY["layers"],
+    width: int = TINY["width"],
+    heads: int = TINY["heads"],
+    seed: int = 0,
 ) -> PreTrainedModel:
     """A model of one of the families with weights drawn from the seed: no bias is zero, no activation nearly linear.
 
@@ -53,9 +60,10 @@ def random_model(
         "num_attention_heads": heads,
         "max_position_embeddings": 128,
     }
+    neurons = KNOWN_TYPES[family.removesuffix("_sequential")].tiny_neurons * width
     if family in ("gpt_neox", "gpt_neox_sequential"):
         parallel = family == "gpt_neox"
-        config = GPTNeoXConfig(**sizes, **shared, intermediate_size=4 * width, use_parallel_residual=parallel)
+        config = GPTNeoXConfig(**sizes, **shared, intermediate_size=neurons, use_parallel_residual=parallel)
         model = GPTNeoXForCausalLM(config)
     elif family == "gpt2":
         model = GPT2LMHeadModel(
@@ -63,7 +71,7 @@ def random_model(
         )
     else:
         config = LlamaConfig(
-            **sizes, **shared, intermediate_size=3 * width, num_key_value_heads=max(1, heads // 2)
+            **sizes, **shared, intermediate_size=neurons, num_key_value_heads=max(1, heads // 2)
         )
         model = LlamaForCausalLM(config)
     generator = torch.Generator().manual_seed(seed)
