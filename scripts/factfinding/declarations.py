@@ -218,7 +218,7 @@ class Declarations(_Declared):
 @cache
 def declarations(folder: Path = EXPERIMENTS, stages: Path = STAGES) -> Declarations:
     """All declarations, checked. Raises InputError naming the file, the key, what was found and what is allowed."""
-    found = [_experiment(path) for path in sorted(folder.glob("*/experiment.yaml"))]
+    found = [read_experiment(path) for path in sorted(folder.glob("*/experiment.yaml"))]
     tables = _checked(dict[str, TableDeclaration], _with_paths(_yaml(stages)), stages)
     ordered = {experiment.name: experiment for experiment in sorted(found, key=lambda one: one.order)}
     return _checked(
@@ -239,7 +239,8 @@ def columns_digest(experiment: Experiment) -> str:
     )[:16]
 
 
-def _experiment(path: Path) -> Experiment:
+def read_experiment(path: Path) -> Experiment:
+    """One experiment's declaration, its name that of its folder. Raises InputError as `declarations`."""
     values = _yaml(path)
     return _checked(
         Experiment,

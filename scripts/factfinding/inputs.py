@@ -75,7 +75,7 @@ class Inputs:
         held: Mapping[str, Any] | None = None,
         log: Say = lambda message: None,
     ) -> None:
-        self.folder, self.settings, self.log = folder, settings, log
+        self.folder, self.settings, self.log = folder, settings or Settings({}), log
         self._declared = None if declared is None else {str(path) for path in declared}
         self.named, self._held = dict(named or {}), dict(held or {})
 

@@ -10,7 +10,7 @@ from factfinding.engine.trace import Edit, Knockout, Read, run
 from factfinding.errors import InputError
 from factfinding.methods.effective import EffectiveModel, NoEffectiveModel
 from factfinding.methods.simplified import Parts
-from helpers.effective_models import SPORTS, made
+from helpers.effective_models import SPORTS, ablated, made
 from helpers.models import FAMILIES
 
 PARTS = [

@@ -6,7 +6,7 @@ import torch
 
 from factfinding.methods.effective import EffectiveModel, Names
 from factfinding.methods.groups import Layout
-from factfinding.methods.simplified import Parts, mean_patterns
+from factfinding.methods.simplified import Parts, constant_mlps, mean_patterns, simplified_run
 from helpers.models import random_anatomy
 
 SPORTS = ("baseball", "basketball", "football")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import polars as pl
 
-from factfinding.ledger import CONTRADICTED, NOT_APPLICABLE, SCHEMA, SUPPORTED, UNDECIDED
+from factfinding.ledger import CONTRADICTED, NOT_APPLICABLE, SUPPORTED, UNDECIDED
+from factfinding.tables import schema_of
 
 MARKUP = "<img src=x onerror=alert(1)> </script><script>alert(2)</script>"
 
@@ -20,7 +21,7 @@ def ledger(**verdicts: str) -> pl.DataFrame:
     ]
     for row in rows:
         row["verdict"] = verdicts.get(row["claim"], row["verdict"])
-    return pl.DataFrame(rows, schema=SCHEMA)
+    return pl.DataFrame(rows, schema=schema_of("ledger"))
 
 
 def _row(claim, post, verdict, value, low, high, n, *, sentence, about="model") -> dict:

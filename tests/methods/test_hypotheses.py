@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import combinations, product
 from math import inf
@@ -15,6 +15,7 @@ from factfinding.data.strangers import unknown_pairings
 from factfinding.experiments.effective_model.compute import effective_model
 from factfinding.experiments.mlp_paths.compute import mlp_paths
 from factfinding.findings import FINDINGS
+from factfinding.methods.circuit import Circuit
 from factfinding.methods.effect_concentration import effect_concentration
 from factfinding.methods.excess import nonlinear_excess
 from factfinding.methods.fact_correlations import fact_correlations
@@ -248,7 +249,7 @@ def test_norms_are_judged_at_the_first_mlp_of_the_lookup():
 
 def test_without_a_circuit_the_lowest_mlp_that_differs_is_named_and_nothing_concluded():
     found = tables("hash and lookup")
-    nowhere = replace(MODELS_CIRCUIT, lookup=None).to_table()
+    nowhere = replace(Circuit.from_table(found["circuit"]), lookup=None).to_table()
     for circuit in ({}, {"circuit": nowhere}):
         text = " ".join(FINDINGS["mlp_norms"]({"mlp_norms": found["mlp_norms"]} | circuit))
         assert "lowest MLP whose norms differ is that of layer 2" in text and "it is open whether" in text

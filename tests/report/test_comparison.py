@@ -12,8 +12,8 @@ import pytest
 from factfinding.comparison import Study, claim_rows, long_ledger, render
 from factfinding.errors import InputError
 from factfinding.files import write_table
-from factfinding.ledger import CONTRADICTED, NOT_APPLICABLE, SCHEMA
-from factfinding.tables import read_table
+from factfinding.ledger import CONTRADICTED, NOT_APPLICABLE
+from factfinding.tables import read_table, schema_of
 from helpers import ROOT, example_ledger
 from helpers.browser import needs_browser, opened, used
 
@@ -46,14 +46,17 @@ def html() -> str:
 
 def test_the_long_table_is_every_ledger_under_its_study_s_name():
     table = long_ledger(several(3))
-    assert table.columns == ["study", *SCHEMA] and table.height == 15
+    assert table.columns == ["study", *schema_of("ledger")] and table.height == 15
     for one in several(3):
         assert table.filter(study=one.name).drop("study").equals(one.ledger)
 
 
 def test_a_ledger_in_which_nothing_was_measured_comes_back_from_its_csv(tmp_path):
     """Its empty columns have no type there."""
-    nothing = {name: pl.lit(None, dtype=SCHEMA[name]) for name in ("value", "low", "high", "n", "threshold")}
+    nothing = {
+        name: pl.lit(None, dtype=schema_of("ledger")[name])
+        for name in ("value", "low", "high", "n", "threshold")
+    }
     ledger = example_ledger.ledger().with_columns(**nothing, verdict=pl.lit(NOT_APPLICABLE))
     write_table(ledger, tmp_path / "ledger.csv")
     other = replace(study("nothing"), ledger=read_table(tmp_path / "ledger.csv"))

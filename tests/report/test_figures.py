@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import re
 import xml.etree.ElementTree as ET
-from importlib import import_module
+from inspect import signature
 from itertools import pairwise
 
 import matplotlib
@@ -10,9 +10,10 @@ import numpy as np
 import polars as pl
 import pytest
 
+from factfinding.declarations import declarations
 from factfinding.figures import circuit_checks, layer_probes, recall, style, training
-from helpers import ROOT, example_tables
-from helpers.figures import assert_readable
+from helpers import example_tables
+from helpers.figures import assert_readable, draw_of
 
 TABLES = {
     "training": ("training",),
@@ -41,9 +42,7 @@ TABLES = {
 
 def _draw(name: str, *, knows: bool = True):
     tables = example_tables.study(knows=knows)
-    return import_module(f"factfinding.figures.{name}").draw(
-        **{table: tables[table] for table in TABLES[name]}
-    )
+    return draw_of(name)(**{table: tables[table] for table in TABLES[name]})
 
 
 def _texts(figure) -> list[str]:
@@ -53,17 +52,9 @@ def _texts(figure) -> list[str]:
     return legends + [text for text in labels if text]
 
 
-def test_every_module_is_tested_and_has_a_rule_and_a_caption():
-    modules = {path.stem for path in (ROOT / "scripts/factfinding/figures").glob("*.py")} - {
-        "__init__",
-        "style",
-    }
-    rules = (ROOT / "rules/report.smk").read_text()
-    captions = (ROOT / "resources/report/figure.rst").read_text()
-    assert modules >= set(TABLES)  # the others are tested beside their experiments
-    for name in modules:
-        assert f'"{name}": {{' in rules or f'FIGURES["{name}"]' in rules
-        assert f'"{name}": "' in captions
+def test_every_figure_that_is_declared_can_be_drawn():
+    for name, (_, figure) in declarations().figures.items():
+        assert set(signature(draw_of(name)).parameters) == set(figure.tables), name
 
 
 @pytest.mark.parametrize("knows", [True, False])
@@ -102,9 +93,7 @@ def test_the_same_table_gives_the_same_bytes(name, tmp_path):
 @pytest.mark.parametrize("name", TABLES)
 def test_empty_tables_give_a_figure_that_says_so(name):
     tables = example_tables.study(knows=True)
-    figure = import_module(f"factfinding.figures.{name}").draw(
-        **{table: tables[table].clear() for table in TABLES[name]}
-    )
+    figure = draw_of(name)(**{table: tables[table].clear() for table in TABLES[name]})
     assert not figure.axes
     assert figure.texts[0].get_text().startswith("Nothing to draw: ")
 

@@ -6,59 +6,46 @@ import re
 
 import polars as pl
 import pytest
-import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from factfinding.declarations import declarations
 from factfinding.errors import InputError
 from factfinding.ledger import (
     CONTRADICTED,
     NOT_APPLICABLE,
-    SCHEMA,
     SUPPORTED,
     UNDECIDED,
     VERDICTS,
     decide,
     judge,
-    read_claims,
 )
-from factfinding.tables import read_table
-from helpers import ROOT
+from factfinding.tables import read_table, schema_of
+from helpers.declared import claim_with, written
 
-PATH = ROOT / "resources/claims.yaml"
-CLAIMS = read_claims(PATH)
+DECLARED = declarations()
+CLAIMS = [claim for _, claim in DECLARED.claims]
+READ = {name for claim in CLAIMS for name in claim.tables} | {
+    n for need in DECLARED.needs.values() for n in need.tables
+}
 LOCAL_ANYWAY = {"early-layers-local", "early-layers-not-quite-local", "locality-falls"}
 """True of an untrained transformer as well: what is far away is averaged over many tokens."""
 
 
 def claims_with(tmp_path, **changes):
-    """A file of one claim, changed."""
-    claim = {
-        "id": "one", "post": 2, "experiment": "P2.1", "sentence": "It is so.", "reference": "1", "measured": "it",
-        "tables": ["t"], "query": "SELECT value, low, high, n FROM t", "supported_if": "above", "threshold": 0.5,
-    } | changes  # fmt: skip
-    path = tmp_path / "claims.yaml"
-    needs = {
-        "enough": {
-            "sentence": "too few",
-            "tables": ["t"],
-            "query": "SELECT COUNT(*) > 0 AS met FROM t WHERE n > 9",
-        }
-    }
-    path.write_text(yaml.safe_dump({"needs": needs, "claims": [claim]}))
-    return path
+    """Declarations of one claim, changed."""
+    return declarations(*written(tmp_path, claims=[claim_with(**changes)]))
 
 
 def table(value=0.8, low=0.7, high=0.9, n=10, **more) -> dict[str, pl.DataFrame]:
     return {"t": pl.DataFrame({"value": [value], "low": [low], "high": [high], "n": [n]} | more)}
 
 
-def test_the_file_has_at_least_thirty_claims_of_all_posts_with_their_words():
-    assert len(CLAIMS.claims) >= 30
-    assert {claim.post for claim in CLAIMS.claims} == {2, 3, 4, 5}
-    for claim in CLAIMS.claims:
+def test_there_are_at_least_thirty_claims_of_all_posts_with_their_words():
+    assert len(CLAIMS) >= 30
+    assert {experiment.post for experiment, _ in DECLARED.claims} == {2, 3, 4, 5}
+    for claim in CLAIMS:
         assert claim.sentence.endswith(".") and claim.reference and claim.measured
-        assert re.fullmatch(r"P[2-5](\.\d+)?", claim.experiment), claim.id
         assert claim.about == "toys" or "knows" in claim.needs, (
             f"{claim.id} would judge a model that knows nothing"
         )
@@ -66,8 +53,8 @@ def test_the_file_has_at_least_thirty_claims_of_all_posts_with_their_words():
 
 def test_no_reference_enters_a_computation(tmp_path):
     tables = table()
-    one = judge(read_claims(claims_with(tmp_path)), tables)
-    other = judge(read_claims(claims_with(tmp_path, reference="0.123")), tables)
+    one = judge(claims_with(tmp_path), tables)
+    other = judge(claims_with(tmp_path, reference="0.123"), tables)
     assert one.drop("reference").equals(other.drop("reference"))
 
 
@@ -92,17 +79,17 @@ def test_a_verdict_depends_on_both_whole_intervals_and_is_symmetric(a, b, c, d):
     ],
 )
 def test_the_rule_decides(tmp_path, numbers, verdict):
-    row = judge(read_claims(claims_with(tmp_path)), table(**numbers)).row(0, named=True)
+    row = judge(claims_with(tmp_path), table(**numbers)).row(0, named=True)
     assert row["verdict"] == verdict and row["reason"]
 
 
 def test_no_rows_is_not_applicable_and_says_which_tables_had_none(tmp_path):
-    row = judge(read_claims(claims_with(tmp_path)), {"t": table()["t"].clear()}).row(0, named=True)
+    row = judge(claims_with(tmp_path), {"t": table()["t"].clear()}).row(0, named=True)
     assert row["verdict"] == NOT_APPLICABLE and row["value"] is None and "no such rows in t" in row["reason"]
 
 
 def test_an_unmet_need_makes_a_claim_not_applicable_and_says_why(tmp_path):
-    claims = read_claims(claims_with(tmp_path, needs=["enough"]))
+    claims = claims_with(tmp_path, needs=["enough"])
     row = judge(claims, table(n=9)).row(0, named=True)
     assert row["verdict"] == NOT_APPLICABLE and "too few" in row["reason"]
     assert judge(claims, table(n=9), regardless=True)["verdict"][0] == SUPPORTED
@@ -111,7 +98,7 @@ def test_an_unmet_need_makes_a_claim_not_applicable_and_says_why(tmp_path):
 
 def test_a_threshold_may_come_from_the_query(tmp_path):
     query = "SELECT value, low, high, n, baseline AS threshold FROM t"
-    claims = read_claims(claims_with(tmp_path, threshold=None, query=query))
+    claims = claims_with(tmp_path, threshold=None, query=query)
     assert judge(claims, table(baseline=[0.75]))["verdict"][0] == UNDECIDED
     assert judge(claims, table(baseline=[0.65]))["threshold"][0] == 0.65
 
@@ -129,7 +116,7 @@ def test_a_measured_threshold_counts_with_its_interval(tmp_path, baseline, verdi
     """The value is 0.8 [0.7, 0.9]."""
     low, high = baseline
     query = f"SELECT value, low, high, n, {(low + high) / 2} AS threshold, {low} AS threshold_low, {high} AS threshold_high FROM t"
-    row = judge(read_claims(claims_with(tmp_path, threshold=None, query=query)), table()).row(0, named=True)
+    row = judge(claims_with(tmp_path, threshold=None, query=query), table()).row(0, named=True)
     assert row["verdict"] == verdict and (row["threshold_low"], row["threshold_high"]) == baseline
     assert f"[{low}, {high}]" in row["reason"]
 
@@ -151,7 +138,7 @@ def test_a_measured_threshold_counts_with_its_interval(tmp_path, baseline, verdi
 )
 def test_a_query_that_cannot_be_used_is_refused_by_the_claims_name(tmp_path, changes, said):
     with pytest.raises(InputError, match="claim one") as error:
-        judge(read_claims(claims_with(tmp_path, **changes)), table())
+        judge(claims_with(tmp_path, **changes), table())
     assert said in str(error.value)
 
 
@@ -159,50 +146,45 @@ def test_a_query_that_cannot_be_used_is_refused_by_the_claims_name(tmp_path, cha
     ("changes", "said"),
     [
         ({"supported_if": "equal"}, "supported_if"),
-        ({"post": 6}, "post"),
         ({"id": "Not An Id"}, "id"),
         ({"colour": "red"}, "colour"),
         ({"needs": ["nothing"]}, "nothing"),
         ({"tables": []}, "tables"),
+        ({"tables": ["unheard_of"]}, "unheard_of"),
         ({"threshold": "high"}, "threshold"),
     ],
 )
-def test_a_file_that_cannot_be_used_is_refused_by_entry_and_key(tmp_path, changes, said):
-    path = claims_with(tmp_path, **changes)
-    with pytest.raises(InputError, match=re.escape(str(path))) as error:
-        read_claims(path)
+def test_a_claim_that_cannot_be_used_is_refused_by_file_and_key(tmp_path, changes, said):
+    with pytest.raises(InputError, match=re.escape(str(tmp_path))) as error:
+        claims_with(tmp_path, **changes)
     assert said in str(error.value)
 
 
 def test_a_claim_that_stands_twice_is_refused(tmp_path):
-    path = claims_with(tmp_path)
-    values = yaml.safe_load(path.read_text())
-    values["claims"] *= 2
-    path.write_text(yaml.safe_dump(values))
-    with pytest.raises(InputError, match="stand twice"):
-        read_claims(path)
+    with pytest.raises(InputError, match="declared twice"):
+        declarations(*written(tmp_path, claims=[claim_with(), claim_with()]))
 
 
 def test_no_claim_stumbles_over_an_empty_table(study):
     """As CSV writes it: without types. Needs that are met by other tables do not help."""
     folder = study.folder / "results/small/tables"
-    tables = {path.stem: read_table(path) for path in folder.iterdir() if path.stem in CLAIMS.tables}
+    tables = {path.stem: read_table(path) for path in folder.iterdir() if path.stem in READ}
     as_text = {name: frame.clear().cast(pl.String) for name, frame in tables.items()}
-    ledger = judge(CLAIMS, as_text, regardless=True)
+    ledger = judge(DECLARED, as_text, regardless=True)
     assert set(ledger["verdict"]) == {NOT_APPLICABLE}
 
 
 def test_every_claim_can_be_judged_and_an_untrained_model_supports_none(study):
     """The small study has seen 12 steps and knows nobody; its tables are full, because it asks for all athletes."""
     folder = study.folder / "results/small/tables"
-    tables = {path.stem: read_table(path) for path in folder.iterdir() if path.stem in CLAIMS.tables}
-    assert not CLAIMS.tables - set(tables)
-    ledger = judge(CLAIMS, tables)
-    assert ledger.schema == pl.Schema(SCHEMA) and ledger.height == len(CLAIMS.claims)
+    tables = {path.stem: read_table(path) for path in folder.iterdir() if path.stem in READ}
+    assert not READ - set(tables)
+    ledger = judge(DECLARED, tables)
+    assert ledger.schema == pl.Schema(schema_of("ledger")) and ledger.height == len(CLAIMS)
     assert set(ledger["verdict"]) <= set(VERDICTS)
     of_model = ledger.filter(about="model")
     assert set(of_model["verdict"]) == {NOT_APPLICABLE}
     told = ["claim", "verdict", "reason"]  # the numbers are empty, and a CSV of empty columns has no types
     assert read_table(folder / "ledger.csv").select(told).equals(ledger.select(told))
-    ignoring = judge(CLAIMS, tables, regardless=True).filter(about="model", verdict=SUPPORTED)
+    ignoring = judge(DECLARED, tables, regardless=True).filter(about="model", verdict=SUPPORTED)
     assert set(ignoring["claim"]) <= LOCAL_ANYWAY  # the rules themselves, without what they need

@@ -1,13 +1,13 @@
 from __future__ import annotations
 
 import re
-import shutil
 from dataclasses import replace
 from html.parser import HTMLParser
 
 import polars as pl
 import pytest
 
+from factfinding.declarations import declarations
 from factfinding.errors import InputError
 from factfinding.figures import (
     attention_roles,
@@ -27,9 +27,7 @@ from factfinding.report import (
     Picture,
     Results,
     Table,
-    caption,
     inline_svg,
-    read_sections,
     render,
     versions,
 )
@@ -432,26 +430,9 @@ def test_groups_of_a_few_are_not_singled_out():
     assert not any("By length" in sentence for sentence in findings.recall_findings(few))
 
 
-def test_every_figure_has_a_caption_and_an_unknown_one_is_an_error():
-    for section in read_sections(WORDS / "sections.yaml"):
-        assert len(caption(section.figure, WORDS)) > 40
-    with pytest.raises(Exception, match="no_such"):
-        caption("no_such", WORDS)
-
-
-def test_sections_that_cannot_be_used_are_named(tmp_path):
-    text = (WORDS / "sections.yaml").read_text()
-    (tmp_path / "sections.yaml").write_text(text.replace("  question:", "  qestion:", 1))  # codespell:ignore
-    with pytest.raises(InputError, match=r"sections.yaml: entry 0.question"):
-        read_sections(tmp_path / "sections.yaml")
-
-
-def test_a_section_without_sentences_is_refused(make, tmp_path):
-    shutil.copytree(WORDS, tmp_path / "words")
-    text = (WORDS / "sections.yaml").read_text()
-    (tmp_path / "words/sections.yaml").write_text(text.replace("- id: recall", "- id: forgetting"))
-    with pytest.raises(InputError, match="'forgetting'; allowed: one of training, recall"):
-        render(make(), tmp_path / "words")
+def test_every_figure_has_a_caption():
+    for _, figure in declarations().figures.values():
+        assert len(figure.caption) > 40
 
 
 def test_inlined_figures_keep_their_references():

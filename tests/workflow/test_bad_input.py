@@ -21,9 +21,9 @@ from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from factfinding.data.facts import read_facts
 from factfinding.data.texts import read_texts
+from factfinding.declarations import read_experiment
 from factfinding.errors import InputError
 from factfinding.files import read_json
-from factfinding.ledger import read_claims
 from factfinding.methods.circuit import Circuit, read_circuit
 from factfinding.model.anatomy import KNOWN_TYPES, Anatomy, load
 from factfinding.model.tiny import random_model
@@ -31,8 +31,9 @@ from factfinding.model.weights import check_finite
 from factfinding.model_folder import ACTIVATIONS, FAMILY, ROTARY, check_model_folder
 from factfinding.preflight import TINY, preflight
 from factfinding.studies import merged, studies_of
-from helpers import ROOT, bad_input
+from helpers import ROOT
 from helpers.bad_input import ADOPTED, CASES, FOLDER, GOOD
+from helpers.declared import bad_input, experiment_with
 from helpers.models import FAMILIES, save_model
 from helpers.workflow import copy_project, dry_run, planned, snakemake
 
@@ -347,7 +348,7 @@ ODD_YAML = [
 def test_odd_yaml_is_refused_by_the_name_of_its_file(value, tmp_path):
     path = tmp_path / "study.yaml"
     path.write_text(f"a: {value}")
-    for read in (read_circuit, read_claims, lambda _: studies_of({"studies": ["study"]}, tmp_path)):
+    for read in (read_circuit, read_experiment, lambda _: studies_of({"studies": ["study"]}, tmp_path)):
         with pytest.raises(InputError, match=re.escape(str(path))) as error:
             read(path)
         assert len(str(error.value)) < 1000
@@ -393,21 +394,21 @@ def test_any_circuit_is_read_or_refused(tmp_path_factory, data, whole, noise):
     assert circuit.lookup is None or [type(layer) for layer in circuit.lookup] == [int, int]
 
 
-CLAIMS = (ROOT / "resources/claims.yaml").read_text()
-FEW_CLAIMS = CLAIMS[: [found.start() for found in re.finditer("  - id: ", CLAIMS)][2]]
+DECLARATION = yaml.safe_dump(experiment_with(), sort_keys=False)
 
 
 @settings(fuzzed, max_examples=100)
 @given(data=st.data(), whole=st.booleans(), noise=st.text(max_size=40))
-def test_any_claims_are_read_or_refused(tmp_path_factory, data, whole, noise):
-    path = tmp_path_factory.getbasetemp() / "fuzz-claims.yaml"
-    path.write_text(spoilt(FEW_CLAIMS, data) if whole else noise, encoding="utf-8", errors="surrogatepass")
+def test_any_declaration_is_read_or_refused(tmp_path_factory, data, whole, noise):
+    path = tmp_path_factory.getbasetemp() / "fuzz/experiment.yaml"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(spoilt(DECLARATION, data) if whole else noise, encoding="utf-8", errors="surrogatepass")
     try:
-        claims = read_claims(path)
+        experiment = read_experiment(path)
     except InputError as error:
         assert str(error).startswith(str(path)) and "; allowed: " in str(error)
         return
-    assert claims.claims
+    assert experiment.name == "fuzz" and experiment.title
 
 
 values = st.recursive(

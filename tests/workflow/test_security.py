@@ -21,8 +21,8 @@ import pytest
 import yaml
 
 from factfinding.config import validate
+from factfinding.declarations import read_experiment
 from factfinding.errors import InputError
-from factfinding.ledger import read_claims
 from factfinding.methods.circuit import read_circuit
 from factfinding.model.anatomy import load
 from factfinding.model_folder import check_model_folder
@@ -121,7 +121,7 @@ MAPPINGS = "a0: &a0 {b: x}\n" + "".join(
 def test_yaml_is_no_program(tag, tmp_path, mark):
     path = tmp_path / "study.yaml"
     path.write_text(tag.format(mark=mark))
-    for read in (read_circuit, read_claims, lambda _: studies_of({"studies": ["study"]}, tmp_path)):
+    for read in (read_circuit, read_experiment, lambda _: studies_of({"studies": ["study"]}, tmp_path)):
         with pytest.raises(InputError, match=re.escape(str(path))):
             read(path)
 
@@ -130,7 +130,7 @@ def test_yaml_is_no_program(tag, tmp_path, mark):
 def test_a_few_lines_of_yaml_cannot_fill_the_memory(text, tmp_path):
     path = tmp_path / "study.yaml"
     path.write_text(text)
-    for read in (read_circuit, read_claims, lambda _: studies_of({"studies": ["study"]}, tmp_path)):
+    for read in (read_circuit, read_experiment, lambda _: studies_of({"studies": ["study"]}, tmp_path)):
         with pytest.raises(InputError) as error:
             read(path)
         assert len(str(error.value)) < 10_000

@@ -18,12 +18,12 @@ from pathlib import Path
 import pytest
 import yaml
 
+from factfinding.declarations import declarations
 from factfinding.experiments.ladder.compute import NOTHING
 from factfinding.files import read_json, write_table
 from factfinding.ledger import NOT_APPLICABLE
 from factfinding.methods.circuit import read_circuit
 from factfinding.methods.effective import EffectiveModel
-from factfinding.report import caption, read_sections
 from factfinding.tables import read_table
 from helpers import ROOT, planted
 from helpers.browser import needs_browser, opened, printed, used
@@ -76,12 +76,12 @@ def project(tmp_path_factory):
 def test_every_section_has_its_figure_and_its_sentences_and_nothing_is_left_to_do(project, study):
     results = project / "results" / study
     page = (results / "report.html").read_text()
-    for section in yaml.safe_load((ROOT / "resources/report/sections.yaml").read_text()):
-        figure = results / f"figures/{section['figure']}.svg"
-        if section["figure"] == "training":
+    for name, (experiment, _) in declarations().figures.items():
+        figure = results / f"figures/{name}.svg"
+        if name == "training":
             continue  # nobody trained these
         assert figure.stat().st_size > 1000 and figure.with_suffix(".png").stat().st_size > 1000
-        assert f'id="{section["id"]}"' in page, section["id"]
+        assert f'id="{experiment.name}"' in page, experiment.name
     assert "Traceback" not in page
     assert would_run(project, RUNS[study]) == set()
 
@@ -155,10 +155,10 @@ def test_snakemake_s_own_report_has_every_figure_with_its_caption(project, tmp_p
     script = (tmp_path / "all.html").read_text().split('<script id="results">')[1]
     results, _ = json.JSONDecoder().raw_decode(script, script.index("{"))
     told = {path: unescape(re.sub("<[^>]+>", "", found["caption"])) for path, found in results.items()}
-    figures = {section.figure for section in read_sections(WORDS / "sections.yaml")} - {"training"}
+    figures = {n: figure for n, (_, figure) in declarations().figures.items() if n != "training"}
     for family in FAMILIES:
-        for figure in figures:
-            assert caption(figure, WORDS) == told[f"results/{family}/figures/{figure}.svg"].strip(), figure
+        for name, figure in figures.items():
+            assert figure.caption == told[f"results/{family}/figures/{name}.svg"].strip(), name
         assert f"The study {family} on one page" in told[f"results/{family}/report.html"]
         assert "Each claim" in told[f"results/{family}/tables/ledger.csv"]
     assert "one column per study" in told["results/comparison/report.html"]
@@ -192,7 +192,7 @@ def test_a_real_report_is_read_on_a_phone_in_the_dark_and_on_paper(study, tmp_pa
         """,
         tmp_path,
     )
-    sections = [section.id for section in read_sections(WORDS / "sections.yaml")]
+    sections = [one.name for one in declarations().experiments.values() if one.figures]
     assert found["sections"] == ["ledger", "summary", "model", *sections, "computed"]
     assert found["claims"] == read_table(page.parent / "tables/ledger.csv").height
     assert len(set(found["sorted"])) > 5 and found["sorted"] == sorted(found["sorted"])
