@@ -1,41 +1,11 @@
-"""P3.1, P3.3, P3.5-P3.8: what the MLPs do that look the fact up.
+"""P3.3, P3.5-P3.8: what the MLPs do that look the fact up.
 
-mlp_paths         P3.1: every path from one MLP of the lookup to a later one, removed                                    GPU
 effective_lookup  P3.3 and P3.5: the effective model on all pairings of names: what neurons make, and what probes read  GPU
 name_structure    P3.6-P3.8: known and unknown names, swapped names, the orthogonal remainder                            GPU
 
-Config: mlp_paths, lookup, names, compute, probes. Each rule needs a lookup at the final name token (circuit.yaml) and writes empty tables
+Config: lookup, names, compute, probes. Each rule needs a lookup at the final name token (circuit.yaml) and writes empty tables
 where there is none.
 """
-
-
-rule mlp_paths:
-    input:
-        source="results/{study}/model/source.json",
-        prompts="results/{study}/prompts/full.parquet",
-        candidates="results/{study}/prompts/candidates.csv",
-        recall="results/{study}/tables/recall.csv",
-        readers="results/{study}/readers.safetensors",
-        circuit="results/{study}/circuit.yaml",
-    output:
-        paths="results/{study}/tables/mlp_paths.csv",
-        provenance="results/{study}/provenance/mlp_paths.json",
-    log:
-        "results/{study}/logs/mlp_paths.log",
-    benchmark:
-        "results/{study}/benchmarks/mlp_paths.tsv"
-    conda:
-        "../envs/factfinding.yaml"
-    threads: of(model_threads)
-    resources:
-        gpu=1,
-        mem_mb=megabytes(24000),
-        runtime=120,
-    params:
-        settings=settings("compute", "mlp_paths"),
-        code=code("mlp_paths.py"),
-    script:
-        "../scripts/mlp_paths.py"
 
 
 rule effective_lookup:

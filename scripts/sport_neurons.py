@@ -9,11 +9,11 @@ with Job(snakemake) as job:
     from factfinding.data.dossier import write_dossiers
     from factfinding.engine.cached import rows_of
     from factfinding.files import read_json, write_table
+    from factfinding.methods.circuit import read_circuit
     from factfinding.methods.dossier import Study, check_named, dossiers, mlp_input, tables
     from factfinding.methods.dossier_texts import firing, read_running
     from factfinding.methods.groups import chosen
     from factfinding.methods.head_probes import halve
-    from factfinding.methods.proposal import read_circuit
     from factfinding.methods.readers import load_readers
     from factfinding.methods.sport_neurons import detectors, scan_neurons
     from factfinding.model.source import load_source

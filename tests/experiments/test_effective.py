@@ -8,7 +8,7 @@ import torch
 from factfinding.engine.sites import Site
 from factfinding.engine.trace import Edit, Knockout, Read, run
 from factfinding.errors import InputError
-from factfinding.methods.effective import EffectiveModel, save_none
+from factfinding.methods.effective import EffectiveModel, NoEffectiveModel
 from factfinding.methods.simplified import Parts
 from helpers.effective_models import SPORTS, ablated, made
 from helpers.models import FAMILIES
@@ -106,7 +106,7 @@ def test_a_model_that_is_no_sum_of_tables_is_refused(monkeypatch):
 
 
 def test_a_study_without_one_says_why(tmp_path):
-    save_none(tmp_path / "none.safetensors", "a study in which nothing is known")
+    NoEffectiveModel("a study in which nothing is known").save(tmp_path / "none.safetensors")
     with pytest.raises(InputError, match="nothing is known"):
         EffectiveModel.load(tmp_path / "none.safetensors")
     (tmp_path / "broken").write_bytes(b"x")

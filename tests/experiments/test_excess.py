@@ -41,7 +41,7 @@ def random_names(family: str, *, length: int = 2, dtype=torch.float64):
 @pytest.fixture(scope="module")
 def known():
     """The planted model whose two neurons look the fact up; its effective model and names, of which all exist."""
-    from factfinding.methods.effective_table import effective_model
+    from factfinding.experiments.effective_model.compute import effective_model
 
     made = planted.at_name(firsts=8, lasts=8)
     name_only = planted.prompt_table(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -15,18 +16,20 @@ from factfinding.data.prompts import prompt_table
 from factfinding.engine.sites import Site, parse
 from factfinding.engine.trace import Edit, Read, run
 from factfinding.errors import InputError
-from factfinding.findings import interventions as findings
-from factfinding.findings import simplified as simplified_findings
-from factfinding.methods.context import context_prompts, unknown_tokens
+from factfinding.experiments.circuit.compute import propose, settle
+from factfinding.experiments.circuit_scan import show as circuit_show
+from factfinding.experiments.context.compute import context_prompts, unknown_tokens
+from factfinding.experiments.ladder import show as ladder_show
+from factfinding.experiments.ladder.compute import steps
+from factfinding.experiments.probe_patching.compute import erased, span
+from factfinding.experiments.residual_patching import show as residual_show
+from factfinding.experiments.total_effects.compute import place_means, total_effects
+from factfinding.methods.circuit import Circuit, read_circuit
 from factfinding.methods.groups import CORRUPT, KINDS, draw_donors, groups_of
-from factfinding.methods.ladder import steps
 from factfinding.methods.name_stream import clean_run, name_outputs, name_stream, replaced
 from factfinding.methods.patched import sample
-from factfinding.methods.probe_patching import erased, span
-from factfinding.methods.proposal import Circuit, propose, read_circuit, settle, write_circuit
 from factfinding.methods.readers import fit_readers, load_readers, save_readers
 from factfinding.methods.simplified import Parts, parts_of
-from factfinding.methods.total_effects import place_means, total_effects
 from helpers import planted
 from helpers.head_tables import planted_candidates
 from helpers.intervention_tables import intervention_tables
@@ -95,21 +98,19 @@ def test_residual_patching_follows_the_fact_from_the_name_to_end(at_name):
 
 
 def test_the_planted_circuit_is_proposed_with_its_evidence(at_name):
-    used = dict(at_name["circuit"].select("part", "used").iter_rows())
-    assert used == {"lookup_at": "final_name", "concatenate": "0", "lookup": "1", "extract": "L2H2"}
-    assert (
-        "looked up at the final name token"
-        in findings.circuit_findings(at_name["circuit"], at_name["circuit_scan"])[0]
-    )
+    used = Circuit.from_table(at_name["circuit"])
+    assert (used.lookup_at, used.concatenate, used.lookup) == ("final_name", (0, 0), (1, 1))
+    assert used.extract == ("L2H2",)
+    assert "looked up at the final name token" in circuit_show.sentences(at_name)[0]
 
 
 def test_a_lookup_at_end_is_said_and_no_circuit_is_proposed(at_end):
-    used = dict(at_end["circuit"].select("part", "used").iter_rows())
-    assert used == {"lookup_at": "end", "concatenate": None, "lookup": None, "extract": None}
+    used = Circuit.from_table(at_end["circuit"])
+    assert (used.lookup_at, used.concatenate, used.lookup, used.extract) == ("end", None, None, ())
     assert at_end["effective_model"].is_empty() and set(at_end["ladder"]["step"]) == {"full", "name_only"}
-    said = findings.circuit_findings(at_end["circuit"], at_end["circuit_scan"])[0]
+    said = circuit_show.sentences(at_end)[0]
     assert "not looked up at the name" in said and "END" in said
-    assert "No lookup at the name" in simplified_findings.ladder_findings(at_end["ladder"])[-1]
+    assert "No lookup at the name" in ladder_show.sentences(at_end)[-1]
 
 
 def test_the_steps_of_the_ladder_that_matter_do_and_the_others_do_not(at_name):
@@ -170,11 +171,8 @@ def test_nobody_known_gives_empty_tables_and_sentences():
     model = planted.at_name()
     tables = intervention_tables(model.anatomy, model.prompts.clear(), planted_candidates(model))
     assert all(table.is_empty() for name, table in tables.items() if name != "circuit")
-    assert dict(tables["circuit"].select("part", "used").iter_rows())["lookup_at"] == "unclear"
-    said = [
-        findings.residual_findings(tables["residual_patching"]),
-        simplified_findings.ladder_findings(tables["ladder"]),
-    ]
+    assert Circuit.from_table(tables["circuit"]).lookup_at == "unclear"
+    said = [residual_show.sentences(tables), ladder_show.sentences(tables)]
     assert all("nothing to see" in sentences[0] for sentences in said)
 
 
@@ -354,7 +352,7 @@ def test_a_circuit_is_written_and_read_and_the_configuration_wins(tmp_path, at_n
     used = settle(proposal, concatenate=(0, 1), lookup=None, extract=["L3H0"])
     assert used.concatenate == (0, 1) and used.lookup == (1, 1) and used.extract == ("L3H0",)
     assert used.fixed == ("concatenate", "extract") and used.proposed["concatenate"] == (0, 0)
-    write_circuit(used, tmp_path / "circuit.yaml")
+    used.save(tmp_path / "circuit.yaml")
     again = read_circuit(tmp_path / "circuit.yaml")
     assert (again.concatenate, again.lookup, again.extract, again.fixed) == (
         (0, 1),
@@ -363,6 +361,9 @@ def test_a_circuit_is_written_and_read_and_the_configuration_wins(tmp_path, at_n
         used.fixed,
     )
     assert [row.claim for row in again.evidence] == [row.claim for row in used.evidence]
+    assert again.thresholds == used.thresholds
+    as_table = Circuit.from_table(used.to_table())
+    assert as_table == replace(used, evidence=(), thresholds=None), "the table has all but the numbers"
     assert "thresholds:" in (tmp_path / "circuit.yaml").read_text()
     (tmp_path / "bad.yaml").write_text("lookup: 3")
     with pytest.raises(InputError, match="no circuit"):
@@ -384,10 +385,7 @@ def test_an_answer_that_does_not_come_from_the_name_is_no_evidence(at_name):
     }
     circuit = propose(at_name["circuit_scan"], *turned.values())
     assert circuit.lookup_at == "unclear" and circuit.extract == () and circuit.lookup is None
-    assert all(
-        "does not come from the name" in findings.residual_findings(turned["residual_patching"])[0]
-        for _ in "1"
-    )
+    assert "does not come from the name" in residual_show.sentences(turned)[0]
 
 
 def test_shares_are_of_the_whole_swap(at_name):

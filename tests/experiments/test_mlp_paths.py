@@ -13,11 +13,12 @@ from factfinding.engine.readings import LogProbs, Resid
 from factfinding.engine.sites import Site
 from factfinding.engine.suffix import Suffix
 from factfinding.engine.trace import Read, run
-from factfinding.findings.neurons import NEEDED, path_findings
+from factfinding.experiments.mlp_paths.compute import Paths, Removed, mlp_paths, path_edits, paths_of
+from factfinding.experiments.mlp_paths.show import NEEDED, sentences
 from factfinding.methods.groups import groups_of
-from factfinding.methods.mlp_paths import SCHEMA, Paths, Removed, mlp_paths, path_edits, paths_of
 from factfinding.methods.name_stream import clean_run, name_outputs
 from factfinding.methods.simplified import Parts
+from factfinding.tables import schema_of
 from helpers import planted
 from helpers.head_tables import planted_candidates
 from helpers.intervention_tables import readers_of
@@ -99,7 +100,7 @@ def test_columns_intervals_and_the_unchanged_model():
     reader = readers_of(anatomy, prompts, n_folds=3)
     parts = Parts(concatenate=0, lookup=(0, 2))
     table = mlp_paths(anatomy, prompts, candidates, [reader], parts, **OPTIONS)
-    assert table.schema == pl.Schema(SCHEMA)
+    assert table.schema == pl.Schema(schema_of("mlp_paths"))
     assert table.height == 5 * (1 + 3 * 2)
     clean = table.filter(kind="none")
     assert clean["change"].null_count() == 5 and clean.filter(metric="kl")["value"][0] == 0
@@ -123,7 +124,7 @@ def test_where_only_one_mlp_looks_up_no_path_is_missed():
     table = mlp_paths(model.anatomy, model.prompts, candidates, [reader], parts, **OPTIONS)
     changed = table.drop_nulls("source").filter(pl.col("metric") != "probe_accuracy")
     assert changed.height and changed["change"].abs().max() < 1e-9
-    said = path_findings(table)
+    said = sentences({"mlp_paths": table})
     assert f"0 surely raise the loss by more than {NEEDED} nats" in said[-1] and "For " not in said[-1]
 
 
@@ -138,7 +139,7 @@ def test_where_a_later_mlp_reads_the_fact_from_an_earlier_one_its_path_carries_i
     assert right.filter(kind="none")["value"][0] == 1.0
     assert right.filter(kind="resample_other")["value"][0] == 0.0  # the donor's sport instead
     assert right.filter(kind="mean")["value"][0] <= 0.5 + 1e-9
-    assert "1 surely raises the loss" in path_findings(table)[-1]
+    assert "1 surely raises the loss" in sentences({"mlp_paths": table})[-1]
 
 
 def relay(model: planted.Planted) -> None:
@@ -173,8 +174,8 @@ def test_without_a_lookup_or_with_one_mlp_or_nobody_known_the_table_is_empty():
         (Parts(concatenate=0, lookup=(0, 2)), prompts.head(1)),
     ):
         table = mlp_paths(anatomy, people, candidates, [], parts, **OPTIONS)
-        assert table.is_empty() and table.schema == pl.Schema(SCHEMA)
-    assert path_findings(table)[0].startswith("No path between MLPs was removed")
+        assert table.is_empty() and table.schema == pl.Schema(schema_of("mlp_paths"))
+    assert sentences({"mlp_paths": table})[0].startswith("No path between MLPs was removed")
 
 
 def test_athletes_of_one_sport_have_no_donor_of_another():

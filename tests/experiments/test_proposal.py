@@ -7,16 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from factfinding.findings import interventions as findings
-from factfinding.methods.proposal import (
-    KEPT,
-    circuit_table,
-    concatenating,
-    looking_up,
-    propose,
-    settle,
-    write_circuit,
-)
+from factfinding.experiments.circuit.compute import KEPT, concatenating, looking_up, propose, settle
+from factfinding.experiments.circuit_scan import show as circuit_show
+from factfinding.experiments.residual_patching import show as residual_show
 from helpers import ROOT
 
 MAJORITY, N = 1 / 3, 400
@@ -104,7 +97,7 @@ def test_outside_the_borders_enough_is_kept_and_one_layer_less_keeps_too_little(
 
 def test_the_threshold_stands_in_the_file_and_on_the_page(tmp_path):
     circuit = settle(propose(scan(**EMBEDDED), *effects()), concatenate=None, lookup=None, extract=None)
-    write_circuit(circuit, tmp_path / "circuit.yaml")
+    circuit.save(tmp_path / "circuit.yaml")
     assert f"kept: {KEPT}" in (tmp_path / "circuit.yaml").read_text()
     assert f"**{100 * KEPT:.0f} %** is kept" in PAGE.read_text(), "the page explains another threshold"
 
@@ -115,7 +108,7 @@ def test_the_threshold_stands_in_the_file_and_on_the_page(tmp_path):
 def test_one_layer_and_several_are_told_in_words(lookup, words):
     fixed = {"concatenate": None, "lookup": lookup, "extract": ["L3H0", "L3H1"]}
     circuit = settle(propose(scan(**EMBEDDED), *effects()), **fixed)
-    said = findings.circuit_findings(circuit_table(circuit), scan(**EMBEDDED))[0]
+    said = circuit_show.sentences({"circuit": circuit.to_table(), "circuit_scan": scan(**EMBEDDED)})[0]
     assert words in said and "attention 0 gathers the name" in said and "L3H0, L3H1 extract" in said
     assert "set by the configuration: lookup, extract" in said
 
@@ -124,6 +117,6 @@ def test_a_position_that_hardly_any_name_has_is_not_singled_out():
     common = {"number": 0, "token": None, "whole_swap": -10.0, "effect": -5.0, "follows": 0.5}
     rows = [{"layer": layer, "role": "final_name", "share": 0.5, "n": 400, **common} for layer in range(3)]
     rows.append(common | {"layer": 1, "role": "middle_name", "number": 9, "share": 1.0, "n": 1})
-    said = findings.residual_findings(pl.DataFrame(rows))[0]
+    said = residual_show.sentences({"residual_patching": pl.DataFrame(rows)})[0]
     assert "before layers 0 to 2 at the final name token" in said and "n = 400" in said
     assert "middle" not in said

@@ -22,12 +22,12 @@ from factfinding.errors import InputError
 from factfinding.figures import dossier as dossier_figure
 from factfinding.figures import sport_neurons as figure
 from factfinding.findings.sport_neurons import FINDINGS
+from factfinding.methods.circuit import Circuit
 from factfinding.methods.dossier import Study, check_named, dossiers, histogram, mlp_input, tables
 from factfinding.methods.dossier_ablation import KINDS, answers
 from factfinding.methods.dossier_texts import Running, firing, highest, read_running
 from factfinding.methods.dossier_weights import Weights, basis_of, cosines, projections
 from factfinding.methods.head_probes import Halves, halve
-from factfinding.methods.proposal import Circuit
 from factfinding.methods.sport_neurons import (
     SPORT_NEURONS,
     auc_draws,

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from importlib import import_module
+from importlib.util import find_spec
+
 import matplotlib
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 
+from factfinding.declarations import declarations
 from factfinding.figures import style
 
 
@@ -42,3 +48,10 @@ def _shown_ticks(axes) -> list:
             t.label1 for t in axis.get_major_ticks() if low <= t.get_loc() <= high and t.label1.get_visible()
         ]
     return shown
+
+
+def draw_of(figure: str) -> Callable[..., Figure]:
+    """The function that draws a figure."""
+    own = f"factfinding.experiments.{declarations().figures[figure][0].name}.show"
+    show = import_module(own if find_spec(own) else f"factfinding.figures.{figure}")
+    return getattr(show, f"draw_{figure}", None) or show.draw

@@ -45,7 +45,7 @@ from torch import Tensor
 from transformers import GPTNeoXForCausalLM, PreTrainedTokenizerFast
 
 from factfinding.data.prompts import prompt_table
-from factfinding.methods.proposal import AT_NAME, Circuit
+from factfinding.methods.circuit import AT_NAME, Circuit
 from factfinding.model.anatomy import Anatomy
 from helpers.planted import empty_model
 

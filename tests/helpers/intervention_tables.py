@@ -1,30 +1,29 @@
-"""The tables of P2.7-P2.11 of a model, by the steps of the rules in rules/interventions.smk, without any files."""
+"""The tables of P2.7-P2.11 of a model, by their experiments' `compute`, without any files."""
 
 from __future__ import annotations
 
+from importlib import import_module
+from typing import Any
+
 import polars as pl
 
+from factfinding.config import CircuitConfig, InterventionsConfig
 from factfinding.data.prompts import prompt_table
-from factfinding.methods.context import context_table
+from factfinding.experiments.circuit import compute as circuit
+from factfinding.inputs import Settings
+from factfinding.methods.circuit import Circuit
+from factfinding.methods.effective import EffectiveModel
 from factfinding.methods.effective_probes import effective_probes
-from factfinding.methods.effective_table import effective_model
 from factfinding.methods.excess import nonlinear_excess
 from factfinding.methods.groups import groups_of
-from factfinding.methods.head_reader import head_readers
-from factfinding.methods.ladder import ladder_table
 from factfinding.methods.name_pairs import pairs_for, unknown_for
 from factfinding.methods.name_stream import name_outputs
-from factfinding.methods.patched import sample
-from factfinding.methods.probe_patching import probe_patching
 from factfinding.methods.probes import ProbeSettings
-from factfinding.methods.proposal import Circuit, circuit_table, propose, settle
 from factfinding.methods.readers import Readers, fit_readers
-from factfinding.methods.residual_patching import residual_patching
-from factfinding.methods.scan import circuit_scan
-from factfinding.methods.simplified import parts_of
-from factfinding.methods.total_effects import total_effects
+from helpers.inputs import given, quiet
 
 SIZE = {"batch_size": 16, "seed": 0}
+INTERVENTIONS, CIRCUIT = InterventionsConfig().model_dump(), CircuitConfig().model_dump()
 
 
 def readers_of(anatomy, prompts: pl.DataFrame, *, n_folds: int = 4) -> Readers:
@@ -43,15 +42,10 @@ def readers_of(anatomy, prompts: pl.DataFrame, *, n_folds: int = 4) -> Readers:
 
 def circuit_of(anatomy, prompts, candidates, reader, **fixed) -> tuple[Circuit, dict[str, pl.DataFrame]]:
     """The circuit as rule `circuit` has it, and the tables that it rests on."""
-    drawn = sample(prompts, candidates, athletes=12, draws=1, seed=0)
-    tables = {
-        "circuit_scan": circuit_scan(anatomy, prompts, candidates, reader, athletes=40, **SIZE),
-        "residual_patching": residual_patching(anatomy, drawn, **SIZE),
-        "total_effects": total_effects(anatomy, drawn, **SIZE),
-    }
-    nothing = dict.fromkeys(("concatenate", "lookup", "extract"))
-    circuit = settle(propose(*tables.values()), **nothing | fixed)
-    return circuit, tables | {"circuit": circuit_table(circuit)}
+    held = _held(anatomy, prompts, candidates, reader)
+    tables = _computed(("total_effects", "residual_patching", "circuit_scan"), held, **fixed)
+    tables |= circuit.compute(given(**tables), _settings(**fixed), quiet)
+    return tables.pop("circuit_yaml"), tables
 
 
 def intervention_tables(
@@ -62,21 +56,39 @@ def intervention_tables(
     name_only = full
     if full.height:
         name_only = prompt_table(athletes, anatomy.tokenizer, anatomy.bos_token_id, "name_only")
-    prompts = {"full": full, "name_only": name_only}
     reader = readers_of(anatomy, full)
-    circuit, tables = circuit_of(anatomy, full, candidates, reader, **fixed)
-    parts = parts_of(circuit, anatomy)
-    heads = head_readers(anatomy, circuit.extract, candidates, full, reader, batch_size=16)
-    effective = effective_model(anatomy, prompts, reader, parts, **SIZE)
-    drawn = sample(full, candidates, athletes=24, draws=1, seed=0)
-    tables |= effective_tables(effective.model, name_only)
-    return tables | {
-        "ladder": ladder_table(anatomy, prompts, [reader, *heads], parts, draws=1, **SIZE),
-        "effective_model": effective.accuracy,
-        "effective_confusion": effective.confusion,
-        "context": context_table(anatomy, full, reader, **SIZE),
-        "probe_patching": probe_patching(anatomy, drawn, [reader, *heads], **SIZE),
-    }
+    found, tables = circuit_of(anatomy, full, candidates, reader, **fixed)
+    held = _held(anatomy, full, candidates, reader) | {"prompts/name_only": name_only, "circuit.yaml": found}
+    tables |= _computed(("ladder", "effective_model", "context", "probe_patching"), held)
+    model = tables.pop("model")
+    return tables | effective_tables(model if isinstance(model, EffectiveModel) else None, name_only)
+
+
+def _held(anatomy, full: pl.DataFrame, candidates: pl.DataFrame, reader: Readers) -> dict[str, Any]:
+    """What all experiments read. All athletes are known."""
+    recall = full.select("athlete", "sport", known=True)
+    about = {"anatomy": anatomy, "recall": recall, "candidates": candidates, "readers": reader}
+    return about | {"prompts/full": full}
+
+
+def _computed(experiments: tuple[str, ...], held: dict[str, Any], **fixed) -> dict[str, Any]:
+    """What these experiments make, one by one."""
+    found: dict[str, Any] = {}
+    for name in experiments:
+        experiment = import_module(f"factfinding.experiments.{name}.compute")
+        found |= experiment.compute(given(**held), _settings(**fixed), quiet)
+    return found
+
+
+def _settings(**fixed) -> Settings:
+    sample = {"node_athletes": 12, "patched_athletes": 24, "seed": SIZE["seed"]}
+    return Settings(
+        {
+            "compute": {"batch_size": SIZE["batch_size"]},
+            "interventions": INTERVENTIONS | sample,
+            "circuit": CIRCUIT | fixed,
+        }
+    )
 
 
 def effective_tables(model, name_only: pl.DataFrame) -> dict[str, pl.DataFrame]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import polars as pl
 
 from factfinding.engine.suffix import Suffix
+from factfinding.experiments.mlp_paths.compute import mlp_paths
 from factfinding.methods.effect_concentration import effect_concentration
 from factfinding.methods.fact_correlations import fact_correlations, neuron_pairs
-from factfinding.methods.mlp_paths import mlp_paths
 from factfinding.methods.neuron_effects import ask_facts, facts_table, neuron_effects
 from factfinding.methods.simplified import Parts
 from helpers import planted

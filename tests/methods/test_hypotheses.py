@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import combinations, product
 from math import inf
@@ -12,18 +12,18 @@ import polars as pl
 import pytest
 
 from factfinding.data.strangers import unknown_pairings
+from factfinding.experiments.effective_model.compute import effective_model
+from factfinding.experiments.mlp_paths.compute import mlp_paths
 from factfinding.findings import FINDINGS
+from factfinding.methods.circuit import Circuit
 from factfinding.methods.effect_concentration import effect_concentration
-from factfinding.methods.effective_table import effective_model
 from factfinding.methods.excess import nonlinear_excess
 from factfinding.methods.fact_correlations import fact_correlations
 from factfinding.methods.head_reader import head_readers
 from factfinding.methods.linearity import linear_structure
-from factfinding.methods.mlp_paths import mlp_paths
 from factfinding.methods.name_pairs import pairs_for, unknown_for
 from factfinding.methods.neuron_effects import ask_facts, engine_of, neuron_effects
 from factfinding.methods.norms import mlp_norms
-from factfinding.methods.proposal import circuit_table
 from factfinding.methods.simplified import parts_of
 from helpers.hypotheses import MODELS, Hypothesis
 from helpers.intervention_tables import readers_of
@@ -47,7 +47,7 @@ def tables(name: str) -> Tables:
     strangers = unknown_pairings(full, full, seed=0)
     excess = nonlinear_excess(effective, names, unknown=nobody, **size)
     return neuron_tables(model) | {
-        "circuit": circuit_table(model.circuit),
+        "circuit": model.circuit.to_table(),
         "mlp_paths": mlp_paths(anatomy, full, model.candidates, [reader, *heads], parts, draws=4, **size),
         "nonlinear_excess": excess.summary,
         "nonlinear_excess_neurons": excess.neurons,
@@ -249,7 +249,8 @@ def test_norms_are_judged_at_the_first_mlp_of_the_lookup():
 
 def test_without_a_circuit_the_lowest_mlp_that_differs_is_named_and_nothing_concluded():
     found = tables("hash and lookup")
-    for circuit in ({}, {"circuit": found["circuit"].with_columns(used=None)}):
+    nowhere = replace(Circuit.from_table(found["circuit"]), lookup=None).to_table()
+    for circuit in ({}, {"circuit": nowhere}):
         text = " ".join(FINDINGS["mlp_norms"]({"mlp_norms": found["mlp_norms"]} | circuit))
         assert "lowest MLP whose norms differ is that of layer 2" in text and "it is open whether" in text
         assert "as no hash" not in text and "first MLP of the lookup" not in text

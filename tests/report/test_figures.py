@@ -2,8 +2,6 @@ from __future__ import annotations
 
 import re
 import xml.etree.ElementTree as ET
-from importlib import import_module
-from importlib.util import find_spec
 from inspect import signature
 from itertools import pairwise
 
@@ -15,7 +13,7 @@ import pytest
 from factfinding.declarations import declarations
 from factfinding.figures import circuit_checks, layer_probes, recall, style, training
 from helpers import example_tables
-from helpers.figures import assert_readable
+from helpers.figures import assert_readable, draw_of
 
 TABLES = {
     "training": ("training",),
@@ -44,9 +42,7 @@ TABLES = {
 
 def _draw(name: str, *, knows: bool = True):
     tables = example_tables.study(knows=knows)
-    return import_module(f"factfinding.figures.{name}").draw(
-        **{table: tables[table] for table in TABLES[name]}
-    )
+    return draw_of(name)(**{table: tables[table] for table in TABLES[name]})
 
 
 def _texts(figure) -> list[str]:
@@ -57,15 +53,8 @@ def _texts(figure) -> list[str]:
 
 
 def test_every_figure_that_is_declared_can_be_drawn():
-    for name, (experiment, figure) in declarations().figures.items():
-        modules = [
-            module
-            for module in (f"factfinding.experiments.{experiment.name}.show", f"factfinding.figures.{name}")
-            if find_spec(module)
-        ]
-        show = import_module(modules[0])
-        draw = getattr(show, f"draw_{name}", None) or show.draw
-        assert set(signature(draw).parameters) == set(figure.tables), name
+    for name, (_, figure) in declarations().figures.items():
+        assert set(signature(draw_of(name)).parameters) == set(figure.tables), name
 
 
 @pytest.mark.parametrize("knows", [True, False])
@@ -105,9 +94,7 @@ def test_the_same_table_gives_the_same_bytes(name, tmp_path):
 @pytest.mark.parametrize("name", TABLES)
 def test_empty_tables_give_a_figure_that_says_so(name):
     tables = example_tables.study(knows=True)
-    figure = import_module(f"factfinding.figures.{name}").draw(
-        **{table: tables[table].clear() for table in TABLES[name]}
-    )
+    figure = draw_of(name)(**{table: tables[table].clear() for table in TABLES[name]})
     assert not figure.axes
     assert figure.texts[0].get_text().startswith("Nothing to draw: ")
 

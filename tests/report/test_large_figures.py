@@ -10,15 +10,11 @@ import pytest
 
 from factfinding.figures import (
     direct_effects,
-    effective_model,
     head_inputs,
     head_probes,
-    ladder,
-    residual_patching,
-    total_effects,
 )
 from factfinding.figures.style import marked
-from helpers.figures import assert_readable
+from helpers.figures import assert_readable, draw_of
 
 LAYERS = HEADS = 32
 PLACES = [
@@ -68,7 +64,7 @@ def test_total_effects():
             for row in node_rows(role=role, number=number, token=token, n=n):
                 what = {"type": names.get(row["kind"], row["kind"]), "head": row["index"], "share": 0.1}
                 rows.append(row | what | {"kind": kind} | estimate("effect", -1.0))
-    figure = total_effects.draw(total_effects=pl.DataFrame(rows, infer_schema_length=None))
+    figure = draw_of("total_effects")(total_effects=pl.DataFrame(rows, infer_schema_length=None))
     assert_readable(figure)
     legends = [
         text.get_text() for part in figure.subfigs for legend in part.legends for text in legend.get_texts()
@@ -83,7 +79,7 @@ def test_residual_patching_of_names_of_eleven_tokens(layers):
         for layer, (role, number, token) in product(range(layers), PLACES)
         for n in [1 if number == 8 else 400 - 40 * number]
     ]
-    figure = residual_patching.draw(residual_patching=pl.DataFrame(rows, infer_schema_length=None))
+    figure = draw_of("residual_patching")(residual_patching=pl.DataFrame(rows, infer_schema_length=None))
     assert_readable(figure)
     assert "n = 120 to 400 athletes" in figure.axes[0].get_title("left")
     words = [tick.get_text() for tick in figure.axes[0].get_xticklabels()]
@@ -137,7 +133,7 @@ def test_the_ladder_with_four_contrasts_names_each_and_says_the_n_of_shorter_ste
         for kind in (["none"] if step in ("full", "name_only") else ["zero", "mean", "resample_same", "resample_other"])
         for layer in range(LAYERS)
     ]  # fmt: skip
-    figure = ladder.draw(ladder=pl.DataFrame(rows))
+    figure = draw_of("ladder")(ladder=pl.DataFrame(rows))
     assert_readable(figure)
     words = [text.get_text() for text in figure.legends[0].get_texts()]
     assert "and patterns frozen (n = 27)" in words and "contrast: attention 3 alone averaged" in words
@@ -153,7 +149,7 @@ def test_the_effective_model_of_names_of_two_to_fourteen_tokens():
         {"n_name_tokens": length, "sport": sport, "answer": answer, "athletes": 9, "share": 1 / 3}
         for length, sport, answer in product(range(2, 15), sports, sports)
     ]
-    figure = effective_model.draw(
+    figure = draw_of("effective_model")(
         effective_model=pl.DataFrame(rows), effective_confusion=pl.DataFrame(confusion)
     )
     assert_readable(figure)

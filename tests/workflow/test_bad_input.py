@@ -24,7 +24,7 @@ from factfinding.data.texts import read_texts
 from factfinding.declarations import read_experiment
 from factfinding.errors import InputError
 from factfinding.files import read_json
-from factfinding.methods.proposal import Circuit, read_circuit
+from factfinding.methods.circuit import Circuit, read_circuit
 from factfinding.model.anatomy import Anatomy, load
 from factfinding.model.tiny import random_model
 from factfinding.model.weights import check_finite

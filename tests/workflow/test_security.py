@@ -22,7 +22,7 @@ import yaml
 from factfinding.config import validate
 from factfinding.declarations import read_experiment
 from factfinding.errors import InputError
-from factfinding.methods.proposal import read_circuit
+from factfinding.methods.circuit import read_circuit
 from factfinding.model.anatomy import load
 from factfinding.model_folder import check_model_folder
 from factfinding.store import FORMAT, NUMBERS, TEXT, Activations, Layout, ShardStore, Source, check_own

@@ -19,11 +19,11 @@ import pytest
 import yaml
 
 from factfinding.declarations import declarations
+from factfinding.experiments.ladder.compute import NOTHING
 from factfinding.files import read_json, write_table
 from factfinding.ledger import NOT_APPLICABLE
+from factfinding.methods.circuit import read_circuit
 from factfinding.methods.effective import EffectiveModel
-from factfinding.methods.ladder import NOTHING
-from factfinding.methods.proposal import read_circuit
 from factfinding.tables import read_table
 from helpers import ROOT, planted
 from helpers.browser import needs_browser, opened, printed, used

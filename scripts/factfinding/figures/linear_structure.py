@@ -6,7 +6,6 @@ import polars as pl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from factfinding.figures.circuit_scan import shade_layers
 from factfinding.figures.style import (
     CONDITIONS,
     INK,
@@ -16,8 +15,10 @@ from factfinding.figures.style import (
     marks,
     new_figure,
     nothing_to_draw,
+    shade_layers,
     styled,
 )
+from factfinding.methods.circuit import Circuit
 
 NAMES = {
     "known": "known names",
@@ -43,7 +44,7 @@ def draw(*, linear_structure: pl.DataFrame, circuit: pl.DataFrame) -> Figure:
             words = OUTPUTS[output] if len(conditions) == 1 else f"{OUTPUTS[output]}, {CONDITIONS[condition]}"
             axes.set_title(f"{words}\nn = {rows['n'].max() or 0:,} pairs of names")
             layer_axis(axes, rows["layer"].unique().sort().to_list(), "layer")
-            shade_layers(axes, circuit, "lookup")
+            shade_layers(axes, Circuit.from_table(circuit).lookup)
             label = "unrelated"
             handles[label] = axes.axhline(
                 100, color=INK, linewidth=1, ls="--", label="names unrelated (additive: 0)"

@@ -6,7 +6,6 @@ import polars as pl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from factfinding.figures.circuit_scan import shade_layers
 from factfinding.figures.style import (
     COLOURS,
     CONDITIONS,
@@ -18,8 +17,10 @@ from factfinding.figures.style import (
     new_figure,
     nothing_to_draw,
     panel_title,
+    shade_layers,
     styled,
 )
+from factfinding.methods.circuit import Circuit
 
 LINES = {  # column, output -> label and look
     ("auc", "mlp"): ("MLP", {"color": COLOURS[0], "marker": "o"}),
@@ -48,7 +49,7 @@ def draw(*, mlp_norms: pl.DataFrame, circuit: pl.DataFrame) -> Figure:
         right.set_title(f"MLPs\nn = {rows['n_unknown'][0]:,} unknown names")
         for axes in (left, right):
             layer_axis(axes, rows["layer"].unique().sort().to_list(), "layer")
-            shade_layers(axes, circuit, "lookup")
+            shade_layers(axes, Circuit.from_table(circuit).lookup)
     legend_above(figure, list(handles.values()), columns=2)
     return figure
 

@@ -168,6 +168,12 @@ def layer_axis(axes: Axes, layers: Sequence[int], label: str = "layer (residual 
     axes.set(xlabel=label, xlim=(min(layers) - 0.4, last + 0.4))
 
 
+def shade_layers(axes: Axes, layers: tuple[int, int] | None) -> None:
+    """Grey behind the layers of a part of the circuit, from its first to its last; None: it has none."""
+    if layers is not None:
+        axes.axvspan(layers[0] - 0.5, layers[1] + 0.5, color=GREY, alpha=0.15, linewidth=0)
+
+
 def count_axis(axes: Axes, label: str, *, which: str) -> None:
     """An axis of whole numbers with thousands set apart."""
     axis = getattr(axes, f"{which}axis")

@@ -17,13 +17,11 @@ from collections.abc import Callable
 
 from factfinding.findings import (
     heads,
-    interventions,
     locality,
     lookup,
     names,
     neurons,
     recall,
-    simplified,
     sport_neurons,
     toys,
 )
@@ -32,8 +30,6 @@ from factfinding.findings.words import Tables
 FINDINGS: dict[str, Callable[[Tables], list[str]]] = (
     recall.FINDINGS
     | heads.FINDINGS
-    | interventions.FINDINGS
-    | simplified.FINDINGS
     | lookup.FINDINGS
     | neurons.FINDINGS
     | sport_neurons.FINDINGS

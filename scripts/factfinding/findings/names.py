@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import polars as pl
 
-from factfinding.figures.circuit_scan import layers_of
 from factfinding.figures.style import CONDITIONS
 from factfinding.findings.words import Row, Tables, layers_in_words, percent, share
+from factfinding.methods.circuit import Circuit
 
 NO_NAMES = "There are no known names, or no unknown pairings of their tokens: there is nothing to compare."
 NO_PAIRS = "There are no two known names whose swaps are both unknown: there is nothing to compare."
@@ -30,7 +30,7 @@ def norm_findings(mlp_norms: pl.DataFrame, circuit: pl.DataFrame | None = None) 
     lookup (table `circuit`) does, which alone tells a hash from knowledge; then the controls."""
     if mlp_norms.is_empty():
         return [NO_NAMES]
-    lookup = None if circuit is None or circuit.is_empty() else layers_of(circuit, "lookup")
+    lookup = None if circuit is None or circuit.is_empty() else Circuit.from_table(circuit).lookup
     found = []
     for rows in mlp_norms.partition_by("condition", maintain_order=True):
         mlps = rows.filter(output="mlp").sort("layer")

@@ -16,12 +16,12 @@ from jaxtyping import Bool, Float, Int
 from factfinding.data.dossier import Dossier, Histogram, Telling, Texts
 from factfinding.engine.sites import Site, check, parse
 from factfinding.errors import InputError
+from factfinding.methods.circuit import Circuit
 from factfinding.methods.dossier_ablation import ablations
 from factfinding.methods.dossier_weights import Weights, cosines, projections, sport_directions
 from factfinding.methods.estimates import estimate_columns, estimate_schema
 from factfinding.methods.groups import labels_of
 from factfinding.methods.head_probes import Halves
-from factfinding.methods.proposal import Circuit
 from factfinding.methods.readers import Readers
 from factfinding.methods.sport_neurons import HALVES, Detector, auc_draws, centred_ranks, rank_aucs
 from factfinding.model.anatomy import Anatomy

@@ -215,10 +215,16 @@ class EffectiveModel(nn.Module):
         return model.requires_grad_(False).eval()
 
 
-def save_none(path: str | Path, reason: str) -> None:
-    """A file that says why a study has no effective model; `EffectiveModel.load` says it again."""
-    with whole(path) as part:
-        save_file({}, part, {"none": reason})
+@dataclass(frozen=True)
+class NoEffectiveModel:
+    """What stands in place of a study's effective model, and why there is none; `EffectiveModel.load` says it again."""
+
+    reason: str
+
+    def save(self, path: str | Path) -> None:
+        """Write the reason into a file without tensors, whole."""
+        with whole(path) as part:
+            save_file({}, part, {"none": self.reason})
 
 
 class _Simplified:

@@ -22,9 +22,9 @@ from torch import Tensor
 from factfinding.engine.sites import Site
 from factfinding.engine.trace import Edit, Knockout, Read, run
 from factfinding.errors import InputError
+from factfinding.methods.circuit import AT_NAME, Circuit
 from factfinding.methods.groups import Layout
 from factfinding.methods.name_stream import Replaced
-from factfinding.methods.proposal import AT_NAME, Circuit
 from factfinding.model.anatomy import Anatomy
 
 Patterns = dict[int, Float[Tensor, "queries heads keys"]]

@@ -14,12 +14,15 @@ import polars as pl
 from jaxtyping import Float
 
 from factfinding.data.prompts import BEFORE, SHOT, Text, encode, name_tokens, roles
-from factfinding.methods.estimates import accuracy_estimate, each, estimate_columns, estimate_schema
-from factfinding.methods.groups import groups_of
+from factfinding.inputs import Inputs, Say, Settings
+from factfinding.methods.estimates import accuracy_estimate, each, estimate_columns
+from factfinding.methods.groups import groups_of, known_prompts
 from factfinding.methods.name_stream import name_outputs
-from factfinding.methods.readers import Readers, read_out
+from factfinding.methods.readers import Readers, read_out, readers_of
 from factfinding.model.anatomy import Anatomy
+from factfinding.model.source import anatomy_of
 from factfinding.stats import majority_rate, mean_intervals
+from factfinding.tables import empty, schema_of
 
 CONTEXTS = {
     "none": "",
@@ -30,11 +33,20 @@ CONTEXTS = {
 }
 """What stands between BOS and the name. `full` is the shot and the question."""
 
-SCHEMA = (
-    {"context": pl.String, "layer": pl.Int64}
-    | estimate_schema("cosine", "cosine_other", "accuracy")
-    | {"unknown_tokens": pl.Int64, "n": pl.Int64, "majority_rate": pl.Float64}
-)
+
+def compute(inputs: Inputs, settings: Settings, say: Say) -> dict[str, pl.DataFrame]:
+    """The table `context`."""
+    section = settings.interventions
+    prompts = known_prompts(inputs, section.athletes)
+    table = context_table(
+        anatomy_of(inputs),
+        prompts,
+        readers_of(inputs),
+        batch_size=settings.compute.batch_size,
+        seed=section.seed,
+    )
+    say(f"{table['context'].n_unique()} contexts of {prompts.height} athletes")
+    return {"context": table}
 
 
 def context_table(
@@ -46,7 +58,7 @@ def context_table(
     full: the prompts table `full` of the athletes.
     """
     if reader.empty:
-        return pl.DataFrame(schema=SCHEMA)
+        return empty("context")
     reference = _centred(_resid(anatomy, full, batch_size))
     other = np.random.default_rng(seed).permutation(full.height)
     other = np.where(other == np.arange(full.height), np.roll(other, 1), other)
@@ -67,7 +79,7 @@ def context_table(
                 | {"unknown_tokens": unknown_tokens(anatomy.tokenizer, text), "n": full.height}
                 | {"majority_rate": majority_rate(full["sport"])}
             )
-    return pl.DataFrame(rows, schema=SCHEMA)
+    return pl.DataFrame(rows, schema=schema_of("context"))
 
 
 def context_prompts(tokenizer: Any, bos: int, athletes: pl.DataFrame, context: str) -> pl.DataFrame:

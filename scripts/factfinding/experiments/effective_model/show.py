@@ -7,17 +7,8 @@ import polars as pl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from factfinding.figures.style import (
-    COLOURS,
-    INK,
-    PAPER,
-    legend_above,
-    new_figure,
-    nothing_to_draw,
-    percent_axis,
-    sequential,
-    styled,
-)
+from factfinding.figures import style
+from factfinding.findings.words import Tables, percent, share
 
 LEVEL = 5
 """Lengths of names up to which their labels stand level; of more they are turned."""
@@ -25,18 +16,18 @@ LEVEL = 5
 MODELS = {"effective": "effective model", "full": "probe of the unchanged model"}
 
 
-@styled
-def draw(*, effective_model: pl.DataFrame, effective_confusion: pl.DataFrame) -> Figure:
+@style.styled
+def draw_effective_model(*, effective_model: pl.DataFrame, effective_confusion: pl.DataFrame) -> Figure:
     """Left, the confusion matrix of the shortest names of two tokens or more; right, accuracy by length of the name."""
     if effective_model.is_empty():
-        return nothing_to_draw("no lookup at the name was found, or too few athletes are known")
+        return style.nothing_to_draw("no lookup at the name was found, or too few athletes are known")
     lengths = effective_model["n_name_tokens"].unique().sort().to_list()
     shown = next((length for length in lengths if length >= 2), lengths[0])
-    figure = new_figure(3.6)
+    figure = style.new_figure(3.6)
     left, right = figure.subplots(1, 2, width_ratios=(1.2, 1))
     mesh = _confusion(left, effective_confusion.filter(n_name_tokens=shown), shown)
     figure.colorbar(mesh, ax=left, label="share of the sport's athletes (%)", pad=0.02)
-    legend_above(figure, _lengths(right, effective_model, lengths), columns=2)
+    style.legend_above(figure, _lengths(right, effective_model, lengths), columns=2)
     return figure
 
 
@@ -48,13 +39,13 @@ def _confusion(axes: Axes, rows: pl.DataFrame, length: int):
         range(len(sports)),
         range(len(sports)),
         100 * values,
-        cmap=sequential(),
+        cmap=style.sequential(),
         vmin=0,
         vmax=100,
         shading="nearest",
     )
     for (row, column), count in np.ndenumerate(counts):
-        colour = PAPER if values[row, column] > 0.55 else INK
+        colour = style.PAPER if values[row, column] > 0.55 else style.INK
         axes.text(column, row, f"{count:,}", ha="center", va="center", color=colour)
     axes.set_xticks(range(len(sports)), sports, rotation=20)
     axes.set_yticks(range(len(sports)), sports)
@@ -73,7 +64,13 @@ def _lengths(axes: Axes, table: pl.DataFrame, lengths: list[int]) -> list:
         value, low, high = (
             100 * rows[name].to_numpy() for name in ("accuracy", "accuracy_low", "accuracy_high")
         )
-        look = {"color": COLOURS[number], "marker": "os"[number], "ls": "", "capsize": 3, "label": words}
+        look = {
+            "color": style.COLOURS[number],
+            "marker": "os"[number],
+            "ls": "",
+            "capsize": 3,
+            "label": words,
+        }
         handles.append(axes.errorbar(at, value, yerr=(value - low, high - value), **look))
     rate = 100 * table.filter(model="effective").sort("n_name_tokens")["majority_rate"].to_numpy()
     label = "always the commonest sport"
@@ -82,7 +79,7 @@ def _lengths(axes: Axes, table: pl.DataFrame, lengths: list[int]) -> list:
             rate,
             np.arange(len(lengths)) - 0.3,
             np.arange(len(lengths)) + 0.3,
-            color=INK,
+            color=style.INK,
             ls="--",
             label=label,
         )
@@ -93,5 +90,30 @@ def _lengths(axes: Axes, table: pl.DataFrame, lengths: list[int]) -> list:
     axes.set_xticks(range(len(lengths)), words, rotation=90 if turned else 0)
     axes.set(xlabel="tokens of the name (athletes)", xlim=(-0.6, len(lengths) - 0.4))
     axes.grid(False, axis="x")
-    percent_axis(axes, "right (% of athletes)")
+    style.percent_axis(axes, "right (% of athletes)")
     return handles
+
+
+def sentences(tables: Tables) -> list[str]:
+    """How often the effective model is right, by length of the name, and how well it equals the ablated one."""
+    effective_model = tables["effective_model"]
+    if effective_model.is_empty():
+        return [
+            "No lookup at the name was found, or too few athletes are known: there is no effective model."
+        ]
+    found = []
+    for length in effective_model["n_name_tokens"].unique().sort():
+        rows = {
+            row["model"]: row for row in effective_model.filter(n_name_tokens=length).iter_rows(named=True)
+        }
+        row, full = rows["effective"], rows["full"]
+        found.append(
+            f"On names of {length} tokens the effective model is right for {share(row, 'accuracy')} of {row['n']:,}; the "
+            f"same probe of the unchanged model for {share(full, 'accuracy')}, the commonest sport for "
+            f"{percent(row['majority_rate'])}."
+        )
+    error = effective_model["largest_error"].max()
+    return [
+        *found,
+        f"It differs from the ablated model by {error:.0e} of the largest value at most, which is rounding.",
+    ]

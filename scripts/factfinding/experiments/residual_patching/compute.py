@@ -14,11 +14,10 @@ import torch
 from factfinding.engine.clean import activation
 from factfinding.engine.sites import Site
 from factfinding.engine.suffix import Suffix, edit
-from factfinding.methods.estimates import accuracy_estimate, estimate_columns, estimate_schema
-from factfinding.methods.groups import CORRUPT
+from factfinding.inputs import Inputs, Say, Settings
+from factfinding.methods.estimates import accuracy_estimate, estimate_columns
+from factfinding.methods.groups import CORRUPT, known_prompts
 from factfinding.methods.patched import (
-    NUMBERS,
-    PLACE,
     Effect,
     Sample,
     clean_batches,
@@ -26,14 +25,25 @@ from factfinding.methods.patched import (
     donor_runs,
     estimated,
     place_of,
+    sample,
     whole_swap,
 )
 from factfinding.model.anatomy import Anatomy
+from factfinding.model.source import anatomy_of
 from factfinding.stats import majority_rate
+from factfinding.tables import schema_of
 
-RESIDUAL_SCHEMA = (
-    {"layer": pl.Int64} | PLACE | NUMBERS | estimate_schema("follows") | {"majority_rate": pl.Float64}
-)
+
+def compute(inputs: Inputs, settings: Settings, say: Say) -> dict[str, pl.DataFrame]:
+    """The table `residual_patching`."""
+    section = settings.interventions
+    prompts = known_prompts(inputs, section.athletes)
+    drawn = sample(prompts, inputs.candidates, athletes=section.patched_athletes, draws=0, seed=section.seed)
+    say(f"the residual stream of {len(drawn.rows)} athletes patched")
+    table = residual_patching(
+        anatomy_of(inputs), drawn, batch_size=settings.compute.batch_size, seed=section.seed
+    )
+    return {"residual_patching": table}
 
 
 def residual_patching(anatomy: Anatomy, drawn: Sample, *, batch_size: int, seed: int) -> pl.DataFrame:
@@ -67,4 +77,4 @@ def residual_patching(anatomy: Anatomy, drawn: Sample, *, batch_size: int, seed:
             | estimate_columns("follows", accuracy_estimate(follows, seed=seed))
             | {"majority_rate": majority_rate(sports[athletes])}
         )  # fmt: skip
-    return estimated(rows, whole, RESIDUAL_SCHEMA, seed)
+    return estimated(rows, whole, schema_of("residual_patching"), seed)

@@ -7,17 +7,9 @@ import polars as pl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from factfinding.figures.style import (
-    INK,
-    diverging,
-    layer_axis,
-    legend_above,
-    marked,
-    marks,
-    new_figure,
-    nothing_to_draw,
-    styled,
-)
+from factfinding.figures import style
+from factfinding.findings.patched import no_swap, nothing_to_swap, role_in_words
+from factfinding.findings.words import NOBODY, Row, Tables, percent
 
 POSITIONS = {"first_name": "first name token", "final_name": "final name token", "end": "END"}
 KINDS = {
@@ -29,17 +21,17 @@ KINDS = {
 }
 
 
-@styled
-def draw(*, total_effects: pl.DataFrame) -> Figure:
+@style.styled
+def draw_total_effects(*, total_effects: pl.DataFrame) -> Figure:
     """Above, a heat map for each position: layer by head, with whole attention layers and MLPs beside; below, whole
     layers at the final name token under every kind of ablation."""
     if total_effects.is_empty():
-        return nothing_to_draw("no two athletes of different sports have prompts of one layout")
+        return style.nothing_to_draw("no two athletes of different sports have prompts of one layout")
     patched = total_effects.filter(kind="corrupt", number=0)
     roles = [role for role in POSITIONS if role in patched["role"]]
     n_layers = total_effects["layer"].max() + 1
     more = 0.06 * max(0, n_layers - 12)  # inches, for rows that can still be told apart
-    figure = new_figure(6.5 + more)
+    figure = style.new_figure(6.5 + more)
     above, below = figure.subfigures(2, 1, height_ratios=(1 + 0.35 * more, 1.2))
     panels = above.subplots(1, len(roles), sharey=True, squeeze=False)[0]
     limit = 100 * float(patched["share"].abs().max() or 1.0)
@@ -61,7 +53,7 @@ def _map(axes: Axes, rows: pl.DataFrame, limit: float):
     wide = max(1.0, n_heads / 8)  # of whole layers, in heads
     edges = np.append(np.arange(n_heads + 1), n_heads + wide * np.array([0.5, 1.5, 2.5])) - 0.5
     mesh = axes.pcolormesh(
-        edges, np.arange(n_layers + 1) - 0.5, values, cmap=diverging(), vmin=-limit, vmax=limit
+        edges, np.arange(n_layers + 1) - 0.5, values, cmap=style.diverging(), vmin=-limit, vmax=limit
     )
     heads = list(range(0, n_heads, max(1, n_heads // 4)))
     whole = n_heads - 0.5 + wide * np.array([1.0, 2.0])
@@ -77,7 +69,7 @@ def _by_kind(figure, rows: pl.DataFrame) -> None:
     panels = figure.subplots(1, 2, sharey=True)
     handles: dict[str, object] = {}
     for axes, (node, words) in zip(panels, (("attention", "attention"), ("mlp", "MLP")), strict=True):
-        for kind, (colour, dash, marker) in marks(kinds).items():
+        for kind, (colour, dash, marker) in style.marks(kinds).items():
             part = rows.filter(type=node, kind=kind).sort("layer")
             at = part["layer"].to_numpy()
             (handles[kind],) = axes.plot(
@@ -87,13 +79,62 @@ def _by_kind(figure, rows: pl.DataFrame) -> None:
                 ls=dash,
                 marker=marker,
                 markersize=3.5,
-                markevery=marked(len(at)),
+                markevery=style.marked(len(at)),
                 label=f"{KINDS[kind]} (n = {part['n'].max():,})",
             )
             low, high = (part[name].fill_null(np.nan).to_numpy() for name in ("effect_low", "effect_high"))
             axes.fill_between(at, low, high, color=colour, alpha=0.18, linewidth=0)
-        axes.axhline(0, color=INK, linewidth=0.8)
-        layer_axis(axes, part["layer"].to_list(), "layer")
+        axes.axhline(0, color=style.INK, linewidth=0.8)
+        style.layer_axis(axes, part["layer"].to_list(), "layer")
         axes.set_title(f"{words} of a whole layer, final name token")
     panels[0].set(ylabel="change of the\nlogit difference (logits)")
-    legend_above(figure, list(handles.values()), columns=2)
+    style.legend_above(figure, list(handles.values()), columns=2)
+
+
+def sentences(tables: Tables) -> list[str]:
+    """The largest nodes by place, and where the kinds of ablation disagree."""
+    total_effects = tables["total_effects"]
+    if total_effects.is_empty():
+        return [NOBODY]
+    patched = total_effects.filter(kind="corrupt")
+    if nothing_to_swap(patched):
+        return [no_swap(patched)]
+    found = []
+    for role in ("first_name", "final_name", "end"):
+        rows = patched.filter((pl.col("role") == role) & (pl.col("type") != "attention"))
+        rows = rows.filter(_surely_lost(), pl.col("share") > 0.01).sort("share", descending=True)
+        if rows.height:
+            named = ", ".join(f"{_node(row)} {_portion(row)}" for row in rows.head(4).iter_rows(named=True))
+            found.append(f"Patched at {role_in_words(role)}, most is done by {named} (n = {rows['n'][0]:,}).")
+    found = found or ["No node patched alone at the name or at END surely lowers the logit difference."]
+    return found + _kinds(total_effects)
+
+
+def _kinds(total_effects: pl.DataFrame) -> list[str]:
+    """Mean against resampling within the sport: the MLP at the final name token that they judge most differently."""
+    rows = total_effects.filter(type="mlp", role="final_name").pivot("kind", index="layer", values="effect")
+    if rows.is_empty() or not {"mean", "resample_same"} <= set(rows.columns):
+        return []
+    rows = rows.with_columns((pl.col("mean") - pl.col("resample_same")).abs().alias("apart"))
+    row = rows.drop_nulls("apart").sort("apart", descending=True).head(1)
+    return [
+        (
+            f"Kinds of ablation disagree most on MLP {row['layer']} at the final name token: its mean changes the logit "
+            f"difference by {row['mean']:.2f}, another athlete's of the same sport by {row['resample_same']:.2f} logits."
+        )
+        for row in row.iter_rows(named=True)
+    ]
+
+
+def _node(row: Row) -> str:
+    return f"MLP {row['layer']}" if row["type"] == "mlp" else row["node"]
+
+
+def _portion(row: Row) -> str:
+    """A share of the whole swap, with the interval of the effect."""
+    ends = sorted(row[name] / row["whole_swap"] for name in ("effect_low", "effect_high"))
+    return f"{percent(row['share'])} [{percent(ends[0])}, {percent(ends[1])}]"
+
+
+def _surely_lost() -> pl.Expr:
+    return pl.col("effect_high") < 0

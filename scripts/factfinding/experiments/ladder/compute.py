@@ -25,22 +25,49 @@ from jaxtyping import Float
 
 from factfinding.engine.clean import Clean
 from factfinding.engine.tokens import tokens_of
-from factfinding.methods.estimates import accuracy_estimate, each, estimate_columns, estimate_schema
-from factfinding.methods.groups import KINDS, Group, groups_of, resampling_donors
+from factfinding.inputs import Inputs, Say, Settings
+from factfinding.methods.circuit import circuit_of
+from factfinding.methods.estimates import accuracy_estimate, each, estimate_columns
+from factfinding.methods.groups import KINDS, Group, groups_of, known_prompts, resampling_donors
+from factfinding.methods.head_reader import head_readers
 from factfinding.methods.name_stream import NameOutputs, clean_run, name_outputs, name_stream, replaced
-from factfinding.methods.readers import Readers, read_out
-from factfinding.methods.simplified import Parts, Patterns, constant_mlps, mean_patterns, simplified_run
+from factfinding.methods.readers import Readers, read_out, readers_of
+from factfinding.methods.simplified import (
+    Parts,
+    Patterns,
+    constant_mlps,
+    mean_patterns,
+    parts_of,
+    simplified_run,
+)
 from factfinding.model.anatomy import Anatomy
+from factfinding.model.source import anatomy_of
 from factfinding.stats import majority_rate, mean_intervals
+from factfinding.tables import empty, schema_of
 
 NOTHING = "none"
 """The kind of a step that ablates nothing."""
 
-SCHEMA = (
-    {"step": pl.String, "reader": pl.String, "kind": pl.String, "layer": pl.Int64}
-    | estimate_schema("accuracy", "loss", "drop")
-    | {"before": pl.String, "n": pl.Int64, "majority_rate": pl.Float64}
-)
+
+def compute(inputs: Inputs, settings: Settings, say: Say) -> dict[str, pl.DataFrame]:
+    """The table `ladder`."""
+    anatomy, circuit, logistic = anatomy_of(inputs), circuit_of(inputs), readers_of(inputs)
+    section, size = settings.interventions, settings.compute.batch_size
+    prompts = {name: known_prompts(inputs, section.athletes, name) for name in ("full", "name_only")}
+    heads = head_readers(
+        anatomy, circuit.extract, inputs.candidates, prompts["full"], logistic, batch_size=size
+    )
+    table = ladder_table(
+        anatomy,
+        prompts,
+        [logistic, *heads],
+        parts_of(circuit, anatomy),
+        draws=section.draws,
+        batch_size=size,
+        seed=section.seed,
+    )
+    say(f"{table['step'].n_unique()} steps on {prompts['full'].height} athletes")
+    return {"ladder": table}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,7 +144,7 @@ def ladder_table(
     """
     readers = [reader for reader in readers if not reader.empty]
     if not readers:
-        return pl.DataFrame(schema=SCHEMA)
+        return empty("ladder")
     ladder = steps(parts, anatomy.n_layers, parallel=anatomy.parallel)
     scored: dict[tuple[str, str, str], Scores] = {}
     for condition in ("full", "name_only"):
@@ -126,7 +153,7 @@ def ladder_table(
         )
         scored |= runs.score([step for step in ladder if step.condition == condition], kinds, readers)
     truth = np.array(prompts["full"]["sport"].to_list())
-    return pl.DataFrame(_rows(ladder, scored, truth, seed), schema=SCHEMA)
+    return pl.DataFrame(_rows(ladder, scored, truth, seed), schema=schema_of("ladder"))
 
 
 class Simplifications:

@@ -22,10 +22,9 @@ from factfinding.engine.sites import Site
 from factfinding.engine.suffix import Edits, Suffix
 from factfinding.engine.tokens import tokens_of
 from factfinding.engine.trace import Read, run
-from factfinding.methods.groups import CORRUPT, KINDS, Layout
+from factfinding.inputs import Inputs, Say, Settings
+from factfinding.methods.groups import CORRUPT, KINDS, Layout, known_prompts
 from factfinding.methods.patched import (
-    NUMBERS,
-    PLACE,
     Batch,
     Effect,
     Sample,
@@ -34,16 +33,30 @@ from factfinding.methods.patched import (
     donor_runs,
     estimated,
     place_of,
+    sample,
     whole_swap,
 )
 from factfinding.model.anatomy import Anatomy
+from factfinding.model.source import anatomy_of
+from factfinding.tables import schema_of
 
-TOTAL_SCHEMA = (
-    {"node": pl.String, "type": pl.String, "layer": pl.Int64, "head": pl.Int64}
-    | PLACE
-    | {"kind": pl.String}
-    | NUMBERS
-)
+
+def compute(inputs: Inputs, settings: Settings, say: Say) -> dict[str, pl.DataFrame]:
+    """The table `total_effects`."""
+    anatomy, section, size = anatomy_of(inputs), settings.interventions, settings.compute.batch_size
+    prompts = known_prompts(inputs, section.athletes)
+    patched, ablated = (
+        sample(prompts, inputs.candidates, athletes=athletes, draws=section.draws, seed=section.seed)
+        for athletes in (section.patched_athletes, section.node_athletes)  # the second are some of the first
+    )
+    nodes = anatomy.n_layers * (anatomy.n_heads + 2)
+    say(f"{nodes} nodes of {len(patched.rows)} athletes patched, of {len(ablated.rows)} ablated")
+    few = min(size, 32)  # four kinds of rows and more for each prompt
+    kinds = [
+        total_effects(anatomy, ablated, kinds=KINDS, batch_size=few, seed=section.seed),
+        total_effects(anatomy, patched, kinds=[CORRUPT], batch_size=size, seed=section.seed),
+    ]
+    return {"total_effects": pl.concat(kinds)}
 
 
 def total_effects(
@@ -66,7 +79,7 @@ def total_effects(
         layer, role, number, node, kind = key
         where = place_of(anatomy, drawn, role, number, athletes)
         rows.append(_node(layer, node) | where | {"kind": kind, "key": (difference, athletes)})
-    return estimated(rows, whole, TOTAL_SCHEMA, seed)
+    return estimated(rows, whole, schema_of("total_effects"), seed)
 
 
 def place_means(

@@ -32,20 +32,31 @@ from factfinding.engine.readings import LogProbs
 from factfinding.engine.sites import Site
 from factfinding.engine.suffix import Suffix, edit
 from factfinding.engine.tokens import tokens_of
+from factfinding.inputs import Inputs, Say, Settings
 from factfinding.known import is_known
-from factfinding.methods.estimates import accuracy_estimate, estimate_columns, estimate_schema
-from factfinding.methods.groups import Group
+from factfinding.methods.circuit import circuit_of
+from factfinding.methods.estimates import accuracy_estimate, estimate_columns
+from factfinding.methods.groups import Group, known_prompts
+from factfinding.methods.head_reader import head_readers
 from factfinding.methods.name_stream import name_outputs
-from factfinding.methods.patched import Sample
-from factfinding.methods.readers import Readers
+from factfinding.methods.patched import Sample, sample
+from factfinding.methods.readers import Readers, readers_of
 from factfinding.model.anatomy import Anatomy
+from factfinding.model.source import anatomy_of
 from factfinding.stats import majority_rate
+from factfinding.tables import empty, schema_of
 
-SCHEMA = (
-    {"change": pl.String, "layer": pl.Int64, "dimensions": pl.Int64}
-    | estimate_schema("follows", "stays", "recalled")
-    | {"n": pl.Int64, "majority_rate": pl.Float64}
-)
+
+def compute(inputs: Inputs, settings: Settings, say: Say) -> dict[str, pl.DataFrame]:
+    """The table `probe_patching`."""
+    anatomy, circuit, logistic = anatomy_of(inputs), circuit_of(inputs), readers_of(inputs)
+    section, size = settings.interventions, settings.compute.batch_size
+    prompts = known_prompts(inputs, section.athletes)
+    heads = head_readers(anatomy, circuit.extract, inputs.candidates, prompts, logistic, batch_size=size)
+    drawn = sample(prompts, inputs.candidates, athletes=section.patched_athletes, draws=0, seed=section.seed)
+    table = probe_patching(anatomy, drawn, [logistic, *heads], batch_size=size, seed=section.seed)
+    say(f"{table['change'].n_unique()} changes in {len(drawn.rows)} athletes")
+    return {"probe_patching": table}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -63,11 +74,11 @@ def probe_patching(
     """Columns change, layer, dimensions, follows (share of answers that are the donor's sport), stays (that are right),
     recalled (P(right sport) above 0.5), each with its interval, n, majority_rate (of the donors' sports).
 
-    drawn: the sample of `total_effects.sample`, on `full` prompts. readers: the first is the logistic one, whose folds
+    drawn: a sample of `patched.sample`, on `full` prompts. readers: the first is the logistic one, whose folds
     the eraser shares. Empty when it is.
     """
     if readers[0].empty or not len(drawn.rows):
-        return pl.DataFrame(schema=SCHEMA)
+        return empty("probe_patching")
     resid = name_outputs(anatomy, drawn.prompts, drawn.groups, batch_size=batch_size).resid.double().numpy()
     rng, rows = np.random.default_rng(seed), []
     cleans = [
@@ -92,7 +103,7 @@ def probe_patching(
                 | estimate_columns("recalled", accuracy_estimate(known, seed=seed))
                 | {"n": len(own), "majority_rate": majority_rate(donor)}
             )
-    return pl.DataFrame(rows, schema=SCHEMA)
+    return pl.DataFrame(rows, schema=schema_of("probe_patching"))
 
 
 def changes(

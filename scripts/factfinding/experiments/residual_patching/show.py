@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import polars as pl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from factfinding.figures.style import INK, PAPER, new_figure, nothing_to_draw, panel_title, sequential, styled
+from factfinding.figures import style
+from factfinding.findings.patched import no_swap, nothing_to_swap, role_in_words
+from factfinding.findings.words import FEW, NOBODY, Row, Tables, percent
 
 ROLES = {
     "first_name": "first\nname",
@@ -18,8 +22,6 @@ ROLES = {
 }
 WRITTEN = 12
 """Layers up to which each cell's number is written into it."""
-FEW = 10
-"""Athletes below which a position is left out, unless all have fewer: a tenth name token that one athlete has."""
 LEVEL = 7
 """Positions up to which their names stand level; of more they are turned."""
 
@@ -29,15 +31,15 @@ MEASURES = {
 }
 
 
-@styled
-def draw(*, residual_patching: pl.DataFrame) -> Figure:
+@style.styled
+def draw_residual_patching(*, residual_patching: pl.DataFrame) -> Figure:
     """Heat maps of layer by position: the change of the logit difference, and the answers that follow the donor."""
     if residual_patching.is_empty():
-        return nothing_to_draw("no two athletes of different sports have prompts of one layout")
+        return style.nothing_to_draw("no two athletes of different sports have prompts of one layout")
     shown = residual_patching.filter(pl.col("n") >= min(FEW, residual_patching["n"].max()))
     places = places_of(shown)
     n_layers = shown["layer"].max() + 1
-    figure = new_figure(2.2 + 0.16 * min(max(n_layers, 8), 24) + 0.7 * (len(places) > LEVEL))
+    figure = style.new_figure(2.2 + 0.16 * min(max(n_layers, 8), 24) + 0.7 * (len(places) > LEVEL))
     panels = figure.subplots(1, 2, sharey=True)
     for axes, (measure, label) in zip(panels, MEASURES.items(), strict=True):
         values = grid(shown, places, measure)
@@ -45,7 +47,7 @@ def draw(*, residual_patching: pl.DataFrame) -> Figure:
         figure.colorbar(mesh, ax=axes, location="bottom", label=label, pad=0.03, aspect=30)
         axes.set_title("logit difference" if measure == "share" else "answers")
     fewest, most = shown["n"].min(), shown["n"].max()
-    panel_title(panels[0], "logit difference", most)
+    style.panel_title(panels[0], "logit difference", most)
     if fewest < most:  # not every name has every position
         panels[0].set_title(f"logit difference\nn = {fewest:,} to {most:,} athletes, by position")
     panels[0].set(
@@ -79,13 +81,13 @@ def grid(table: pl.DataFrame, places: list[tuple[str, int, str]], measure: str) 
 
 def _map(axes: Axes, values: np.ndarray, words: list[str]):
     mesh = axes.pcolormesh(
-        np.arange(values.shape[1]), np.arange(len(values)), values, cmap=sequential(), vmin=0, vmax=100,
+        np.arange(values.shape[1]), np.arange(len(values)), values, cmap=style.sequential(), vmin=0, vmax=100,
         shading="nearest",
     )  # fmt: skip
     if len(values) <= WRITTEN:
         for (layer, place), value in np.ndenumerate(values):
             if np.isfinite(value):
-                colour = PAPER if value > 55 else INK
+                colour = style.PAPER if value > 55 else style.INK
                 axes.text(
                     place, layer, f"{round(value):d}", ha="center", va="center", color=colour, fontsize=7
                 )
@@ -98,3 +100,41 @@ def _map(axes: Axes, values: np.ndarray, words: list[str]):
     axes.set(xlabel="position in the prompt")
     axes.grid(False)
     return mesh
+
+
+def sentences(tables: Tables) -> list[str]:
+    """At which place most of the answer lies, layer by layer."""
+    residual_patching = tables["residual_patching"]
+    if residual_patching.is_empty():
+        return [NOBODY]
+    if nothing_to_swap(residual_patching):
+        return [no_swap(residual_patching)]
+    enough = residual_patching.filter(pl.col("n") >= min(FEW, residual_patching["n"].max()))
+    best = enough.sort("share", descending=True, maintain_order=True).group_by("layer").first().sort("layer")
+    spans: list[list[Row]] = []
+    for row in best.iter_rows(named=True):
+        place = (row["role"], row["number"])
+        if spans and (spans[-1][-1]["role"], spans[-1][-1]["number"]) == place:
+            spans[-1].append(row)
+        else:
+            spans.append([row])
+    told = "; ".join(_span(span) for span in spans)
+    row = enough.sort("n", descending=True, maintain_order=True).row(0, named=True)
+    return [
+        (
+            f"Put in place of the residual stream before a layer, another athlete's does most: {told}. These are shares of "
+            f"what swapping the whole name does, {row['whole_swap']:.2f} logits on average (n = {row['n']:,})."
+        )
+    ]
+
+
+def _span(span: Sequence[Row]) -> str:
+    first, last = span[0], span[-1]
+    layers = f"layer {first['layer']}" if len(span) == 1 else f"layers {first['layer']} to {last['layer']}"
+    shares = percent(first["share"])
+    if len(span) > 1:
+        shares = (
+            f"{percent(min(row['share'] for row in span))} to {percent(max(row['share'] for row in span))}"
+        )
+    ns = f"n = {first['n']:,}"
+    return f"before {layers} at {role_in_words(first['role'], first['number'])} ({shares}, {ns})"

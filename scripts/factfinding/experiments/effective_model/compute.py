@@ -11,25 +11,47 @@ import torch
 from jaxtyping import Float
 
 from factfinding.engine.tokens import tokens_of
-from factfinding.methods.effective import EffectiveModel, Names
-from factfinding.methods.estimates import accuracy_estimate, estimate_columns, estimate_schema
-from factfinding.methods.groups import Group, groups_of
+from factfinding.inputs import Inputs, Say, Settings
+from factfinding.methods.circuit import circuit_of
+from factfinding.methods.effective import EffectiveModel, Names, NoEffectiveModel
+from factfinding.methods.estimates import accuracy_estimate, estimate_columns
+from factfinding.methods.groups import Group, groups_of, known_prompts
 from factfinding.methods.name_stream import name_outputs
-from factfinding.methods.readers import Readers
-from factfinding.methods.simplified import Parts, constant_mlps, mean_patterns, simplified_run
+from factfinding.methods.readers import Readers, readers_of
+from factfinding.methods.simplified import Parts, constant_mlps, mean_patterns, parts_of, simplified_run
 from factfinding.model.anatomy import Anatomy
+from factfinding.model.source import anatomy_of
 from factfinding.stats import majority_rate, mean_interval
+from factfinding.tables import empty, schema_of
 
-SCHEMA = (
-    {"model": pl.String, "n_name_tokens": pl.Int64}
-    | estimate_schema("accuracy", "loss")
-    | {"n": pl.Int64, "majority_rate": pl.Float64, "largest_error": pl.Float64}
-)
-CONFUSION_SCHEMA = {
-    "n_name_tokens": pl.Int64, "sport": pl.String, "answer": pl.String, "athletes": pl.Int64
-} | estimate_schema("share") | {"n": pl.Int64}  # fmt: skip
 FEWEST = 2
 """Athletes with a name of one length, below which it has no tables: a mean pattern of one prompt is no mean."""
+NONE = "a study in which no lookup at the name was found, or too few athletes are known"
+
+
+def compute(
+    inputs: Inputs, settings: Settings, say: Say
+) -> dict[str, pl.DataFrame | EffectiveModel | NoEffectiveModel]:
+    """The effective model as a file, `model`, and the tables `effective_model` and `effective_confusion`."""
+    anatomy, section = anatomy_of(inputs), settings.interventions
+    prompts = {name: known_prompts(inputs, section.athletes, name) for name in ("full", "name_only")}
+    result = effective_model(
+        anatomy,
+        prompts,
+        readers_of(inputs),
+        parts_of(circuit_of(inputs), anatomy),
+        batch_size=settings.compute.batch_size,
+        seed=section.seed,
+    )
+    if result.model is None:
+        say(f"no effective model: this is {NONE}")
+    for row in result.accuracy.iter_rows(named=True):
+        say(f"{row['model']}, names of {row['n_name_tokens']} tokens: {row['accuracy']:.3f} of {row['n']}")
+    return {
+        "model": result.model or NoEffectiveModel(NONE),
+        "effective_model": result.accuracy,
+        "effective_confusion": result.confusion,
+    }
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -58,9 +80,7 @@ def effective_model(
     value. Probes are those of folds that have not seen the athlete; the saved model has the one fitted on all.
     """
     if reader.empty or parts is None:
-        return Result(
-            model=None, accuracy=pl.DataFrame(schema=SCHEMA), confusion=pl.DataFrame(schema=CONFUSION_SCHEMA)
-        )
+        return Result(model=None, accuracy=empty("effective_model"), confusion=empty("effective_confusion"))
     last, table = parts.lookup[1], prompts["name_only"]
     groups = [group for group in groups_of(table) if len(group.rows) >= FEWEST]
     everyone = groups_of(table)
@@ -94,8 +114,8 @@ def effective_model(
         confusion += _confusion(said, table, group, reader, seed)
     return Result(
         model=model,
-        accuracy=pl.DataFrame(rows, schema=SCHEMA),
-        confusion=pl.DataFrame(confusion, schema=CONFUSION_SCHEMA),
+        accuracy=pl.DataFrame(rows, schema=schema_of("effective_model")),
+        confusion=pl.DataFrame(confusion, schema=schema_of("effective_confusion")),
     )
 
 

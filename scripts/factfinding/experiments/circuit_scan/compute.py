@@ -9,7 +9,7 @@
 
 Mean ablation on `full` prompts. Except for `probe` it is the model's own answer that counts, the best of the candidates
 at END: a sport that is readable early may still have to be written in the way in which the model reads it.
-`proposal.py` draws the borders.
+The experiment `circuit` draws the borders.
 """
 
 from __future__ import annotations
@@ -18,18 +18,32 @@ import numpy as np
 import polars as pl
 import torch
 
-from factfinding.methods.estimates import estimate_columns, estimate_schema
-from factfinding.methods.groups import groups_of, labels_of
+from factfinding.inputs import Inputs, Say, Settings
+from factfinding.methods.estimates import estimate_columns
+from factfinding.methods.groups import groups_of, known_prompts, labels_of
 from factfinding.methods.name_stream import clean_run, name_outputs, name_stream, replaced
-from factfinding.methods.readers import Readers, read_out
+from factfinding.methods.readers import Readers, read_out, readers_of
 from factfinding.model.anatomy import Anatomy
+from factfinding.model.source import anatomy_of
 from factfinding.stats import majority_rate, share_interval
+from factfinding.tables import empty, schema_of
 
-SCHEMA = (
-    {"scan": pl.String, "layer": pl.Int64}
-    | estimate_schema("accuracy")
-    | {"n": pl.Int64, "majority_rate": pl.Float64}
-)
+
+def compute(inputs: Inputs, settings: Settings, say: Say) -> dict[str, pl.DataFrame]:
+    """The table `circuit_scan`."""
+    section = settings.interventions
+    prompts = known_prompts(inputs, section.athletes)
+    say(f"borders of the circuit on {min(prompts.height, section.patched_athletes)} athletes")
+    table = circuit_scan(
+        anatomy_of(inputs),
+        prompts,
+        inputs.candidates,
+        readers_of(inputs),
+        athletes=section.patched_athletes,
+        batch_size=settings.compute.batch_size,
+        seed=section.seed,
+    )
+    return {"circuit_scan": table}
 
 
 def scans(n_layers: int, *, parallel: bool) -> list[tuple[str, int, tuple[int, ...], tuple[int, ...]]]:
@@ -59,7 +73,7 @@ def circuit_scan(
     place, and the rows `probe`, are of all.
     """
     if reader.empty:
-        return pl.DataFrame(schema=SCHEMA)
+        return empty("circuit_scan")
     groups, labels = groups_of(prompts), labels_of(prompts, candidates)
     outputs = name_outputs(anatomy, prompts, groups, batch_size=batch_size)
     drawn = np.zeros(prompts.height, dtype=bool)
@@ -81,7 +95,7 @@ def circuit_scan(
     read, _ = read_out(reader, outputs.resid.double().numpy(), prompts)
     rows = [_row("probe", layer, read[:, layer] == 1.0, labels) for layer in range(anatomy.n_layers)]
     rows += [_row(name, k, hits[drawn, i], labels[drawn]) for i, (name, k, *_) in enumerate(wanted)]
-    return pl.DataFrame(rows, schema=SCHEMA)
+    return pl.DataFrame(rows, schema=schema_of("circuit_scan"))
 
 
 def _row(scan: str, layer: int, hits: np.ndarray, labels: np.ndarray) -> dict:

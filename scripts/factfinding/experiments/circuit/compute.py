@@ -25,18 +25,12 @@ Reads tables only; imports no torch.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import polars as pl
-import yaml
-from pydantic import TypeAdapter
 
-from factfinding.config import read_yaml
-from factfinding.errors import InputError
-from factfinding.files import write_text
-from factfinding.inputs import Inputs
+from factfinding.inputs import Inputs, Say, Settings
+from factfinding.methods.circuit import AT_END, AT_NAME, UNCLEAR, Circuit, Evidence
 
 READABLE, CARRIED, CARRIED_END, KEPT, EXTRACTS = 0.5, 0.5, 0.25, 0.95, 0.05
 THRESHOLDS = {
@@ -49,33 +43,19 @@ THRESHOLDS = {
 _SWAPPED = pl.col("whole_swap") < 0
 """Without an answer that comes from the name, nothing is a share of swapping it."""
 
-AT_NAME, AT_END, UNCLEAR = "final_name", "end", "unclear"
 
-
-@dataclass(frozen=True, kw_only=True)
-class Evidence:
-    """One number that a proposal rests on: what it is, where it stands, and what it was compared with."""
-
-    claim: str
-    table: str
-    value: float | None
-    low: float | None
-    high: float | None
-    n: int
-    threshold: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Circuit:
-    """Which parts do what; null where nothing is proposed. `fixed`: the parts that the configuration names."""
-
-    lookup_at: str
-    concatenate: tuple[int, int] | None
-    lookup: tuple[int, int] | None
-    extract: tuple[str, ...]
-    fixed: tuple[str, ...] = ()
-    proposed: Mapping[str, Any] | None = None
-    evidence: tuple[Evidence, ...] = ()
+def compute(inputs: Inputs, settings: Settings, say: Say) -> dict[str, pl.DataFrame | Circuit]:
+    """The circuit as a table, `circuit`, and as a file with the numbers that it rests on, `circuit_yaml`."""
+    tables = (inputs.table(name) for name in ("circuit_scan", "residual_patching", "total_effects"))
+    circuit = settle(propose(*tables), **settings.circuit.model_dump())
+    for row in circuit.evidence:
+        value = "" if row.value is None else f": {row.value:.3f} (threshold {row.threshold})"
+        inputs.log(f"{row.claim}{value}")
+    say(
+        f"looked up at: {circuit.lookup_at}; attention {circuit.concatenate} concatenates, MLPs {circuit.lookup} look up, "
+        f"{', '.join(circuit.extract) or 'no head'} extract(s); fixed: {', '.join(circuit.fixed) or 'nothing'}"
+    )
+    return {"circuit": circuit.to_table(), "circuit_yaml": circuit}
 
 
 def propose(scan: pl.DataFrame, residual: pl.DataFrame, total: pl.DataFrame) -> Circuit:
@@ -117,6 +97,7 @@ def settle(
         fixed=fixed,
         proposed=proposed | {"lookup_at": proposal.lookup_at},
         evidence=proposal.evidence,
+        thresholds=THRESHOLDS,
     )
 
 
@@ -216,58 +197,3 @@ def _share(row: Mapping[str, Any], what: str, threshold: float, *, table: str = 
     return Evidence(
         claim=claim, table=table, value=row["share"], low=low, high=high, n=row["n"], threshold=threshold
     )
-
-
-def circuit_table(circuit: Circuit) -> pl.DataFrame:
-    """The table `circuit`: part (lookup_at, concatenate, lookup, extract), used, proposed, fixed by the configuration."""
-    proposed = circuit.proposed or {}
-    rows = [
-        {"part": part, "used": _words(getattr(circuit, part)), "proposed": _words(proposed.get(part)), "fixed": part in circuit.fixed}
-        for part in ("lookup_at", "concatenate", "lookup", "extract")
-    ]  # fmt: skip
-    return pl.DataFrame(
-        rows, schema={"part": pl.String, "used": pl.String, "proposed": pl.String, "fixed": pl.Boolean}
-    )
-
-
-def _words(value: Any) -> str | None:
-    """`2-6` or `2` for layers, `L16H20 L21H9` for heads, null for nothing."""
-    if not value or isinstance(value, str):
-        return value or None
-    return " ".join(value) if isinstance(value[0], str) else "-".join(map(str, dict.fromkeys(value)))
-
-
-def write_circuit(circuit: Circuit, path: str | Path) -> None:
-    """Write circuit.yaml, thresholds included."""
-    content = asdict(circuit) | {"thresholds": THRESHOLDS}
-    header = "# Which parts of the model do what, and the numbers that say so (scripts/factfinding/methods/proposal.py).\n"
-    text = yaml.safe_dump(_plain(content), sort_keys=False, allow_unicode=True, width=110)
-    write_text(header + text, path)
-
-
-def read_circuit(path: str | Path) -> Circuit:
-    """Read circuit.yaml. Raises InputError, naming the file, for one that is damaged or something else."""
-    try:
-        content = read_yaml(path, "a YAML file")
-        if not isinstance(content, dict) or content.keys() != {"thresholds", *Circuit.__dataclass_fields__}:
-            raise ValueError(
-                f"the keys {sorted(content) if isinstance(content, dict) else type(content).__name__}"
-            )
-        del content["thresholds"]
-        return TypeAdapter(Circuit).validate_python(content)
-    except (ValueError, TypeError) as error:  # an InputError, too, is a ValueError
-        raise InputError(path, f"no circuit ({error!r})", "the file that the rule `circuit` writes") from None
-
-
-def _plain(value: Any) -> Any:
-    """Tuples as lists and numbers as Python's own, rounded for reading."""
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return round(float(value), 6) if isinstance(value, float) else value
-
-
-def circuit_of(inputs: Inputs) -> Circuit:
-    """The study's circuit."""
-    return inputs.once("circuit.yaml", lambda: read_circuit(inputs.path("circuit.yaml")))

@@ -30,28 +30,48 @@ from torch import Tensor
 from factfinding.engine.clean import Clean
 from factfinding.engine.readings import LogProbs, Resid, clean_values
 from factfinding.engine.suffix import Edits, Suffix
-from factfinding.methods.estimates import accuracy_estimate, each, estimate_columns, estimate_schema
-from factfinding.methods.groups import Group, groups_of, labels_of, resampling_donors
+from factfinding.inputs import Inputs, Say, Settings
+from factfinding.methods.circuit import circuit_of
+from factfinding.methods.estimates import accuracy_estimate, each, estimate_columns
+from factfinding.methods.groups import Group, groups_of, known_prompts, labels_of, resampling_donors
+from factfinding.methods.head_reader import head_readers
 from factfinding.methods.name_stream import NameOutputs, clean_run, name_outputs, replaced
-from factfinding.methods.readers import Readers
-from factfinding.methods.simplified import Parts
+from factfinding.methods.readers import Readers, readers_of
+from factfinding.methods.simplified import Parts, parts_of
 from factfinding.model.anatomy import Anatomy
+from factfinding.model.source import anatomy_of
 from factfinding.stats import Estimate, majority_rate, mean_intervals
+from factfinding.tables import empty, schema_of
 
 KINDS = ("mean", "resample_other")
 UNCHANGED = "none"
 """The kind of the rows in which no path is removed."""
 
-SCHEMA = (
-    dict.fromkeys(("source", "target"), pl.Int64)
-    | dict.fromkeys(("kind", "metric", "reader"), pl.String)
-    | estimate_schema("value", "change")
-    | {"n": pl.Int64, "majority_rate": pl.Float64}
-)
 
 Metric = tuple[str, str | None]
 """What is measured, and for the probes which reader."""
 Measured = dict[Metric, Float[np.ndarray, " athletes"]]
+
+
+def compute(inputs: Inputs, settings: Settings, say: Say) -> dict[str, pl.DataFrame]:
+    """The table `mlp_paths`."""
+    anatomy, circuit, logistic = anatomy_of(inputs), circuit_of(inputs), readers_of(inputs)
+    section, size = settings.mlp_paths, settings.compute.batch_size
+    prompts = known_prompts(inputs, section.athletes)
+    heads = head_readers(anatomy, circuit.extract, inputs.candidates, prompts, logistic, batch_size=size)
+    table = mlp_paths(
+        anatomy,
+        prompts,
+        inputs.candidates,
+        [logistic, *heads],
+        parts_of(circuit, anatomy),
+        draws=section.draws,
+        batch_size=size,
+        seed=section.seed,
+    )
+    pairs = table.drop_nulls("source").select("source", "target").n_unique() if table.height else 0
+    say(f"{pairs} paths between MLPs removed, on {prompts.height} athletes")
+    return {"mlp_paths": table}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,12 +109,12 @@ def mlp_paths(
     """
     paths = [] if parts is None else paths_of(parts.lookup, kinds)
     if not paths or prompts.height < 2:
-        return pl.DataFrame(schema=SCHEMA)
+        return empty("mlp_paths")
     runs = Paths(
         anatomy, prompts, candidates, readers, parts.lookup[1], draws=draws, batch_size=batch_size, seed=seed
     )
     measured = runs.measure(paths)
-    return pl.DataFrame(_rows(measured, runs.labels, seed), schema=SCHEMA)
+    return pl.DataFrame(_rows(measured, runs.labels, seed), schema=schema_of("mlp_paths"))
 
 
 @torch.no_grad()

@@ -1,0 +1,129 @@
+"""P3.1: what is lost when a path from one MLP of the lookup to a later one is removed."""
+
+from __future__ import annotations
+
+import polars as pl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from factfinding.figures import style
+from factfinding.findings.words import Row, Tables, number, percent, share
+
+MEASURES = {
+    "probe_accuracy": "sport read\nat the name",
+    "accuracy": "right answers",
+    "sport_accuracy": "right among\nthe sports",
+    "loss": "loss",
+    "kl": "divergence",
+}
+KINDS = {"mean": "its mean instead", "resample_other": "that of another sport's athlete instead"}
+SHOWN = 12
+"""Paths that are drawn: those whose removal costs most."""
+
+
+NO_PATHS = "No path between MLPs was removed: no lookup of two MLPs or more was found at the name, or too few athletes are known."
+NEEDED = 0.05
+"""Nats of loss that removing a path must surely cost for the path to be called needed. A sign is not enough: through
+LayerNorm every MLP feels every earlier one a little (7e-6 nats in models whose later MLPs read nothing of it)."""
+
+
+@style.styled
+def draw_mlp_paths(*, mlp_paths: pl.DataFrame) -> Figure:
+    """A panel per metric: change from the unchanged model, a row for each path, a mark for each replacement.
+
+    mlp_paths: the table of that name; of the readers, the head's where it has one.
+    """
+    changed = shown(mlp_paths)
+    if changed.is_empty():
+        return style.nothing_to_draw("no lookup of several MLPs was found, or nobody is known")
+    paths = changed.select("path").unique(maintain_order=True)["path"].to_list()
+    figure = style.new_figure(2.1 + 0.3 * len(paths))
+    panels = figure.subplots(1, len(MEASURES), sharey=True)
+    looks = style.marks([kind for kind in KINDS if kind in changed["kind"]])
+    handles: dict[str, object] = {}
+    for axes, (metric, words) in zip(panels, MEASURES.items(), strict=True):
+        rows = changed.filter(metric=metric)
+        handles |= _panel(axes, rows, paths, looks, 100 if metric.endswith("accuracy") else 1)
+        axes.set_title(words)
+        axes.set_xlabel("change (%)" if metric.endswith("accuracy") else "change (nats)")
+    panels[0].set_yticks(range(len(paths)), paths)
+    panels[0].set(ylabel=f"path removed\n(n = {changed['n'].max():,})", ylim=(len(paths) - 0.4, -0.6))
+    style.legend_above(figure, list(handles.values()), columns=2)
+    return figure
+
+
+def shown(mlp_paths: pl.DataFrame) -> pl.DataFrame:
+    """The rows that are drawn, worst path first, with a column path."""
+    changed = mlp_paths.drop_nulls("source").with_columns(
+        path=pl.format("MLP {} \N{RIGHTWARDS ARROW} {}", "source", "target")
+    )
+    if "head" in changed["reader"]:
+        changed = changed.filter(pl.col("reader").is_null() | (pl.col("reader") == "head"))
+    worst = changed.filter(metric="loss").group_by("path", maintain_order=True).agg(pl.col("change").max())
+    worst = worst.sort("change", descending=True, maintain_order=True).head(SHOWN).select("path")
+    return worst.join(changed, on="path", how="inner", maintain_order="left")
+
+
+def _panel(axes: Axes, rows: pl.DataFrame, paths: list[str], looks: dict, scale: int) -> dict[str, object]:
+    handles = {}
+    for i, (kind, (colour, _, marker)) in enumerate(looks.items()):
+        part = rows.filter(kind=kind)
+        at = [paths.index(path) + 0.24 * (i - (len(looks) - 1) / 2) for path in part["path"]]
+        value, low, high = (scale * part[f"change{end}"].to_numpy() for end in ("", "_low", "_high"))
+        handles[kind] = axes.errorbar(
+            value, at, xerr=(value - low, high - value), fmt=marker, color=colour, capsize=2, label=KINDS[kind]
+        )  # fmt: skip
+    axes.axvline(0, color=style.INK, linewidth=0.8)
+    axes.locator_params(axis="x", nbins=3)
+    return handles
+
+
+def sentences(tables: Tables) -> list[str]:
+    """Which path is missed most, and how the metrics differ."""
+    mlp_paths = tables["mlp_paths"]
+    removed = mlp_paths.drop_nulls("source")
+    if removed.is_empty():
+        return [NO_PATHS]
+    found = [_worst(mlp_paths, kind) for kind in ("mean", "resample_other") if kind in removed["kind"]]
+    return [*found, _needed(removed.filter(pl.col("metric") == "loss", pl.col("kind") == removed["kind"][0]))]
+
+
+def _needed(loss: pl.DataFrame) -> str:
+    """How many paths surely cost enough, and how many surely cost something."""
+    surely = loss.filter(pl.col("change_low") > NEEDED).height
+    little = loss.filter(pl.col("change_low") > 0).height - surely
+    what = "a later MLP needs" if surely else "no later MLP surely needs"
+    told = (
+        f"Of {loss.height:,} path{'s' if loss.height > 1 else ''} removed one at a time, with the mean of what is written "
+        f"put in, {surely:,} surely raise{'s' if surely == 1 else ''} the loss by more than {NEEDED} nats (the whole "
+        f"interval lies above that): {'there, ' if surely else ''}{what} what an earlier one wrote."
+    )
+    if little:
+        told += (
+            f" For {little:,}{' more' if surely else ''} the loss surely rises, but not surely by so much; that is not "
+            "counted, since through LayerNorm every MLP feels every earlier one a little."
+        )
+    return told
+
+
+def _worst(table: pl.DataFrame, kind: str) -> str:
+    rows = table.filter(pl.col("kind") == kind)
+    worst = rows.filter(metric="loss").sort("change", descending=True, maintain_order=True).row(0, named=True)
+    here = rows.filter(source=worst["source"], target=worst["target"])
+    measured = {row["metric"]: row for row in here.sort("reader", nulls_last=True).iter_rows(named=True)}
+    probe = measured.get("probe_accuracy")
+    put_in = {"mean": "the mean", "resample_other": "that of an athlete of another sport"}[kind]
+    said = (
+        f"With {put_in} put in place of what MLP {worst['source']} writes, as MLP {worst['target']} alone reads it at the "
+        f"final name token, the loss changes most: by {_nats(worst)}; the answer is still right for "
+        f"{share(measured['accuracy'], 'value')}, it is the best of the sports for {share(measured['sport_accuracy'], 'value')}"
+    )
+    said += f", and the sport is read at the name for {share(probe, 'value')}" if probe else ""
+    return (
+        f"{said} (divergence from the unchanged model {measured['kl']['value']:.2g} nats; n = {worst['n']:,}; the commonest "
+        f"sport gives {percent(worst['majority_rate'])})."
+    )
+
+
+def _nats(row: Row) -> str:
+    return f"{number(row, 'change', '+.3g')} nats"

@@ -1,0 +1,98 @@
+"""P2.11: are the directions that probes read the ones that the model reads?"""
+
+from __future__ import annotations
+
+import polars as pl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from factfinding.figures import style
+from factfinding.findings.words import NO_PROBE, Tables, share
+
+PATCHED = {
+    "whole": "all of the residual stream",
+    "logistic": "what the logistic probe reads",
+    "head": "what the head probe reads",
+    "logistic_complement": "all but what the logistic probe reads",
+    "head_complement": "all but what the head probe reads",
+    "random": "as many random dimensions",
+}
+ERASED = {"leace": "the sport erased (LEACE)", "random_erased": "as many random dimensions erased"}
+
+
+@style.styled
+def draw_probe_patching(*, probe_patching: pl.DataFrame) -> Figure:
+    """Left, answers that follow the donor by what is replaced; right, recall that is left by what is erased."""
+    if probe_patching.is_empty():
+        return style.nothing_to_draw("too few known athletes to fit a probe")
+    figure = style.new_figure(3.9)
+    left, right = figure.subplots(1, 2, sharey=True)
+    handles = _curves(left, probe_patching, PATCHED, "follows", 0)
+    handles |= _curves(right, probe_patching, ERASED, "recalled", 1)
+    label = "donors' commonest sport"
+    rate = 100 * probe_patching["majority_rate"][0]
+    handles[label] = left.axhline(rate, color=style.INK, linewidth=1, ls="--", label=label)
+    style.panel_title(left, "replaced by a donor's", probe_patching["n"][0])
+    style.panel_title(right, "erased", probe_patching["n"][0])
+    style.percent_axis(left, "answers that follow the donor (%)")
+    right.set(ylabel="athletes still recalled (%)")
+    right.yaxis.set_tick_params(labelleft=True)
+    for axes in (left, right):
+        style.layer_axis(axes, probe_patching["layer"].unique().to_list())
+    style.legend_above(figure, list(handles.values()), columns=2)
+    return figure
+
+
+def _curves(
+    axes: Axes, table: pl.DataFrame, names: dict[str, str], measure: str, start: int
+) -> dict[str, object]:
+    handles: dict[str, object] = {}
+    for number, (name, words) in enumerate(names.items(), start):
+        rows = table.filter(change=name)
+        if rows.height:
+            colour = style.GREY if name.startswith("random") else style.COLOURS[number]
+            look = {
+                "color": colour,
+                "ls": style.DASHES[number],
+                "marker": style.MARKERS[number],
+                "markersize": 3.5,
+            }
+            handles[words] = style.band(axes, rows, "layer", measure, label=words, **look)
+    return handles
+
+
+def sentences(tables: Tables) -> list[str]:
+    """At the layer where the logistic probe's directions do most; then what is left when the sport is erased."""
+    probe_patching = tables["probe_patching"]
+    if probe_patching.is_empty():
+        return [NO_PROBE]
+    logistic = probe_patching.filter(change="logistic")
+    best = logistic.sort("follows", descending=True, maintain_order=True).row(0, named=True)
+    rows = {row["change"]: row for row in probe_patching.filter(layer=best["layer"]).iter_rows(named=True)}
+    used = best["follows_low"] > rows["random"]["follows_high"]
+    verdict = (
+        "the model reads what the probe reads"
+        if used
+        else "no sign that the model reads what the probe reads"
+    )
+    found = [
+        (
+            f"With only the {best['dimensions']} dimensions that the logistic probe reads taken from a donor after layer "
+            f"{best['layer']}, {share(best, 'follows')} of {best['n']:,} answers are the donor's; with as many random ones "
+            f"{share(rows['random'], 'follows')}, with all the other dimensions "
+            f"{share(rows['logistic_complement'], 'follows')}, with all {share(rows['whole'], 'follows')}: {verdict}."
+        )
+    ]
+    erased = probe_patching.filter(change="leace").sort("recalled", maintain_order=True).row(0, named=True)
+    control = probe_patching.filter(change="random_erased", layer=erased["layer"]).row(0, named=True)
+    found.append(
+        f"With the sport erased (LEACE) after layer {erased['layer']}, {share(erased, 'recalled')} of {erased['n']:,} "
+        f"athletes are still recalled; with as many random dimensions erased {share(control, 'recalled')}."
+    )
+    if "head" in rows:
+        head = probe_patching.filter(change="head").sort("follows", descending=True, maintain_order=True)
+        row = head.row(0, named=True)
+        found.append(
+            f"The head probe's directions do most after layer {row['layer']}: {share(row, 'follows')} follow the donor."
+        )
+    return found
