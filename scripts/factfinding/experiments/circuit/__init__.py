@@ -1,0 +1,1 @@
+"""P2.8: the circuit, proposed or fixed."""

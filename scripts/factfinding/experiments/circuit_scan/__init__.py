@@ -1,0 +1,1 @@
+"""P2.8: where the circuit's borders lie."""

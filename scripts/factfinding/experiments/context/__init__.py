@@ -1,0 +1,1 @@
+"""P2.10: what comes before the name."""

@@ -1,0 +1,1 @@
+"""P2.8: the model simplified step by step."""

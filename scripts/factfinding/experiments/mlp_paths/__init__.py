@@ -1,0 +1,1 @@
+"""P3.1: paths between the MLPs of the lookup."""

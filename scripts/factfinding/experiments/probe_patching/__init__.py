@@ -1,0 +1,1 @@
+"""P2.11: whether the probed directions are used."""

@@ -1,0 +1,1 @@
+"""P2.7: where the answer lies."""

@@ -1,0 +1,1 @@
+"""P2.7: what each node does."""
