@@ -41,8 +41,6 @@ rule download:
 include: "rules/model.smk"
 include: "rules/athletes.smk"
 include: "rules/activations.smk"
-include: "rules/direct.smk"
-include: "rules/probes.smk"
 include: "rules/interventions.smk"
 include: "rules/lookup.smk"
 include: "rules/neurons.smk"

@@ -1,6 +1,5 @@
 """P2.7-P2.11: the circuit taken apart: what is replaced, what is left, and what that says of which layers do what.
 
-readers          linear probes of the unchanged model, by which simplified ones are read          no GPU
 total_effects    P2.7: every node replaced at every position; the borders of the circuit          GPU
 circuit          which layers do what: what the configuration fixes, and a proposal for the rest  no GPU
 ladder           P2.8: the circuit simplified step by step                                        GPU
@@ -11,31 +10,6 @@ probe_patching   P2.11: whether the probed directions are used                  
 Config: interventions, circuit, compute, probes. Time: half a minute of computing in all for the embedded model, an
 hour on a GPU for Pythia 2.8B, of which total_effects takes most. Disk: the effective model, 0.5 MB; 1 GB for Pythia.
 """
-
-
-rule readers:
-    input:
-        source="results/{study}/model/source.json",
-        activations="results/{study}/activations/full.h5",
-        recall="results/{study}/tables/recall.csv",
-    output:
-        readers="results/{study}/readers.safetensors",
-        provenance="results/{study}/provenance/readers.json",
-    log:
-        "results/{study}/logs/readers.log",
-    benchmark:
-        "results/{study}/benchmarks/readers.tsv"
-    conda:
-        "../envs/factfinding.yaml"
-    threads: of(model_threads)
-    resources:
-        mem_mb=megabytes(8000),
-        runtime=240,
-    params:
-        settings=settings("probes", "interventions.athletes"),
-        code=code("readers.py"),
-    script:
-        "../scripts/readers.py"
 
 
 rule total_effects:

@@ -12,7 +12,7 @@ with Job(snakemake) as job:
     from factfinding.methods.dossier import Study, check_named, dossiers, mlp_input, tables
     from factfinding.methods.dossier_texts import firing, read_running
     from factfinding.methods.groups import chosen
-    from factfinding.methods.head_probes import halve
+    from factfinding.methods.halves import halve
     from factfinding.methods.proposal import read_circuit
     from factfinding.methods.readers import load_readers
     from factfinding.methods.sport_neurons import detectors, scan_neurons

@@ -15,6 +15,7 @@ from factfinding.data.prompts import prompt_table
 from factfinding.engine.sites import Site, parse
 from factfinding.engine.trace import Edit, Read, run
 from factfinding.errors import InputError
+from factfinding.experiments.readers.compute import fit_readers
 from factfinding.findings import interventions as findings
 from factfinding.findings import simplified as simplified_findings
 from factfinding.methods.context import context_prompts, unknown_tokens
@@ -24,7 +25,7 @@ from factfinding.methods.name_stream import clean_run, name_outputs, name_stream
 from factfinding.methods.patched import sample
 from factfinding.methods.probe_patching import erased, span
 from factfinding.methods.proposal import Circuit, propose, read_circuit, settle, write_circuit
-from factfinding.methods.readers import fit_readers, load_readers, save_readers
+from factfinding.methods.readers import load_readers
 from factfinding.methods.simplified import Parts, parts_of
 from factfinding.methods.total_effects import place_means, total_effects
 from helpers import planted
@@ -279,7 +280,7 @@ def test_readers_are_held_out_saved_and_asked_for_by_name(tmp_path):
     held_out = readers.log_probabilities(0, noise, readers.folds_of(names)).argmax(1) == truth
     on_all = readers.log_probabilities(0, noise, np.full(60, 3)).argmax(1) == truth
     assert on_all.all() and held_out.mean() < 0.6
-    save_readers(readers, tmp_path / "readers.safetensors")
+    readers.save(tmp_path / "readers.safetensors")
     again = load_readers(tmp_path / "readers.safetensors")
     assert (again.weight == readers.weight).all() and again.athletes == readers.athletes
     with pytest.raises(InputError, match="no fold for 'B'"):

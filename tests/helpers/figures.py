@@ -2,10 +2,28 @@
 
 from __future__ import annotations
 
-import matplotlib
-from matplotlib.backends.backend_agg import FigureCanvasAgg
+from collections.abc import Mapping
+from importlib import import_module
+from importlib.util import find_spec
 
+import matplotlib
+import polars as pl
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from factfinding.declarations import declarations
 from factfinding.figures import style
+
+
+def drawn(name: str, tables: Mapping[str, pl.DataFrame]) -> Figure:
+    """A figure, drawn from the tables that it is declared to be drawn from."""
+    experiment, figure = declarations().figures[name]
+    own = f"factfinding.experiments.{experiment.name}.show"
+    if find_spec(own):
+        draw = getattr(import_module(own), f"draw_{name}")
+    else:
+        draw = import_module(f"factfinding.figures.{name}").draw
+    return draw(**{table: tables[table] for table in figure.tables})
 
 
 def assert_readable(figure):

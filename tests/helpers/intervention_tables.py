@@ -5,6 +5,7 @@ from __future__ import annotations
 import polars as pl
 
 from factfinding.data.prompts import prompt_table
+from factfinding.experiments.readers.compute import fit_readers
 from factfinding.methods.context import context_table
 from factfinding.methods.effective_probes import effective_probes
 from factfinding.methods.effective_table import effective_model
@@ -18,7 +19,7 @@ from factfinding.methods.patched import sample
 from factfinding.methods.probe_patching import probe_patching
 from factfinding.methods.probes import ProbeSettings
 from factfinding.methods.proposal import Circuit, circuit_table, propose, settle
-from factfinding.methods.readers import Readers, fit_readers
+from factfinding.methods.readers import Readers
 from factfinding.methods.residual_patching import residual_patching
 from factfinding.methods.scan import circuit_scan
 from factfinding.methods.simplified import parts_of

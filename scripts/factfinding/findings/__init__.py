@@ -16,13 +16,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from factfinding.findings import (
-    heads,
     interventions,
     locality,
     lookup,
     names,
     neurons,
-    recall,
     simplified,
     sport_neurons,
     toys,
@@ -30,9 +28,7 @@ from factfinding.findings import (
 from factfinding.findings.words import Tables
 
 FINDINGS: dict[str, Callable[[Tables], list[str]]] = (
-    recall.FINDINGS
-    | heads.FINDINGS
-    | interventions.FINDINGS
+    interventions.FINDINGS
     | simplified.FINDINGS
     | lookup.FINDINGS
     | neurons.FINDINGS
