@@ -112,15 +112,12 @@ rule tiny_model:
 rule model_card:
     input:
         source="results/{study}/model/source.json",
-        prompts="results/{study}/prompts/full.parquet",
-        candidates="results/{study}/prompts/candidates.csv",
-        recall="results/{study}/tables/recall.csv",
         summary="results/{study}/tables/recall_summary.csv",
         probes="results/{study}/tables/layer_probes.csv",
+        checks="results/{study}/tables/circuit_checks.csv",
         training=of(training_record),
     output:
         card="results/{study}/model/card.json",
-        checks="results/{study}/tables/circuit_checks.csv",
         provenance="results/{study}/provenance/model_card.json",
     log:
         "results/{study}/logs/model_card.log",
@@ -134,7 +131,7 @@ rule model_card:
         mem_mb=megabytes(16000),
         runtime=60,
     params:
-        settings=settings("compute", "recall"),
+        settings=settings("compute"),
         code=code("model_card.py"),
     script:
         "../scripts/model_card.py"

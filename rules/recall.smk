@@ -13,7 +13,7 @@ rule recall:
         candidates="results/{study}/prompts/candidates.csv",
     output:
         recall="results/{study}/tables/recall.csv",
-        summary="results/{study}/tables/recall_summary.csv",
+        recall_summary="results/{study}/tables/recall_summary.csv",
         provenance="results/{study}/provenance/recall.json",
     log:
         "results/{study}/logs/recall.log",
@@ -28,6 +28,6 @@ rule recall:
         runtime=60,
     params:
         settings=settings("compute", "recall"),
-        code=code("recall.py"),
+        code=computes("recall"),
     script:
-        "../scripts/recall.py"
+        "../scripts/experiment.py"

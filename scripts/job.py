@@ -133,7 +133,8 @@ class Job:
 
     def _ran_out_of_memory(self, error: BaseException) -> bool:
         """Whether a rule that runs the model needed more memory than there is; other rules have no batches to shrink."""
-        if "compute" not in json.loads(getattr(self.snakemake.params, "settings", "{}")):
+        given = json.loads(getattr(self.snakemake.params, "settings", "{}"))
+        if "batch_size" not in given.get("compute", {}):
             return False
         from factfinding.errors import out_of_memory
 

@@ -13,7 +13,7 @@ with Job(snakemake) as job:
     from factfinding.methods.dossier import Study, check_named, dossiers, mlp_input, tables
     from factfinding.methods.dossier_texts import firing, read_running
     from factfinding.methods.groups import chosen
-    from factfinding.methods.head_probes import halve
+    from factfinding.methods.halves import halve
     from factfinding.methods.readers import load_readers
     from factfinding.methods.sport_neurons import detectors, scan_neurons
     from factfinding.model.source import load_source

@@ -85,6 +85,10 @@ class Inputs:
             self._held[name] = read()
         return self._held[name]
 
+    def given(self, name: str) -> Any:
+        """What was given under `name` in place of a file; None where nothing was."""
+        return self._held.get(name)
+
     def path(self, name: str) -> Path:
         """The path of one of the study's files, such as "circuit.yaml". Raises LookupError for one not declared."""
         path = self.folder / name

@@ -38,15 +38,15 @@ class Need(NamedTuple):
 
 
 NEEDS = (
-    Need("resid", "final_name", "all", "layer_probes, readers, head_probes and sport_neurons"),
-    Need("attn_out", "final_name", "all", "direct_effects and sport_neurons"),
-    Need("mlp_out", "final_name", "all", "direct_effects"),
-    Need("z", "final_name", "all", "direct_effects"),
-    Need("resid", "end", "last", "direct_effects"),
+    Need("resid", "final_name", "all", "layer_probes, readers, head_probes, head_inputs and sport_neurons"),
+    Need("attn_out", "final_name", "all", "head_inputs and sport_neurons"),
+    Need("mlp_out", "final_name", "all", "head_inputs"),
+    Need("z", "final_name", "all", "head_inputs"),
+    Need("resid", "end", "last", "direct_effects and head_inputs"),
     Need("attn_out", "end", "all", "direct_effects"),
     Need("mlp_out", "end", "all", "direct_effects"),
     Need("z", "end", "all", "direct_effects"),
-    Need("pattern", "end", "all", "direct_effects"),
+    Need("pattern", "end", "all", "attention_roles and head_inputs"),
     Need("post", "final_name", "lookup", "sport_neurons"),
 )
 """What the rules read of the activation files. All else may be left out; `pre` only checks a recomputation (P3.4)."""

@@ -19,10 +19,9 @@ from markupsafe import Markup
 
 from factfinding.data.dossier import Dossier
 from factfinding.declarations import Experiment, declarations
-from factfinding.figures.layer_probes import FOLDS
-from factfinding.figures.style import INK, LINE, PAPER
+from factfinding.experiments.layer_probes.show import additive_findings
+from factfinding.figures.style import FOLDS, INK, LINE, PAPER
 from factfinding.findings import FINDINGS
-from factfinding.findings.recall import additive_findings, training_findings
 from factfinding.findings.words import percent, share
 from factfinding.page import SORTABLE, checked_ledger, fill, model_name, verdict_counts
 
@@ -188,11 +187,12 @@ def versions(provenance: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
 def _findings(section: str, results: Results) -> list[str]:
     """The sentences of a section; only those on the training need more than the tables."""
     tables = {name: table.frame for name, table in results.tables.items()}
-    if section == "training":
-        return training_findings(tables["training"], fictional=is_fictional(results.provenance))
     if section in FINDINGS:
         return FINDINGS[section](tables)
-    return import_module(f"factfinding.experiments.{section}.show").sentences(tables)
+    show = import_module(f"factfinding.experiments.{section}.show")
+    if section == "training":
+        return show.sentences(tables, fictional=is_fictional(results.provenance))
+    return show.sentences(tables)
 
 
 def _section(experiment: Experiment, results: Results) -> dict[str, Any]:

@@ -34,6 +34,12 @@ def empty(name: str) -> pl.DataFrame:
     return pl.DataFrame(schema=schema_of(name))
 
 
+def as_declared(frame: pl.DataFrame, name: str) -> pl.DataFrame:
+    """A table's declared columns, in order and in their types."""
+    schema = schema_of(name)
+    return frame.select(*schema).cast(schema)  # type: ignore[arg-type]
+
+
 def read_table(path: str | Path) -> pl.DataFrame:
     """Read a table that this project wrote; its name is the file's.
 

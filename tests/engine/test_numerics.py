@@ -16,9 +16,9 @@ from factfinding.engine.answers import answers
 from factfinding.engine.capture import SITES, Wanted, capture
 from factfinding.engine.compare import LOGITS, differences, first_difference, sites_of
 from factfinding.errors import InputError
+from factfinding.experiments.recall.compute import AnswerScores, recall_summary, recall_table
 from factfinding.experiments.total_effects.compute import total_effects
 from factfinding.methods.patched import sample
-from factfinding.methods.recall import AnswerScores, recall_summary, recall_table
 from factfinding.model.anatomy import Anatomy
 from factfinding.model.tiny import random_model
 from factfinding.store import Activations, Source

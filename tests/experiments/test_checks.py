@@ -6,7 +6,7 @@ import polars as pl
 import pytest
 
 from factfinding.data.prompts import candidates, prompt_table
-from factfinding.methods.checks import circuit_checks, same_length
+from factfinding.experiments.circuit_checks.compute import circuit_checks, same_length
 from helpers import planted
 from helpers.models import random_anatomy, tokenizer
 

@@ -18,17 +18,21 @@ from factfinding.engine.direct import HeadPath, Readout, read_nodes
 from factfinding.engine.head_probe import folded, head_probe, norm_of
 from factfinding.engine.sites import head
 from factfinding.errors import InputError
-from factfinding.findings.heads import (
-    attention_findings,
-    direct_findings,
-    head_probe_findings,
-    input_findings,
+from factfinding.experiments.attention_roles import show as attention_roles_show
+from factfinding.experiments.attention_roles.compute import (
+    attention_athletes,
+    attention_by_role,
+    attention_roles,
+    finer_roles,
 )
-from factfinding.methods.attention import attention_athletes, attention_by_role, attention_roles, finer_roles
+from factfinding.experiments.direct_effects import show as direct_effects
+from factfinding.experiments.head_inputs import show as head_inputs
+from factfinding.experiments.head_probes import show as head_probes
+from factfinding.experiments.head_probes.compute import chance_best, scan_heads
 from factfinding.methods.direct import extracting_heads, largest, pair_up
-from factfinding.methods.head_probes import chance_best, halve, scan_heads
-from factfinding.methods.probes import table_schema
+from factfinding.methods.halves import halve
 from factfinding.store import Activations, Source
+from factfinding.tables import empty
 from helpers import planted
 from helpers.head_tables import head_tables, name_residuals, planted_candidates
 from helpers.models import FAMILIES, random_anatomy, tokenizer
@@ -77,7 +81,7 @@ def test_where_the_fact_is_looked_up_at_end_no_head_is_named_but_the_mlp_is_seen
     assert everybody.filter(kind="head")["exact"].abs().max() < 1e-3
     for name in ("attention_roles", "attention_athletes", "head_inputs"):
         assert tables[name].is_empty() and tables[name].width
-    assert "none lowers the logit difference" in direct_findings(tables["direct_effects"])[0]
+    assert "none lowers the logit difference" in direct_effects.sentences(tables)[0]
 
 
 def test_the_planted_head_looks_at_the_final_name_token_and_reads_the_lookup():
@@ -156,9 +160,9 @@ def test_nobody_or_one_sport_gives_empty_tables_with_all_columns_and_sentences(f
     ):
         assert table.is_empty() and table.columns == full[name].columns, name
     empty = {name: table.clear() for name, table in full.items()}
-    said = direct_findings(empty["direct_effects"]) + attention_findings(empty["attention_roles"])
-    said += input_findings(empty["head_inputs"])
-    said += head_probe_findings(empty["head_probes"], empty["head_probe_layers"], pl.DataFrame())
+    said = direct_effects.sentences(empty) + attention_roles_show.sentences(empty)
+    said += head_inputs.sentences(empty)
+    said += head_probes.sentences(empty | {"layer_probes": pl.DataFrame()})
     assert len(said) == 4
 
 
@@ -309,10 +313,10 @@ def test_a_table_too_long_for_csv_keeps_all_nodes_and_the_largest_changes():
 
 
 def test_the_sentences_name_the_planted_parts():
-    tables, regression = found("name"), pl.DataFrame(schema=table_schema())
-    said = direct_findings(tables["direct_effects"])[:1] + attention_findings(tables["attention_roles"])[:1]
-    said += input_findings(tables["head_inputs"])[:1]
-    said += head_probe_findings(tables["head_probes"], tables["head_probe_layers"], regression)
+    tables, regression = found("name"), empty("layer_probes")
+    said = direct_effects.sentences(tables)[:1] + attention_roles_show.sentences(tables)[:1]
+    said += head_inputs.sentences(tables)[:1]
+    said += head_probes.sentences(tables | {"layer_probes": regression})
     parts = ("1 of 16 heads", "L2H2 gives 100.0 %", "MLP 1 alone by -32.00", "L2H2, is right for 100.0 %")
     for sentence, part in zip(said, parts, strict=False):
         assert part in sentence.replace("\u00a0", " ")

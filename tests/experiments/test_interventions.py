@@ -22,13 +22,14 @@ from factfinding.experiments.context.compute import context_prompts, unknown_tok
 from factfinding.experiments.ladder import show as ladder_show
 from factfinding.experiments.ladder.compute import steps
 from factfinding.experiments.probe_patching.compute import erased, span
+from factfinding.experiments.readers.compute import fit_readers
 from factfinding.experiments.residual_patching import show as residual_show
 from factfinding.experiments.total_effects.compute import place_means, total_effects
 from factfinding.methods.circuit import Circuit, read_circuit
 from factfinding.methods.groups import CORRUPT, KINDS, draw_donors, groups_of
 from factfinding.methods.name_stream import clean_run, name_outputs, name_stream, replaced
 from factfinding.methods.patched import sample
-from factfinding.methods.readers import fit_readers, load_readers, save_readers
+from factfinding.methods.readers import load_readers
 from factfinding.methods.simplified import Parts, parts_of
 from helpers import planted
 from helpers.head_tables import planted_candidates
@@ -277,7 +278,7 @@ def test_readers_are_held_out_saved_and_asked_for_by_name(tmp_path):
     held_out = readers.log_probabilities(0, noise, readers.folds_of(names)).argmax(1) == truth
     on_all = readers.log_probabilities(0, noise, np.full(60, 3)).argmax(1) == truth
     assert on_all.all() and held_out.mean() < 0.6
-    save_readers(readers, tmp_path / "readers.safetensors")
+    readers.save(tmp_path / "readers.safetensors")
     again = load_readers(tmp_path / "readers.safetensors")
     assert (again.weight == readers.weight).all() and again.athletes == readers.athletes
     with pytest.raises(InputError, match="no fold for 'B'"):

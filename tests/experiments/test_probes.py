@@ -6,8 +6,14 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from factfinding.errors import InputError
+from factfinding.experiments.layer_probes.compute import (
+    _token_marks,
+    layer_probes,
+    name_baselines,
+    with_name_groups,
+)
 from factfinding.methods import probes
-from factfinding.methods.probes import ProbeSettings, layer_probes, name_baselines, with_name_groups
+from factfinding.methods.probes import ProbeSettings
 
 SPORTS = np.array(["baseball", "basketball", "football"])
 TWO_FOLDS = ProbeSettings(folds=("random", "last_name"))
@@ -232,7 +238,7 @@ def test_token_baseline_expresses_sums_and_no_combination():
 
 
 def test_token_marks_count_and_tell_first_from_final():
-    marks = probes._token_marks([[5, 9, 9], [9, 5], [9]]).toarray()
+    marks = _token_marks([[5, 9, 9], [9, 5], [9]]).toarray()
     np.testing.assert_array_equal(marks[:, :2], [[1, 2], [1, 1], [0, 1]])  # counts of 5 and 9
     np.testing.assert_array_equal(marks[:, 2:4], [[1, 0], [0, 1], [0, 1]])  # first
     np.testing.assert_array_equal(marks[:, 4:], [[0, 1], [1, 0], [0, 1]])  # final

@@ -6,7 +6,7 @@ import pytest
 from scipy.special import log_softmax
 
 from factfinding.errors import InputError
-from factfinding.methods.recall import AnswerScores, recall_summary, recall_table
+from factfinding.experiments.recall.compute import AnswerScores, recall_summary, recall_table
 from factfinding.stats import share_interval
 
 SPORTS = ["baseball", "basketball", "football"]

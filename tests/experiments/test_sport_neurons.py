@@ -27,7 +27,7 @@ from factfinding.methods.dossier import Study, check_named, dossiers, histogram,
 from factfinding.methods.dossier_ablation import KINDS, answers
 from factfinding.methods.dossier_texts import Running, firing, highest, read_running
 from factfinding.methods.dossier_weights import Weights, basis_of, cosines, projections
-from factfinding.methods.head_probes import Halves, halve
+from factfinding.methods.halves import Halves, halve
 from factfinding.methods.sport_neurons import (
     SPORT_NEURONS,
     auc_draws,

@@ -8,9 +8,10 @@ import numpy as np
 import polars as pl
 from scipy.special import log_softmax
 
-from factfinding.methods.checks import circuit_checks
-from factfinding.methods.probes import ProbeSettings, layer_probes, name_baselines, with_name_groups
-from factfinding.methods.recall import AnswerScores, recall_summary, recall_table
+from factfinding.experiments.circuit_checks.compute import circuit_checks
+from factfinding.experiments.layer_probes.compute import layer_probes, name_baselines, with_name_groups
+from factfinding.experiments.recall.compute import AnswerScores, recall_summary, recall_table
+from factfinding.methods.probes import ProbeSettings
 from helpers import planted
 from helpers.head_tables import head_tables, planted_candidates
 from helpers.intervention_tables import intervention_tables

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib import import_module
-from importlib.util import find_spec
 
 import matplotlib
+import polars as pl
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from factfinding.declarations import declarations
 from factfinding.figures import style
+
+
+def drawn(name: str, tables: Mapping[str, pl.DataFrame]) -> Figure:
+    """A figure, drawn from the tables that it is declared to be drawn from."""
+    _, figure = declarations().figures[name]
+    return draw_of(name)(**{table: tables[table] for table in figure.tables})
 
 
 def assert_readable(figure):
@@ -52,6 +58,7 @@ def _shown_ticks(axes) -> list:
 
 def draw_of(figure: str) -> Callable[..., Figure]:
     """The function that draws a figure."""
-    own = f"factfinding.experiments.{declarations().figures[figure][0].name}.show"
-    show = import_module(own if find_spec(own) else f"factfinding.figures.{figure}")
-    return getattr(show, f"draw_{figure}", None) or show.draw
+    return getattr(
+        import_module(f"factfinding.experiments.{declarations().figures[figure][0].name}.show"),
+        f"draw_{figure}",
+    )

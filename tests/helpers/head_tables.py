@@ -1,4 +1,4 @@
-"""The tables on heads of a model, by the steps of the rules direct_effects and head_probes, without any files."""
+"""The tables on heads of a model, by their experiments, without any files."""
 
 from __future__ import annotations
 
@@ -6,13 +6,16 @@ import numpy as np
 import polars as pl
 import torch
 
-from factfinding.engine.direct import Readout, read_nodes
 from factfinding.engine.sites import Site
 from factfinding.engine.trace import Read, run
-from factfinding.methods.attention import attention_athletes, attention_by_role, attention_roles, role_tokens
-from factfinding.methods.direct import HEAD_INPUTS, direct_effects, extracting_heads, head_inputs, pair_up
-from factfinding.methods.head_probes import halve, head_probe_layers, heads_to_follow, scan_heads
+from factfinding.experiments.attention_roles import compute as attention_roles
+from factfinding.experiments.direct_effects import compute as direct_effects
+from factfinding.experiments.head_inputs import compute as head_inputs
+from factfinding.experiments.head_probes import compute as head_probes
+from factfinding.inputs import Settings
 from helpers import planted
+from helpers.inputs import RunActivations, given, known, say
+from helpers.models import tokenizer
 
 
 def planted_candidates(model: planted.Planted) -> pl.DataFrame:
@@ -24,41 +27,28 @@ def head_tables(
     anatomy, prompts: pl.DataFrame, candidates: pl.DataFrame, *, fixed=None, seed=0
 ) -> dict[str, pl.DataFrame]:
     """Prompts of one length. The six tables by name."""
-    pairs = pair_up(prompts, candidates, seed=seed)
-    tokens = torch.tensor(prompts["token_ids"].to_list())
-    at = {role: torch.tensor(prompts[role].to_list()) for role in ("final_name", "end")}
-    readout = Readout.of(anatomy, candidates["token_id"].to_list())
-    nodes = read_nodes(anatomy, tokens, at["end"])
-    effects = direct_effects(anatomy, nodes, pairs, readout, seed=seed)
-    heads = extracting_heads(anatomy, effects, fixed=fixed, count=4)
-    reads = [Read(site=Site("pattern", head.layer), at=at["end"]) for head in heads]
-    found = run(anatomy, tokens, reads=reads).values if heads else []
-    patterns = {str(head): value[:, head.index].numpy() for head, value in zip(heads, found, strict=True)}
-    inputs = [pl.DataFrame(schema=HEAD_INPUTS)]
-    for head in heads:
-        attention = torch.from_numpy(patterns[str(head)])[torch.arange(len(tokens)), at["final_name"]]
-        below = read_nodes(anatomy, tokens, at["final_name"], before=head.layer)
-        given = {"attention": attention, "resid_end": nodes.resid, "seed": seed}
-        inputs.append(head_inputs(anatomy, head, below, pairs, readout, **given))
-    looked = attention_by_role(patterns, prompts)
-    return {
-        "direct_effects": effects,
-        "head_inputs": pl.concat(inputs),
-        "attention_roles": attention_roles(looked, tokens=role_tokens(prompts, _words(anatomy)), seed=seed),
-        "attention_athletes": attention_athletes(looked),
-    } | probe_tables(anatomy, prompts, candidates, heads, fixed=fixed is not None, seed=seed)
-
-
-def probe_tables(anatomy, prompts, candidates, heads, *, fixed=False, seed=0) -> dict[str, pl.DataFrame]:
-    halves, ids = halve(prompts, candidates["sport"].to_list(), seed=seed), candidates["token_id"].to_list()
-    residuals = list(name_residuals(anatomy, prompts))
-    scan = scan_heads(anatomy, residuals, halves, ids, permutations=200, seed=seed)
-    follow = heads_to_follow(scan, heads, fixed=fixed)
-    layers = [(condition, *pair) for condition in ("full", "name_only") for pair in residuals]
-    return {
-        "head_probes": scan,
-        "head_probe_layers": head_probe_layers(anatomy, follow, layers, halves, ids, seed=seed),
+    heads = {
+        "athletes": "all",
+        "top": 4,
+        "conditions": ["full", "name_only"],
+        "permutations": 200,
+        "seed": seed,
     }
+    settings = Settings({"heads": heads, "circuit": {"extract": fixed}})
+    anatomy.tokenizer = anatomy.tokenizer or tokenizer()
+    activations = RunActivations(anatomy, prompts)
+    held = {
+        "anatomy": anatomy,
+        "candidates": candidates,
+        "recall": known(prompts),
+        "prompts_full": prompts,
+        "activations_full": activations,
+        "activations_name_only": activations,
+    }
+    tables = direct_effects.compute(given(**held), settings, say)
+    for experiment in (attention_roles, head_inputs, head_probes):
+        tables |= experiment.compute(given(**held, direct_effects=tables["direct_effects"]), settings, say)
+    return tables
 
 
 def name_residuals(anatomy, prompts: pl.DataFrame):
@@ -67,7 +57,3 @@ def name_residuals(anatomy, prompts: pl.DataFrame):
     sites = [Site("resid_pre", 0), *(Site("resid_post", layer) for layer in range(anatomy.n_layers))]
     values = run(anatomy, tokens, reads=[Read(site=site, at=at) for site in sites]).values
     yield from zip(range(-1, anatomy.n_layers), (np.asarray(value) for value in values), strict=True)
-
-
-def _words(anatomy):
-    return anatomy.tokenizer.decode if anatomy.tokenizer is not None else str

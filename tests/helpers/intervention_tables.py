@@ -10,6 +10,7 @@ import polars as pl
 from factfinding.config import CircuitConfig, InterventionsConfig
 from factfinding.data.prompts import prompt_table
 from factfinding.experiments.circuit import compute as circuit
+from factfinding.experiments.readers.compute import fit_readers
 from factfinding.inputs import Settings
 from factfinding.methods.circuit import Circuit
 from factfinding.methods.effective import EffectiveModel
@@ -19,7 +20,7 @@ from factfinding.methods.groups import groups_of
 from factfinding.methods.name_pairs import pairs_for, unknown_for
 from factfinding.methods.name_stream import name_outputs
 from factfinding.methods.probes import ProbeSettings
-from factfinding.methods.readers import Readers, fit_readers
+from factfinding.methods.readers import Readers
 from helpers.inputs import given, quiet
 
 SIZE = {"batch_size": 16, "seed": 0}

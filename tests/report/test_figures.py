@@ -11,9 +11,13 @@ import polars as pl
 import pytest
 
 from factfinding.declarations import declarations
-from factfinding.figures import circuit_checks, layer_probes, recall, style, training
+from factfinding.experiments.circuit_checks import show as circuit_checks
+from factfinding.experiments.layer_probes import show as layer_probes
+from factfinding.experiments.recall import show as recall
+from factfinding.experiments.training import show as training
+from factfinding.figures import style
 from helpers import example_tables
-from helpers.figures import assert_readable, draw_of
+from helpers.figures import assert_readable, draw_of, drawn
 
 TABLES = {
     "training": ("training",),
@@ -41,8 +45,7 @@ TABLES = {
 
 
 def _draw(name: str, *, knows: bool = True):
-    tables = example_tables.study(knows=knows)
-    return draw_of(name)(**{table: tables[table] for table in TABLES[name]})
+    return drawn(name, example_tables.study(knows=knows))
 
 
 def _texts(figure) -> list[str]:
@@ -94,7 +97,7 @@ def test_the_same_table_gives_the_same_bytes(name, tmp_path):
 @pytest.mark.parametrize("name", TABLES)
 def test_empty_tables_give_a_figure_that_says_so(name):
     tables = example_tables.study(knows=True)
-    figure = draw_of(name)(**{table: tables[table].clear() for table in TABLES[name]})
+    figure = drawn(name, {table: frame.clear() for table, frame in tables.items()})
     assert not figure.axes
     assert figure.texts[0].get_text().startswith("Nothing to draw: ")
 
@@ -120,7 +123,7 @@ def test_recall_curves_cross_one_half_at_the_recalled_share():
 def test_recall_of_a_certain_model_is_drawn_over_the_whole_axis():
     tables = example_tables.study(knows=True)
     certain = tables["recall"].with_columns(pl.lit(1.0).alias("full_p"))
-    line = recall.draw(recall=certain, recall_summary=tables["recall_summary"]).axes[0].lines[0]
+    line = recall.draw_recall(recall=certain, recall_summary=tables["recall_summary"]).axes[0].lines[0]
     assert line.get_xdata()[0] == 0 and set(line.get_ydata()) >= {0, 100}
 
 
@@ -141,7 +144,7 @@ def test_probes_without_control_and_without_baselines_are_drawn():
     table = example_tables.study(knows=True)["layer_probes"].filter(
         labels="true", input="resid", folds="random"
     )
-    labels = _texts(layer_probes.draw(layer_probes=table))
+    labels = _texts(layer_probes.draw_layer_probes(layer_probes=table))
     assert not any("shuffled" in label or "letters" in label for label in labels)
     assert "probe, random folds" in labels
 
@@ -156,7 +159,7 @@ def test_layer_ticks_are_few_and_whole(layers):
 
 
 def test_checks_in_plain_words_and_unknown_ones_by_name():
-    from factfinding.methods.checks import changes
+    from factfinding.experiments.circuit_checks.compute import changes
 
     table = example_tables.study(knows=True)["circuit_checks"]
     donors = circuit_checks.donor_curve(table)
@@ -164,7 +167,7 @@ def test_checks_in_plain_words_and_unknown_ones_by_name():
     named = set(table.filter(~pl.col("check").str.starts_with("donor_"))["check"])
     assert named == set(circuit_checks.CHECKS) and callable(changes)
     odd = table.with_columns(pl.col("check").replace("clean", "something_new"))
-    figure = circuit_checks.draw(circuit_checks=odd)
+    figure = circuit_checks.draw_circuit_checks(circuit_checks=odd)
     assert figure.axes[0].get_yticklabels()[0].get_text() == "something new"
 
 
@@ -172,13 +175,13 @@ def test_checks_without_donors():
     table = example_tables.study(knows=True)["circuit_checks"].filter(
         ~pl.col("check").str.starts_with("donor_")
     )
-    figure = circuit_checks.draw(circuit_checks=table)
+    figure = circuit_checks.draw_circuit_checks(circuit_checks=table)
     assert "No pair" in figure.axes[1].texts[0].get_text()
 
 
 def test_training_of_undescribed_people_has_one_line():
     table = example_tables.study(knows=True)["training"].with_columns(pl.lit(0).alias("described"))
-    assert [len(axes.lines) for axes in training.draw(training=table).axes] == [1, 1, 1]
+    assert [len(axes.lines) for axes in training.draw_training(training=table).axes] == [1, 1, 1]
 
 
 def test_many_sports_are_told_apart_and_dollars_are_no_formulas(tmp_path):
@@ -187,7 +190,7 @@ def test_many_sports_are_told_apart_and_dollars_are_no_formulas(tmp_path):
     tables = example_tables.study(knows=True)
     renamed = tables["recall"].with_columns(pl.lit("$\\frac$ <&>").alias("sport"))
     style.save(
-        recall.draw(recall=renamed, recall_summary=tables["recall_summary"]),
+        recall.draw_recall(recall=renamed, recall_summary=tables["recall_summary"]),
         tmp_path / "a.svg",
         tmp_path / "a.png",
     )

@@ -8,11 +8,9 @@ import numpy as np
 import polars as pl
 import pytest
 
-from factfinding.figures import (
-    direct_effects,
-    head_inputs,
-    head_probes,
-)
+from factfinding.experiments.direct_effects import show as direct_effects
+from factfinding.experiments.head_inputs import show as head_inputs
+from factfinding.experiments.head_probes import show as head_probes
 from factfinding.figures.style import marked
 from helpers.figures import assert_readable, draw_of
 
@@ -45,7 +43,7 @@ def test_direct_effects():
         for i, row in enumerate(node_rows(sport=sport, n=n)):
             size = -2.5 if row["node"] == "L16H20" else 0.01 * np.sin(i)
             rows.append(row | estimate("exact", size) | estimate("frozen", size))
-    figure = direct_effects.draw(direct_effects=pl.DataFrame(rows, infer_schema_length=None))
+    figure = direct_effects.draw_direct_effects(direct_effects=pl.DataFrame(rows, infer_schema_length=None))
     assert figure.get_figheight() > 7, "rows of 32 heads need room"
     assert_readable(figure)
 
@@ -109,7 +107,7 @@ def test_head_probes():
             "n": pl.Int64,
         }
     )
-    figure = head_probes.draw(
+    figure = head_probes.draw_head_probes(
         head_probes=pl.DataFrame(rows), head_probe_layers=pl.DataFrame(layers), layer_probes=empty
     )
     assert_readable(figure)
@@ -162,7 +160,7 @@ def test_head_inputs_of_very_different_sizes():
         for reader, size in (("L16H20", 12.0), ("L21H9", 0.15), ("L22H15", 0.0321), ("L0H0", 1e-7))
         for node in ("all", "mlp_out:3", "mlp_out:30")
     ]  # fmt: skip
-    assert_readable(head_inputs.draw(head_inputs=pl.DataFrame(rows)))
+    assert_readable(head_inputs.draw_head_inputs(head_inputs=pl.DataFrame(rows)))
 
 
 def test_markers_thin_out_on_long_lines():

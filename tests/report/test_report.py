@@ -9,18 +9,11 @@ import pytest
 
 from factfinding.declarations import declarations
 from factfinding.errors import InputError
-from factfinding.figures import (
-    attention_roles,
-    circuit_checks,
-    direct_effects,
-    head_inputs,
-    head_probes,
-    layer_probes,
-    recall,
-    style,
-    training,
-)
-from factfinding.findings import recall as findings
+from factfinding.experiments.circuit_checks import show as circuit_checks
+from factfinding.experiments.layer_probes import show as layer_probes
+from factfinding.experiments.recall import show as recall
+from factfinding.figures import style
+from factfinding.findings import words as in_words
 from factfinding.page import _digest
 from factfinding.report import (
     SHOWN_ROWS,
@@ -33,23 +26,14 @@ from factfinding.report import (
 )
 from helpers import ROOT, example_ledger, example_tables
 from helpers.browser import needs_browser, opened, used
+from helpers.figures import drawn
 
 WORDS = ROOT / "resources/report"
 VOID = {"meta", "link", "br", "img", "hr", "input"}
-DRAW = {
-    "training": lambda tables: training.draw(training=tables["training"]),
-    "recall": lambda tables: recall.draw(recall=tables["recall"], recall_summary=tables["recall_summary"]),
-    "layer_probes": lambda tables: layer_probes.draw(layer_probes=tables["layer_probes"]),
-    "circuit_checks": lambda tables: circuit_checks.draw(circuit_checks=tables["circuit_checks"]),
-    "direct_effects": lambda tables: direct_effects.draw(direct_effects=tables["direct_effects"]),
-    "attention_roles": lambda tables: attention_roles.draw(
-        **{name: tables[name] for name in ("attention_roles", "attention_athletes")}
-    ),
-    "head_inputs": lambda tables: head_inputs.draw(head_inputs=tables["head_inputs"]),
-    "head_probes": lambda tables: head_probes.draw(
-        **{name: tables[name] for name in ("head_probes", "head_probe_layers", "layer_probes")}
-    ),
-}
+DRAWN = (
+    "training", "recall", "layer_probes", "circuit_checks", "direct_effects", "attention_roles", "head_inputs",
+    "head_probes",
+)  # fmt: skip
 
 
 class Page(HTMLParser):
@@ -146,22 +130,22 @@ def _provenance(kind: str) -> list[dict]:
 def pictures(tmp_path_factory):
     """The figures of both studies, drawn once."""
     folder = tmp_path_factory.mktemp("figures")
-    drawn = {}
+    pictures = {}
     for knows in (True, False):
-        for name, draw in DRAW.items():
+        for name in DRAWN:
             svg, png = folder / f"{name}_{knows}.svg", folder / f"{name}_{knows}.png"
-            style.save(draw(example_tables.study(knows=knows)), svg, png)
-            drawn[knows, name] = Picture(
+            style.save(drawn(name, example_tables.study(knows=knows)), svg, png)
+            pictures[knows, name] = Picture(
                 svg=svg.read_text(), links=(f"figures/{name}.svg", f"figures/{name}.png")
             )
-    return drawn
+    return pictures
 
 
 @pytest.fixture(scope="module")
 def make(pictures):
     def results(*, knows: bool = True, kind: str = "organism", study: str = "made-up") -> Results:
         tables = example_tables.study(knows=knows)
-        shown = [name for name in DRAW if name != "training" or kind == "organism"]
+        shown = [name for name in DRAWN if name != "training" or kind == "organism"]
         return Results(
             study=study,
             ledger=Table(frame=example_ledger.ledger(), link="tables/ledger.csv"),
@@ -245,7 +229,7 @@ def test_links_are_relative_and_lead_to_the_workflow_files(html):
 
 def test_no_figure_brings_a_style_sheet_for_the_whole_page(html):
     assert html.count("<style") == 1 and "*{stroke-linejoin" not in html
-    assert html.count("<svg") == len(DRAW) == html.count('role="img"')
+    assert html.count("<svg") == len(DRAWN) == html.count('role="img"')
     assert not re.findall(f"{style.INK}|{style.LINE}|{style.PAPER}", html.split("</style>", 1)[1])
 
 
@@ -298,14 +282,16 @@ def test_a_model_that_knows_is_said_to(make):
 
 def test_every_sentence_carries_interval_and_baseline():
     tables = example_tables.study(knows=True)
-    first = findings.recall_findings(tables["recall_summary"])[0]
+    first = recall.sentences({"recall_summary": tables["recall_summary"]})[0]
     row = tables["recall_summary"].filter(condition="full", group="all").row(0, named=True)
     assert (
         f"{round(row['recalled'] * 150)} of 150 athletes" in first
-        and findings.share(row, "recalled") in first
+        and in_words.share(row, "recalled") in first
     )
-    assert findings.percent(row["majority_rate"]) in first
-    told = findings.probe_findings(tables["layer_probes"]) + findings.check_findings(tables["circuit_checks"])
+    assert in_words.percent(row["majority_rate"]) in first
+    told = layer_probes.sentences({"layer_probes": tables["layer_probes"]}) + circuit_checks.sentences(
+        {"circuit_checks": tables["circuit_checks"]}
+    )
     for sentence in told:
         assert re.search(r"\[[\d.]+, [\d.]+\]", sentence), sentence
 
@@ -322,7 +308,7 @@ def test_every_sentence_carries_interval_and_baseline():
     ],
 )
 def test_layers_in_words(layers, words):
-    assert findings.layers_in_words(layers, range(-1, 5)) == words
+    assert in_words.layers_in_words(layers, range(-1, 5)) == words
 
 
 def _checks(**accuracy: float) -> pl.DataFrame:
@@ -351,14 +337,14 @@ def _checks(**accuracy: float) -> pl.DataFrame:
     ],
 )
 def test_the_words_of_an_intervention_follow_its_rule(value, words):
-    told = findings.check_findings(_checks(mlps_at_name=value))
+    told = circuit_checks.sentences({"circuit_checks": _checks(mlps_at_name=value)})
     assert len(told) == 1 and told[0].replace("\N{NO-BREAK SPACE}", " ").endswith(words)
 
 
 def test_interventions_on_a_model_that_answers_at_chance_explain_nothing():
-    told = findings.check_findings(_checks(clean=0.34, donor_0=0.9))
+    told = circuit_checks.sentences({"circuit_checks": _checks(clean=0.34, donor_0=0.9)})
     assert len(told) == 1 and "no recall to intervene on" in told[0]
-    assert findings.check_findings(_checks().clear()) == [
+    assert circuit_checks.sentences({"circuit_checks": _checks().clear()}) == [
         "Too few athletes are known for any intervention: there is nothing to see."
     ]
 
@@ -375,7 +361,7 @@ def test_interventions_on_a_model_that_answers_at_chance_explain_nothing():
     ],
 )
 def test_donors(donors, words):
-    assert words in findings.check_findings(_checks(**donors))[-1]
+    assert words in circuit_checks.sentences({"circuit_checks": _checks(**donors)})[-1]
 
 
 @pytest.mark.parametrize(
@@ -389,9 +375,9 @@ def test_what_a_sum_over_tokens_can_do(accuracy, words):
         .otherwise("accuracy")
         .alias("accuracy")
     )
-    told = findings.additive_findings(changed)[0].replace("\N{NO-BREAK SPACE}", " ")
+    told = layer_probes.additive_findings(changed)[0].replace("\N{NO-BREAK SPACE}", " ")
     assert words in told and "shuffled sports" in told
-    assert findings.additive_findings(table.filter(pl.col("folds") != "none")) == []
+    assert layer_probes.additive_findings(table.filter(pl.col("folds") != "none")) == []
 
 
 def test_a_probe_that_only_matches_a_baseline_is_not_called_readable():
@@ -399,16 +385,17 @@ def test_a_probe_that_only_matches_a_baseline_is_not_called_readable():
     strong = (
         pl.when(pl.col("input") == "name_string").then(1.0).otherwise("accuracy_high").alias("accuracy_high")
     )
-    told = findings.probe_findings(table.with_columns(strong))[0]
+    told = layer_probes.sentences({"layer_probes": table.with_columns(strong)})[0]
     assert told.startswith("At no layer can the sport be read") and "There is nothing to see" in told
 
 
 def test_a_probe_above_the_fitted_sum_shows_that_tokens_are_combined():
     table = example_tables.study(knows=True)["layer_probes"]
-    assert "above that fitted sum from layer 2 on" in findings.probe_findings(table)[-1]
+    assert "above that fitted sum from layer 2 on" in layer_probes.sentences({"layer_probes": table})[-1]
     perfect = pl.when(pl.col("folds") == "none").then(1.0).otherwise("accuracy_high").alias("accuracy_high")
     assert (
-        "At no layer is the held-out probe above" in findings.probe_findings(table.with_columns(perfect))[-1]
+        "At no layer is the held-out probe above"
+        in layer_probes.sentences({"layer_probes": table.with_columns(perfect)})[-1]
     )
 
 
@@ -416,7 +403,7 @@ def test_a_probe_that_reads_a_part_is_not_called_sure():
     table = example_tables.study(knows=True)["layer_probes"]
     shift = {f"accuracy{end}": pl.col(f"accuracy{end}") - 0.2 for end in ("", "_low", "_high")}
     weaker = table.filter(input="resid", labels="true").with_columns(**shift)
-    told = findings.probe_findings(weaker)[0]
+    told = layer_probes.sentences({"layer_probes": weaker})[0]
     assert told.startswith(
         "The sport can be read at the final name token in part: at no layer surely for 90 %"
     )
@@ -426,8 +413,8 @@ def test_a_probe_that_reads_a_part_is_not_called_sure():
 def test_groups_of_a_few_are_not_singled_out():
     summary = example_tables.study(knows=True)["recall_summary"]
     few = summary.with_columns(pl.when(pl.col("level") == "3").then(4).otherwise("n").alias("n"))
-    assert any("By length" in sentence for sentence in findings.recall_findings(summary))
-    assert not any("By length" in sentence for sentence in findings.recall_findings(few))
+    assert any("By length" in sentence for sentence in recall.sentences({"recall_summary": summary}))
+    assert not any("By length" in sentence for sentence in recall.sentences({"recall_summary": few}))
 
 
 def test_every_figure_has_a_caption():

@@ -19,6 +19,10 @@ from factfinding.store import Activations
 @contextmanager
 def activations_of(inputs: Inputs, condition: str = "full") -> Iterator[Activations]:
     """The study's activations under a condition, open."""
+    given = inputs.given(f"activations/{condition}")
+    if given is not None:
+        yield given
+        return
     path = inputs.path(f"activations/{condition}.h5")
     with Activations(path, model=inputs.source["digest"], condition=condition) as file:
         yield file
@@ -45,6 +49,13 @@ def cached_nodes(
     return NodeOutputs(embedding=resid[0], resid=resid[1], **stacked)
 
 
+def cached_resid(
+    file: Activations, role: str, layer: int, rows: Sequence[int]
+) -> Float[Tensor, "athletes d_model"]:
+    """The residual stream at a position role after a layer; -1 is the embedding."""
+    return _layer(file, f"resid@{role}", layer, rows)
+
+
 def cached_pattern(
     file: Activations, layer: int, rows: Sequence[int], *, role: str = "end"
 ) -> Float[Tensor, "athletes heads key"]:
@@ -64,4 +75,4 @@ def rows_of(file: Activations, athletes: Sequence[str]) -> list[int]:
 def _layer(file: Activations, name: str, layer: int, rows: Sequence[int]) -> Tensor:
     """One layer of a dataset; half precision on disk is widened."""
     values = file.layer(name, layer)[np.asarray(rows, dtype=np.int64)]
-    return torch.from_numpy(values).to(torch.float32)
+    return torch.from_numpy(values.astype(np.promote_types(values.dtype, np.float32), copy=False))

@@ -7,10 +7,10 @@ import polars as pl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from factfinding.figures.layer_probes import FOLDS
 from factfinding.figures.style import (
     COLOURS,
     DASHES,
+    FOLDS,
     GREY,
     INK,
     MARKERS,

@@ -43,6 +43,13 @@ CONDITIONS = {
 }
 """Conditions of STUDY section 0, in plain words."""
 
+FOLDS = {
+    "random": "random folds",
+    "first_name": "no first name in two folds",
+    "last_name": "no last name in two folds",
+}
+"""Kinds of folds in plain words, the strictest last."""
+
 _SETTINGS = {
     **sns.axes_style("ticks"),
     "font.family": ["DejaVu Sans"],

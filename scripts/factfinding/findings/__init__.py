@@ -16,21 +16,17 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from factfinding.findings import (
-    heads,
     locality,
     lookup,
     names,
     neurons,
-    recall,
     sport_neurons,
     toys,
 )
 from factfinding.findings.words import Tables
 
 FINDINGS: dict[str, Callable[[Tables], list[str]]] = (
-    recall.FINDINGS
-    | heads.FINDINGS
-    | lookup.FINDINGS
+    lookup.FINDINGS
     | neurons.FINDINGS
     | sport_neurons.FINDINGS
     | names.FINDINGS

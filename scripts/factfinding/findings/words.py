@@ -9,6 +9,8 @@ import polars as pl
 
 FEW = 10
 """Groups of fewer athletes are not singled out in a sentence."""
+NAMED = 4
+"""Heads that are named in a sentence."""
 READ_WELL = 0.9
 Row = dict[str, Any]
 
@@ -35,6 +37,11 @@ def number(row: Row, name: str, form: str, *, scale: float = 1.0) -> str:
     value, low, high = (row[f"{name}{end}"] for end in ("", "_low", "_high"))
     ends = "" if low is None else f" [{scale * low:{form}}, {scale * high:{form}}]"
     return f"{scale * value:{form}}{ends}"
+
+
+def logits(row: Row, name: str) -> str:
+    """A number of logits with its interval; tiny ones keep their digits."""
+    return number(row, name, "+.2f" if abs(row[name]) >= 0.1 else "+.4f")
 
 
 def layers_in_words(layers: Sequence[int], probed: Sequence[int]) -> str:

@@ -1,12 +1,12 @@
-"""Which nodes write the answer at END, and what the heads among them read (P2.2, P2.4).
+"""Athletes in pairs, and what a node's output does for their logit difference along one path (P2.2-P2.4).
 
 Every athlete is paired with another of a different sport, its donor, and one node at a time is replaced by the donor's
 along one path only. What is reported is the change of the logit difference, logit(own sport) - logit(donor's sport):
 a node that carries the answer has a *negative* change. Replacing everything would give the donor's own logits, a change
 of minus the sum of both clean differences.
 
-    direct_effects   node at END -> final norm -> logits
-    head_inputs      node at the final name token -> a head's value -> END -> logits
+    experiments/direct_effects   node at END -> final norm -> logits
+    experiments/head_inputs      node at the final name token -> a head's value -> END -> logits
 
 `exact` recomputes the norms on the path, `frozen` keeps the clean scales and is linear: the frozen changes of all
 nodes sum to that of the last row, kind "all", in which the whole residual that the path enters is replaced (less the
@@ -27,19 +27,17 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from factfinding.engine import direct as closed_form
-from factfinding.engine.direct import Effects, HeadPath, NodeOutputs, Readout, logit_difference
+from factfinding.config import HeadsConfig
+from factfinding.engine.direct import Effects, NodeOutputs, Readout, logit_difference
 from factfinding.engine.sites import Site, check, head, parse
-from factfinding.methods.estimates import ENDS, estimate_schema
-from factfinding.methods.groups import draw_donors, labels_of
+from factfinding.inputs import Inputs, Settings
+from factfinding.methods.estimates import ENDS
+from factfinding.methods.groups import draw_donors, known_prompts, labels_of
 from factfinding.model.anatomy import Anatomy
+from factfinding.model.source import weights_of
 from factfinding.stats import mean_intervals
 
 NODE = {"node": pl.String, "kind": pl.String, "layer": pl.Int64, "index": pl.Int64}
-CHANGE = estimate_schema("exact", "frozen", "logit_difference") | {"n": pl.Int64, "rank": pl.Int64}
-DIRECT_EFFECTS = NODE | {"sport": pl.String} | CHANGE
-HEAD_INPUTS = {"reader": pl.String} | NODE | CHANGE
-"""Columns of the two tables."""
 
 ALL = "all"
 
@@ -55,6 +53,17 @@ class Pairs:
     donor: Int[Tensor, " athletes"]
     own: Int[Tensor, " athletes"]
     other: Int[Tensor, " athletes"]
+
+
+def pairs_of(inputs: Inputs, section: HeadsConfig) -> Pairs:
+    """The study's athletes in pairs. section: keys athletes and seed of `heads`."""
+    return pair_up(known_prompts(inputs, section.athletes), inputs.candidates, seed=section.seed)
+
+
+def heads_of(inputs: Inputs, settings: Settings) -> list[Site]:
+    """The study's extracting heads. settings: heads.top and circuit.extract. Raises as `extracting_heads`."""
+    effects, fixed = inputs.table("direct_effects"), settings.circuit.extract
+    return extracting_heads(weights_of(inputs), effects, fixed=fixed, count=settings.heads.top)
 
 
 def pair_up(prompts: pl.DataFrame, candidates: pl.DataFrame, *, seed: int) -> Pairs:
@@ -73,33 +82,6 @@ def pair_up(prompts: pl.DataFrame, candidates: pl.DataFrame, *, seed: int) -> Pa
     return Pairs(prompts=prompts.filter(paired), donor=donor, own=own, other=own[donor])
 
 
-def direct_effects(
-    anatomy: Anatomy, nodes: NodeOutputs, pairs: Pairs, readout: Readout, *, seed: int, batch: int = 128
-) -> pl.DataFrame:
-    """The table `direct_effects`: a row per node for all athletes together (sport "all") and for those of each sport.
-
-    nodes: at END, of all layers. Columns as in `DIRECT_EFFECTS`: logit_difference is the clean one, the scale of the
-    changes; rank counts heads within their rows of a sport, 1 for the most negative exact change.
-    """
-    weights = [block.out_weight for block in anatomy.blocks]
-
-    def path(rows: slice, clean: NodeOutputs, donor: NodeOutputs, exact: bool) -> tuple[Effects, Tensor]:
-        whole = readout.change(clean.resid, (donor.resid - clean.resid)[:, None], exact=exact)
-        return closed_form.direct_effects(clean, donor, weights, readout, exact=exact), whole
-
-    if pairs.prompts.is_empty():
-        return pl.DataFrame(schema=DIRECT_EFFECTS)
-    changes = {exact: _changes(nodes, pairs, path, exact, batch) for exact in (True, False)}
-    clean, sports = _clean_difference(nodes.resid, pairs, readout), pairs.prompts["sport"].to_numpy()
-    frame = _node_frame(nodes)
-    tables = []
-    for sport in (ALL, *np.unique(sports)):
-        rows = np.ones(len(sports), dtype=bool) if sport == ALL else sports == sport
-        table = _summary(frame, changes, clean, rows, seed).with_columns(pl.lit(sport).alias("sport"))
-        tables.append(_ranked(table, pl.col("kind") == "head"))
-    return pl.concat(tables).select(*DIRECT_EFFECTS).cast(DIRECT_EFFECTS)
-
-
 def extracting_heads(
     anatomy: Anatomy, effects: pl.DataFrame, *, fixed: Sequence[str] | None, count: int
 ) -> list[Site]:
@@ -116,46 +98,6 @@ def extracting_heads(
     return [parse(node) for node in heads.sort("rank")["node"].head(count)]
 
 
-def head_inputs(
-    anatomy: Anatomy,
-    reader: Site,
-    nodes: NodeOutputs,
-    pairs: Pairs,
-    readout: Readout,
-    *,
-    attention: Float[Tensor, " athletes"],
-    resid_end: Float[Tensor, "athletes d_model"],
-    seed: int,
-    batch: int = 128,
-) -> pl.DataFrame:
-    """Rows of the table `head_inputs` for one head: what reaches the logits through its value (P2.4).
-
-    nodes: at the final name token, of the layers below the head's own. attention: of the head, from END to that token,
-    in the clean run. resid_end: the clean last residual at END. Columns as in `HEAD_INPUTS`; rank counts nodes, heads
-    and whole attention layers alike, 1 for the most negative exact change.
-    """
-    weights, through = [block.out_weight for block in anatomy.blocks], HeadPath.of(anatomy, reader)
-
-    def path(rows: slice, clean: NodeOutputs, donor: NodeOutputs, exact: bool) -> tuple[Effects, Tensor]:
-        at = {"attention": attention[rows], "resid_end": resid_end[rows]}
-        change = (donor.resid - clean.resid)[:, None]
-        arrived = through.carry(clean.resid, change, attention[rows], exact=exact)
-        whole = readout.change(resid_end[rows], arrived, exact=exact)
-        return closed_form.head_input_effects(
-            clean, donor, weights, through, readout, exact=exact, **at
-        ), whole
-
-    if pairs.prompts.is_empty():
-        return pl.DataFrame(schema=HEAD_INPUTS)
-    changes = {exact: _changes(nodes, pairs, path, exact, batch) for exact in (True, False)}
-    everybody = np.ones(pairs.prompts.height, dtype=bool)
-    table = _summary(
-        _node_frame(nodes), changes, _clean_difference(resid_end, pairs, readout), everybody, seed
-    )
-    table = _ranked(table, pl.col("kind") != ALL).with_columns(pl.lit(str(reader)).alias("reader"))
-    return table.select(*HEAD_INPUTS).cast(HEAD_INPUTS)
-
-
 def largest(table: pl.DataFrame, rows: int) -> pl.DataFrame:
     """At most `rows` rows, in their order: rows by sport go before the others, and small changes before large ones."""
     if table.height <= rows:
@@ -165,10 +107,10 @@ def largest(table: pl.DataFrame, rows: int) -> pl.DataFrame:
     return table[order["row"].head(rows).sort()]
 
 
-def _changes(
+def node_changes(
     nodes: NodeOutputs, pairs: Pairs, path: Path, exact: bool, batch: int
 ) -> Float[np.ndarray, "athletes nodes"]:
-    """Change of each pair's logit difference by each node, in the order of `_node_frame`."""
+    """Change of each pair's logit difference by each node, in the order of `node_frame`."""
     parts = []
     for start in range(0, len(pairs.donor), batch):
         rows = slice(start, start + batch)
@@ -189,14 +131,14 @@ def _taken(nodes: NodeOutputs, rows: slice | Int[Tensor, " rows"]) -> NodeOutput
     return NodeOutputs(**{name: values[rows] for name, values in vars(nodes).items()})
 
 
-def _clean_difference(
+def clean_difference(
     resid: Float[Tensor, "athletes d_model"], pairs: Pairs, readout: Readout
 ) -> Float[np.ndarray, " athletes"]:
     logits = readout.norm(resid.to(readout.directions.dtype)) @ readout.directions.T
     return logit_difference(logits, pairs.own, pairs.other)[:, 0].double().cpu().numpy()
 
 
-def _node_frame(nodes: NodeOutputs) -> pl.DataFrame:
+def node_frame(nodes: NodeOutputs) -> pl.DataFrame:
     """The nodes by name: the embedding, heads by layer, attention and MLP outputs by layer, and all at once."""
     layers, heads = range(nodes.n_layers), range(nodes.z.shape[2])
     rows = [(str(Site("resid_pre", 0)), "embedding", None, None)]
@@ -208,7 +150,7 @@ def _node_frame(nodes: NodeOutputs) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=NODE, orient="row")
 
 
-def _summary(
+def mean_changes(
     frame: pl.DataFrame,
     changes: dict[bool, Float[np.ndarray, "athletes nodes"]],
     clean: Float[np.ndarray, " athletes"],
@@ -230,6 +172,6 @@ def _summary(
     return frame.with_columns(*columns)
 
 
-def _ranked(table: pl.DataFrame, counted: pl.Expr) -> pl.DataFrame:
+def ranked(table: pl.DataFrame, counted: pl.Expr) -> pl.DataFrame:
     """With the column rank: 1 for the most negative exact change among the rows that count, null elsewhere."""
     return table.with_columns(pl.when(counted).then(pl.col("exact")).rank("ordinal").alias("rank"))

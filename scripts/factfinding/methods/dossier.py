@@ -21,7 +21,7 @@ from factfinding.methods.dossier_ablation import ablations
 from factfinding.methods.dossier_weights import Weights, cosines, projections, sport_directions
 from factfinding.methods.estimates import estimate_columns, estimate_schema
 from factfinding.methods.groups import labels_of
-from factfinding.methods.head_probes import Halves
+from factfinding.methods.halves import Halves
 from factfinding.methods.readers import Readers
 from factfinding.methods.sport_neurons import HALVES, Detector, auc_draws, centred_ranks, rank_aucs
 from factfinding.model.anatomy import Anatomy

@@ -11,7 +11,7 @@ it; the last fold is fitted on everybody, for use outside. A head probe has no f
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,12 +25,6 @@ from scipy.special import log_softmax
 from factfinding.errors import InputError
 from factfinding.files import whole
 from factfinding.inputs import Inputs
-from factfinding.methods.logistic import column_scale, fit_logistic, in_own_span
-from factfinding.stats import stratified_folds
-
-ROUNDING = 1e-7
-"""Columns that vary by less than this part of their size, or of the widest column, are constant: they would be blown up
-to the size of the others, and a simplified run need not leave them where they were."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -73,80 +67,14 @@ class Readers:
             scores[rows] = resid[rows].astype(np.float64) @ self.weight[fold, layer] + self.bias[fold, layer]
         return log_softmax(scores, axis=1)
 
-
-def fit_readers(
-    layers: Iterable[Float[np.ndarray, "athletes d_model"]],
-    athletes: Sequence[str],
-    sports: Sequence[str],
-    *,
-    n_folds: int,
-    regularisation: float,
-    max_iter: int,
-    tolerance: float,
-    seed: int,
-) -> Readers:
-    """Logistic regressions, fold by fold and on everybody, from resid_post of layer 0, 1, ... (taken one at a time).
-
-    Columns are standardised by the training rows and all are divided by one number, as in methods/probes.py, so that
-    the same `regularisation` means the same. With fewer than `n_folds` athletes of a sport, or one sport, the readers
-    are empty: there is nothing to fit.
-    """
-    names, labels = tuple(sorted(set(sports))), np.asarray(sports)
-    counts = [int((labels == name).sum()) for name in names]
-    if len(names) < 2 or min(counts) < n_folds:
-        return _no_readers(names)
-    label = np.searchsorted(names, labels)
-    by_name = np.argsort(athletes)
-    fold = np.empty(len(label), dtype=np.int64)
-    fold[by_name] = stratified_folds(label[by_name], n_folds=n_folds, seed=seed)
-    options = {"regularisation": regularisation, "max_iter": max_iter, "tolerance": tolerance}
-    weights, biases = [], []
-    for resid in layers:
-        fits = [_fitted(resid[fold != k], label[fold != k], **options) for k in range(n_folds)]
-        fits.append(_fitted(resid, label, **options))
-        weights.append(np.stack([weight for weight, _ in fits]))
-        biases.append(np.stack([bias for _, bias in fits]))
-    return Readers(
-        name="logistic",
-        weight=np.stack(weights, axis=1),
-        bias=np.stack(biases, axis=1),
-        athletes=tuple(athletes),
-        fold=fold,
-        sports=names,
-    )
-
-
-def _no_readers(sports: Sequence[str]) -> Readers:
-    empty = {"weight": np.zeros((1, 0, 1, len(sports))), "bias": np.zeros((1, 0, len(sports)))}
-    return Readers(
-        name="logistic", athletes=(), fold=np.zeros(0, dtype=np.int64), sports=tuple(sports), **empty
-    )
-
-
-def _fitted(
-    rows: Float[np.ndarray, "train d_model"],
-    labels: Int[np.ndarray, " train"],
-    *,
-    regularisation: float,
-    max_iter: int,
-    tolerance: float,
-) -> tuple[Float[np.ndarray, "d_model sports"], Float[np.ndarray, " sports"]]:
-    """One regression, its scaling folded into weight and bias; two sports get a column each."""
-    rows = np.asarray(rows, dtype=np.float64)
-    mean, spread = column_scale(rows, of_mean=ROUNDING, of_widest=ROUNDING)
-    scaled = (rows - mean) / spread
-    length = np.sqrt((scaled**2).sum() / len(scaled)) or 1.0
-    scaled, basis = in_own_span(scaled / length)
-    options = {"regularisation": regularisation, "max_iter": max_iter, "tolerance": tolerance}
-    model = fit_logistic(scaled, labels, **options)
-    weight, bias = model.coef_.T, model.intercept_
-    if weight.shape[1] == 1:
-        weight, bias = np.concatenate([0 * weight, weight], axis=1), np.concatenate([0 * bias, bias])
-    if basis is not None:
-        # in this order of memory, on which the last bits of the product depend
-        weight = np.ascontiguousarray(basis) @ weight
-    weight = weight / (spread[:, None] * length)
-    return weight, bias - mean @ weight
+    def save(self, path: str | Path) -> None:
+        """Write as safetensors, whole; names and sports stand in its metadata as JSON."""
+        arrays = {"weight": self.weight, "bias": self.bias, "fold": self.fold}
+        about = {"name": self.name, "athletes": self.athletes, "sports": self.sports}
+        with whole(path) as part:
+            save_file(
+                {k: np.ascontiguousarray(v) for k, v in arrays.items()}, part, {"readers": json.dumps(about)}
+            )
 
 
 def fixed_readers(
@@ -182,18 +110,8 @@ def read_out(
     return hits, losses
 
 
-def save_readers(readers: Readers, path: str | Path) -> None:
-    """Write readers as safetensors, whole; names and sports stand in its metadata as JSON."""
-    arrays = {"weight": readers.weight, "bias": readers.bias, "fold": readers.fold}
-    about = {"name": readers.name, "athletes": readers.athletes, "sports": readers.sports}
-    with whole(path) as part:
-        save_file(
-            {k: np.ascontiguousarray(v) for k, v in arrays.items()}, part, {"readers": json.dumps(about)}
-        )
-
-
 def load_readers(path: str | Path) -> Readers:
-    """Read what `save_readers` wrote; InputError names a file that is something else."""
+    """Read what `Readers.save` wrote; InputError names a file that is something else."""
     try:
         with safe_open(str(path), framework="numpy") as file:
             about: Mapping = json.loads((file.metadata() or {})["readers"])

@@ -23,7 +23,7 @@ from scipy.stats import rankdata
 
 from factfinding.engine.sites import Site, neuron, parse
 from factfinding.methods.estimates import estimate_columns, estimate_schema
-from factfinding.methods.head_probes import Halves
+from factfinding.methods.halves import Halves
 from factfinding.stats import RESAMPLES, Estimate, resample_counts
 
 SPORT_NEURONS = {

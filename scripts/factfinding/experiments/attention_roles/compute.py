@@ -14,15 +14,33 @@ import numpy as np
 import polars as pl
 from jaxtyping import Bool, Float
 
-from factfinding.methods.estimates import ENDS, estimate_schema
+from factfinding.engine.cached import activations_of, cached_pattern, rows_of
+from factfinding.inputs import Inputs, Say, Settings
+from factfinding.methods.direct import heads_of, pairs_of
+from factfinding.methods.estimates import ENDS
+from factfinding.model.source import weights_of
 from factfinding.stats import mean_intervals
+from factfinding.tables import empty, schema_of
 
 ALL = "all"
 ORDER = ("bos", "shot", "newline", "fact", "first_name", "middle_name", "final_name", "relation", "end")
-ATHLETES = dict.fromkeys(("athlete", "sport", "head", "role"), pl.String) | {"attention": pl.Float64}
-ROLES = dict.fromkeys(("head", "sport", "role", "token"), pl.String)
-ROLES |= estimate_schema("attention") | {"uniform": pl.Float64, "n": pl.Int64}
-"""Columns of the tables `attention_athletes` and `attention_roles`."""
+
+
+def compute(inputs: Inputs, settings: Settings, say: Say) -> dict[str, pl.DataFrame]:
+    """The tables `attention_roles` and `attention_athletes`, from cached patterns."""
+    prompts, heads = pairs_of(inputs, settings.heads).prompts, heads_of(inputs, settings)
+    say(f"top heads: {', '.join(map(str, heads)) or 'none'}")
+    with activations_of(inputs) as file:
+        rows = rows_of(file, prompts["athlete"])
+        patterns = {
+            str(head): cached_pattern(file, head.layer, rows)[:, head.index].numpy() for head in heads
+        }
+    looked = attention_by_role(patterns, prompts)
+    tokens = role_tokens(prompts, weights_of(inputs).tokenizer.decode)
+    return {
+        "attention_roles": attention_roles(looked, tokens=tokens, seed=settings.heads.seed),
+        "attention_athletes": attention_athletes(looked),
+    }
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -94,12 +112,12 @@ def attention_by_role(
 def attention_athletes(found: RoleAttention) -> pl.DataFrame:
     """The table `attention_athletes`: a row per head, athlete (by sport and name) and role of the athlete's prompt."""
     n, k = found.athletes.height, len(found.roles)
-    tables = [pl.DataFrame(schema=ATHLETES)]
+    tables = [empty("attention_athletes")]
     for head, attention in zip(found.heads, found.attention, strict=True):
         rows = found.athletes[np.repeat(np.arange(n), k)]
         values = {"head": [head] * (n * k), "role": found.roles * n, "attention": attention.ravel()}
         table = rows.with_columns(**{name: pl.Series(value) for name, value in values.items()})
-        tables.append(table.filter(pl.col("attention").is_not_nan()).select(*ATHLETES))
+        tables.append(table.filter(pl.col("attention").is_not_nan()).select(*schema_of("attention_athletes")))
     return pl.concat(tables)
 
 
@@ -110,12 +128,15 @@ def attention_roles(found: RoleAttention, *, tokens: Mapping[str, str], seed: in
     a middle name, is averaged over those that have it, as n shows.
     """
     sports = found.athletes["sport"].to_numpy()
-    tables = [pl.DataFrame(schema=ROLES)]
+    tables = [empty("attention_roles")]
     for sport in (ALL, *np.unique(sports)) if found.heads and len(sports) else ():
         mine = np.ones(len(sports), dtype=bool) if sport == ALL else sports == sport
         parts = [_means(found, rows, columns, seed) for rows, columns in _sharing(mine, found.uniform)]
         tables.append(
-            pl.concat(parts).with_columns(pl.lit(sport).alias("sport")).sort("order").select(*ROLES)
+            pl.concat(parts)
+            .with_columns(pl.lit(sport).alias("sport"))
+            .sort("order")
+            .select(*schema_of("attention_roles"))
         )
     text = pl.col("role").replace_strict(dict(tokens), default=None, return_dtype=pl.String)
     return pl.concat(tables).with_columns(text.alias("token"))

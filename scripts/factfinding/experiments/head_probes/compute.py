@@ -21,68 +21,63 @@ that takes the number of heads and their likeness into account); `chance_best` i
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import polars as pl
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 
+from factfinding.engine.cached import activations_of, rows_of
 from factfinding.engine.direct import Readout
 from factfinding.engine.head_probe import head_probe, head_probes, norm_of
 from factfinding.engine.sites import Site, head, parse
-from factfinding.methods.estimates import estimate_columns, estimate_schema
-from factfinding.methods.probes import table_schema
+from factfinding.inputs import Inputs, Say, Settings
+from factfinding.methods.direct import heads_of
+from factfinding.methods.estimates import estimate_columns
+from factfinding.methods.groups import known_prompts
+from factfinding.methods.halves import Halves, halve
 from factfinding.model.anatomy import Anatomy
-from factfinding.stats import majority_rate, mean_interval, share_interval, stratified_folds
+from factfinding.model.source import weights_of
+from factfinding.stats import majority_rate, mean_interval, share_interval
+from factfinding.tables import as_declared, empty, schema_of
 
 READINGS = ("folded", "unfolded", "scaled")
 SHARES = ("accuracy", "accuracy_unfolded", "accuracy_scaled", "same_unfolded", "same_scaled")
-HEAD_PROBES = {
-    "head": pl.String,
-    "layer": pl.Int64,
-    "index": pl.Int64,
-    "read_after": pl.Int64,
-    "rank": pl.Int64,
-}
-HEAD_PROBES |= {"accuracy_choosing": pl.Float64}
-HEAD_PROBES |= estimate_schema(*SHARES)
-HEAD_PROBES |= {"n": pl.Int64, "majority_rate": pl.Float64}
-HEAD_PROBES |= {"heads_tried": pl.Int64, "p_corrected": pl.Float64, "chance_best": pl.Float64}
-"""Columns of the table `head_probes`."""
 
 Answers = Int[np.ndarray, "heads athletes"]
+Residuals = Iterator[tuple[int, Float[np.ndarray, "athletes d_model"]]]
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Halves:
-    """Athletes' sports as indices, and which of them heads are chosen on; the others are scored."""
+def compute(inputs: Inputs, settings: Settings, say: Say) -> dict[str, pl.DataFrame]:
+    """The tables `head_probes` and `head_probe_layers`. From weights and cached activations: the model does not run."""
+    anatomy, section, seed = weights_of(inputs), settings.heads, settings.heads.seed
+    prompts, candidates = known_prompts(inputs, section.athletes), inputs.candidates
+    halves = halve(prompts, candidates["sport"].to_list(), seed=seed)
+    token_ids, athletes = candidates["token_id"].to_list(), prompts["athlete"].to_list()
+    say(f"{anatomy.n_layers * anatomy.n_heads} heads on {prompts.height} athletes")
+    residuals = _residuals(inputs, "full", athletes)
+    scan = scan_heads(anatomy, residuals, halves, token_ids, permutations=section.permutations, seed=seed)
+    extracting = heads_of(inputs, settings)
+    heads = heads_to_follow(scan, extracting, fixed=settings.circuit.extract is not None)
+    say("by layer: " + (", ".join(f"{head} ({how})" for head, how in heads.items()) or "no head"))
+    layers = (
+        (condition, layer, resid)
+        for condition in section.conditions
+        for layer, resid in _residuals(inputs, condition, athletes)
+    )
+    by_layer = head_probe_layers(anatomy, heads, layers, halves, token_ids, seed=seed)
+    return {"head_probes": scan, "head_probe_layers": by_layer}
 
-    labels: Int[np.ndarray, " athletes"]
-    choosing: Bool[np.ndarray, " athletes"]
 
-    @property
-    def scored(self) -> Int[np.ndarray, scored]:
-        """Sports of the athletes that are scored."""
-        return self.labels[~self.choosing]
-
-
-def halve(athletes: pl.DataFrame, sports: Sequence[str], *, seed: int) -> Halves | None:
-    """Two halves, every sport evenly split, the same whatever the order of the table (columns athlete, sport).
-
-    None where there are no two sports with two athletes each: then there is nothing to choose or to score.
-    """
-    counts = athletes["sport"].value_counts()["count"]
-    if len(counts) < 2 or counts.min() < 2:
-        return None
-    labels = np.array([sports.index(sport) for sport in athletes["sport"]])
-    by_name = athletes["athlete"].arg_sort().to_numpy()
-    choosing = np.empty(len(labels), dtype=bool)
-    choosing[by_name] = stratified_folds(labels[by_name], n_folds=2, seed=seed) == 0
-    return Halves(labels=labels, choosing=choosing)
+def _residuals(inputs: Inputs, condition: str, athletes: Sequence[str]) -> Residuals:
+    """(layer, activations of the athletes at the final name token), the embeddings first."""
+    with activations_of(inputs, condition) as file:
+        rows = rows_of(file, athletes)
+        for layer in file.layers("resid@final_name"):
+            yield layer, file.layer("resid@final_name", layer)[rows]
 
 
 def scan_heads(
@@ -100,7 +95,7 @@ def scan_heads(
     L - 1 (column read_after). token_ids: of the sports, in the order of the labels. Empty for no halves.
     """
     if halves is None:
-        return pl.DataFrame(schema=HEAD_PROBES)
+        return empty("head_probes")
     said: dict[str, list[Answers]] = {reading: [] for reading in READINGS}
     for layer, (read_after, values) in zip(range(anatomy.n_layers), residuals, strict=False):
         if read_after != layer - 1:
@@ -120,7 +115,7 @@ def scan_heads(
         rows.append(cells | _scores({reading: answers[reading][row] for reading in READINGS}, halves, best))
     table = pl.DataFrame(rows).with_columns(pl.lit(len(rows)).alias("heads_tried"))
     rank = pl.col("accuracy_choosing").rank("ordinal", descending=True).alias("rank")
-    return table.with_columns(rank).select(*HEAD_PROBES).cast(HEAD_PROBES)
+    return as_declared(table.with_columns(rank), "head_probes")
 
 
 def layer_answers(
@@ -185,9 +180,8 @@ def head_probe_layers(
     one number, fitted on the first half, since a direction has no scale of its own. Nothing is fitted to labels, so
     there is no shuffled control, and selectivity is null.
     """
-    schema = {"head": pl.String, "chosen_by": pl.String} | table_schema()
     if halves is None:
-        return pl.DataFrame(schema=schema)
+        return empty("head_probe_layers")
     probes = {site: head_probe(anatomy, site, token_ids).double().cpu().numpy() for site in heads}
     rows = []
     for condition, layer, array in activations:
@@ -196,7 +190,7 @@ def head_probe_layers(
             cells = {"head": str(site), "chosen_by": chosen_by, "condition": condition, "layer": layer}
             cells |= {"input": "resid", "probe": "head", "labels": "true", "folds": "half"}
             rows.append(cells | _held_out(centred @ probes[site], halves, seed))
-    return pl.DataFrame(rows, schema=schema)
+    return pl.DataFrame(rows, schema=schema_of("head_probe_layers"))
 
 
 def _scores(

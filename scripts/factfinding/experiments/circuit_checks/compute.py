@@ -31,21 +31,15 @@ from torch import Tensor
 from factfinding.engine.capture import positions_of, tokens_of
 from factfinding.engine.sites import Site
 from factfinding.engine.trace import Edit, Knockout, Read, run
-from factfinding.methods.groups import groups_of, labels_of
+from factfinding.inputs import Inputs, Say, Settings
+from factfinding.methods.groups import groups_of, known_prompts, labels_of
 from factfinding.model.anatomy import Anatomy
+from factfinding.model.source import anatomy_of
 from factfinding.stats import majority_rate, share_interval
+from factfinding.tables import schema_of
 
 EARLY_LAYERS = 2
 """Layers whose attention may gather the name (STUDY, section 1: concatenate is attention 0-1)."""
-
-SCHEMA = {
-    "check": pl.String,
-    "accuracy": pl.Float64,
-    "accuracy_low": pl.Float64,
-    "accuracy_high": pl.Float64,
-    "n": pl.Int64,
-    "majority_rate": pl.Float64,
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +64,22 @@ class Means:
 Change = Callable[[Bucket, Means], dict[str, Sequence[Edit] | Sequence[Knockout]]]
 
 
+def compute(inputs: Inputs, settings: Settings, say: Say) -> dict[str, pl.DataFrame]:
+    """The table `circuit_checks`. The model runs on the prompts of the known athletes."""
+    prompts = known_prompts(inputs, "known")
+    say(f"checking the circuit on {prompts.height} known athletes")
+    checks = circuit_checks(
+        anatomy_of(inputs),
+        prompts,
+        inputs.candidates,
+        batch_size=settings.compute.batch_size,
+        seed=settings.recall.seed,
+    )
+    for row in checks.filter(~pl.col("check").str.starts_with("donor")).iter_rows(named=True):
+        say(f"{row['check']}: {row['accuracy']:.3f} [{row['accuracy_low']:.3f}, {row['accuracy_high']:.3f}]")
+    return {"circuit_checks": checks}
+
+
 def circuit_checks(
     anatomy: Anatomy, prompts: pl.DataFrame, candidates: pl.DataFrame, *, batch_size: int, seed: int
 ) -> pl.DataFrame:
@@ -92,7 +102,7 @@ def circuit_checks(
                 said.setdefault(name, []).append((bucket.rows, answer))
     rows = [_row(name, parts, truth) for name, parts in said.items()]
     rows += _donor_rows(anatomy, prompts, candidates, truth, batch_size=batch_size, seed=seed)
-    return pl.DataFrame(rows, schema=SCHEMA)
+    return pl.DataFrame(rows, schema=schema_of("circuit_checks"))
 
 
 def same_length(prompts: pl.DataFrame) -> Iterator[list[int]]:

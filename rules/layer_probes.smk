@@ -12,7 +12,7 @@ rule layer_probes:
         recall="results/{study}/tables/recall.csv",
         source="results/{study}/model/source.json",
     output:
-        probes="results/{study}/tables/layer_probes.csv",
+        layer_probes="results/{study}/tables/layer_probes.csv",
         provenance="results/{study}/provenance/layer_probes.json",
     log:
         "results/{study}/logs/layer_probes.log",
@@ -26,6 +26,6 @@ rule layer_probes:
         runtime=240,
     params:
         settings=settings("probes"),
-        code=code("layer_probes.py"),
+        code=computes("layer_probes"),
     script:
-        "../scripts/layer_probes.py"
+        "../scripts/experiment.py"

@@ -9,19 +9,8 @@ from matplotlib.collections import QuadMesh
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from factfinding.figures.style import (
-    GREY,
-    INK,
-    LINE,
-    diverging,
-    layer_axis,
-    legend_above,
-    marks,
-    new_figure,
-    nothing_to_draw,
-    panel_title,
-    styled,
-)
+from factfinding.figures import style
+from factfinding.findings.words import NAMED, NOBODY, Tables, logits, percent
 
 LARGEST = 8
 """Nodes drawn by sport."""
@@ -30,18 +19,18 @@ CHANGE = "change of the logit difference (logits)"
 WHOLE = {"attn_out": "all heads", "mlp_out": "MLP"}
 
 
-@styled
-def draw(*, direct_effects: pl.DataFrame) -> Figure:
+@style.styled
+def draw_direct_effects(*, direct_effects: pl.DataFrame) -> Figure:
     """Above, heads (layer by head) and below them whole layers; at the bottom the largest nodes by sport.
 
     direct_effects: the table of that name. Colours show the exact mean change over all athletes.
     """
     if direct_effects.is_empty():
-        return nothing_to_draw("no two sports have a known athlete each")
+        return style.nothing_to_draw("no two sports have a known athlete each")
     everybody = direct_effects.filter(sport="all")
     heads = everybody.filter(kind="head")
     more = 0.06 * max(0, heads["index"].max() - 11)  # inches, for rows that can still be told apart
-    figure = new_figure(6.2 + more)
+    figure = style.new_figure(6.2 + more)
     grid = figure.add_gridspec(3, 1, height_ratios=(1.1 + 0.6 * more, 0.34, 1.5))
     above = figure.add_subplot(grid[0])
     beside = figure.add_subplot(grid[1], sharex=above)
@@ -49,14 +38,14 @@ def draw(*, direct_effects: pl.DataFrame) -> Figure:
     limit = float(everybody.filter(pl.col("kind").is_in(["head", *WHOLE]))["exact"].abs().max()) or 1.0
     mesh = _heads(above, heads, limit)
     _layers(beside, everybody, limit)
-    layer_axis(beside, heads["layer"].unique().to_list(), "layer")
+    style.layer_axis(beside, heads["layer"].unique().to_list(), "layer")
     beside.set_xlim(-0.5, heads["layer"].max() + 0.5)
     figure.colorbar(
         mesh, ax=[above, beside], label="change of the logit\ndifference (logits)", pad=0.02, aspect=14
     )
     _by_sport(below, direct_effects)
-    panel_title(above, "each head's output at END replaced by another sport's", everybody["n"][0])
-    legend_above(figure, _legend(direct_effects), columns=4)
+    style.panel_title(above, "each head's output at END replaced by another sport's", everybody["n"][0])
+    style.legend_above(figure, _legend(direct_effects), columns=4)
     return figure
 
 
@@ -80,7 +69,7 @@ def _layers(axes: Axes, everybody: pl.DataFrame, limit: float) -> None:
 
 
 def _colours(limit: float) -> dict:
-    return {"cmap": diverging(), "vmin": -limit, "vmax": limit, "shading": "nearest"}
+    return {"cmap": style.diverging(), "vmin": -limit, "vmax": limit, "shading": "nearest"}
 
 
 def _by_sport(axes: Axes, table: pl.DataFrame) -> None:
@@ -90,17 +79,25 @@ def _by_sport(axes: Axes, table: pl.DataFrame) -> None:
     names = largest["node"].to_list()
     sports = table.filter(pl.col("sport") != "all")["sport"].unique().sort().to_list()
     apart = 0.5 / len(sports)
-    for number, (sport, (colour, _, marker)) in enumerate(marks(sports).items()):
+    for number, (sport, (colour, _, marker)) in enumerate(style.marks(sports).items()):
         rows = table.filter(pl.col("node").is_in(names) & (pl.col("sport") == sport))
         at = [names.index(node) + apart * (number - (len(sports) - 1) / 2) for node in rows["node"]]
         value, low, high = (rows[name].to_numpy() for name in ("exact", "exact_low", "exact_high"))
         axes.errorbar(value, at, xerr=(value - low, high - value), fmt=marker, color=colour, elinewidth=1.4)
     axes.vlines(
-        largest["frozen"].to_numpy(), np.arange(len(names)) - 0.38, np.arange(len(names)) + 0.38, color=GREY
+        largest["frozen"].to_numpy(),
+        np.arange(len(names)) - 0.38,
+        np.arange(len(names)) + 0.38,
+        color=style.GREY,
     )
-    axes.axvline(0, color=INK, linewidth=0.8)
+    axes.axvline(0, color=style.INK, linewidth=0.8)
     axes.hlines(
-        np.arange(len(names) - 1) + 0.5, 0, 1, transform=axes.get_yaxis_transform(), color=LINE, linewidth=0.6
+        np.arange(len(names) - 1) + 0.5,
+        0,
+        1,
+        transform=axes.get_yaxis_transform(),
+        color=style.LINE,
+        linewidth=0.6,
     )
     axes.set_yticks(range(len(names)), [name.replace("mlp_out:", "MLP ") for name in names])
     axes.grid(False, axis="y")
@@ -113,6 +110,56 @@ def _legend(table: pl.DataFrame) -> list[Line2D]:
     counts = dict(table.filter(pl.col("sport") != "all").select("sport", "n").unique().iter_rows())
     handles = [
         Line2D([], [], color=colour, marker=marker, ls="", label=f"{sport} (n = {counts[sport]:,})")
-        for sport, (colour, _, marker) in marks(sorted(counts)).items()
+        for sport, (colour, _, marker) in style.marks(sorted(counts)).items()
     ]
-    return [*handles, Line2D([], [], color=GREY, marker="|", markersize=10, ls="", label="all, scale frozen")]
+    return [
+        *handles,
+        Line2D([], [], color=style.GREY, marker="|", markersize=10, ls="", label="all, scale frozen"),
+    ]
+
+
+def sentences(tables: Tables) -> list[str]:
+    """Which heads and MLPs carry the answer, and how much of it: a head does whose whole interval lies below zero. These are
+    intervals of single heads; of many, some small change lies below zero by chance, so sizes are given beside them."""
+    direct_effects = tables["direct_effects"]
+    if direct_effects.is_empty():
+        return [NOBODY]
+    everybody = direct_effects.filter(sport="all")
+    heads, whole = everybody.filter(kind="head"), everybody.filter(kind="all").row(0, named=True)
+    carrying = list(heads.filter(pl.col("exact_high") < 0).sort("rank").iter_rows(named=True))
+    scale = (
+        f"n = {whole['n']:,}; with nothing changed the difference is {logits(whole, 'logit_difference')}, and replacing "
+        f"all nodes at once changes it by {logits(whole, 'exact')}"
+    )
+    if not carrying:
+        return [
+            (
+                f"Of {heads.height:,} heads none lowers the logit difference when its output at END is replaced by that of an "
+                f"athlete of another sport ({scale})."
+            )
+        ]
+    named = ", ".join(f"{row['node']} by {logits(row, 'exact')}" for row in carrying[:NAMED])
+    first, total = carrying[0]["exact"], sum(row["exact"] for row in carrying)
+    found = [
+        (
+            f"Replaced at END by the output for an athlete of another sport, {len(carrying):,} of {heads.height:,} heads lower "
+            f"the logit difference, most of all {named} ({scale}). The first makes up {percent(first / total)} of what these "
+            "heads do one by one."
+        )
+    ]
+    mlps = everybody.filter(kind="mlp_out").sort("exact")
+    found += [
+        f"Of the MLPs at END, MLP {row['layer']} changes it most: by {logits(row, 'exact')}."
+        for row in mlps.head(1).iter_rows(named=True)
+    ]
+    return found + [_apart_by_sport(direct_effects, row["node"]) for row in carrying[:1]]
+
+
+def _apart_by_sport(table: pl.DataFrame, node: str) -> str:
+    rows = table.filter((pl.col("node") == node) & (pl.col("sport") != "all")).sort("exact")
+    most, least = rows.row(0, named=True), rows.row(-1, named=True)
+    clear = "" if most["exact_high"] < least["exact_low"] else "; the intervals overlap"
+    return (
+        f"By sport of the athlete, {node} changes it by {logits(most, 'exact')} ({most['sport']}, n = {most['n']:,}) to "
+        f"{logits(least, 'exact')} ({least['sport']}, n = {least['n']:,}){clear}."
+    )

@@ -8,13 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.collections import QuadMesh
 from matplotlib.figure import Figure
 
-from factfinding.figures.style import (
-    INK,
-    new_figure,
-    nothing_to_draw,
-    sequential,
-    styled,
-)
+from factfinding.figures import style
+from factfinding.findings.words import NAMED, Tables, percent, share
 
 HEADS = 4
 """Panels at most."""
@@ -22,16 +17,19 @@ HEADS = 4
 COLUMNS = 48
 """Cells of a panel at most; where there are more athletes, each cell is the mean over a few neighbours."""
 
+WORTH_A_WORD = 0.01
+"""Attention that is named."""
 
-@styled
-def draw(*, attention_roles: pl.DataFrame, attention_athletes: pl.DataFrame) -> Figure:
+
+@style.styled
+def draw_attention_roles(*, attention_roles: pl.DataFrame, attention_athletes: pl.DataFrame) -> Figure:
     """One panel for each head: roles of positions (rows) by athletes (columns), sorted by sport and then by attention
     to the final name token; the mean of each role stands at the right. Frames: the tables of these names."""
     if attention_roles.is_empty():
-        return nothing_to_draw("no head brings the answer to END")
+        return style.nothing_to_draw("no head brings the answer to END")
     heads = attention_roles["head"].unique(maintain_order=True).to_list()[:HEADS]
     words = role_words(attention_roles)
-    figure = new_figure(0.9 + (0.45 + 0.155 * len(words)) * len(heads))
+    figure = style.new_figure(0.9 + (0.45 + 0.155 * len(words)) * len(heads))
     panels = figure.subplots(len(heads), 1, sharex=True, squeeze=False).flatten()
     for axes, head in zip(panels, heads, strict=True):
         mesh, edges = _panel(axes, attention_athletes.filter(head=head), words)
@@ -60,12 +58,12 @@ def _panel(axes: Axes, athletes: pl.DataFrame, words: dict[str, str]) -> tuple[Q
     roles = list(words)
     values = np.stack([wide[role].to_numpy().astype(float) for role in roles])
     cells, edges = _binned(values, wide["sport"].to_numpy())
-    mesh = axes.pcolormesh(cells, cmap=sequential(), vmin=0, vmax=1)
+    mesh = axes.pcolormesh(cells, cmap=style.sequential(), vmin=0, vmax=1)
     axes.set_yticks(np.arange(len(roles)) + 0.5, list(words.values()), fontsize=7)
     axes.invert_yaxis()
     axes.grid(False)
     for _, stop in list(edges.values())[:-1]:
-        axes.axvline(stop, color=INK, linewidth=0.8)
+        axes.axvline(stop, color=style.INK, linewidth=0.8)
     return mesh, edges
 
 
@@ -101,3 +99,29 @@ def _sports(axes: Axes, edges: dict[str, tuple[int, int]]) -> None:
     axes.set_xticks([(start + stop) / 2 for start, stop in edges.values()], list(edges))
     axes.tick_params(axis="x", length=0)
     axes.set_xlabel("athletes by sport, those whose final name token is looked at most first")
+
+
+def sentences(tables: Tables) -> list[str]:
+    """Where each of the heads looks most, and next."""
+    attention_roles = tables["attention_roles"]
+    if attention_roles.is_empty():
+        return ["There are no heads that bring the answer to END: none whose attention could be looked at."]
+    words, found = role_words(attention_roles), []
+    for head in attention_roles["head"].unique(maintain_order=True).head(NAMED):
+        rows = attention_roles.filter(head=head, sport="all").sort("attention", descending=True)
+        most, *rest = rows.head(2).filter(pl.col("attention") >= WORTH_A_WORD).iter_rows(named=True)
+        told = (
+            f"From END, {head} gives {share(most, 'attention')} of its attention to {_place(words, most['role'])} "
+            f"(n = {most['n']:,}; looking everywhere alike: {percent(most['uniform'])})"
+        )
+        told += "".join(
+            f", and next {share(row, 'attention')} to {_place(words, row['role'])}" for row in rest
+        )
+        found.append(f"{told}.")
+    return found
+
+
+def _place(words: dict[str, str], role: str) -> str:
+    if role.endswith("_name"):
+        return f"the {words[role]} token"
+    return {"shot": "the example", "newline": "the line break after the example"}.get(role, words[role])

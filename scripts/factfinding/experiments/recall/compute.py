@@ -1,7 +1,4 @@
-"""Recall (P2.1): does the model know each athlete's sport, with and without the example shot?
-
-Pure: the model's logits come in as arrays, tables go out.
-"""
+"""Recall (P2.1): does the model know each athlete's sport, with and without the example shot?"""
 
 from __future__ import annotations
 
@@ -12,11 +9,29 @@ import numpy as np
 import polars as pl
 from jaxtyping import Float, Int
 
+from factfinding.engine.answers import answers
 from factfinding.errors import InputError
+from factfinding.inputs import Inputs, Say, Settings
 from factfinding.known import is_known
+from factfinding.model.anatomy import Anatomy
+from factfinding.model.source import anatomy_of
 from factfinding.stats import majority_rate, mean_interval, share_interval
 
 CONDITIONS = ("full", "zero_shot")
+
+
+def compute(inputs: Inputs, settings: Settings, say: Say) -> dict[str, pl.DataFrame]:
+    """The tables `recall` and `recall_summary`. The model answers every prompt under both conditions."""
+    anatomy, candidates = anatomy_of(inputs), inputs.candidates
+    scores = {
+        condition: answer_scores(
+            anatomy, inputs.prompts(condition), candidates, batch_size=settings.compute.batch_size
+        )
+        for condition in CONDITIONS
+    }
+    recall = recall_table(inputs.prompts("full"), candidates, scores)
+    say(f"{recall['known'].sum()} of {recall.height} athletes known")
+    return {"recall": recall, "recall_summary": recall_summary(recall, seed=settings.recall.seed)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +45,15 @@ class AnswerScores:
     logits: Float[np.ndarray, "athletes candidates"]
     logp: Float[np.ndarray, "athletes candidates"]
     top_token: list[str]
+
+
+def answer_scores(
+    anatomy: Anatomy, prompts: pl.DataFrame, candidates: pl.DataFrame, *, batch_size: int
+) -> AnswerScores:
+    """What the model says to each prompt."""
+    given = answers(anatomy, prompts, candidates["token_id"].to_list(), batch_size=batch_size)
+    top = [anatomy.tokenizer.decode([token]) for token in given.top_token_id]
+    return AnswerScores(logits=given.logits, logp=given.logp, top_token=top)
 
 
 def recall_table(

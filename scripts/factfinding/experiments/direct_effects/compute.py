@@ -1,0 +1,66 @@
+"""Which nodes write the answer at END (P2.2): node -> final norm -> logits; see methods/direct.py."""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+from torch import Tensor
+
+from factfinding.engine import direct as closed_form
+from factfinding.engine.cached import activations_of, cached_nodes, rows_of
+from factfinding.engine.direct import Effects, NodeOutputs, Readout
+from factfinding.files import CSV_ROWS
+from factfinding.inputs import Inputs, Say, Settings
+from factfinding.methods.direct import (
+    ALL,
+    Pairs,
+    clean_difference,
+    largest,
+    mean_changes,
+    node_changes,
+    node_frame,
+    pairs_of,
+    ranked,
+)
+from factfinding.model.anatomy import Anatomy
+from factfinding.model.source import weights_of
+from factfinding.tables import as_declared, empty
+
+
+def compute(inputs: Inputs, settings: Settings, say: Say) -> dict[str, pl.DataFrame]:
+    """The table `direct_effects`. From weights and cached activations: the model does not run."""
+    anatomy, pairs = weights_of(inputs), pairs_of(inputs, settings.heads)
+    readout = Readout.of(anatomy, inputs.candidates["token_id"].to_list())
+    with activations_of(inputs) as file:
+        rows = rows_of(file, pairs.prompts["athlete"])
+        say(f"direct effects of every node, {len(rows)} athletes")
+        nodes = cached_nodes(file, "end", rows, n_layers=anatomy.n_layers)
+    effects = direct_effects(anatomy, nodes, pairs, readout, seed=settings.heads.seed)
+    return {"direct_effects": largest(effects, CSV_ROWS)}
+
+
+def direct_effects(
+    anatomy: Anatomy, nodes: NodeOutputs, pairs: Pairs, readout: Readout, *, seed: int, batch: int = 128
+) -> pl.DataFrame:
+    """The table `direct_effects`: a row per node for all athletes together (sport "all") and for those of each sport.
+
+    nodes: at END, of all layers. logit_difference is the clean one, the scale of the
+    changes; rank counts heads within their rows of a sport, 1 for the most negative exact change.
+    """
+    weights = [block.out_weight for block in anatomy.blocks]
+
+    def path(rows: slice, clean: NodeOutputs, donor: NodeOutputs, exact: bool) -> tuple[Effects, Tensor]:
+        whole = readout.change(clean.resid, (donor.resid - clean.resid)[:, None], exact=exact)
+        return closed_form.direct_effects(clean, donor, weights, readout, exact=exact), whole
+
+    if pairs.prompts.is_empty():
+        return empty("direct_effects")
+    changes = {exact: node_changes(nodes, pairs, path, exact, batch) for exact in (True, False)}
+    clean, sports = clean_difference(nodes.resid, pairs, readout), pairs.prompts["sport"].to_numpy()
+    frame = node_frame(nodes)
+    tables = []
+    for sport in (ALL, *np.unique(sports)):
+        rows = np.ones(len(sports), dtype=bool) if sport == ALL else sports == sport
+        table = mean_changes(frame, changes, clean, rows, seed).with_columns(pl.lit(sport).alias("sport"))
+        tables.append(ranked(table, pl.col("kind") == "head"))
+    return as_declared(pl.concat(tables), "direct_effects")

@@ -1,0 +1,99 @@
+"""P2.4: what the extracting heads read at the final name token."""
+
+from __future__ import annotations
+
+from math import ceil
+
+import numpy as np
+import polars as pl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from factfinding.figures import style
+from factfinding.findings.words import NAMED, Tables, logits
+
+SHOWN = 7
+"""Nodes per head."""
+
+WORDS = {"mlp_out:": "MLP ", "attn_out:": "attention ", "resid_pre:0": "embedding", "all": "all of them"}
+
+
+@style.styled
+def draw_head_inputs(*, head_inputs: pl.DataFrame) -> Figure:
+    """One panel for each head: the largest nodes that it reads, and all at once. head_inputs: the table of that name."""
+    if head_inputs.is_empty():
+        return style.nothing_to_draw("no head brings the answer to END")
+    readers = head_inputs["reader"].unique(maintain_order=True).to_list()
+    columns = min(2, len(readers))
+    rows = ceil(len(readers) / columns)
+    figure = style.new_figure(0.7 + 2.6 * rows)
+    panels = figure.subplots(rows, columns, squeeze=False).flatten()
+    for axes in panels[len(readers) :]:
+        axes.remove()
+    for axes, reader in zip(panels, readers, strict=False):
+        part = head_inputs.filter(reader=reader)
+        _bars(axes, part)
+        style.panel_title(axes, f"through the value of {reader}", part["n"][0])
+        axes.set_xlabel("change of the logit difference (logits)")
+        axes.set_ylabel("replaced (at the final name token)" if axes in panels[::columns] else "")
+    bar = Line2D([], [], color=style.COLOURS[0], linewidth=6, label="norms recomputed, with 95 % interval")
+    frozen = Line2D([], [], color=style.COLOURS[1], marker="D", ls="", markersize=4, label="scales frozen")
+    style.legend_above(figure, [bar, frozen], columns=2)
+    return figure
+
+
+def _bars(axes: Axes, part: pl.DataFrame) -> None:
+    nodes = part.filter(pl.col("kind") != "all").sort(
+        pl.col("exact").abs(), descending=True, maintain_order=True
+    )
+    shown = pl.concat([part.filter(kind="all"), nodes.head(SHOWN)])
+    value, low, high = (shown[name].to_numpy() for name in ("exact", "exact_low", "exact_high"))
+    at = np.arange(shown.height)
+    colours = [style.GREY if kind == "all" else style.COLOURS[0] for kind in shown["kind"]]
+    axes.barh(at, value, color=colours, height=0.7)
+    axes.errorbar(
+        value, at, xerr=(value - low, high - value), fmt="none", ecolor=style.INK, elinewidth=1.1, capsize=2
+    )
+    axes.plot(shown["frozen"].to_numpy(), at, color=style.COLOURS[1], marker="D", ls="", markersize=4)
+    axes.axvline(0, color=style.INK, linewidth=0.8)
+    axes.set_yticks(at, [_words(node) for node in shown["node"]])
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=4))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.grid(False, axis="y")
+    axes.invert_yaxis()
+
+
+def _words(node: str) -> str:
+    for start, words in WORDS.items():
+        if node == start or (start.endswith(":") and node.startswith(start)):
+            return words + node.removeprefix(start)
+    return node
+
+
+def sentences(tables: Tables) -> list[str]:
+    """The largest MLPs and the largest head that each head reads."""
+    head_inputs = tables["head_inputs"]
+    if head_inputs.is_empty():
+        return ["There are no heads that bring the answer to END: none whose reading could be looked at."]
+    return [
+        _reading(head, head_inputs.filter(reader=head))
+        for head in head_inputs["reader"].unique(maintain_order=True).head(NAMED)
+    ]
+
+
+def _reading(head: str, rows: pl.DataFrame) -> str:
+    whole = rows.filter(kind="all").row(0, named=True)
+    mlps = rows.filter(kind="mlp_out").sort("exact").head(3)
+    heads = rows.filter(kind="head").sort(pl.col("exact").abs(), descending=True).head(1)
+    told = (
+        f"Replacing all that {head} reads at the final name token changes the logit difference by "
+        f"{logits(whole, 'exact')} through its value (n = {whole['n']:,})"
+    )
+    parts = [f"MLP {row['layer']} alone by {logits(row, 'exact')}" for row in mlps.iter_rows(named=True)]
+    parts += [
+        f"of the heads it reads, {row['node']} most: {logits(row, 'exact')}"
+        for row in heads.iter_rows(named=True)
+    ]
+    return f"{told}; {'; '.join(parts)}." if parts else f"{told}; no layer lies below it."

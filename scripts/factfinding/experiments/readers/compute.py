@@ -1,0 +1,119 @@
+"""Linear probes of the unchanged residual stream, by which simplified runs are read (methods/readers.py)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from factfinding.engine.cached import activations_of, rows_of
+from factfinding.inputs import Inputs, Say, Settings
+from factfinding.methods.groups import known_prompts
+from factfinding.methods.readers import Readers
+from factfinding.stats import stratified_folds
+
+ROUNDING = 1e-7
+"""Columns that vary by less than this part of their size, or of the widest column, are constant: they would be blown up
+to the size of the others, and a simplified run need not leave them where they were."""
+
+
+def compute(inputs: Inputs, settings: Settings, say: Say) -> dict[str, Readers]:
+    """The readers of every layer, fitted on the athletes that are intervened on."""
+    section, prompts = settings.probes, known_prompts(inputs, settings.interventions.athletes)
+    athletes = prompts["athlete"].to_list()
+    with activations_of(inputs) as file:
+        rows = rows_of(file, athletes)
+        layers = [layer for layer in file.layers("resid@final_name") if layer >= 0]
+        readers = fit_readers(
+            (file.layer("resid@final_name", layer)[rows] for layer in layers),
+            athletes,
+            prompts["sport"].to_list(),
+            n_folds=section.n_folds,
+            regularisation=section.regularisation,
+            max_iter=section.max_iter,
+            tolerance=section.tolerance,
+            seed=section.seed,
+        )
+    say(f"readers of {readers.n_layers} layers, fitted on {len(readers.athletes)} athletes")
+    return {"readers": readers}
+
+
+def fit_readers(
+    layers: Iterable[Float[np.ndarray, "athletes d_model"]],
+    athletes: Sequence[str],
+    sports: Sequence[str],
+    *,
+    n_folds: int,
+    regularisation: float,
+    max_iter: int,
+    tolerance: float,
+    seed: int,
+) -> Readers:
+    """Logistic regressions, fold by fold and on everybody, from resid_post of layer 0, 1, ... (taken one at a time).
+
+    Columns are standardised by the training rows and all are divided by one number, as in methods/probes.py, so that
+    the same `regularisation` means the same. With fewer than `n_folds` athletes of a sport, or one sport, the readers
+    are empty: there is nothing to fit.
+    """
+    names, labels = tuple(sorted(set(sports))), np.asarray(sports)
+    counts = [int((labels == name).sum()) for name in names]
+    if len(names) < 2 or min(counts) < n_folds:
+        return _no_readers(names)
+    label = np.searchsorted(names, labels)
+    by_name = np.argsort(athletes)
+    fold = np.empty(len(label), dtype=np.int64)
+    fold[by_name] = stratified_folds(label[by_name], n_folds=n_folds, seed=seed)
+    options = {"regularisation": regularisation, "max_iter": max_iter, "tolerance": tolerance}
+    weights, biases = [], []
+    for resid in layers:
+        fits = [_fitted(resid[fold != k], label[fold != k], **options) for k in range(n_folds)]
+        fits.append(_fitted(resid, label, **options))
+        weights.append(np.stack([weight for weight, _ in fits]))
+        biases.append(np.stack([bias for _, bias in fits]))
+    return Readers(
+        name="logistic",
+        weight=np.stack(weights, axis=1),
+        bias=np.stack(biases, axis=1),
+        athletes=tuple(athletes),
+        fold=fold,
+        sports=names,
+    )
+
+
+def _no_readers(sports: Sequence[str]) -> Readers:
+    empty = {"weight": np.zeros((1, 0, 1, len(sports))), "bias": np.zeros((1, 0, len(sports)))}
+    return Readers(
+        name="logistic", athletes=(), fold=np.zeros(0, dtype=np.int64), sports=tuple(sports), **empty
+    )
+
+
+def _fitted(
+    rows: Float[np.ndarray, "train d_model"],
+    labels: Int[np.ndarray, " train"],
+    *,
+    regularisation: float,
+    max_iter: int,
+    tolerance: float,
+) -> tuple[Float[np.ndarray, "d_model sports"], Float[np.ndarray, " sports"]]:
+    """One regression, its scaling folded into weight and bias; two sports get a column each."""
+    from sklearn.linear_model import LogisticRegression  # slow to import, and only needed to fit
+
+    rows = np.asarray(rows, dtype=np.float64)
+    mean, spread = rows.mean(axis=0), rows.std(axis=0)
+    spread[spread <= ROUNDING * np.maximum(spread.max(), np.abs(mean))] = 1.0
+    scaled = (rows - mean) / spread
+    length = np.sqrt((scaled**2).sum() / len(scaled)) or 1.0
+    scaled, basis = scaled / length, None
+    if scaled.shape[1] > len(
+        scaled
+    ):  # no more dimensions than rows: their dot products are all that the fit sees
+        basis, upper = np.linalg.qr(scaled.T)
+        scaled = upper.T
+    model = LogisticRegression(C=1 / (regularisation * len(rows)), max_iter=max_iter, tol=tolerance)
+    model.fit(scaled, labels)
+    weight, bias = model.coef_.T, model.intercept_
+    if weight.shape[1] == 1:
+        weight, bias = np.concatenate([0 * weight, weight], axis=1), np.concatenate([0 * bias, bias])
+    weight = (weight if basis is None else basis @ weight) / (spread[:, None] * length)
+    return weight, bias - mean @ weight

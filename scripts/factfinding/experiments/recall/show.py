@@ -1,0 +1,147 @@
+"""P2.1: how sure the model is of each athlete's sport, and whether long names are recalled less."""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from factfinding.figures import style
+from factfinding.findings.words import FEW, Row, Tables, percent, share
+from factfinding.known import KNOWN_ABOVE
+
+SHOWN = ("full", "zero_shot")
+
+
+@style.styled
+def draw_recall(*, recall: pl.DataFrame, recall_summary: pl.DataFrame) -> Figure:
+    """Above, the share of athletes whose P(own sport) exceeds each value; below, recall by number of name tokens.
+
+    The upper curves cross the vertical line at the share that is recalled. Frames: the tables `recall` and
+    `recall_summary`.
+    """
+    if recall.is_empty():
+        return style.nothing_to_draw("no athlete was asked about")
+    figure = style.new_figure(5.4)
+    grid = figure.add_gridspec(2, 2, height_ratios=(1.2, 1))
+    sports = recall["sport"].unique().sort().to_list()
+    first = figure.add_subplot(grid[0, 0])
+    panels = (first, figure.add_subplot(grid[0, 1], sharey=first))
+    for axes, condition in zip(panels, SHOWN, strict=True):
+        _survival(axes, recall, condition, sports)
+    panels[1].tick_params(labelleft=False)
+    panels[1].set_ylabel("")
+    _by_length(figure.add_subplot(grid[1, :]), recall_summary)
+    style.legend_above(figure, _legend(sports), columns=3)
+    return figure
+
+
+def _survival(axes: Axes, recall: pl.DataFrame, condition: str, sports: list[str]) -> None:
+    for sport, (colour, dash, _) in style.marks(sports).items():
+        p = np.sort(recall.filter(pl.col("sport") == sport)[f"{condition}_p"].to_numpy())
+        above = 100 * np.arange(len(p), -1, -1) / len(p)  # above the first 0, 1, 2, ... of the sorted values
+        axes.step([0, *p, 1], [*above, 0], where="post", color=colour, ls=dash)
+    axes.axvline(KNOWN_ABOVE, color=style.GREY, linewidth=1.2, linestyle=":")
+    axes.set(xlim=(-0.02, 1.02), xlabel="x, a probability")
+    style.panel_title(axes, style.CONDITIONS[condition], recall.height)
+    style.percent_axis(axes, "P(own sport) > x\n(% of athletes)")
+
+
+def _by_length(axes: Axes, summary: pl.DataFrame) -> None:
+    rows = summary.filter(pl.col("group") == "n_name_tokens").with_columns(pl.col("level").cast(pl.Int64))
+    lengths = rows["level"].unique().sort().to_list()
+    apart = 0.012 * (len(lengths) + 1)  # the same on the page, however many lengths there are
+    for shift, condition, colour, marker in zip(
+        (-apart, apart), SHOWN, (style.INK, style.GREY), style.MARKERS, strict=False
+    ):
+        part = rows.filter(pl.col("condition") == condition).sort("level")
+        at = [lengths.index(level) + shift for level in part["level"]]
+        value, low, high = (
+            100 * part[name].to_numpy() for name in ("recalled", "recalled_low", "recalled_high")
+        )
+        axes.errorbar(
+            at, value, yerr=(value - low, high - value), color=colour, fmt=marker, elinewidth=1.4, capsize=2.5
+        )
+    counts = dict(rows.filter(pl.col("condition") == SHOWN[0]).select("level", "n").iter_rows())
+    axes.set_xticks(range(len(lengths)), [f"{length}\n{counts[length]:,}" for length in lengths])
+    axes.set(
+        xlim=(-0.6, len(lengths) - 0.4),
+        xlabel="tokens of the name (number); below it n, the athletes with so many",
+    )
+    axes.set_title(f"recalled: P(own sport) > {KNOWN_ABOVE}, with 95 % intervals")
+    style.percent_axis(axes, "recalled\n(% of athletes)")
+
+
+def _legend(sports: list[str]) -> list[Line2D]:
+    curves = [
+        Line2D([], [], color=colour, ls=dash, label=sport)
+        for sport, (colour, dash, _) in style.marks(sports).items()
+    ]
+    threshold = Line2D(
+        [], [], color=style.GREY, ls=":", linewidth=1.2, label="P = 0.5, from here on: recalled"
+    )
+    points = [
+        Line2D([], [], color=colour, marker=marker, ls="", label=f"below: {style.CONDITIONS[condition]}")
+        for condition, colour, marker in zip(SHOWN, (style.INK, style.GREY), style.MARKERS, strict=False)
+    ]
+    return [*curves, threshold, *points]
+
+
+def sentences(tables: Tables) -> list[str]:
+    """How many athletes are known, with the example and without, by sport and by length of the name."""
+    recall_summary = tables["recall_summary"]
+    whole = {row["condition"]: row for row in recall_summary.filter(group="all").iter_rows(named=True)}
+    full, zero_shot = whole["full"], whole["zero_shot"]
+    recalled = round(full["recalled"] * full["n"])
+    found = [
+        (
+            f"After one example the model recalls the sport of {recalled:,} of {full['n']:,} athletes "
+            f"({share(full, 'recalled')}: P\N{NO-BREAK SPACE}>\N{NO-BREAK SPACE}0.5). Among the candidate sports its likeliest is right for "
+            f"{share(full, 'accuracy')}; always naming the commonest sport is right for {percent(full['majority_rate'])}."
+        )
+    ]
+    if full["accuracy_low"] <= full["majority_rate"]:
+        found.append(
+            "That is not above always naming the commonest sport: nothing here shows that the model knows these "
+            "athletes, so there is no recall whose workings the other sections could explain."
+        )
+    found.append(
+        f"Without the example it recalls {share(zero_shot, 'recalled')} of the same athletes, "
+        f"{_compared(zero_shot, full, 'recalled')}."
+    )
+    found += _extremes(recall_summary.filter(group="sport"), "By sport", lambda level: level)
+    lengths = recall_summary.filter(group="n_name_tokens", condition="full")
+    if lengths.height == 1:
+        found.append(f"All names have {_tokens(lengths['level'][0])}.")
+    else:
+        found += _extremes(recall_summary.filter(group="n_name_tokens"), "By length of the name", _tokens)
+    return found
+
+
+def _tokens(level: str) -> str:
+    return "1 token" if level == "1" else f"{level} tokens"
+
+
+def _compared(row: Row, other: Row, name: str) -> str:
+    """Higher, lower or neither, as the intervals have it."""
+    if row[f"{name}_low"] > other[f"{name}_high"]:
+        return "more than after it"
+    if row[f"{name}_high"] < other[f"{name}_low"]:
+        return "fewer than after it"
+    return "no clear difference"
+
+
+def _extremes(summary: pl.DataFrame, by: str, words) -> list[str]:
+    """The groups with the least and the most recalled under `full`, groups of a few athletes left out."""
+    rows = summary.filter((pl.col("condition") == "full") & (pl.col("n") >= FEW)).sort(
+        "recalled", maintain_order=True
+    )
+    if rows.height < 2:
+        return []
+    least, most = rows.row(0, named=True), rows.row(-1, named=True)
+    ends = [f"{share(row, 'recalled')} ({words(row['level'])}, n = {row['n']:,})" for row in (least, most)]
+    if least["recalled_high"] >= most["recalled_low"]:
+        return [f"{by} there is no clear difference: at least {ends[0]} and at most {ends[1]} are recalled."]
+    return [f"{by}, the recalled share runs from {ends[0]} to {ends[1]}."]
