@@ -45,8 +45,7 @@ include: "rules/direct.smk"
 include: "rules/probes.smk"
 include: "rules/interventions.smk"
 include: "rules/lookup.smk"
-include: "rules/neurons.smk"
-include: "rules/toys.smk"
+include: "rules/texts.smk"
 include: "rules/report.smk"
 
 

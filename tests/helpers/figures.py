@@ -2,10 +2,31 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+
 import matplotlib
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
+from factfinding.declarations import declarations
 from factfinding.figures import style
+from factfinding.findings import FINDINGS
+
+
+def drawing(figure: str):
+    """The function that draws a figure, of the experiment that declares it."""
+    experiment = declarations().figures[figure][0].name
+    try:
+        return getattr(import_module(f"factfinding.experiments.{experiment}.show"), f"draw_{figure}")
+    except ModuleNotFoundError:
+        return import_module(f"factfinding.figures.{figure}").draw
+
+
+def telling(experiment: str):
+    """The function that gives an experiment's sentences, from all tables by name."""
+    try:
+        return import_module(f"factfinding.experiments.{experiment}.show").sentences
+    except ModuleNotFoundError:
+        return FINDINGS[experiment]
 
 
 def assert_readable(figure):

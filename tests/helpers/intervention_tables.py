@@ -6,23 +6,20 @@ import polars as pl
 
 from factfinding.data.prompts import prompt_table
 from factfinding.methods.context import context_table
-from factfinding.methods.effective_probes import effective_probes
 from factfinding.methods.effective_table import effective_model
-from factfinding.methods.excess import nonlinear_excess
 from factfinding.methods.groups import groups_of
 from factfinding.methods.head_reader import head_readers
 from factfinding.methods.ladder import ladder_table
-from factfinding.methods.name_pairs import pairs_for, unknown_for
 from factfinding.methods.name_stream import name_outputs
 from factfinding.methods.patched import sample
 from factfinding.methods.probe_patching import probe_patching
-from factfinding.methods.probes import ProbeSettings
 from factfinding.methods.proposal import Circuit, circuit_table, propose, settle
 from factfinding.methods.readers import Readers, fit_readers
 from factfinding.methods.residual_patching import residual_patching
 from factfinding.methods.scan import circuit_scan
 from factfinding.methods.simplified import parts_of
 from factfinding.methods.total_effects import total_effects
+from helpers.effective_tables import effective_tables
 
 SIZE = {"batch_size": 16, "seed": 0}
 
@@ -76,17 +73,4 @@ def intervention_tables(
         "effective_confusion": effective.confusion,
         "context": context_table(anatomy, full, reader, **SIZE),
         "probe_patching": probe_patching(anatomy, drawn, [reader, *heads], **SIZE),
-    }
-
-
-def effective_tables(model, name_only: pl.DataFrame) -> dict[str, pl.DataFrame]:
-    """The tables of the rule effective_lookup (P3.3, P3.5). model: None where there is no effective model."""
-    names = pairs_for(model, name_only)
-    excess = nonlinear_excess(model, names, unknown=unknown_for(names, name_only, seed=0), **SIZE)
-    settings = ProbeSettings(n_folds=3, folds=("last_name",), control_folds=("last_name",))
-    return {
-        "nonlinear_excess": excess.summary,
-        "nonlinear_excess_athletes": excess.athletes,
-        "nonlinear_excess_neurons": excess.neurons,
-        "effective_probes": effective_probes(model, names, settings=settings, repeats=2, **SIZE),
     }

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import re
 import xml.etree.ElementTree as ET
-from importlib import import_module
 from itertools import pairwise
 
 import matplotlib
@@ -12,7 +11,7 @@ import pytest
 
 from factfinding.figures import circuit_checks, layer_probes, recall, style, training
 from helpers import ROOT, example_tables
-from helpers.figures import assert_readable
+from helpers.figures import assert_readable, drawing
 
 TABLES = {
     "training": ("training",),
@@ -41,9 +40,7 @@ TABLES = {
 
 def _draw(name: str, *, knows: bool = True):
     tables = example_tables.study(knows=knows)
-    return import_module(f"factfinding.figures.{name}").draw(
-        **{table: tables[table] for table in TABLES[name]}
-    )
+    return drawing(name)(**{table: tables[table] for table in TABLES[name]})
 
 
 def _texts(figure) -> list[str]:
@@ -102,9 +99,7 @@ def test_the_same_table_gives_the_same_bytes(name, tmp_path):
 @pytest.mark.parametrize("name", TABLES)
 def test_empty_tables_give_a_figure_that_says_so(name):
     tables = example_tables.study(knows=True)
-    figure = import_module(f"factfinding.figures.{name}").draw(
-        **{table: tables[table].clear() for table in TABLES[name]}
-    )
+    figure = drawing(name)(**{table: tables[table].clear() for table in TABLES[name]})
     assert not figure.axes
     assert figure.texts[0].get_text().startswith("Nothing to draw: ")
 

@@ -18,26 +18,12 @@ from collections.abc import Callable
 from factfinding.findings import (
     heads,
     interventions,
-    locality,
-    lookup,
-    names,
     neurons,
     recall,
     simplified,
-    sport_neurons,
-    toys,
 )
 from factfinding.findings.words import Tables
 
 FINDINGS: dict[str, Callable[[Tables], list[str]]] = (
-    recall.FINDINGS
-    | heads.FINDINGS
-    | interventions.FINDINGS
-    | simplified.FINDINGS
-    | lookup.FINDINGS
-    | neurons.FINDINGS
-    | sport_neurons.FINDINGS
-    | names.FINDINGS
-    | toys.FINDINGS
-    | locality.FINDINGS
+    recall.FINDINGS | heads.FINDINGS | interventions.FINDINGS | simplified.FINDINGS | neurons.FINDINGS
 )
