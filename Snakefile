@@ -41,9 +41,7 @@ rule download:
 include: "rules/model.smk"
 include: "rules/athletes.smk"
 include: "rules/activations.smk"
-include: "rules/lookup.smk"
-include: "rules/neurons.smk"
-include: "rules/toys.smk"
+include: "rules/texts.smk"
 include: "rules/report.smk"
 
 

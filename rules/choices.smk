@@ -124,8 +124,7 @@ def drawn_from(figure):
 
 def show_of(figure):
     """The module that draws a figure."""
-    own = f"factfinding/experiments/{DECLARED.figures[figure][0].name}/show.py"
-    return own if (SCRIPTS / own).exists() else f"factfinding/figures/{figure}.py"
+    return f"factfinding/experiments/{DECLARED.figures[figure][0].name}/show.py"
 
 
 def module_of(figure):

@@ -9,6 +9,5 @@ with Job(snakemake) as job:
     from factfinding.tables import read_table
 
     name, tables = job.wildcards.figure, {name: read_table(path) for name, path in job.input.items()}
-    show = import_module(snakemake.params.show)
-    draw = getattr(show, f"draw_{name}", None) or show.draw
+    draw = getattr(import_module(snakemake.params.show), f"draw_{name}")
     save(draw(**tables), job.output.svg, job.output.png)

@@ -7,15 +7,15 @@ from job import Job
 with Job(snakemake) as job:
     from factfinding.config import ComputeConfig, NeuronsConfig
     from factfinding.data.facts import read_facts
-    from factfinding.files import read_json, write_table
-    from factfinding.methods.circuit import AT_NAME, read_circuit
-    from factfinding.methods.neuron_effects import (
+    from factfinding.experiments.neuron_effects.effects import (
         ask_facts,
         engine_of,
         facts_table,
         neuron_effects,
         shard_layers,
     )
+    from factfinding.files import read_json, write_table
+    from factfinding.methods.circuit import AT_NAME, read_circuit
     from factfinding.model.source import load_source
     from factfinding.tables import read_table
 

@@ -21,7 +21,6 @@ from factfinding.data.dossier import Dossier
 from factfinding.declarations import Experiment, declarations
 from factfinding.experiments.layer_probes.show import additive_findings
 from factfinding.figures.style import FOLDS, INK, LINE, PAPER
-from factfinding.findings import FINDINGS
 from factfinding.findings.words import percent, share
 from factfinding.page import SORTABLE, checked_ledger, fill, model_name, verdict_counts
 
@@ -187,8 +186,6 @@ def versions(provenance: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
 def _findings(section: str, results: Results) -> list[str]:
     """The sentences of a section; only those on the training need more than the tables."""
     tables = {name: table.frame for name, table in results.tables.items()}
-    if section in FINDINGS:
-        return FINDINGS[section](tables)
     show = import_module(f"factfinding.experiments.{section}.show")
     if section == "training":
         return show.sentences(tables, fictional=is_fictional(results.provenance))

@@ -11,13 +11,23 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from factfinding.findings.lookup import NO_FIT, NO_MODEL, excess_findings, probe_findings
+from factfinding.experiments.effective_probes.compute import SCHEMA as PROBES
+from factfinding.experiments.effective_probes.compute import effective_probes
+from factfinding.experiments.effective_probes.show import NO_FIT, probe_findings
+from factfinding.experiments.nonlinear_excess.compute import (
+    ATHLETES_SCHEMA,
+    NEURONS_SCHEMA,
+    SCHEMA,
+    nonlinear_excess,
+)
+from factfinding.experiments.nonlinear_excess.grid import Means, Network, against_others, grid_means
+from factfinding.experiments.nonlinear_excess.measure import (
+    concentration,
+    made_by_activation,
+    made_of_both_signs,
+)
+from factfinding.experiments.nonlinear_excess.show import NO_MODEL, excess_findings
 from factfinding.methods.effective import EffectiveModel
-from factfinding.methods.effective_probes import SCHEMA as PROBES
-from factfinding.methods.effective_probes import effective_probes
-from factfinding.methods.excess import ATHLETES_SCHEMA, NEURONS_SCHEMA, SCHEMA, nonlinear_excess
-from factfinding.methods.excess_measure import concentration, made_by_activation, made_of_both_signs
-from factfinding.methods.grid_means import Means, Network, against_others, grid_means
 from factfinding.methods.name_pairs import NamePairs, pairs_for, unknown_for
 from factfinding.methods.probes import ProbeSettings
 from factfinding.methods.simplified import Parts

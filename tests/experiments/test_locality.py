@@ -25,10 +25,8 @@ from factfinding.data.texts import (
     strings_of,
 )
 from factfinding.errors import InputError
-from factfinding.figures import locality as figure
-from factfinding.figures import style
-from factfinding.findings.locality import locality_findings
-from factfinding.methods.locality import (
+from factfinding.experiments.locality import show as figure
+from factfinding.experiments.locality.measure import (
     LOCALITY,
     TOKENS,
     VALUES,
@@ -40,6 +38,7 @@ from factfinding.methods.locality import (
     usable,
     window_states,
 )
+from factfinding.figures import style
 from helpers import ROOT, models
 
 TEXT = (ROOT / "resources/running_text.txt").read_text()
@@ -418,18 +417,20 @@ def test_no_room_for_any_k_leaves_the_control_alone_and_a_sentence_that_says_so(
     anatomy = with_tokenizer("gpt2")
     made = locality(anatomy, strings(anatomy, 8), ks=(100,), positions=2, batch_size=16, seed=0)
     assert made.locality["k"].to_list() == [None] * 3 and made.tokens.is_empty()
-    assert "nothing to see" in locality_findings(made.locality, made.tokens, made.values)[0]
-    empty = figure.draw(locality=made.locality, locality_tokens=made.tokens, locality_values=made.values)
+    assert "nothing to see" in figure.locality_findings(made.locality, made.tokens, made.values)[0]
+    empty = figure.draw_locality(
+        locality=made.locality, locality_tokens=made.tokens, locality_values=made.values
+    )
     assert empty.texts[0].get_text().startswith("Nothing to draw: ")
 
 
 def test_the_figure_is_drawn_and_sentences_carry_their_n(tables, tmp_path):
-    drawn = figure.draw(
+    drawn = figure.draw_locality(
         locality=tables.locality, locality_tokens=tables.tokens, locality_values=tables.values
     )
     style.save(drawn, tmp_path / "a.svg", tmp_path / "a.png")
     assert all("n = 90" in axes.get_title("left") for axes in drawn.axes)
-    said = locality_findings(tables.locality, tables.tokens, tables.values)
+    said = figure.locality_findings(tables.locality, tables.tokens, tables.values)
     assert "With only the last 5 tokens" in said[0] and "n = 90 tokens of 30 strings" in said[0]
     assert any("by kind of token" in sentence for sentence in said)
     assert "differs from 1 by more than" in said[-1] and "(n = 64)" in said[-1]

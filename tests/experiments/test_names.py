@@ -17,20 +17,15 @@ from factfinding.data.prompts import prompt_table
 from factfinding.data.strangers import COLUMNS, paired, swaps, unknown_pairings
 from factfinding.engine.sites import Site
 from factfinding.engine.trace import Read, run
-from factfinding.figures import linear_structure as linear_figure
-from factfinding.figures import mlp_norms as norms_figure
-from factfinding.figures import orthogonal_remainder as remainder_figure
-from factfinding.findings import names as findings
-from factfinding.methods.circuit import Circuit
-from factfinding.methods.groups import groups_of
-from factfinding.methods.intervals import auc_intervals, median_intervals
-from factfinding.methods.linearity import SCHEMA as LINEAR
-from factfinding.methods.linearity import linear_structure, ratios, shuffled_mlps
-from factfinding.methods.name_sites import read_last
-from factfinding.methods.norms import SCHEMA as NORMS
-from factfinding.methods.norms import mlp_norms, name_norms
-from factfinding.methods.remainder import SCHEMA as REMAINDER
-from factfinding.methods.remainder import (
+from factfinding.experiments.linear_structure import show as linear_show
+from factfinding.experiments.linear_structure.compute import SCHEMA as LINEAR
+from factfinding.experiments.linear_structure.compute import linear_structure, ratios, shuffled_mlps
+from factfinding.experiments.mlp_norms import show as norms_show
+from factfinding.experiments.mlp_norms.compute import SCHEMA as NORMS
+from factfinding.experiments.mlp_norms.compute import mlp_norms, name_norms
+from factfinding.experiments.orthogonal_remainder import show as remainder_show
+from factfinding.experiments.orthogonal_remainder.compute import SCHEMA as REMAINDER
+from factfinding.experiments.orthogonal_remainder.compute import (
     best_neurons,
     input_weights,
     mlp_inputs,
@@ -38,12 +33,20 @@ from factfinding.methods.remainder import (
     orthogonal_remainder,
     remainders,
 )
+from factfinding.methods.groups import groups_of
+from factfinding.methods.intervals import auc_intervals, median_intervals
+from factfinding.methods.name_sites import read_last
 from factfinding.stats import auc
 from helpers import planted
 from helpers.models import FAMILIES, random_anatomy, tokenizer
 from helpers.name_tables import NEURONS, SIZE, name_tables
 
 FIRSTS, LASTS = range(100, 120), range(200, 225)
+SHOWS = {
+    "mlp_norms": norms_show,
+    "linear_structure": linear_show,
+    "orthogonal_remainder": remainder_show,
+}
 
 
 def prompts_of(names: list[tuple[int, ...]], *, before: int = 1, after: int = 0) -> pl.DataFrame:
@@ -209,7 +212,7 @@ def test_a_neuron_that_fires_for_known_pairs_alone_gives_an_auc_of_one_at_its_la
     assert norms.filter(output="attn")["auc"].to_list() == [0.5] * 4, (
         "attention moves a sign, whatever the pair"
     )
-    said = findings.norm_findings(norms)[0]
+    said = norms_show.norm_findings(norms)[0]
     assert "at layer 1: most in layer 1" in said and "100.0" in said
 
 
@@ -232,7 +235,7 @@ def test_names_drawn_without_regard_to_what_fires_do_not_differ_from_unknown_one
     assert (
         row["auc_low"] <= 0.5 <= row["auc_high"] and row["auc_control_low"] <= 0.5 <= row["auc_control_high"]
     )
-    assert "At no layer" in findings.norm_findings(table)[0]
+    assert "At no layer" in norms_show.norm_findings(table)[0]
 
 
 def test_a_model_without_mlps_adds_up_the_parts_of_a_name():
@@ -282,7 +285,7 @@ def test_a_random_model_breaks_the_sum_as_much_for_unknown_names():
     assert broken.height >= 2 * anatomy.n_layers - 2
     assert (broken["median_low_known"] < broken["median_high_unknown"]).all()
     assert (broken["median_low_unknown"] < broken["median_high_known"]).all()
-    assert "no sign that it is more than a mixing" in " ".join(findings.linear_findings(table))
+    assert "no sign that it is more than a mixing" in " ".join(linear_show.linear_findings(table))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -415,7 +418,7 @@ def test_with_more_athletes_than_dimensions_nothing_is_left_and_the_table_says_s
     block = table.filter(others="block")
     assert set(block["status"]) == {"defined"} and block["n"].to_list() == [90, 90]
     assert block["spanned"].max() < anatomy.d_model // 2 and block["auc"].is_between(0.3, 0.7).all()
-    said = findings.remainder_findings(table)
+    said = remainder_show.remainder_findings(table)
     assert "span all" in said[0] and "withdrawn" in said[0] and "block" not in " ".join(said)
     few = orthogonal_remainder(anatomy, known.head(10), neurons, **SIZE)
     assert (
@@ -456,8 +459,8 @@ def test_nobody_known_gives_empty_tables_figures_and_sentences_that_say_so():
     tables = empty_tables()
     assert [tables[name].schema for name in tables] == [NORMS, LINEAR, REMAINDER]
     assert all(table.is_empty() for table in tables.values())
-    for name, said in findings.FINDINGS.items():
-        (sentence,) = said(tables)
+    for name, said in SHOWS.items():
+        (sentence,) = said.sentences(tables)
         assert sentence.endswith("."), name
     draw(tables)
 
@@ -466,18 +469,20 @@ def test_one_known_athlete_and_one_pair_have_no_interval():
     anatomy, known = random_study("gpt_neox", n=40)
     two = known.head(2)
     tables = name_tables(anatomy, two, known, NEURONS.with_columns(sport=pl.lit("x")))
-    for name, said in findings.FINDINGS.items():
-        assert said(tables), name
+    for name, said in SHOWS.items():
+        assert said.sentences(tables), name
     draw(tables)
     assert name_tables(anatomy, known.head(1), known)["orthogonal_remainder"].is_empty()
 
 
-def draw(tables: dict[str, pl.DataFrame], lookup: tuple[int, int] | None = (1, 2)) -> None:
-    circuit = Circuit(lookup_at="final_name", concatenate=None, lookup=lookup, extract=()).to_table()
+def draw(tables: dict[str, pl.DataFrame], used: str | None = "1-2") -> None:
+    circuit = pl.DataFrame(
+        {"part": ["lookup"], "used": [used]}, schema={"part": pl.String, "used": pl.String}
+    )
     figures = [
-        norms_figure.draw(mlp_norms=tables["mlp_norms"], circuit=circuit),
-        linear_figure.draw(linear_structure=tables["linear_structure"], circuit=circuit),
-        remainder_figure.draw(orthogonal_remainder=tables["orthogonal_remainder"]),
+        norms_show.draw_mlp_norms(mlp_norms=tables["mlp_norms"], circuit=circuit),
+        linear_show.draw_linear_structure(linear_structure=tables["linear_structure"], circuit=circuit),
+        remainder_show.draw_orthogonal_remainder(orthogonal_remainder=tables["orthogonal_remainder"]),
     ]
     for figure in figures:
         canvas = FigureCanvasAgg(figure)
@@ -496,7 +501,7 @@ def test_figures_hold_models_of_any_depth_and_two_conditions(agreeing, layers):
         both = ("full", "name_only")
         tables[name] = pl.concat([deep.with_columns(condition=pl.lit(condition)) for condition in both])
     tables["orthogonal_remainder"] = agreeing[2]["orthogonal_remainder"]
-    draw(tables, lookup=None)
+    draw(tables, used=None)
 
 
 def test_sentences_carry_n_interval_and_baseline(agreeing):
@@ -505,7 +510,7 @@ def test_sentences_carry_n_interval_and_baseline(agreeing):
         ("mlp_norms", ("n = 32", "chance 50.0", "[")),
         ("linear_structure", ("pairs", "0 %", "[")),
     ):
-        text = " ".join(findings.FINDINGS[name](tables))
+        text = " ".join(SHOWS[name].sentences(tables))
         assert all(part in text for part in needed), text
 
 

@@ -22,15 +22,16 @@ from factfinding.engine.sites import Site
 from factfinding.engine.suffix import Suffix
 from factfinding.engine.trace import Read, run
 from factfinding.errors import InputError
-from factfinding.findings import neurons as findings
-from factfinding.methods.effect_concentration import CONCENTRATION, effect_concentration
-from factfinding.methods.fact_correlations import (
+from factfinding.experiments.effect_concentration.compute import CONCENTRATION, effect_concentration
+from factfinding.experiments.effect_concentration.show import concentration_findings
+from factfinding.experiments.fact_correlations.compute import (
     CORRELATIONS,
     fact_correlations,
-    merged,
     neuron_pairs,
 )
-from factfinding.methods.neuron_effects import (
+from factfinding.experiments.fact_correlations.show import correlation_findings
+from factfinding.experiments.neuron_effects.compute import merged
+from factfinding.experiments.neuron_effects.effects import (
     EFFECTS,
     ask_facts,
     donors_after,
@@ -39,6 +40,7 @@ from factfinding.methods.neuron_effects import (
     neuron_effects,
     shard_layers,
 )
+from factfinding.experiments.neuron_effects.show import asked_findings
 from factfinding.stats import pearson, spearman
 from helpers import ROOT, planted
 from helpers.models import random_anatomy, tokenizer
@@ -153,7 +155,7 @@ def test_only_known_facts_of_subjects_with_two_of_them_are_used(model):
         model.anatomy, facts, model.prompts, subjects=None, known_only=False, seed=0, batch_size=5
     )
     assert set(everything.filter(~pl.col("used"))["athlete"]) == {"F0 L1"}
-    said = findings.asked_findings(facts_table(asked), pl.DataFrame())
+    said = asked_findings(facts_table(asked), pl.DataFrame())
     assert "Of 31 facts asked of 16 athletes, 29 are known" in said[0]
     assert "Not known: " in said[1] and "sport of F0 L0" in said[1] and "again of F0 L0" in said[1]
 
@@ -176,8 +178,8 @@ def test_a_model_that_knows_nothing_is_asked_everything_and_gives_empty_tables(m
     assert correlations.schema == pl.Schema(CORRELATIONS) and correlations.is_empty()
     assert concentration.schema == pl.Schema(CONCENTRATION) and concentration.is_empty()
     assert neuron_pairs(sweep.table, correlations).is_empty()
-    assert findings.correlation_findings(correlations, concentration)[0].startswith("No neuron was replaced")
-    assert findings.concentration_findings(concentration)[0].startswith("No neuron was replaced")
+    assert correlation_findings(correlations, concentration)[0].startswith("No neuron was replaced")
+    assert concentration_findings(concentration)[0].startswith("No neuron was replaced")
 
 
 # effects
@@ -357,7 +359,7 @@ def test_one_athlete_alone_has_an_interval_over_neurons_that_holds_the_truth():
     assert table.filter(athletes="different").is_empty()
     assert (
         "over neurons (mean over 1 pair of facts, n = 1 athlete; one fact of two athletes: there are no two"
-        in findings.correlation_findings(table, effect_concentration(effects_of(vectors), seed=0))[0]
+        in correlation_findings(table, effect_concentration(effects_of(vectors), seed=0))[0]
     )
 
 
@@ -414,12 +416,12 @@ def test_a_hash_and_its_lookup_are_told_apart_and_a_layer_that_does_nothing_is_l
     assert shares["layer"].to_list() == [3, 4] and shares["value"].sum() == pytest.approx(1)
     assert shares["value"][0] == pytest.approx(1 / 5, abs=0.05)
     assert shares["gaussian"][0] == pytest.approx(1 / 3, abs=0.02)
-    told = findings.correlation_findings(*tables)
+    told = correlation_findings(*tables)
     assert (
         "MLP 3 1.00 [1.00, 1.00]" in told[-1] and "more in MLP 3 than in MLP 4, as where single" in told[-1]
     )
     idle = effects.with_columns(effect=pl.when(layer=4).then(pl.col("effect") / 1000).otherwise("effect"))
-    told = findings.correlation_findings(fact_correlations(idle, seed=0), effect_concentration(idle, seed=0))
+    told = correlation_findings(fact_correlations(idle, seed=0), effect_concentration(idle, seed=0))
     assert "hardly any of the effects, MLP 4" in told[-1] and "more in MLP" not in told[-1]
 
 
@@ -440,7 +442,7 @@ def test_how_concentrated_one_neuron_and_equal_neurons_are():
     assert top == pytest.approx({k: k / 200 for k in (1, 2, 5, 10, 20, 50, 100, 200)})
     gaussian = table.filter(measure="participation_ratio")["gaussian"][0]
     assert gaussian == pytest.approx(200 * 2 / np.pi, rel=0.03)
-    said = findings.concentration_findings(table)
+    said = concentration_findings(table)
     assert "Of 200 neurons replaced by their mean, the largest one carries" in said[0]
 
 
@@ -462,7 +464,7 @@ KILLED = """
 import sys, time
 sys.path[:0] = {paths}
 from pathlib import Path
-from factfinding.methods.neuron_effects import ask_facts, neuron_effects
+from factfinding.experiments.neuron_effects.effects import ask_facts, neuron_effects
 from factfinding.engine.suffix import Suffix
 from helpers import planted
 from helpers.neuron_tables import planted_facts

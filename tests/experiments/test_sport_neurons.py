@@ -19,23 +19,27 @@ from factfinding.engine.direct import Norm
 from factfinding.engine.sites import Site, neuron
 from factfinding.engine.trace import Edit, Read, run
 from factfinding.errors import InputError
-from factfinding.figures import dossier as dossier_figure
-from factfinding.figures import sport_neurons as figure
-from factfinding.findings.sport_neurons import FINDINGS
-from factfinding.methods.circuit import Circuit
-from factfinding.methods.dossier import Study, check_named, dossiers, histogram, mlp_input, tables
-from factfinding.methods.dossier_ablation import KINDS, answers
-from factfinding.methods.dossier_texts import Running, firing, highest, read_running
-from factfinding.methods.dossier_weights import Weights, basis_of, cosines, projections
-from factfinding.methods.halves import Halves, halve
-from factfinding.methods.sport_neurons import (
-    SPORT_NEURONS,
-    auc_draws,
-    centred_ranks,
+from factfinding.experiments.dossiers import show as dossiers_show
+from factfinding.experiments.dossiers.ablation import KINDS, answers
+from factfinding.experiments.dossiers.compute import (
+    Study,
+    check_named,
     detectors,
-    rank_aucs,
+    dossiers,
+    histogram,
+    mlp_input,
+)
+from factfinding.experiments.dossiers.rows import tables
+from factfinding.experiments.dossiers.texts import Running, firing, highest, read_running
+from factfinding.experiments.dossiers.weights import Weights, basis_of, cosines, projections
+from factfinding.experiments.sport_neurons import show as scan_show
+from factfinding.experiments.sport_neurons.compute import (
+    SPORT_NEURONS,
     scan_neurons,
 )
+from factfinding.methods.circuit import Circuit
+from factfinding.methods.halves import Halves, halve
+from factfinding.methods.neuron_aucs import auc_draws, centred_ranks, rank_aucs
 from factfinding.stats import auc, aucs
 from helpers import ROOT, planted
 from helpers.head_tables import name_residuals, planted_candidates
@@ -416,23 +420,23 @@ def test_tables_have_a_row_per_entry_and_their_columns_when_empty():
 
 
 def test_sentences_are_true_of_the_planted_model_and_say_so_where_nothing_was_chosen():
-    told = FINDINGS["sport_neurons"](all_tables())
+    told = scan_show.sentences(all_tables())
     assert "For 2 of 2 sports one neuron tells the sport better" in told[0] and "n = 18" in told[0]
     assert "L2N5 is the best for more than one sport" in told[2]
     assert any("with L1N3" in sentence and "0 of 4 random neurons" in sentence for sentence in told)
-    read = FINDINGS["dossiers"](all_tables())
+    read = dossiers_show.sentences(all_tables())
     assert "projected out" in read[0] and "chance 0.5" in read[0]
-    for section in FINDINGS.values():
-        (nothing,) = section(all_tables(clear=True))
+    for show in (scan_show, dossiers_show):
+        (nothing,) = show.sentences(all_tables(clear=True))
         assert nothing.startswith("No neuron was chosen")
 
 
 def draws(clear: bool = False):
     frames = all_tables(clear)
     first = ("sport_neurons", "sport_neuron_histograms", "sport_neuron_ablations")
-    yield figure.draw(**{name: frames[name] for name in first})
+    yield scan_show.draw_sport_neurons(**{name: frames[name] for name in first})
     second = ("sport_neuron_cosines", "sport_neuron_projections")
-    yield dossier_figure.draw(**{name: frames[name] for name in second})
+    yield dossiers_show.draw_dossier(**{name: frames[name] for name in second})
 
 
 def test_figures_are_drawn_and_say_when_there_is_nothing(tmp_path):

@@ -13,14 +13,16 @@ from hypothesis import strategies as st
 
 from factfinding.config import ToysConfig, validate
 from factfinding.errors import InputError
-from factfinding.figures import style, toy_illustrations, toy_models
-from factfinding.findings.toys import picture_findings, toy_findings
-from factfinding.methods.toys import measure, networks
-from factfinding.methods.toys.illustrations import PICTURES, illustrations, plane_points
-from factfinding.methods.toys.networks import Examples, Networks, accuracies, forward, losses
-from factfinding.methods.toys.tables import ToyTables, grid_tasks, toy_tables, trained_batch
-from factfinding.methods.toys.tasks import TASKS, balanced_table, make_task, pair_inputs
-from factfinding.methods.toys.verdict import VERDICT, verdict
+from factfinding.experiments.toy_illustrations.compute import PICTURES, illustrations, plane_points
+from factfinding.experiments.toy_illustrations.show import draw_toy_illustrations, picture_findings
+from factfinding.experiments.toy_models import measure
+from factfinding.experiments.toy_models.compute import ToyTables, grid_tasks, toy_tables, trained_batch
+from factfinding.experiments.toy_models.show import _chosen, draw_toy_models, toy_findings
+from factfinding.experiments.toy_models.tasks import TASKS, balanced_table, make_task, pair_inputs
+from factfinding.experiments.toy_models.verdict import VERDICT, verdict
+from factfinding.figures import style
+from factfinding.methods import toy_networks as networks
+from factfinding.methods.toy_networks import Examples, Networks, accuracies, forward, losses
 
 SHARES = {"classes": 4, "exceptions": 0.1, "held_out": 0.25}
 SMALL = ToysConfig(
@@ -387,7 +389,7 @@ def test_settings_that_cannot_be_are_refused(values, message):
 
 
 def drawn(tables: ToyTables):
-    return toy_models.draw(
+    return draw_toy_models(
         toy_models=tables.models,
         toy_summary=tables.summary,
         toy_neurons=tables.neurons,
@@ -397,7 +399,7 @@ def drawn(tables: ToyTables):
 
 def test_figures_are_drawn_and_say_their_n(tmp_path):
     for number, figure in enumerate(
-        (drawn(small()), toy_illustrations.draw(toy_illustrations=illustrations(SMALL)))
+        (drawn(small()), draw_toy_illustrations(toy_illustrations=illustrations(SMALL)))
     ):
         style.save(figure, tmp_path / f"{number}.svg", tmp_path / f"{number}.png")
         assert (tmp_path / f"{number}.svg").stat().st_size < 500_000
@@ -425,10 +427,10 @@ def test_pruning_is_drawn_of_the_smallest_networks_that_learn_every_task():
     models = learning(
         (24, 1, 4, hard), (24, 1, 8, easy), (24, 1, 16, easy), (24, 2, 4, easy), (16, 1, 2, easy)
     )
-    assert toy_models._chosen(models) == {"m": 24, "depth": 1, "width": 8}
-    assert toy_models._chosen(models.filter(depth=2)) == {"m": 24, "depth": 2, "width": 4}
+    assert _chosen(models) == {"m": 24, "depth": 1, "width": 8}
+    assert _chosen(models.filter(depth=2)) == {"m": 24, "depth": 2, "width": 4}
     nothing = learning((8, 1, 4, none), (8, 1, 2, none))
-    assert toy_models._chosen(nothing) == {"m": 8, "depth": 1, "width": 2}
+    assert _chosen(nothing) == {"m": 8, "depth": 1, "width": 2}
 
 
 def test_empty_tables_give_a_figure_and_a_sentence_that_say_so():
@@ -437,7 +439,7 @@ def test_empty_tables_give_a_figure_and_a_sentence_that_say_so():
     assert drawn(empty).texts[0].get_text().startswith("Nothing to draw: ")
     assert "nothing to see" in toy_findings(empty.models, empty.summary, empty.verdict)[0]
     nothing = illustrations(SMALL).clear()
-    assert toy_illustrations.draw(toy_illustrations=nothing).texts[0].get_text().startswith("Nothing")
+    assert draw_toy_illustrations(toy_illustrations=nothing).texts[0].get_text().startswith("Nothing")
     assert "nothing to see" in picture_findings(nothing)[0]
 
 

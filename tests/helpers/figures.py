@@ -62,3 +62,8 @@ def draw_of(figure: str) -> Callable[..., Figure]:
         import_module(f"factfinding.experiments.{declarations().figures[figure][0].name}.show"),
         f"draw_{figure}",
     )
+
+
+def telling(experiment: str) -> Callable[[Mapping[str, pl.DataFrame]], list[str]]:
+    """The function that gives an experiment's sentences, from all tables by name."""
+    return import_module(f"factfinding.experiments.{experiment}.show").sentences

@@ -14,7 +14,7 @@ from factfinding.experiments.head_inputs import compute as head_inputs
 from factfinding.experiments.head_probes import compute as head_probes
 from factfinding.inputs import Settings
 from helpers import planted
-from helpers.inputs import RunActivations, given, known, say
+from helpers.inputs import RunActivations, given, known, quiet
 from helpers.models import tokenizer
 
 
@@ -45,9 +45,9 @@ def head_tables(
         "activations_full": activations,
         "activations_name_only": activations,
     }
-    tables = direct_effects.compute(given(**held), settings, say)
+    tables = direct_effects.compute(given(**held), settings, quiet)
     for experiment in (attention_roles, head_inputs, head_probes):
-        tables |= experiment.compute(given(**held, direct_effects=tables["direct_effects"]), settings, say)
+        tables |= experiment.compute(given(**held, direct_effects=tables["direct_effects"]), settings, quiet)
     return tables
 
 

@@ -26,7 +26,7 @@ def given(**held: Any) -> Inputs:
     )
 
 
-def say(message: str) -> None:
+def quiet(message: str) -> None:
     """Progress that nobody reads."""
 
 

@@ -14,13 +14,10 @@ from factfinding.experiments.readers.compute import fit_readers
 from factfinding.inputs import Settings
 from factfinding.methods.circuit import Circuit
 from factfinding.methods.effective import EffectiveModel
-from factfinding.methods.effective_probes import effective_probes
-from factfinding.methods.excess import nonlinear_excess
 from factfinding.methods.groups import groups_of
-from factfinding.methods.name_pairs import pairs_for, unknown_for
 from factfinding.methods.name_stream import name_outputs
-from factfinding.methods.probes import ProbeSettings
 from factfinding.methods.readers import Readers
+from helpers.effective_tables import effective_tables
 from helpers.inputs import given, quiet
 
 SIZE = {"batch_size": 16, "seed": 0}
@@ -90,16 +87,3 @@ def _settings(**fixed) -> Settings:
             "circuit": CIRCUIT | fixed,
         }
     )
-
-
-def effective_tables(model, name_only: pl.DataFrame) -> dict[str, pl.DataFrame]:
-    """The tables of the rule effective_lookup (P3.3, P3.5). model: None where there is no effective model."""
-    names = pairs_for(model, name_only)
-    excess = nonlinear_excess(model, names, unknown=unknown_for(names, name_only, seed=0), **SIZE)
-    settings = ProbeSettings(n_folds=3, folds=("last_name",), control_folds=("last_name",))
-    return {
-        "nonlinear_excess": excess.summary,
-        "nonlinear_excess_athletes": excess.athletes,
-        "nonlinear_excess_neurons": excess.neurons,
-        "effective_probes": effective_probes(model, names, settings=settings, repeats=2, **SIZE),
-    }

@@ -1,15 +1,16 @@
-"""The tables of P3.6-P3.8 of a model, by the steps of the rule name_structure, without any files."""
+"""The tables of P3.6-P3.8 of a model, by their experiments, without any files."""
 
 from __future__ import annotations
 
 import numpy as np
 import polars as pl
 
-from factfinding.data.strangers import unknown_pairings
-from factfinding.methods.linearity import linear_structure
-from factfinding.methods.norms import mlp_norms
-from factfinding.methods.remainder import orthogonal_remainder
+from factfinding.experiments.linear_structure import compute as linear_structure
+from factfinding.experiments.mlp_norms import compute as mlp_norms
+from factfinding.experiments.orthogonal_remainder import compute as orthogonal_remainder
+from factfinding.inputs import Inputs, Settings
 from helpers import planted
+from helpers.inputs import given, quiet
 
 SIZE = {"condition": "full", "batch_size": 16, "seed": 0}
 NEURONS = pl.DataFrame(
@@ -19,15 +20,35 @@ NEURONS = pl.DataFrame(
 )
 
 
+def names_given(
+    anatomy,
+    known: pl.DataFrame,
+    table: pl.DataFrame,
+    neurons: pl.DataFrame = NEURONS,
+    *,
+    pairs: int = 40,
+    batch_size: int = 16,
+) -> tuple[Inputs, Settings]:
+    """What the three experiments are given. known: prompts of known athletes; table: of all athletes."""
+    inputs = given(
+        anatomy=anatomy,
+        recall=known.select("athlete", known=pl.lit(True)),
+        sport_neurons=neurons.with_columns(chosen_on=pl.lit("first"), rank=pl.lit(1)),
+        **{"prompts/full": table},
+    )
+    chosen = {"athletes": "known", "conditions": ["full"], "swap_pairs": pairs, "seed": 0}
+    return inputs, Settings({"compute": {"batch_size": batch_size}, "names": chosen})
+
+
 def name_tables(
     anatomy, known: pl.DataFrame, table: pl.DataFrame, neurons: pl.DataFrame = NEURONS, *, pairs: int = 40
 ) -> dict[str, pl.DataFrame]:
-    """All tables by name. known: prompts of known athletes; table: of all athletes."""
-    return {
-        "mlp_norms": mlp_norms(anatomy, known, unknown_pairings(known, table, seed=0), **SIZE),
-        "linear_structure": linear_structure(anatomy, known, table, pairs=pairs, **SIZE),
-        "orthogonal_remainder": orthogonal_remainder(anatomy, known, neurons, **SIZE),
-    }
+    """All tables by name; arguments as in `names_given`."""
+    inputs, settings = names_given(anatomy, known, table, neurons, pairs=pairs)
+    tables: dict[str, pl.DataFrame] = {}
+    for experiment in (mlp_norms, linear_structure, orthogonal_remainder):
+        tables |= experiment.compute(inputs, settings, quiet)
+    return tables
 
 
 def example_name_tables(anatomy, grid: pl.DataFrame) -> dict[str, pl.DataFrame]:

@@ -1,17 +1,19 @@
-"""The tables of P3.1 and P3.2 of a planted model, by the steps of their rules, without any files."""
+"""The tables of P3.1 and P3.2 of a planted model, by their experiments, without any files."""
 
 from __future__ import annotations
 
 import polars as pl
 
 from factfinding.engine.suffix import Suffix
+from factfinding.experiments.effect_concentration import compute as effect_concentration
+from factfinding.experiments.fact_correlations import compute as fact_correlations
 from factfinding.experiments.mlp_paths.compute import mlp_paths
-from factfinding.methods.effect_concentration import effect_concentration
-from factfinding.methods.fact_correlations import fact_correlations, neuron_pairs
-from factfinding.methods.neuron_effects import ask_facts, facts_table, neuron_effects
+from factfinding.experiments.neuron_effects.effects import ask_facts, facts_table, neuron_effects
+from factfinding.inputs import Settings
 from factfinding.methods.simplified import Parts
 from helpers import planted
 from helpers.head_tables import planted_candidates
+from helpers.inputs import given, quiet
 from helpers.intervention_tables import readers_of
 
 
@@ -34,23 +36,22 @@ def neuron_tables(*, knows: bool) -> dict[str, pl.DataFrame]:
     reader, candidates = readers_of(model.anatomy, model.prompts), planted_candidates(model)
     asked = ask_facts(model.anatomy, facts, model.prompts, subjects=4, seed=0, batch_size=16)
     sweep = neuron_effects(
-        model.anatomy,
-        asked.filter("used"),
-        model.prompts,
-        [0, 1, 2],
-        engine=Suffix(model.anatomy),
-        draws=4,
-        twin_rows=2,
-        log=lambda message: None,
-    )
-    correlations = fact_correlations(sweep.table, seed=0)
+        model.anatomy, asked.filter("used"), model.prompts, [0, 1, 2], engine=Suffix(model.anatomy), draws=4,
+        twin_rows=2, log=lambda message: None,
+    )  # fmt: skip
     return {
         "mlp_paths": mlp_paths(
             model.anatomy, model.prompts, candidates, [reader], parts, draws=1, batch_size=16, seed=0
         ),
         "neuron_facts": facts_table(asked),
         "neuron_effects_twin": sweep.twin,
-        "neuron_pairs": neuron_pairs(sweep.table, correlations),
-        "fact_correlations": correlations,
-        "effect_concentration": effect_concentration(sweep.table, seed=0),
+        **compared(sweep.table),
     }
+
+
+def compared(effects: pl.DataFrame) -> dict[str, pl.DataFrame]:
+    """The tables that are made from the effects alone."""
+    inputs, settings = given(neuron_effects=effects), Settings({"neurons": {"seed": 0}})
+    return fact_correlations.compute(inputs, settings, quiet) | effect_concentration.compute(
+        inputs, settings, quiet
+    )

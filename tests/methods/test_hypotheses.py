@@ -11,22 +11,21 @@ from math import inf
 import polars as pl
 import pytest
 
-from factfinding.data.strangers import unknown_pairings
 from factfinding.experiments.effective_model.compute import effective_model
+from factfinding.experiments.linear_structure import compute as linear_structure
+from factfinding.experiments.mlp_norms import compute as mlp_norms
 from factfinding.experiments.mlp_paths.compute import mlp_paths
-from factfinding.findings import FINDINGS
+from factfinding.experiments.neuron_effects.effects import ask_facts, engine_of, neuron_effects
 from factfinding.methods.circuit import Circuit
-from factfinding.methods.effect_concentration import effect_concentration
-from factfinding.methods.excess import nonlinear_excess
-from factfinding.methods.fact_correlations import fact_correlations
 from factfinding.methods.head_reader import head_readers
-from factfinding.methods.linearity import linear_structure
-from factfinding.methods.name_pairs import pairs_for, unknown_for
-from factfinding.methods.neuron_effects import ask_facts, engine_of, neuron_effects
-from factfinding.methods.norms import mlp_norms
 from factfinding.methods.simplified import parts_of
+from helpers.effective_tables import effective_tables
+from helpers.figures import telling
 from helpers.hypotheses import MODELS, Hypothesis
+from helpers.inputs import quiet
 from helpers.intervention_tables import readers_of
+from helpers.name_tables import names_given
+from helpers.neuron_tables import compared
 
 Tables = dict[str, pl.DataFrame]
 Bounds = tuple[float, float] | None
@@ -42,17 +41,13 @@ def tables(name: str) -> Tables:
     reader = readers_of(anatomy, full)
     heads = head_readers(anatomy, model.circuit.extract, model.candidates, full, reader, batch_size=64)
     effective = effective_model(anatomy, prompts, reader, parts, **size).model
-    names = pairs_for(effective, prompts["name_only"])
-    nobody = unknown_for(names, prompts["name_only"], seed=0)
-    strangers = unknown_pairings(full, full, seed=0)
-    excess = nonlinear_excess(effective, names, unknown=nobody, **size)
-    return neuron_tables(model) | {
+    inputs, settings = names_given(anatomy, full, full, pairs=100, batch_size=64)
+    found = neuron_tables(model) | effective_tables(effective, prompts["name_only"])
+    for experiment in (mlp_norms, linear_structure):
+        found |= experiment.compute(inputs, settings, quiet)
+    return found | {
         "circuit": model.circuit.to_table(),
         "mlp_paths": mlp_paths(anatomy, full, model.candidates, [reader, *heads], parts, draws=4, **size),
-        "nonlinear_excess": excess.summary,
-        "nonlinear_excess_neurons": excess.neurons,
-        "mlp_norms": mlp_norms(anatomy, full, strangers, condition="full", **size),
-        "linear_structure": linear_structure(anatomy, full, full, condition="full", pairs=100, **size),
     }
 
 
@@ -64,10 +59,7 @@ def neuron_tables(model: Hypothesis) -> Tables:
         model.anatomy, asked.filter("used"), people, [1, 2], engine=engine_of(model.anatomy, "auto"), draws=24,
         twin_rows=4, log=lambda _: None,
     ).table  # fmt: skip
-    return {
-        "fact_correlations": fact_correlations(effects, seed=0),
-        "effect_concentration": effect_concentration(effects, seed=0),
-    }
+    return compared(effects)
 
 
 def cell(table: str, column: str, **where) -> Callable[[Tables], float]:
@@ -219,7 +211,7 @@ ONE_STEP = [name for name in MODELS if name != "hash and lookup"]
 
 
 def said(section: str, name: str) -> str:
-    return " ".join(FINDINGS[section](tables(name)))
+    return " ".join(telling(section)(tables(name)))
 
 
 @pytest.mark.parametrize("name", ONE_STEP)
@@ -251,7 +243,7 @@ def test_without_a_circuit_the_lowest_mlp_that_differs_is_named_and_nothing_conc
     found = tables("hash and lookup")
     nowhere = replace(Circuit.from_table(found["circuit"]), lookup=None).to_table()
     for circuit in ({}, {"circuit": nowhere}):
-        text = " ".join(FINDINGS["mlp_norms"]({"mlp_norms": found["mlp_norms"]} | circuit))
+        text = " ".join(telling("mlp_norms")({"mlp_norms": found["mlp_norms"]} | circuit))
         assert "lowest MLP whose norms differ is that of layer 2" in text and "it is open whether" in text
         assert "as no hash" not in text and "first MLP of the lookup" not in text
 

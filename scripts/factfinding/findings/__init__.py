@@ -7,29 +7,6 @@ nothing included. The rules are the same throughout, and stand in the sentences:
   the baseline was itself measured);
 - two shares *differ* if their intervals do not overlap; a fall that is not measured is not called zero.
 
-The first sentence of each list is the one that the summary of the page shows. One module per stage, each with its
-`FINDINGS`: by section of the report (resources/report/sections.yaml), the sentences on it, given all tables by name.
+The first sentence of each list is the one that the summary of the page shows. Each experiment says its own sentences
+(`sentences` in experiments/<name>/show.py); here is what several of them share.
 """
-
-from __future__ import annotations
-
-from collections.abc import Callable
-
-from factfinding.findings import (
-    locality,
-    lookup,
-    names,
-    neurons,
-    sport_neurons,
-    toys,
-)
-from factfinding.findings.words import Tables
-
-FINDINGS: dict[str, Callable[[Tables], list[str]]] = (
-    lookup.FINDINGS
-    | neurons.FINDINGS
-    | sport_neurons.FINDINGS
-    | names.FINDINGS
-    | toys.FINDINGS
-    | locality.FINDINGS
-)

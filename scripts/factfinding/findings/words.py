@@ -32,6 +32,11 @@ def share(row: Row, name: str) -> str:
     return f"{percent(row[name])} [{100 * low:.1f}, {100 * high:.1f}]"
 
 
+def share_of(row: Row, name: str) -> str:
+    """A share of a row, with its interval where it has one."""
+    return percent(row[name]) if row[f"{name}_low"] is None else share(row, name)
+
+
 def number(row: Row, name: str, form: str, *, scale: float = 1.0) -> str:
     """A number of a row with its interval, where it has one; `form` as in format strings: "+.2f"."""
     value, low, high = (row[f"{name}{end}"] for end in ("", "_low", "_high"))

@@ -33,9 +33,10 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from factfinding.engine.sites import Site
 from factfinding.errors import InputError
 from factfinding.files import whole
+from factfinding.inputs import Inputs
 from factfinding.methods.groups import Layout
 from factfinding.methods.simplified import Parts, Patterns, constant_mlps, simplified_run
-from factfinding.model.anatomy import Anatomy, Block
+from factfinding.model.anatomy import Anatomy, Block, pick_device
 
 CHECKED = 64
 """Random names on which the tables are held against the model when they are made."""
@@ -213,6 +214,18 @@ class EffectiveModel(nn.Module):
         model = cls(shape, names, lookup, tensors["weight"], tensors["bias"])
         model.load_state_dict(tensors, assign=True)
         return model.requires_grad_(False).eval()
+
+
+def effective_model_of(inputs: Inputs) -> EffectiveModel | None:
+    """The study's effective model on the configured device; None where there is none."""
+
+    def read() -> EffectiveModel | None:
+        if inputs.table("effective_model").is_empty():  # the file then says why
+            return None
+        model = EffectiveModel.load(inputs.path("effective_model.safetensors"))
+        return model.to(pick_device(inputs.settings.compute.device))
+
+    return inputs.once("effective_model.safetensors", read)
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,14 @@ from jaxtyping import Int
 from torch import Tensor
 
 from factfinding.data.strangers import unknown_pairings
-from factfinding.methods.effective import EffectiveModel
+from factfinding.inputs import Inputs, Say
+from factfinding.methods.effective import EffectiveModel, effective_model_of
+from factfinding.methods.groups import known_prompts
 
 ENOUGH = 100
 """Known athletes with names of two tokens, from which on the choice of a length falls on two."""
+NAMES = 32
+"""Names that are run at once, for each prompt of `compute.batch_size`: a name is far smaller than a prompt."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -116,6 +120,20 @@ def pairs_for(
         return None
     pairs = NamePairs.of(tokens, known["sport"].to_list(), known["athlete"].to_list())
     return pairs if min(pairs.shape) > 1 else None
+
+
+def pairs_of(inputs: Inputs, athletes: str, *, name_tokens: int | None, say: Say) -> NamePairs | None:
+    """The study's names, of `known` athletes or of `all`, that the effective model has tables for; see `pairs_for`."""
+    known = known_prompts(inputs, athletes, "name_only")
+    names = pairs_for(effective_model_of(inputs), known, name_tokens=name_tokens)
+    if names is None:
+        say("no effective model, or too few names to pair: the tables are empty")
+    else:
+        begins, lasts = names.shape
+        say(
+            f"{len(names.athletes)} names of {names.n_name_tokens} tokens; {begins} x {lasts} pairings of their parts"
+        )
+    return names
 
 
 def unknown_for(

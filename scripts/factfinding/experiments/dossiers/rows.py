@@ -1,0 +1,65 @@
+"""Dossiers as tables: a row per entry of a part, after the columns neuron, layer, index, sport and chosen_by (P3.4)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import polars as pl
+
+from factfinding.data.dossier import Dossier
+from factfinding.methods.estimates import estimate_schema
+
+WHO = {
+    "neuron": pl.String,
+    "layer": pl.Int64,
+    "index": pl.Int64,
+    "sport": pl.String,
+    "chosen_by": pl.String,
+}
+NUMBERS = {"n": pl.Int64, "base_rate": pl.Float64}
+HISTOGRAMS = WHO | {
+    "athletes_sport": pl.String,
+    "low": pl.Float64,
+    "high": pl.Float64,
+    "athletes": pl.Int64,
+    "n": pl.Int64,
+}
+ABLATIONS = WHO | {"kind": pl.String} | estimate_schema("loss", "accuracy", "change", "random_change")
+ABLATIONS |= {"random_largest": pl.Float64, "random_as_large": pl.Float64, "random_neurons": pl.Int64}
+ABLATIONS |= NUMBERS
+COSINES = WHO | {"first": pl.String, "second": pl.String, "cosine": pl.Float64, "layer_low": pl.Float64}
+COSINES |= {"layer_median": pl.Float64, "layer_high": pl.Float64, "share_below": pl.Float64}
+COSINES |= {"neurons": pl.Int64}
+PROJECTIONS = (
+    WHO | {"removed": pl.String, "dimensions": pl.Int64} | estimate_schema("auc", "change") | NUMBERS
+)
+"""Columns of the tables sport_neuron_histograms, _ablations, _cosines and _projections."""
+
+
+def tables(made: Sequence[Dossier]) -> dict[str, pl.DataFrame]:
+    """The tables histograms, ablations, cosines and projections of some dossiers."""
+    rows: dict[str, list[dict]] = {
+        "histograms": [row for one in made for row in _bars(one)],
+    }
+    for part in ("ablations", "cosines", "projections"):
+        rows[part] = [_who(one) | entry.model_dump() for one in made for entry in getattr(one, part)]
+    schemas = {
+        "histograms": HISTOGRAMS,
+        "ablations": ABLATIONS,
+        "cosines": COSINES,
+        "projections": PROJECTIONS,
+    }
+    return {name: pl.DataFrame(rows[name], schema=schema) for name, schema in schemas.items()}
+
+
+def _who(dossier: Dossier) -> dict[str, object]:
+    return {name: getattr(dossier, name) for name in WHO}
+
+
+def _bars(dossier: Dossier) -> list[dict]:
+    edges, n = dossier.histogram.edges, sum(map(sum, dossier.histogram.counts.values()))
+    return [
+        _who(dossier) | {"athletes_sport": sport, "low": low, "high": high, "athletes": count, "n": n}
+        for sport, counts in dossier.histogram.counts.items()
+        for low, high, count in zip(edges, edges[1:], counts, strict=False)
+    ]

@@ -1,0 +1,178 @@
+"""P3.2: how alike the neurons behind different facts of one athlete are."""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+from matplotlib.figure import Figure
+
+from factfinding.figures import style
+from factfinding.findings.single_neurons import NO_PAIRS, ORDER, READINGS
+from factfinding.findings.words import Row, Tables, number, percent
+
+KINDS = {"mean": "at the mean", "resample_other": "resampled"}
+STATISTICS = {"pearson": "effects", "absolute": "sizes of effects"}
+SHOWN = 24
+"""Facts that are drawn: those that most athletes have."""
+
+
+IDLE = 0.1
+"""A layer with a smaller part of an equal share of the effects does nothing for the facts, and its correlation is left out."""
+APART = 0.1
+"""How far apart the correlations of two layers must surely be to be called different."""
+
+
+@style.styled
+def draw_fact_correlations(*, fact_correlations: pl.DataFrame) -> Figure:
+    """Facts by facts: correlation over all neurons of their effects (above) and of their sizes (below), for both readings;
+    on the diagonal, one fact of two athletes. Titles: means over pairs of facts, the neurons of single layers alone.
+
+    fact_correlations: the table of that name.
+    """
+    pairs = fact_correlations.filter(pl.col("fact") != "all")
+    if pairs.filter(athletes="same").is_empty():
+        return style.nothing_to_draw("no lookup was found, or nobody of whom two facts are known")
+    facts, kinds = shown(pairs), [k for k in KINDS if k in fact_correlations["kind"]]
+    figure = style.new_figure(3.0 + 3.6)
+    panels = figure.subplots(len(STATISTICS), len(kinds), sharex=True, sharey=True, squeeze=False)
+    for line, (statistic, words) in zip(panels, STATISTICS.items(), strict=True):
+        for axes, kind in zip(line, kinds, strict=True):
+            layers = by_layer(fact_correlations.filter(kind=kind, statistic=statistic))
+            rows = pairs.filter(kind=kind, statistic=statistic)
+            mesh = axes.pcolormesh(matrix(rows, facts), cmap=style.diverging(), vmin=-1, vmax=1)
+            axes.set_title(f"{words}, {KINDS[kind]}\nn = {rows['n'].max():,} athletes{layers}")
+            axes.set_aspect("equal")
+            axes.grid(False)
+    at = np.arange(len(facts)) + 0.5
+    size = 8 if len(facts) <= 12 else 5.5
+    for axes in panels[:, 0]:
+        axes.set_yticks(at, facts, fontsize=size)
+        axes.set(ylabel="fact (by name)")
+    for axes in panels[-1]:
+        axes.set_xticks(at, facts, rotation=90, fontsize=size)
+        axes.set(xlabel="fact")
+    panels[0, 0].invert_yaxis()
+    figure.colorbar(mesh, ax=panels, label="correlation over neurons (1: the same)", shrink=0.6, pad=0.02)
+    return figure
+
+
+def by_layer(rows: pl.DataFrame) -> str:
+    """The mean over pairs of facts in each layer alone, as the line of a title; of more than two, highest and lowest."""
+    layers = rows.filter(pl.col("layers") != "all", athletes="same").sort("value", descending=True)
+    if layers.height < 2:
+        return ""
+    few = layers.height == 2
+    named = (
+        layers.sort(pl.col("layers").cast(pl.Int64)) if few else pl.concat([layers.head(1), layers.tail(1)])
+    )
+    each = (f"MLP {layer} {value:.2f}" for layer, value in named.select("layers", "value").iter_rows())
+    return "\n" + (", " if few else " to ").join(each)
+
+
+def shown(table: pl.DataFrame) -> list[str]:
+    """The facts that are drawn, in the table's order."""
+    counts = table.filter(athletes="same").unpivot(["fact", "other_fact"], index="n", value_name="name")
+    most = counts.group_by("name", maintain_order=True).agg(pl.col("n").max())
+    most = most.sort("n", descending=True, maintain_order=True).head(SHOWN)["name"].to_list()
+    order = list(dict.fromkeys([*table["fact"], *table["other_fact"]]))
+    return [fact for fact in order if fact in most]
+
+
+def matrix(rows: pl.DataFrame, facts: list[str]) -> np.ndarray:
+    """Values by fact and fact, symmetric; the diagonal is between athletes. NaN where there is none."""
+    values = np.full((len(facts), len(facts)), np.nan)
+    for fact, other, value in rows.select("fact", "other_fact", "value").iter_rows():
+        if fact in facts and other in facts:
+            i, j = facts.index(fact), facts.index(other)
+            values[i, j] = values[j, i] = np.nan if value is None else value
+    return values
+
+
+def sentences(tables: Tables) -> list[str]:
+    """What the tables say, the sentence of the summary first."""
+    return correlation_findings(tables["fact_correlations"], tables["effect_concentration"])
+
+
+def correlation_findings(fact_correlations: pl.DataFrame, effect_concentration: pl.DataFrame) -> list[str]:
+    """From the tables of those names (P3.2): how alike two facts of an athlete are, against two athletes, and in which
+    layers. Rank correlations are left alone: they are decided by the many neurons that hardly matter."""
+    if fact_correlations.filter(athletes="same").is_empty():
+        return [NO_PAIRS]
+    told = []
+    for kind in (kind for kind in ORDER if kind in fact_correlations["kind"]):
+        rows = fact_correlations.filter(kind=kind)
+        told += _alike(rows.filter(layers="all"), kind)
+        told += _by_layer(rows.filter(pl.col("layers") != "all"), effect_concentration.filter(kind=kind))
+    return told
+
+
+def _alike(table: pl.DataFrame, kind: str) -> list[str]:
+    """The mean over all pairs of facts, with its interval, and the pairs that are most and least alike."""
+    pairs = table.filter(pl.col("fact") != "all", athletes="same", statistic="pearson")
+    mean = table.filter(fact="all", athletes="same", statistic="pearson").row(0, named=True)
+    of_pairs = f"{pairs.height:,} pair{'s' if pairs.height > 1 else ''} of facts"
+    found = [
+        (
+            f"With single neurons {READINGS[kind]}, the effects on two facts of one athlete correlate at "
+            f"{_mean(table, 'same', 'pearson')} (mean over {of_pairs}, n = {mean['n']:,} athlete{'s' if mean['n'] > 1 else ''}; one fact of "
+            f"two athletes: {_mean(table, 'different', 'pearson')}{_ceiling(mean)}), their sizes at "
+            f"{_mean(table, 'same', 'absolute')} (one fact of two athletes: {_mean(table, 'different', 'absolute')})."
+        )
+    ]
+    ranked = pairs.sort("value", descending=True, maintain_order=True)
+    most, least = ranked.row(0, named=True), ranked.row(-1, named=True)
+    if ranked.height > 1:
+        found.append(f"Most alike are {_pair(most)}; least, {_pair(least)}.")
+    return found
+
+
+def _by_layer(table: pl.DataFrame, concentration: pl.DataFrame) -> list[str]:
+    """Pearson's correlation over the neurons of single layers that do something for the facts, and how these differ."""
+    sizes = concentration.filter(measure="layer", fact="all").select("layer", share="value")
+    rows = table.filter(athletes="same", statistic="pearson").with_columns(
+        layer=pl.col("layers").cast(pl.Int64)
+    )
+    rows = rows.join(sizes, on="layer").sort("layer")
+    if rows.height < 2:
+        return []
+    works = rows.filter(pl.col("share") * rows.height >= IDLE)
+    idle = rows.filter(pl.col("share") * rows.height < IDLE)["layer"].to_list()
+    told = "Over the neurons of one MLP alone (each athlete's mean over pairs of facts): "
+    told += "; ".join(_layer(row) for row in works.iter_rows(named=True))
+    if idle:
+        told += f"; left out, as they have hardly any of the effects, MLP {', '.join(map(str, idle))}"
+    ranked = works.sort("value", descending=True, maintain_order=True)
+    most, least = ranked.row(0, named=True), ranked.row(-1, named=True)
+    if works.height < 2 or None in (most["value_low"], least["value_high"]):
+        return [f"{told}."]
+    if most["value_low"] - least["value_high"] <= APART:
+        return [f"{told}. They do not surely differ by more than {APART}."]
+    hashed = ", as where single facts are looked up by what a hash of the name wrote" * (
+        most["layer"] < least["layer"]
+    )
+    return [
+        f"{told}. So facts share neurons more in MLP {most['layer']} than in MLP {least['layer']}{hashed}."
+    ]
+
+
+def _layer(row: Row) -> str:
+    return f"MLP {row['layer']} {_correlation(row)} (n = {row['n']:,}; {percent(row['share'])} of the summed effects)"
+
+
+def _mean(table: pl.DataFrame, athletes: str, statistic: str) -> str:
+    """The mean over all pairs of facts, with its interval."""
+    rows = table.filter(fact="all", athletes=athletes, statistic=statistic)
+    return "there are no two" if rows.is_empty() else _correlation(rows.row(0, named=True))
+
+
+def _ceiling(mean: Row) -> str:
+    return "" if mean["ceiling"] is None else f"; the noise of the draws allows {mean['ceiling']:.2f}"
+
+
+def _pair(row: Row) -> str:
+    return f"{row['fact']} and {row['other_fact']} at {_correlation(row)} (n = {row['n']:,})"
+
+
+def _correlation(row: Row) -> str:
+    over = " over neurons" if row["interval"] == "neurons" else ""
+    return f"{number(row, 'value', '.2f')}{over}"

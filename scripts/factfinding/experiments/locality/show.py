@@ -1,0 +1,192 @@
+"""Post 5: how much of the residual stream the last k tokens make, by layer and by kind of token."""
+
+from __future__ import annotations
+
+import polars as pl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from factfinding.figures import style
+from factfinding.findings.words import Row, Tables, number
+
+CATEGORIES = {
+    "newline": "newline",
+    "full_stop": "full stop",
+    "comma": "comma",
+    "common": "common words",
+    "alphabetic": "other words",
+    "other": "all else",
+}
+SHOWN = (1, 2, 3, 5, 10, 50)
+"""The k drawn as curves, or those nearest that there are."""
+DOTTED = 5
+"""The k of the panels below, or the largest one under it."""
+
+
+NO_TEXT = "No running text was long enough: there is nothing to see."
+HIGH = 0.9
+"""The study's word for early layers: above 0.9."""
+
+
+@style.styled
+def draw_locality(
+    *, locality: pl.DataFrame, locality_tokens: pl.DataFrame, locality_values: pl.DataFrame
+) -> Figure:
+    """Above: medians by layer for several k with quartile bands; by kind of token. Below: the distribution, by layer."""
+    rows = locality.filter(pl.col("k").is_not_null())
+    if rows.is_empty():
+        return style.nothing_to_draw("no running text was long enough")
+    k = rows.filter(pl.col("k") <= DOTTED)["k"].max() or rows["k"].min()
+    figure = style.new_figure(6.0)
+    (left, right), (below, wide) = figure.subplots(2, 2)
+    handles = _curves(left, rows)
+    kinds = _kinds(right, locality_tokens.filter(k=k))
+    _spread(below, locality_values.filter(k=k))
+    _squares(wide, rows)
+    left.set_title(f"by k, bands: quartiles\nn = {rows['n'][0]:,} tokens")
+    right.set_title(f"k = {k}, by kind of token\nn = {rows['n'][0]:,} tokens")
+    below.set_title(f"k = {k}, all tokens\nn = {rows['n'][0]:,} tokens")
+    wide.set_title(f"squared, medians\nn = {rows['n'][0]:,} tokens")
+    for axes in (left, right, below, wide):
+        style.layer_axis(axes, rows["layer"].unique().to_list())
+        axes.set(ylabel="squared cosine (0 to 1)" if axes is wide else "cosine (−1 to 1)")
+    style.legend_above(figure, [*handles.values(), *kinds.values()], columns=4)
+    return figure
+
+
+def _curves(axes: Axes, rows: pl.DataFrame) -> dict[str, object]:
+    there = rows["k"].unique().sort().to_list()
+    shown = sorted({min(there, key=lambda one: abs(one - k)) for k in SHOWN})
+    handles: dict[str, object] = {}
+    for k, (colour, dash, marker) in style.marks(shown).items():
+        part = rows.filter(k=k).sort("layer")
+        at = part["layer"].to_numpy()
+        look = {"color": colour, "ls": dash, "marker": marker, "markersize": 3.5}
+        (handles[f"k {k}"],) = axes.plot(at, part["median"].to_numpy(), label=f"k = {k}", **look)
+        ends = (part[f"{end}_quartile"].to_numpy() for end in ("lower", "upper"))
+        axes.fill_between(at, *ends, color=colour, alpha=0.12, lw=0)
+    part = rows.filter(k=shown[-1]).sort("layer")
+    label = "another token’s"
+    (handles[label],) = axes.plot(
+        part["layer"].to_numpy(), part["baseline"].to_numpy(), color=style.GREY, lw=1, label=label
+    )
+    return handles
+
+
+def _kinds(axes: Axes, rows: pl.DataFrame) -> dict[str, object]:
+    handles: dict[str, object] = {}
+    for kind, (colour, _, marker) in style.marks(list(CATEGORIES)).items():
+        part = rows.filter(category=kind).sort("layer")
+        if part.height:
+            at = part["layer"].to_numpy()
+            look = {"color": colour, "ls": ":", "marker": marker, "markersize": 3.5, "mfc": "none"}
+            (handles[kind],) = axes.plot(at, part["median"].to_numpy(), label=CATEGORIES[kind], **look)
+            known = part.drop_nulls("median_low")
+            ends = (known[f"median_{end}"].to_numpy() for end in ("low", "high"))
+            axes.fill_between(known["layer"].to_numpy(), *ends, color=colour, alpha=0.1, lw=0)
+    return handles
+
+
+def _spread(axes: Axes, values: pl.DataFrame) -> None:
+    """The whole distribution as boxes: median, quartiles, and whiskers at 5 and 95 %."""
+    layers = values["layer"].unique().sort().to_list()
+    groups = [values.filter(layer=layer)["cosine"].to_numpy() for layer in layers]
+    axes.boxplot(
+        groups, positions=layers, widths=0.6, whis=(5, 95), showfliers=False, manage_ticks=False,
+        medianprops={"color": style.COLOURS[0], "linewidth": 1.6},
+        **{f"{part}props": {"color": style.INK} for part in ("box", "whisker", "cap")},
+    )  # fmt: skip
+
+
+def _squares(axes: Axes, rows: pl.DataFrame) -> None:
+    there = rows["k"].unique().sort().to_list()
+    shown = sorted({min(there, key=lambda one: abs(one - k)) for k in SHOWN})
+    for k, (colour, dash, marker) in style.marks(shown).items():
+        part = rows.filter(k=k).sort("layer")
+        at = part["layer"].to_numpy()
+        look = {"color": colour, "ls": dash, "marker": marker, "markersize": 3.5}
+        axes.plot(at, part["square_median"].to_numpy(), **look)
+        ends = (part[f"square_median_{end}"].to_numpy() for end in ("low", "high"))
+        axes.fill_between(at, *ends, color=colour, alpha=0.15, lw=0)
+
+
+def sentences(tables: Tables) -> list[str]:
+    """What the tables say, the sentence of the summary first."""
+    return locality_findings(tables["locality"], tables["locality_tokens"], tables["locality_values"])
+
+
+def locality_findings(locality: pl.DataFrame, tokens: pl.DataFrame, values: pl.DataFrame) -> list[str]:
+    """From the tables `locality`, `locality_tokens` and `locality_values`: where ten tokens suffice, how it falls, and for which tokens."""
+    rows = locality.filter(pl.col("k").is_not_null())
+    if rows.is_empty():
+        return [NO_TEXT]
+    return [*_layers(rows), _long(rows), *_kinds_in_words(rows, tokens), *_control(values)]
+
+
+def _layers(rows: pl.DataFrame) -> list[str]:
+    k = rows.filter(pl.col("k") <= 10)["k"].max() or rows["k"].min()
+    part = rows.filter(k=k).sort("layer")
+    first, last = part.row(0, named=True), part.row(-1, named=True)
+    lowest = part.sort("median", maintain_order=True).row(0, named=True)
+    surely = part.filter(pl.col("median_low") > HIGH)["layer"].to_list()
+    where = "in no layer" if not surely else f"in {len(surely)} of {part.height} layers ({_named(surely)})"
+    told = (
+        f"With only the last {k} tokens the median cosine to the residual stream of the whole context is surely above "
+        f"{HIGH} {where}: {_value(first)} after layer {first['layer']}, {_value(last)} after layer {last['layer']}, lowest "
+        f"{_value(lowest)} after layer {lowest['layer']} (n = {first['n']:,} tokens of {first['n_strings']:,} strings; "
+        f"another token's: {first['baseline']:.2f} and {last['baseline']:.2f})."
+    )
+    turn = last["median_low"] is not None and last["median_low"] > (lowest["median_high"] or 1.0)
+    return [
+        told,
+        f"It turns up again towards the last layer for k = {k}."
+        if turn
+        else f"It does not surely turn up again in the last layer for k = {k}.",
+    ]
+
+
+def _named(layers: list[int]) -> str:
+    whole = layers == list(range(layers[0], layers[-1] + 1))
+    return f"{layers[0]} to {layers[-1]}" if whole and len(layers) > 1 else ", ".join(map(str, layers))
+
+
+def _long(rows: pl.DataFrame) -> str:
+    """What more tokens add, in the layer where it is most."""
+    ks = rows["k"].unique().sort().to_list()
+    far = rows.filter(k=ks[-1]).sort("median", maintain_order=True).row(0, named=True)
+    one = rows.filter(k=ks[0]).sort("median", maintain_order=True).row(0, named=True)
+    return (
+        f"The lowest median over layers rises from {_value(one)} with k = {ks[0]} (after layer {one['layer']}) to {_value(far)} "
+        f"with k = {ks[-1]} (after layer {far['layer']}), the largest that strings of {far['tokens']} tokens have room for."
+    )
+
+
+def _kinds_in_words(rows: pl.DataFrame, tokens: pl.DataFrame) -> list[str]:
+    k = rows.filter(pl.col("k") <= 5)["k"].max() or rows["k"].min()
+    layer = rows.filter(k=k).sort("median", maintain_order=True)["layer"][0]
+    part = tokens.filter(pl.col("n") >= 10, k=k, layer=layer).sort("median", maintain_order=True)
+    if part.height < 2:
+        return []
+    named = ", ".join(
+        f"{CATEGORIES[row['category']]} {_value(row)} (n = {row['n']:,})"
+        for row in part.iter_rows(named=True)
+    )
+    return [f"After layer {layer}, where it is lowest for k = {k}, by kind of token: {named}."]
+
+
+def _control(values: pl.DataFrame) -> list[str]:
+    rows = values.filter(pl.col("k").is_null())
+    if rows.is_empty():
+        return []
+    worst = max(1 - rows["cosine"].min(), 1e-7)  # single precision says no more
+    n = rows.select("string", "position").n_unique()
+    return [
+        (
+            "Run again with their whole context as a window of its own, no token's cosine differs from 1 by more than "
+            f"{worst:.0e} in any layer (n = {n}): so much is rounding."
+        )
+    ]
+
+
+def _value(row: Row) -> str:
+    return number(row, "median", ".3f")

@@ -1,0 +1,120 @@
+"""P3.2: the effects of single neurons on two facts, and which facts the model was asked."""
+
+from __future__ import annotations
+
+import polars as pl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from factfinding.figures import style
+from factfinding.findings.words import Tables
+
+PAIRS = {"most": "most alike", "least": "least alike"}
+KINDS = {"mean": "its mean instead", "resample_other": "another sport's athlete's instead"}
+SHOWN = 16
+"""Facts of the last panel: those asked most often."""
+
+
+NAMED = 5
+"""Facts that are named in a sentence."""
+
+
+@style.styled
+def draw_neuron_effects(
+    *, neuron_pairs: pl.DataFrame, neuron_facts: pl.DataFrame, neuron_effects_twin: pl.DataFrame
+) -> Figure:
+    """Left, every neuron's effect on one fact against that on another, for two pairs of facts of one athlete; right,
+    the probability of each answer that was asked for.
+
+    Frames: the tables of these names.
+    """
+    if neuron_facts.is_empty():
+        return style.nothing_to_draw("no facts were asked")
+    counts = (
+        neuron_facts.group_by("fact", maintain_order=True)
+        .len()
+        .sort("len", descending=True, maintain_order=True)
+    )
+    facts = counts["fact"].head(SHOWN).to_list()
+    pairs = [pair for pair in PAIRS if pair in neuron_pairs["pair"]]
+    figure = style.new_figure(1.5 + max(2.3, 0.2 * len(facts)))
+    panels = figure.subplots(1, len(pairs) + 1, squeeze=False)[0]
+    looks, handles = style.marks([kind for kind in KINDS if kind in neuron_pairs["kind"]]), []
+    for axes, pair in zip(panels, pairs, strict=False):
+        handles = _scatter(axes, neuron_pairs.filter(pair=pair), looks)
+        axes.set_title(f"the pair {PAIRS[pair]}:\n{neuron_pairs.filter(pair=pair)['athlete'][0]}")
+    _asked(panels[-1], neuron_facts, facts)
+    for known, colour, words in ((True, style.COLOURS[2], "known"), (False, style.GREY, "not known")):
+        if known in neuron_facts["known"]:
+            handles.append(Line2D([], [], ls="", marker="|", markersize=8, color=colour, label=words))
+    if neuron_effects_twin.height:
+        error = neuron_effects_twin["relative_error"].max()
+        words = f"checked by hooks: within {error:.1g} of the largest effect"
+        handles.append(Line2D([], [], ls="", label=words))
+    style.legend_above(figure, handles, columns=2)
+    return figure
+
+
+def _scatter(axes: Axes, rows: pl.DataFrame, looks: dict) -> list:
+    handles = []
+    for kind, (colour, _, marker) in looks.items():
+        part = rows.filter(kind=kind)
+        handles += axes.plot(
+            part["effect"], part["other_effect"], ls="", marker=marker, markersize=2.6, color=colour, alpha=0.7,
+            label=KINDS[kind],
+        )  # fmt: skip
+    axes.axhline(0, color=style.INK, linewidth=0.7)
+    axes.axvline(0, color=style.INK, linewidth=0.7)
+    axes.locator_params(nbins=4)
+    axes.set(xlabel=f"{rows['fact'][0]} (nats)", ylabel=f"{rows['other_fact'][0]} (nats)")
+    return handles
+
+
+def _asked(axes: Axes, neuron_facts: pl.DataFrame, facts: list[str]) -> None:
+    """A stroke for each athlete's answer."""
+    for known, colour in ((False, style.GREY), (True, style.COLOURS[2])):
+        part = neuron_facts.filter(pl.col("fact").is_in(facts), pl.col("known") == known)
+        at = [facts.index(fact) for fact in part["fact"]]
+        axes.plot(100 * part["p"], at, ls="", marker="|", markersize=8, color=colour, alpha=0.7)
+    axes.set_yticks(range(len(facts)), facts)
+    axes.set(xlim=(-3, 103), ylim=(len(facts) - 0.4, -0.6), xlabel="P(answer) (%)")
+    n = neuron_facts["athlete"].n_unique()
+    axes.set_title(f"facts asked\nn = {n:,} athlete{'' if n == 1 else 's'}")
+
+
+def sentences(tables: Tables) -> list[str]:
+    """What the tables say, the sentence of the summary first."""
+    return asked_findings(tables["neuron_facts"], tables["neuron_effects_twin"])
+
+
+def asked_findings(neuron_facts: pl.DataFrame, neuron_effects_twin: pl.DataFrame) -> list[str]:
+    """From the tables `neuron_facts` and `neuron_effects_twin` (P3.2): what is known, what is left out, how exact."""
+    if neuron_facts.is_empty():
+        return ["No facts were asked."]
+    known, people = neuron_facts.filter("known"), neuron_facts["athlete"].n_unique()
+    used = neuron_facts.filter("used")
+    found = [
+        (
+            f"Of {neuron_facts.height:,} facts asked of {people:,} athletes, {known.height:,} are known (P above 0.5); "
+            f"{used.height:,} facts of {used['athlete'].n_unique():,} athletes go into the comparison."
+        )
+    ]
+    found += _left_out(neuron_facts.filter(~pl.col("known")))
+    if neuron_effects_twin.height:
+        worst, rows = neuron_effects_twin["relative_error"].max(), neuron_effects_twin["rows"].sum()
+        found.append(
+            f"{rows:,} effects computed again by hooks on the whole model differ by at most {worst:.1g} of the largest effect."
+        )
+    return found
+
+
+def _left_out(unknown: pl.DataFrame) -> list[str]:
+    """The facts that are not known, by name as far as there is room."""
+    if unknown.is_empty():
+        return []
+    named = [
+        f"{fact} of {athlete}" for athlete, fact in unknown.head(NAMED).select("athlete", "fact").iter_rows()
+    ]
+    more = f" and {unknown.height - NAMED:,} more (all in neuron_facts)" if unknown.height > NAMED else ""
+    return [f"Not known: {', '.join(named)}{more}."]

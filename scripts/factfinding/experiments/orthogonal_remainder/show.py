@@ -1,0 +1,99 @@
+"""P3.8: the component of each athlete that no others span, through the sport neuron."""
+
+from __future__ import annotations
+
+import polars as pl
+from matplotlib.figure import Figure
+
+from factfinding.figures import style
+from factfinding.findings.words import Row, Tables, percent, share_of
+
+NO_NEURON = "No sport neuron was found, or too few athletes are known: there is nothing to see."
+WITHDRAWN = (
+    "They had taken an AUC above 50 % for a sign of what is learnt about each athlete alone; but what is left of an athlete "
+    "depends on how many others there are, and these include those of the same sport."
+)
+
+
+@style.styled
+def draw_orthogonal_remainder(*, orthogonal_remainder: pl.DataFrame) -> Figure:
+    """A row per neuron and kind of others: the AUC of the remainder, and beside it that of the whole residual."""
+    if orthogonal_remainder.is_empty():
+        return style.nothing_to_draw("no sport neuron, or no known athletes")
+    rows = list(orthogonal_remainder.iter_rows(named=True))
+    figure = style.new_figure(1.3 + 0.32 * len(rows))
+    axes, handles = figure.subplots(), {}
+    for at, row in enumerate(rows):
+        for name, label, colour, marker in (
+            ("auc", "the remainder alone", style.COLOURS[0], "o"),
+            ("auc_whole", "the whole residual stream", style.GREY, "x"),
+        ):
+            if row[name] is None:
+                continue
+            low, high = (
+                row[name] if row[f"{name}_{end}"] is None else row[f"{name}_{end}"] for end in ("low", "high")
+            )
+            axes.plot([100 * low, 100 * high], [at, at], color=colour, linewidth=1.4)
+            (handles[label],) = axes.plot(
+                100 * row[name], at, ls="", marker=marker, color=colour, label=label
+            )
+        if row["auc"] is None:
+            axes.text(51.5, at, row["status"], va="center", color=style.INK, fontsize=8)
+    handles["chance"] = axes.axvline(50, color=style.INK, linewidth=1, ls="--", label="chance")
+    style.percent_axis(axes, "AUC of the sport neuron (%)", which="x")
+    axes.set(yticks=range(len(rows)), yticklabels=[_words(row) for row in rows], ylim=(len(rows) - 0.5, -0.5))
+    axes.set(ylabel="neuron (others removed)")
+    n = orthogonal_remainder["n"].max()
+    axes.set_title(f"each athlete's remainder beside that of others\nn = {n:,} athletes where it is defined")
+    style.legend_above(figure, list(handles.values()), columns=3)
+    return figure
+
+
+def _words(row: dict) -> str:
+    sign = "" if row["sign"] > 0 else "-"
+    return f"{row['sport']} {sign}{row['neuron']} ({row['spanned']:,} others)"
+
+
+def sentences(tables: Tables) -> list[str]:
+    """What the table says, the sentence of the summary first."""
+    return remainder_findings(tables["orthogonal_remainder"])
+
+
+def remainder_findings(orthogonal_remainder: pl.DataFrame) -> list[str]:
+    """From the table `orthogonal_remainder` (P3.8): what is left of whom, the AUCs, and that the reading is withdrawn."""
+    if orthogonal_remainder.is_empty():
+        return [NO_NEURON]
+    found = []
+    for rows in orthogonal_remainder.partition_by("condition", "others", maintain_order=True):
+        defined = rows.filter(status="defined")
+        if defined.height:
+            found.append(_remainders(defined))
+        for row in rows.filter(pl.col("status") != "defined").head(1).iter_rows(named=True):
+            found.append(_undefined(row))
+    found[0] += " The study's authors have withdrawn what they read from such numbers."
+    return [*found, WITHDRAWN]
+
+
+def _remainders(defined: pl.DataFrame) -> str:
+    first = defined.row(0, named=True)
+    each = "; ".join(
+        f"{row['sport']} {share_of(row, 'auc')} ({row['neuron']}; whole residual {percent(row['auc_whole'])})"
+        for row in defined.iter_rows(named=True)
+    )
+    others = "all other athletes" if first["others"] == "all" else f"{first['spanned']:,} random others"
+    return (
+        f"What of an athlete's residual is no combination of that of {others}, read by the sport neuron, tells the sport with "
+        f"an AUC of: {each} (n = {first['n']:,}, chance {percent(first['baseline'])})."
+    )
+
+
+def _undefined(row: Row) -> str:
+    others = "all other athletes" if row["others"] == "all" else f"{row['spanned']:,} random others"
+    why = {
+        "undefined: rank is full": (
+            f"the residuals of {row['spanned'] + 1:,} athletes span all {row['d_model']:,} dimensions, so nothing of anybody "
+            "is left"
+        ),
+        "undefined: one class": "the athletes that it is left of are all of one kind",
+    }.get(row["status"], f"they have rank {row['rank']:,}, and each athlete lies in the span of the others")
+    return f"Beside {others} the remainder gives no number: {why}."

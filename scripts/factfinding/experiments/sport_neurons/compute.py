@@ -1,0 +1,160 @@
+"""Every neuron of the lookup MLPs as a detector of each sport (P3.4): which one tells it best, and is that luck?
+
+A neuron's activation at the final name token is taken for a score; its AUC for a sport against all others is the
+probability that an athlete of the sport has a higher one than another athlete (ties count half). Neurons that are low
+on the sport count as well, with sign -1 and the AUC of the negated activation.
+
+**Choosing.** The best of thousands looks good by chance. Athletes are split into halves, each sport evenly: neurons and
+their signs are chosen on one, and their AUC is that on the other. The table has both ways round. `p_corrected` asks how
+often, under shuffled sports on the scored half, the best of *all* neurons with either sign is as good for this sport;
+it takes into account how many neurons there are and how alike they are. It does not count the sports that were tried.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import polars as pl
+from jaxtyping import Bool, Float, Int
+
+from factfinding.engine.cached import activations_of, rows_of
+from factfinding.engine.sites import Site, neuron
+from factfinding.inputs import Inputs, Say, Settings
+from factfinding.methods.circuit import circuit_of
+from factfinding.methods.estimates import estimate_columns, estimate_schema
+from factfinding.methods.groups import known_prompts
+from factfinding.methods.halves import Halves, halve
+from factfinding.methods.neuron_aucs import HALVES, auc_draws, centred_ranks, rank_aucs, sign_of
+
+SPORT_NEURONS = {
+    "chosen_on": pl.String,
+    "sport": pl.String,
+    "rank": pl.Int64,
+    "neuron": pl.String,
+    "layer": pl.Int64,
+    "index": pl.Int64,
+    "sign": pl.Int64,
+    "auc_choosing": pl.Float64,
+}
+SPORT_NEURONS |= estimate_schema("auc")
+SPORT_NEURONS |= {"p_corrected": pl.Float64, "chance_best": pl.Float64, "neurons_tried": pl.Int64}
+SPORT_NEURONS |= {"n": pl.Int64, "base_rate": pl.Float64}
+"""Columns of the table `sport_neurons`."""
+
+PERMUTED = 1000
+"""Shuffled sports held at once: bounds memory."""
+ROUNDING = 1e-6
+
+Layers = Iterable[tuple[int, Float[np.ndarray, "athletes neurons"]]]
+
+
+def compute(inputs: Inputs, settings: Settings, say: Say) -> dict[str, pl.DataFrame]:
+    """The table `sport_neurons`."""
+    section, lookup = settings.sport_neurons, circuit_of(inputs).lookup
+    prompts, sports = known_prompts(inputs, section.athletes), inputs.candidates["sport"].to_list()
+    with activations_of(inputs) as file:
+        rows = rows_of(file, prompts["athlete"])
+        layers = [] if lookup is None else range(lookup[0], lookup[1] + 1)
+        say(f"{len(layers)} layers of neurons on {prompts.height} athletes")
+        scan = scan_neurons(
+            ((layer, file.layer("post@final_name", layer)[rows]) for layer in layers),
+            halve(prompts, sports, seed=section.seed),
+            sports,
+            best=section.best,
+            permutations=section.permutations,
+            seed=section.seed,
+        )
+    return {"sport_neurons": scan}
+
+
+def scan_neurons(
+    layers: Layers, halves: Halves | None, sports: Sequence[str], *, best: int, permutations: int, seed: int
+) -> pl.DataFrame:
+    """The table `sport_neurons`: for each sport and half the `best` neurons that were chosen on it, scored on the other.
+
+    layers: (layer, activations at the final name token), one at a time. sports: in the order of the labels; those that
+    no athlete has are left out. Empty where there are no halves or no layers.
+    """
+    layers = iter(layers)
+    first = None if halves is None else next(layers, None)
+    if first is None:
+        return pl.DataFrame(schema=SPORT_NEURONS)
+    present = np.unique(halves.labels)
+    turns = [_Turn(halves.labels, chosen_on, present, permutations, seed) for chosen_on in _choosing(halves)]
+    for layer, values in (first, *layers):
+        for turn in turns:
+            turn.add(layer, np.asarray(values))
+    rows = [
+        {"chosen_on": half, "sport": sports[label]} | row
+        for half, turn in zip(HALVES, turns, strict=True)
+        for k, label in enumerate(present)
+        for row in turn.best(k, best)
+    ]
+    return pl.DataFrame(rows, schema=SPORT_NEURONS)
+
+
+def _choosing(halves: Halves) -> tuple[Bool[np.ndarray, " athletes"], Bool[np.ndarray, " athletes"]]:
+    return halves.choosing, ~halves.choosing
+
+
+class _Turn:
+    """One way round: the AUCs on both halves, and the best of all neurons under each shuffling of the scored half."""
+
+    def __init__(
+        self,
+        labels: Int[np.ndarray, " athletes"],
+        choosing: Bool[np.ndarray, " athletes"],
+        present: Int[np.ndarray, " sports"],
+        permutations: int,
+        seed: int,
+    ) -> None:
+        self.choosing, self.present, self.seed = choosing, present, seed
+        self.labels, rng = labels, np.random.default_rng(seed)
+        scored = labels[~choosing]
+        self.shuffled = np.stack([rng.permutation(scored) for _ in range(permutations)], axis=1)
+        self.luck = np.zeros((len(present), permutations))
+        self.sites: list[Site] = []
+        self.columns: list[Float[np.ndarray, "scored neurons"]] = []
+        self.found: list[tuple[np.ndarray, np.ndarray]] = []
+
+    def add(self, layer: int, values: Float[np.ndarray, "athletes neurons"]) -> None:
+        on, off = (centred_ranks(values[half]) for half in (self.choosing, ~self.choosing))
+        one_hot = [labels[:, None] == self.present for labels in (self.labels[self.choosing], self.scored)]
+        self.found.append((rank_aucs(on, one_hot[0]), rank_aucs(off, one_hot[1])))
+        quick = off.astype(np.float32)
+        for k, label in enumerate(self.present):
+            for start in range(0, self.shuffled.shape[1], PERMUTED):
+                part = slice(start, start + PERMUTED)
+                off_by_luck = np.abs(rank_aucs(quick, self.shuffled[:, part] == label) - 0.5).max(axis=1)
+                self.luck[k, part] = np.maximum(self.luck[k, part], off_by_luck)
+        self.sites += [neuron(layer, index) for index in range(values.shape[1])]
+        self.columns.append(values[~self.choosing])
+
+    @property
+    def scored(self) -> Int[np.ndarray, " scored"]:
+        return self.labels[~self.choosing]
+
+    def best(self, k: int, count: int) -> list[dict]:
+        """Rows of the best neurons for the k-th sport that is present."""
+        on, off = (np.concatenate([found[half][k] for found in self.found]) for half in (0, 1))
+        values, positive = np.concatenate(self.columns, axis=1), self.scored == self.present[k]
+        order = np.argsort(-np.abs(on - 0.5), kind="stable")[:count]
+        rows = []
+        for rank, i in enumerate(order, start=1):
+            site, sign = self.sites[i], sign_of(on[i])
+            auc = auc_draws(sign * values[:, i], positive, seed=self.seed).estimate
+            as_good = int((self.luck[k] >= sign * (off[i] - 0.5) - ROUNDING).sum())
+            cells = {
+                "rank": rank,
+                "neuron": str(site),
+                "layer": site.layer,
+                "index": site.index,
+                "sign": sign,
+            }
+            cells |= {"auc_choosing": 0.5 + abs(on[i] - 0.5)} | estimate_columns("auc", auc)
+            cells |= {"p_corrected": (1 + as_good) / (1 + self.luck.shape[1])}
+            cells |= {"chance_best": 0.5 + float(np.quantile(self.luck[k], 0.95))}
+            cells |= {"neurons_tried": len(on), "n": len(positive), "base_rate": float(positive.mean())}
+            rows.append(cells)
+        return rows

@@ -1,0 +1,13 @@
+"""What the pages on the effects of single neurons share (P3.2)."""
+
+from __future__ import annotations
+
+NO_PAIRS = (
+    "No neuron was replaced: no lookup was found at the name, or there is nobody of whom two facts are known."
+)
+ORDER = ("resample_other", "mean")
+"""The reading that is told first."""
+READINGS = {
+    "mean": "replaced by their mean",
+    "resample_other": "replaced by values of athletes of another sport",
+}
