@@ -63,10 +63,13 @@ class Comparison:
     def sweep(self, n: int) -> NeuronSweep:
         """The first n neurons of the swept layer."""
         layer = self.shape.swept[0]
-        values = neuron_values(self.anatomy, prompts(DRAWS, seed=2, device=self.device), layer)
+        values = neuron_values(self.anatomy, self.prompts(DRAWS, seed=2), layer)
         neurons = torch.arange(min(n, self.shape.d_mlp), device=self.device)
-        tokens = prompts(1, seed=1, device=self.device)
+        tokens = self.prompts(1, seed=1)
         return NeuronSweep(tokens=tokens, layer=layer, neurons=neurons, draws=values.T[neurons], answer=7)
+
+    def prompts(self, n: int, *, seed: int) -> Tensor:
+        return prompts(n, seed=seed, device=self.device, vocabulary=self.shape.vocabulary)
 
     def neuron_sweep(self) -> Table:
         few, some, many = (self.sweep(n) for n in (PEER_NEURONS, SUFFIX_NEURONS, CURVE_NEURONS))
@@ -146,8 +149,8 @@ class Comparison:
 
     def layer_position(self) -> Table:
         work = LayerPosition(
-            tokens=prompts(PATCHED_PROMPTS, seed=3, device=self.device),
-            donors=prompts(PATCHED_PROMPTS, seed=4, device=self.device),
+            tokens=self.prompts(PATCHED_PROMPTS, seed=3),
+            donors=self.prompts(PATCHED_PROMPTS, seed=4),
             answers=torch.tensor([7, 9], device=self.device),
         )
         ways = [*self.peers, self.suffix]
@@ -174,7 +177,7 @@ class Comparison:
         )
 
     def caching(self) -> Table:
-        tokens = prompts(CACHED_PROMPTS, seed=5, device=self.device)
+        tokens = self.prompts(CACHED_PROMPTS, seed=5)
         work: dict[str, Callable] = {"Hugging Face body, nothing read": lambda: self.hooks.body(tokens)}
         readers = [self.peers[1], self.peers[2], self.twin]
         work |= {reader.name: lambda reader=reader: reader.cache(tokens) for reader in readers}

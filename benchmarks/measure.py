@@ -9,7 +9,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,11 +26,12 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Timing:
-    """The best of some rounds, what the work gave, and how far it raised memory (MB)."""
+    """The best of some rounds, what the work gave, and how far it raised memory (MB); the slowest round beside it."""
 
     seconds: float
     result: Any
     mb: float
+    slowest: float
 
 
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
@@ -53,6 +54,7 @@ def best_of(work: Mapping[str, Callable[[], Any]], *, rounds: int, device: str =
     The fastest round of each counts: what else the machine does can only slow a round down.
     """
     best: dict[str, Timing] = {}
+    slowest = dict.fromkeys(work, 0.0)
     for _ in range(rounds):
         for name, function in work.items():
             with peak_memory(device) as memory:
@@ -60,9 +62,23 @@ def best_of(work: Mapping[str, Callable[[], Any]], *, rounds: int, device: str =
                 result = function()
                 synchronize(device)
                 seconds = Clock.read() - start
+            slowest[name] = max(slowest[name], seconds)
             if name not in best or seconds < best[name].seconds:
-                best[name] = Timing(seconds=seconds, result=result, mb=memory.mb)
-    return best
+                best[name] = Timing(seconds=seconds, result=result, mb=memory.mb, slowest=seconds)
+    return {name: replace(timing, slowest=slowest[name]) for name, timing in best.items()}
+
+
+def time_of(function: Callable[[], Any], *, rounds: int, device: str) -> Timing:
+    """One piece of work that has been warmed up before, by `best_of`."""
+    synchronize(device)
+    return best_of({"": function}, rounds=rounds, device=device)[""]
+
+
+def free() -> None:
+    """Give a GPU's memory back that no tensor uses any more."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def synchronize(device: str) -> None:
@@ -123,19 +139,35 @@ def error(effects: Tensor, reference: Tensor) -> Error:
     )
 
 
-def machine(device: str, threads: int) -> list[str]:
-    """Where and with what it was measured, a line each."""
+def machine(device: str, threads: int, commit: str | None = None) -> list[str]:
+    """Where and with what it was measured, a line each; `commit` where there is no repository to ask."""
     lines = [f"processor: {_processor()}, {os.cpu_count()} cores, {threads} threads used"]
     if device.startswith("cuda"):
         total = torch.cuda.get_device_properties(0).total_memory / 2**30
-        lines.append(f"GPU: {torch.cuda.get_device_name()}, {total:.0f} GiB")
-    packages = ("torch", "transformers", "transformer-lens", "nnsight")
+        driver = gpu_state("driver_version")
+        lines.append(
+            f"GPU: {torch.cuda.get_device_name()}, {total:.0f} GiB, driver {driver}, CUDA {torch.version.cuda}"
+        )
+        lines.append(f"clocks before: {gpu_state(*CLOCK_STATE)}; highest: {gpu_state('clocks.max.sm')}")
+    packages = ("torch", "triton", "transformers", "transformer-lens", "nnsight")
     lines.append(
         "versions: python " + platform.python_version() + "".join(f", {p} {_version(p)}" for p in packages)
     )
-    lines.append(f"commit: {_commit()}")
+    lines.append(f"commit: {commit or _commit()}")
     lines.append(f"date: {time.strftime('%Y-%m-%d', time.gmtime())}")
     return lines
+
+
+CLOCK_STATE = ("clocks.sm", "clocks.mem", "temperature.gpu", "power.draw")
+
+
+def gpu_state(*what: str) -> str:
+    """What nvidia-smi says of the GPU now, for these fields of its own names; "not known" where it cannot be asked."""
+    ask = ["nvidia-smi", f"--query-gpu={','.join(what)}", "--format=csv,noheader", "--id=0"]
+    try:
+        return subprocess.run(ask, capture_output=True, text=True, check=True, timeout=20).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return "not known"
 
 
 def _processor() -> str:

@@ -13,6 +13,7 @@ from transformers import GPTNeoXForCausalLM
 from workload import END, NAME, LayerPosition, NeuronSweep
 
 from factfinding.engine import trace
+from factfinding.engine.batches import Batches
 from factfinding.engine.clean import prepare
 from factfinding.engine.difference import Difference
 from factfinding.engine.readings import Logits, LogProbs, clean_values
@@ -39,7 +40,7 @@ class SlowTwin:
         clean = self._run(work.tokens, reads=[trace.Read(site=site, at=self._at(NAME, 1))])
         for neuron, value, tokens in batches(work, self.rows):
             post = clean.values[0].expand(len(value), -1).clone()
-            post[torch.arange(len(value)), neuron] = value.to(post)
+            post[torch.arange(len(value), device=neuron.device), neuron] = value.to(post)
             edits = [trace.Edit(site=site, at=self._at(NAME, len(value)), value=post)]
             found.append(self._run(tokens, edits=edits).logits.log_softmax(-1)[:, work.answer])
         return torch.cat(found) - clean.logits.log_softmax(-1)[:, work.answer]
@@ -64,7 +65,8 @@ class Fast:
     """Suffix or difference form, for every draw or by curves; reads log P, or the answer's logit alone."""
 
     def __init__(self, engine: Suffix | Difference, rows: int, *, logit: bool = False) -> None:
-        self.engine, self.anatomy, self.rows, self.logit = engine, engine.anatomy, rows, logit
+        self.engine, self.anatomy, self.logit = engine, engine.anatomy, logit
+        self.rows, self.batches = rows, Batches(rows, print)
         self.name = f"{engine.name}, the answer's logit" if logit else engine.name
 
     def neuron_sweep(self, work: NeuronSweep) -> Float[Tensor, " rows"]:
@@ -111,15 +113,15 @@ class Fast:
         reading = kind(at=END, tokens=torch.tensor([work.answer], device=self.anatomy.device))
 
         def evaluate(neurons: Tensor, values: Tensor) -> Tensor:
-            found = []
-            for start in range(0, len(values), self.rows):
-                value, neuron = values[start : start + self.rows], neurons[start : start + self.rows]
+            def effects(part: slice) -> Tensor:
+                value, neuron = values[part], neurons[part]
                 prompt = torch.zeros_like(neuron)
                 edits = edit_neurons(
                     self.anatomy, clean, layer=work.layer, at=NAME, prompt=prompt, neuron=neuron, value=value
                 )
-                found.append(self.engine.effects(clean, edits, reading)[:, 0])
-            return torch.cat(found)
+                return self.engine.effects(clean, edits, reading)[:, 0]
+
+            return self.batches.run(effects, len(values))
 
         return evaluate
 

@@ -1,34 +1,17 @@
-"""Tables as they are printed, and docs/performance.md, of which each suite writes its own part."""
+"""Tables as they are printed, and docs/performance.md, of which each benchmark writes its own marked part."""
 
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Sequence
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from factfinding.files import write_text
 
-HEAD = """# Performance
-
-Written by `python benchmarks/run.py`; each part below says on what machine, with what versions and by which command.
-Figures are the fastest of a few rounds in which all ways of doing the same work take turns, so read the ratios.
-
-Weights are random (of the shape named), so a speed does not depend on what the model knows; the number of points that a
-curve needs does. On a trained 8-layer model of width 64 it was 3.3 to 4.4 evaluations per neuron on average for 1e-4
-of the largest effect, the held-out one counted (one athlete, layers 1 to 3), and no neuron needed more than 8.
-
-The other tools run the whole model for every patch and are timed on fewer patches; all figures are per patch, and
-errors are over the patches that all have in common. A patch is one neuron set to one value, or one layer's residual at
-one position of one prompt.
-"""
-NOT_RUN = {
-    "rules": "## Where the time of a study goes\n\nNot measured yet: `python benchmarks/rules.py results/organism`.\n",
-    "throughput": "## On a GPU\n\nNot run yet: no GPU was at hand. `python benchmarks/run.py --device cuda --shape "
-    "pythia-2.8b` measures it and writes this part.\n",
-    "compare": "## Against other tools\n\nNot run yet: `python benchmarks/run.py` measures it and writes this part.\n",
-}
+DOCUMENT = Path(__file__).resolve().parent.parent / "docs" / "performance.md"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,20 +42,78 @@ def number(x: float, digits: int = 3) -> str:
     return "-" if math.isnan(x) else f"{x:.{digits}g}"
 
 
-def write_part(path: Path, suite: str, title: str, about: Sequence[str], tables: Sequence[Table]) -> None:
-    """Write one suite's part into the page and leave the other's as it is."""
-    parts = {name: _part(path, name) or text for name, text in NOT_RUN.items()}
-    parts[suite] = "\n".join(
-        [f"## {title}\n", *(f"- {line}" for line in about), "", *(t.markdown() for t in tables)]
-    )
-    marked = [
-        f"<!-- {name} -->\n{parts[name].strip()}\n<!-- end of {name} -->"
-        for name in ("rules", "compare", "throughput")
-    ]
-    write_text("\n\n".join([HEAD.strip(), *marked]) + "\n", path)
+class Section:
+    """One part of the page, printed and written row by row, so that a run that is killed keeps what it has.
+
+    sweep = Section(path, "sweep", ["command: ..."])
+    row = sweep.table("Neuron sweep", ("way", "seconds"))
+    row("curves", "15.8")
+    """
+
+    def __init__(self, path: Path, name: str, about: Sequence[str]) -> None:
+        self.path, self.name, self.about = path, name, list(about)
+        self.tables: list[Table] = []
+        self.failed = False
+        print(f"\n{name}", flush=True)
+        self._write()
+
+    def table(self, title: str, columns: Sequence[str], note: str = "") -> Callable[..., None]:
+        """Begin a table; what is returned adds a row of cells to it."""
+        rows: list[Sequence[str]] = []
+        table = Table(title=title, columns=columns, rows=rows, note=note)
+        self.tables.append(table)
+        print(f"\n{title}", _line(columns, columns), sep="\n", flush=True)
+
+        def add(*cells: str) -> None:
+            rows.append([str(cell) for cell in cells])
+            print(_line(rows[-1], columns), flush=True)
+            self._write()
+
+        return add
+
+    @contextmanager
+    def attempt(self, what: str) -> Iterator[None]:
+        """Tell of an error in the page instead of raising it, so that what comes after is still measured."""
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001 - printed, told in the page, and in the exit code
+            traceback.print_exc()
+            self.failed = True
+            self.say(f"{what}: stopped by {type(error).__name__}: {str(error).partition(chr(10))[0]}")
+
+    def say(self, line: str) -> None:
+        """A line about this part: what could not be measured, and why."""
+        self.about.append(line)
+        print(line, flush=True)
+        self._write()
+
+    def _write(self) -> None:
+        write_part(self.path, self.name, self.about, [table for table in self.tables if table.rows])
 
 
-def _part(path: Path, suite: str) -> str | None:
-    text = path.read_text(encoding="utf-8") if path.is_file() else ""
-    found = re.search(rf"<!-- {suite} -->\n(.*?)<!-- end of {suite} -->", text, re.DOTALL)
-    return found[1] if found else None
+FIRST_WIDTH = 36
+
+
+def _line(cells: Sequence[str], columns: Sequence[str]) -> str:
+    """A row as it is printed before the others are known: columns as wide as their titles, the first one wider."""
+    widths = [FIRST_WIDTH, *(max(len(column), 8) for column in columns[1:])]
+    return "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip()
+
+
+def write_part(
+    path: Path, name: str, about: Sequence[str], tables: Sequence[Table], title: str | None = None
+) -> None:
+    """Write one marked part of the page, and leave all else in it as it is.
+
+    A page that is not there yet begins as a copy of docs/performance.md. Raises ValueError for a page without
+    the part's marks.
+    """
+    page = (path if path.is_file() else DOCUMENT).read_text(encoding="utf-8")
+    head = [f"## {title}\n"] if title else []
+    part = "\n".join([*head, *(f"- {line}" for line in about), "", *(table.markdown() for table in tables)])
+    start, end = f"<!-- {name} -->\n", f"\n<!-- end of {name} -->"
+    before, found, rest = page.partition(start)
+    _, closed, after = rest.partition(end)
+    if not found or not closed:
+        raise ValueError(f"{path}: found no part {start.strip()} ... {end.strip()}")
+    write_text(before + start + part.strip() + end + after, path)

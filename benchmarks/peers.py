@@ -36,7 +36,7 @@ class HuggingFaceHooks:
         for neuron, value, tokens in batches(work, self.rows):
 
             def patch(_module, _args, post, neuron=neuron, value=value):
-                post[torch.arange(len(value)), NAME, neuron] = value.to(post)
+                post[torch.arange(len(value), device=neuron.device), NAME, neuron] = value.to(post)
                 return post
 
             found.append(
@@ -102,7 +102,7 @@ class TransformerLens:
         for neuron, value, tokens in batches(work, self.rows):
 
             def patch(post, hook, neuron=neuron, value=value):
-                post[torch.arange(len(value)), NAME, neuron] = value.to(post)
+                post[torch.arange(len(value), device=neuron.device), NAME, neuron] = value.to(post)
                 return post
 
             logits = self.bridge.run_with_hooks(tokens, fwd_hooks=[(hook_name, patch)])
@@ -131,7 +131,7 @@ class TransformerLens:
             tokens, names_filter=lambda name: name.endswith(tuple(kinds.values()))
         )
         layers = range(self.bridge.cfg.n_layers)
-        at = torch.tensor([NAME, END])
+        at = torch.tensor([NAME, END], device=tokens.device)
         return {
             kind: torch.stack([cached[f"blocks.{layer}.{name}"][:, at].flatten(2) for layer in layers])
             for kind, name in kinds.items()
@@ -153,7 +153,7 @@ class NNsight:
         for neuron, value, tokens in batches(work, self.rows):
             with model.trace(tokens):
                 post = model.gpt_neox.layers[work.layer].mlp.act.output
-                post[torch.arange(len(value)), NAME, neuron] = value.to(post)
+                post[torch.arange(len(value), device=neuron.device), NAME, neuron] = value.to(post)
                 logits = model.output.logits[:, END].save()
             found.append(logits.log_softmax(-1)[:, work.answer])
         with model.trace(work.tokens):

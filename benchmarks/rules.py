@@ -17,9 +17,7 @@ from pathlib import Path
 sys.path[:0] = [str(Path(__file__).parents[1] / "scripts"), str(Path(__file__).parent)]
 
 import polars as pl
-from page import Table, number, write_part
-
-PAGE = Path(__file__).parents[1] / "docs/performance.md"
+from page import DOCUMENT, Table, number, write_part
 
 
 def measured(folder: Path) -> pl.DataFrame:
@@ -78,7 +76,7 @@ def main() -> None:
         f"machine: {platform.machine()}, {os.cpu_count()} cores",
         f"date: {date.today()}",
     ]
-    write_part(PAGE, "rules", "Where the time of a study goes", about, [table])
+    write_part(DOCUMENT, "rules", about, [table], "Where the time of a study goes")
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ def memory(anatomy: Anatomy) -> tuple[Table, float]:
         with tempfile.TemporaryDirectory() as folder, peak_memory(str(anatomy.device)) as found:
             capture(
                 anatomy,
-                prompts_table(prompts(n, seed=6)),
+                prompts_table(prompts(n, seed=6, vocabulary=anatomy.d_vocab)),
                 wanted,
                 Path(folder) / "activations.h5",
                 source=Source(
@@ -81,7 +81,7 @@ def scaling(way: Fast, shape: Shape, sweep: Callable[[int], NeuronSweep], *, rou
             ("suffix, curves", f"1 athlete, {len(work.neurons)} neurons x {DRAWS} draws", t.result, t)
         )
     for what, first in (("prompts differ everywhere", 1), ("prompts differ in the name only", NAME - 2)):
-        pairs = name_pairs(4, first, str(way.anatomy.device))
+        pairs = name_pairs(4, first, way.anatomy)
         t = best_of({"": lambda p=pairs: way.layer_position(p).numel()}, rounds=1)[""]
         rows.append(("suffix", f"layer x position, 4 {what}", t.result, t))
     return Table(
@@ -96,7 +96,9 @@ def scaling(way: Fast, shape: Shape, sweep: Callable[[int], NeuronSweep], *, rou
 def run_athletes(way: Fast, athletes: int, *, neurons: int, layer: int) -> int:
     """Set neurons of several athletes to zero; returns the number of patches."""
     device = way.anatomy.device
-    clean = prepare(way.anatomy, prompts(athletes, seed=7, device=str(device)), start=NAME)
+    clean = prepare(
+        way.anatomy, prompts(athletes, seed=7, device=str(device), vocabulary=way.anatomy.d_vocab), start=NAME
+    )
     prompt = torch.arange(athletes, device=device).repeat_interleave(neurons)
     neuron = torch.arange(neurons, device=device).repeat(athletes)
     reading = LogProbs(at=END, tokens=torch.tensor([7], device=device))
@@ -116,9 +118,10 @@ def run_athletes(way: Fast, athletes: int, *, neurons: int, layer: int) -> int:
     return len(prompt)
 
 
-def name_pairs(n: int, first: int, device: str) -> LayerPosition:
+def name_pairs(n: int, first: int, anatomy: Anatomy) -> LayerPosition:
     """Prompts whose donors differ from position `first` to the name, or everywhere for first = 1 (behind BOS)."""
-    tokens, donors = prompts(n, seed=3, device=device), prompts(n, seed=4, device=device)
+    device = str(anatomy.device)
+    tokens, donors = (prompts(n, seed=s, device=device, vocabulary=anatomy.d_vocab) for s in (3, 4))
     if first > 1:
         donors[:, :first], donors[:, NAME + 1 :] = tokens[:, :first], tokens[:, NAME + 1 :]
     return LayerPosition(tokens=tokens, donors=donors, answers=torch.tensor([7, 9], device=device))

@@ -30,19 +30,20 @@ class Shape:
     d_mlp: int
     swept: tuple[int, ...]
     scale: float
+    vocabulary: int = VOCABULARY
 
 
 SHAPES = {
     "pythia-160m": Shape(layers=12, heads=12, d_model=768, d_mlp=3072, swept=(2,), scale=0.05),
     "pythia-2.8b": Shape(layers=32, heads=32, d_model=2560, d_mlp=10240, swept=(2, 3, 4, 5, 6), scale=0.03),
-    "tiny": Shape(layers=4, heads=4, d_model=64, d_mlp=256, swept=(1,), scale=0.2),
+    "tiny": Shape(layers=4, heads=4, d_model=64, d_mlp=256, swept=(1,), scale=0.2, vocabulary=2048),
 }
 
 
 def build(shape: Shape, *, device: str = "cpu", seed: int = 0) -> GPTNeoXForCausalLM:
     """The model in float32, with attention as a user gets it by default."""
     config = GPTNeoXConfig(
-        vocab_size=VOCABULARY,
+        vocab_size=shape.vocabulary,
         hidden_size=shape.d_model,
         num_hidden_layers=shape.layers,
         num_attention_heads=shape.heads,
@@ -60,10 +61,12 @@ def build(shape: Shape, *, device: str = "cpu", seed: int = 0) -> GPTNeoXForCaus
     return model.float().eval().requires_grad_(False)
 
 
-def prompts(n: int, *, seed: int, device: str = "cpu") -> Int[Tensor, "prompts seq"]:
+def prompts(
+    n: int, *, seed: int, device: str = "cpu", vocabulary: int = VOCABULARY
+) -> Int[Tensor, "prompts seq"]:
     """Prompts of random tokens behind BOS."""
     generator = torch.Generator().manual_seed(seed)
-    tokens = torch.randint(1, VOCABULARY, (n, LENGTH), generator=generator)
+    tokens = torch.randint(1, vocabulary, (n, LENGTH), generator=generator)
     tokens[:, 0] = 0
     return tokens.to(device)
 
