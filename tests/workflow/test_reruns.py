@@ -1,8 +1,9 @@
-"""What reruns when what is edited: every leaf of the configuration, every module of the library, held to a map.
+"""What reruns when what is edited: every leaf of the configuration, every module of the library.
 
 One small study is run once in a copy of the project; then each edit is made in that copy and Snakemake is asked, in a
-dry run, what it would do. The map below is the expectation: which rules read a leaf or a module *directly*; what
-follows from them is given by the graph.
+dry run, what it would do. What is expected is derived: which rules are given a key (`settings=`) or reach a module
+(`code=`) stands in the rules, and what follows from them in Snakemake's own graph of rules. Rows written by hand
+(BY_HAND) check what is derived.
 """
 
 from __future__ import annotations
@@ -10,322 +11,101 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+from functools import cache
 from pathlib import Path
 
+import pytest
 import yaml
 
 from factfinding.config import Config
+from factfinding.declarations import declarations
 from factfinding.digest import Digests
 from helpers import ROOT
-from helpers.workflow import would_run
+from helpers.workflow import snakemake, would_run
 
-FIGURES = {"figure"}
-EVERY = {
-    "train_organism", "athletes", "prompts", "recall", "activations", "layer_probes", "direct_effects", "head_probes",
-    "readers", "total_effects", "circuit", "ladder", "effective_model", "context", "probe_patching",
-    "model_card", "figure", "ledger", "report",
-}  # fmt: skip
-INTERVENTIONS = {
-    "total_effects",
-    "ladder",
-    "effective_model",
-    "context",
-    "probe_patching",
-}  # those that run the model
-FEEDS = {  # which rules read what a rule writes
-    "train_organism": {
-        "athletes",
-        "prompts",
-        "recall",
-        "activations",
-        "layer_probes",
-        "direct_effects",
-        "head_probes",
-        "readers",
-        "model_card",
-        "figure",
-        "report",
-    }
-    | INTERVENTIONS,
-    "athletes": {"prompts"},
-    "prompts": {"recall", "activations", "layer_probes", "direct_effects", "head_probes", "model_card"}
-    | INTERVENTIONS,
-    "recall": {"layer_probes", "direct_effects", "head_probes", "readers", "model_card", "figure", "report"}
-    | INTERVENTIONS,
-    "activations": {"layer_probes", "direct_effects", "head_probes", "readers"},
-    "layer_probes": {"model_card", "figure", "report"},
-    "direct_effects": {"head_probes", "figure", "report"},
-    "head_probes": {"figure", "report"},
-    "readers": INTERVENTIONS,
-    "total_effects": {"circuit", "figure", "report"},
-    "circuit": {"ladder", "effective_model", "probe_patching", "figure", "report"},
-    "ladder": {"figure", "report"},
-    "effective_model": {"figure", "report"},
-    "context": {"figure", "report"},
-    "probe_patching": {"figure", "report"},
-    "model_card": {"figure", "report"},
-    "figure": {"report"},
-    "ledger": {"report"},
-    "report": set(),
-}
-LEAVES = {  # leaf or section of the configuration -> rules that are given it; the longest match counts
-    "study": set(),
-    "studies": set(),
-    "model": set(),
-    "compute": {"recall", "activations", "direct_effects", "head_probes", "model_card"} | INTERVENTIONS,
-    "organism": {"train_organism"},
-    "athletes": {"athletes"},
-    "recall": {"recall", "model_card"},
-    "activations": {"activations"},
-    "circuit": {"circuit"},
+SCRIPTS = ROOT / "scripts"
+BY_HAND = {  # leaf, or module of the library -> rules that are given it, or whose script reaches it
+    "organism.seed": {"train_organism"},
+    "athletes.min_per_sport": {"athletes"},
+    "recall.seed": {"recall"},
     "circuit.lookup": {"activations", "circuit"},
-    "circuit.extract": {"direct_effects", "head_probes", "circuit"},
-    "heads": {"direct_effects", "head_probes"},
-    "probes": {"layer_probes", "readers"},
-    "interventions": INTERVENTIONS,
-    "interventions.athletes": INTERVENTIONS | {"readers"},
-}
-EVERYWHERE = EVERY
-HEADS = {"direct_effects", "head_probes"}
-RUN_MODEL = {"recall", "activations", "model_card"}
-LOAD_MODEL = RUN_MODEL | HEADS | INTERVENTIONS
-FITTED = {"ladder", "effective_model", "probe_patching"}  # those that are read by probes and use the circuit
-MODULES = {  # module of the library -> rules whose script reaches it
-    "__init__": EVERYWHERE,
-    "errors": EVERYWHERE,
-    "files": EVERYWHERE,
-    "config": set(),
-    "config_yaml": set(),
-    "studies": set(),
-    "digest": {"activations"},
-    "known": {"train_organism", "recall", "probe_patching", "figure"},
-    "model_folder": set(),
-    "preflight": set(),
-    "stats": {"recall", "layer_probes", "readers", "model_card"} | HEADS | INTERVENTIONS,
-    "store": {"activations", "recall", "layer_probes", "readers", "model_card"} | HEADS,
-    "report": {"report"},
-    "page": {"report"},
-    "comparison": set(),  # of several studies; this is one
-    "ledger": {"ledger", "report"},
-    "findings/*": {"report"},
-    "data/__init__": {"train_organism", "athletes", "prompts"} | LOAD_MODEL,
-    "data/prompts": {"train_organism", "prompts"} | LOAD_MODEL,
-    "data/athletes": {"athletes"},
-    "data/csv_rows": {"athletes"},
-    "data/facts": set(),
-    "model/__init__": {"train_organism", "prompts"} | LOAD_MODEL,
-    "model/anatomy": {"train_organism", "prompts"} | LOAD_MODEL,
-    "model/source": {"train_organism"} | LOAD_MODEL,
-    "model/tiny": set(),
-    "model/weights": set(),
-    "organism/*": {"train_organism"},
-    "engine/__init__": LOAD_MODEL,
-    "engine/sites": LOAD_MODEL,
-    "engine/trace": LOAD_MODEL - {"context"},
-    "engine/batches": RUN_MODEL,
-    "engine/capture": RUN_MODEL,
-    "engine/tokens": RUN_MODEL | INTERVENTIONS,
-    "engine/answers": {"recall"},
-    "engine/cached": HEADS,
-    "engine/direct": HEADS | {"ladder", "probe_patching"},
-    "engine/head_probe": {"head_probes", "ladder", "probe_patching"},
-    "engine/clean": INTERVENTIONS,
-    "engine/readings": {"total_effects", "probe_patching"},
-    "engine/suffix": {"total_effects", "probe_patching"},
-    "engine/groups": {"total_effects", "probe_patching"},
-    "engine/closed_forms": HEADS | {"ladder", "probe_patching"},
-    "engine/*": set(),
-    "methods/__init__": {"recall", "layer_probes", "readers", "circuit", "model_card"}
-    | HEADS
-    | INTERVENTIONS,
-    "methods/recall": {"recall"},
-    "methods/probes": {"layer_probes", "head_probes"},
-    "methods/logistic": {"layer_probes", "head_probes", "readers"} | INTERVENTIONS,
-    "methods/attention": {"direct_effects"},
-    "methods/direct": HEADS,
-    "methods/estimates": HEADS | INTERVENTIONS,
-    "methods/groups": HEADS | INTERVENTIONS | {"model_card"},
-    "methods/readers": INTERVENTIONS | {"readers"},
-    "methods/head_reader": {"ladder", "probe_patching"},
-    "methods/name_stream": INTERVENTIONS,
-    "methods/simplified": {"ladder", "effective_model"},
-    "methods/ladder": {"ladder"},
-    "methods/scan": {"total_effects"},
-    "methods/total_effects": {"total_effects"},
-    "methods/patched": {"total_effects", "probe_patching"},
-    "methods/residual_patching": {"total_effects"},
-    "methods/proposal": FITTED | {"circuit"},
-    "methods/effective": {"effective_model"},
-    "methods/effective_table": {"effective_model"},
-    "methods/context": {"context"},
-    "methods/probe_patching": {"probe_patching"},
-    "methods/head_probes": {"head_probes"},
-    "methods/checks": {"model_card"},
-    "methods/card": {"model_card"},
-    "figures/__init__": {"figure"},  # and the report, which follows it anyway
-    "figures/*": {"figure"},
+    "toys.max_steps": {"toy_models"},
+    "locality.k": {"locality"},
+    "mlp_paths.draws": {"mlp_paths"},
+    "methods/head_reader": {"ladder", "probe_patching", "mlp_paths"},
+    "experiments/context/compute": {"context"},
+    "experiments/context/show": {"figure"},
+    "organism/corpus": {"train_organism"},
+    "figures/style": {"figure", "report"},
 }
 
 
-def adds(rule: str, *, reads: set[str], feeds: set[str], given: set[str], reaches: set[str]) -> None:
-    """One more rule on the map: whose output it reads, who reads its own, its sections, the modules of its script."""
-    EVERY.add(rule)
-    FEEDS[rule] = feeds
-    for other in reads:
-        FEEDS[other] = FEEDS[other] | {rule}
-    for section in given:
-        LEAVES[section] = LEAVES.get(section, set()) | {rule}
-    for module in reaches:
-        MODULES[module] = MODULES.get(module, set()) | {rule}
+def rule_bodies() -> dict[str, str]:
+    """The text of each rule."""
+    texts = [path.read_text() for path in sorted((ROOT / "rules").glob("*.smk"))]
+    found = re.compile(r"^rule (\w+):\n(.*?)(?=^\S|\Z)", re.MULTILINE | re.DOTALL)
+    return {name: body for text in texts for name, body in found.findall(text)}
 
 
-adds(
-    "sport_neurons",
-    reads={"train_organism", "activations", "prompts", "recall", "readers", "circuit"},
-    feeds={"figure", "report"},
-    given={"compute", "sport_neurons"},
-    reaches={f"{room}/__init__" for room in ("data", "model", "engine", "methods")}
-    | {"stats", "store", "data/dossier", "data/prompts", "model/anatomy", "model/source"}
-    | {
-        f"engine/{name}"
-        for name in ("cached", "clean", "direct", "head_probe", "readings", "sites", "suffix")
-    }
-    | {"engine/closed_forms", "engine/groups", "engine/tokens", "engine/trace"}
-    | {f"methods/dossier{name}" for name in ("", "_ablation", "_texts", "_weights")}
-    | {f"methods/{name}" for name in ("estimates", "groups", "head_probes", "probes", "proposal", "readers")}
-    | {"methods/logistic", "methods/sport_neurons"},
-)
-MODULES["data/dossier"].add("report")
+def given(rule: str) -> set[str]:
+    """The sections of the configuration, or keys of them, that a rule is given."""
+    found = re.search(r"settings=settings\((.*?)\)", BODIES[rule], re.DOTALL)
+    return set(re.findall(r'"([\w.]+)"', found[1])) if found else set()
 
 
-NAMES_IN_MODEL = {
-    "stats", "data/__init__", "data/prompts", "data/strangers", "model/__init__", "model/anatomy", "engine/__init__",
-    "engine/sites", "engine/trace", "engine/tokens", "methods/__init__", "methods/groups", "methods/estimates",
-    "methods/intervals",
-}  # fmt: skip
-adds(
-    "effective_lookup",
-    reads={"effective_model", "prompts", "recall"},
-    feeds={"figure", "report"},
-    given={"compute", "lookup", "probes"},
-    reaches=NAMES_IN_MODEL
-    | {"engine/clean"}
-    | {
-        f"methods/{name}"
-        for name in ("effective", "effective_probes", "excess", "excess_measure", "grid_means")
-    }
-    | {
-        f"methods/{name}"
-        for name in ("logistic", "name_pairs", "name_stream", "probes", "proposal", "simplified")
-    },
-)
+def scripts_of(rule: str) -> list[Path]:
+    """The files whose digest a rule is given; for `figure`, what draws any of them."""
+    if rule == "figure":
+        return [SCRIPTS / "figure.py", *SCRIPTS.glob("factfinding/experiments/*/show.py")]
+    computed = re.search(r'code=computes\("(\w+)"\)', BODIES[rule])
+    if computed:
+        return [SCRIPTS / "experiment.py", SCRIPTS / f"factfinding/experiments/{computed[1]}/compute.py"]
+    return [SCRIPTS / name for name in re.findall(r'code\("([^"]+)"', BODIES[rule])]
 
 
-adds(
-    "name_structure",
-    reads={"train_organism", "prompts", "recall", "sport_neurons"},
-    feeds={"figure", "report"},
-    given={"compute", "names"},
-    reaches=NAMES_IN_MODEL
-    | {"model/source", "engine/closed_forms", "engine/direct", "engine/head_probe"}
-    | {f"methods/{name}" for name in ("linearity", "name_sites", "norms", "remainder")},
-)
+BODIES = rule_bodies()
 
 
-adds(
-    "toy_models",
-    reads=set(),
-    feeds={"figure", "report"},
-    given={"toys"},
-    reaches={"stats", "methods/__init__", "methods/estimates"}
-    | {
-        f"methods/toys/{name}"
-        for name in (
-            "__init__",
-            "illustrations",
-            "measure",
-            "networks",
-            "schemas",
-            "tables",
-            "tasks",
-            "verdict",
-        )
-    },
-)
-
-LOADS_A_MODEL = {f"{room}/__init__" for room in ("data", "model", "engine", "methods")} | {
-    "stats", "data/prompts", "model/anatomy", "model/source", "methods/proposal", "engine/clean", "engine/closed_forms",
-    "engine/groups", "engine/readings", "engine/sites", "engine/suffix", "engine/tokens", "engine/trace",
-}  # fmt: skip
-adds(
-    "mlp_paths",
-    reads={"train_organism", "prompts", "recall", "readers", "circuit"},
-    feeds={"figure", "report"},
-    given={"compute", "mlp_paths"},
-    reaches=LOADS_A_MODEL
-    | {"engine/direct", "engine/head_probe"}
-    | {f"methods/{name}" for name in ("estimates", "groups", "head_reader", "mlp_paths", "name_stream")}
-    | {f"methods/{name}" for name in ("logistic", "readers", "simplified")},
-)
-adds(
-    "neuron_effects_shard",
-    reads={"train_organism", "recall", "circuit"},
-    feeds={"neuron_effects", "report"},
-    given={"compute", "neurons"},
-    reaches=LOADS_A_MODEL
-    | {
-        "digest",
-        "store",
-        "data/csv_rows",
-        "data/facts",
-        "data/fact_prompts",
-        "known",
-        "methods/neuron_effects",
-    }
-    | {
-        f"engine/{name}"
-        for name in ("answers", "attribution", "capture", "difference", "products", "response")
-    }
-    | {f"engine/{name}" for name in ("batches", "shards", "slopes", "sweep", "sweep_neurons")},
-)
-adds(
-    "neuron_effects",
-    reads=set(),
-    feeds={"figure", "report"},
-    given={"neurons"},
-    reaches={
-        f"methods/{name}"
-        for name in ("__init__", "effect_concentration", "effect_vectors", "estimates", "fact_correlations")
-    }
-    | {"stats"},
-)
+@pytest.fixture(scope="module")
+def graph(study) -> dict[str, set[str]]:
+    """Which rules of the small study read what a rule writes, as Snakemake says."""
+    text = snakemake(study.folder, "--rulegraph", "dot")
+    names = dict(re.findall(r'(\d+)\[label = "(\w+)"', text))
+    edges = re.findall(r"(\d+) -> (\d+)", text)
+    feeds = {name: {names[b] for a, b in edges if names[a] == name} - {"all"} for name in names.values()}
+    del feeds["all"]
+    return feeds
 
 
-adds(
-    "locality",
-    reads={"train_organism"},
-    feeds={"figure", "report"},
-    given={"compute", "locality"},
-    reaches={f"{room}/__init__" for room in ("data", "model", "engine", "methods")}
-    | {"data/prompts", "data/texts", "model/anatomy", "model/source", "engine/sites", "engine/trace"}
-    | {"methods/locality", "stats"},
-)
-
-
-MODULES["families"] = MODULES["model/anatomy"]
-
-
-def closure(rules: set[str]) -> set[str]:
-    """The rules and all that follow from them."""
+def closure(graph: dict[str, set[str]], rules: set[str]) -> set[str]:
+    """Those of the rules that the study has, and all that follow from them."""
     found: set[str] = set()
-    waiting = list(rules)
+    waiting = [rule for rule in rules if rule in graph]
     while waiting:
         rule = waiting.pop()
         if rule not in found:
             found.add(rule)
-            waiting += FEEDS[rule]
-            waiting += ["ledger"] * ("figure" in FEEDS[rule])  # it reads every table that has a figure
+            waiting += graph[rule]
     return found
+
+
+def rules_given(leaf: str) -> set[str]:
+    """The rules that are given a leaf, or the section or key that it stands in."""
+    return {rule for rule in BODIES if any(f"{leaf}.".startswith(f"{key}.") for key in given(rule))}
+
+
+@cache
+def reached() -> dict[str, set[Path]]:
+    digests = Digests(SCRIPTS)
+    return {rule: digests.reachable(*scripts_of(rule)) for rule in BODIES}
+
+
+def rules_reaching(path: Path) -> set[str]:
+    return {rule for rule, paths in reached().items() if path.resolve() in paths}
+
+
+def module(name: str) -> Path:
+    return SCRIPTS / "factfinding" / f"{name}.py"
 
 
 def leaves(values, prefix=()):
@@ -409,15 +189,23 @@ def changed(leaf, value):
     raise AssertionError(f"config leaf {'.'.join(leaf)}: say in CHANGED what else it may be")
 
 
-def test_the_map_lists_every_section_and_module():
-    assert {name.split(".")[0] for name in LEAVES} == set(Config.model_fields)
-    library = ROOT / "scripts" / "factfinding"
-    for path in library.rglob("*.py"):
-        assert rules_of_module(path.relative_to(library).with_suffix("").as_posix()) is not None
+def test_every_rule_says_its_code_and_every_experiment_has_its_rule():
+    for rule in BODIES:
+        assert all(path.is_file() for path in scripts_of(rule)) and scripts_of(rule), rule
+    for name in declarations().experiments:
+        if (SCRIPTS / f"factfinding/experiments/{name}/compute.py").exists():
+            assert f'code=computes("{name}")' in BODIES[name]
 
 
-def rules_of_module(name: str) -> set[str]:
-    return MODULES[name] if name in MODULES else MODULES[f"{name.split('/')[0]}/*"]
+def test_every_section_is_given_to_a_rule():
+    whole = {"study", "studies"}
+    assert {key.split(".")[0] for rule in BODIES for key in given(rule)} == set(Config.model_fields) - whole
+
+
+@pytest.mark.parametrize("what", BY_HAND)
+def test_what_is_derived_agrees_with_what_is_known(what):
+    found = rules_reaching(module(what)) if "/" in what else rules_given(what)
+    assert found == BY_HAND[what]
 
 
 def test_finished_means_nothing_to_do_however_files_are_touched(edited):
@@ -442,7 +230,7 @@ def test_finished_means_nothing_to_do_however_files_are_touched(edited):
     assert would_run(edited) == set()
 
 
-def test_each_leaf_of_the_configuration_reruns_the_rules_that_read_it(edited):
+def test_each_leaf_of_the_configuration_reruns_the_rules_that_read_it(edited, graph):
     small = yaml.safe_load((edited / "tests/fixtures/small.yaml").read_text())
     values = yaml.safe_load((edited / "config.yaml").read_text())
     wrong = {}
@@ -460,35 +248,13 @@ def test_each_leaf_of_the_configuration_reruns_the_rules_that_read_it(edited):
         place[leaf[-1]] = value
         (edited / "edit.yaml").write_text(yaml.safe_dump(edit))
         found = would_run(edited, "edit.yaml")
-        expected = closure(LEAVES.get(".".join(leaf), LEAVES[leaf[0]]))
+        expected = closure(graph, rules_given(".".join(leaf)))
         if found != expected:
             wrong[".".join(leaf)] = (sorted(found), sorted(expected))
     assert not wrong
 
 
-def scripts_of(rule: str) -> list[Path]:
-    """The files whose digest a rule is given (`code=`); for `figure`, those of all figures."""
-    texts = [path.read_text() for path in sorted((ROOT / "rules").glob("*.smk"))]
-    body = next(re.search(rf"^rule {rule}:\n(.*?)(?=^rule |^\S|\Z)", text, re.MULTILINE | re.DOTALL) for text in texts
-                if re.search(rf"^rule {rule}:", text, re.MULTILINE))[1]  # fmt: skip
-    files = re.findall(r'"([^"]+\.py)"', body[body.index("code=") :].split("script:")[0])
-    scripts = ROOT / "scripts"
-    return [path for file in files for path in scripts.glob(file.replace("{wildcards.figure}", "*"))]
-
-
-def test_each_module_of_the_library_counts_for_the_rules_whose_scripts_reach_it():
-    digests = Digests(ROOT / "scripts")
-    reached = {rule: digests.reachable(*scripts_of(rule)) for rule in EVERY}
-    library, wrong = ROOT / "scripts" / "factfinding", {}
-    for path in sorted(library.rglob("*.py")):
-        name = path.relative_to(library).with_suffix("").as_posix()
-        found, expected = {rule for rule in EVERY if path in reached[rule]}, rules_of_module(name)
-        if closure(found) != closure(expected):
-            wrong[name] = (sorted(found), sorted(expected))
-    assert not wrong
-
-
-def test_an_edited_module_reruns_these_rules_and_what_follows(edited):
+def test_an_edited_module_reruns_these_rules_and_what_follows(edited, graph):
     """Two modules of each room, by a real dry run."""
     library, wrong = edited / "scripts" / "factfinding", {}
     rooms = [library, *sorted(path.parent for path in library.rglob("__init__.py") if path.parent != library)]
@@ -498,21 +264,20 @@ def test_an_edited_module_reruns_these_rules_and_what_follows(edited):
         found = would_run(edited)
         path.write_text(text)
         name = path.relative_to(library).with_suffix("").as_posix()
-        expected = closure(rules_of_module(name))
+        expected = closure(graph, rules_reaching(module(name)))
         if found != expected:
             wrong[name] = (sorted(found), sorted(expected))
     assert not wrong
 
 
-def test_each_script_reruns_its_own_rule(edited):
+def test_each_script_reruns_its_own_rules(edited, graph):
     wrong = {}
     for path in sorted((edited / "scripts").glob("*.py")):
         text = path.read_text()
         path.write_text(text + "\n_EDITED = 1\n")
         found = would_run(edited)
         path.write_text(text)
-        others = {"download_model", "download_texts", "adopt_model", "tiny_model", "comparison"}
-        expected = set() if path.stem in others else EVERY if path.stem == "job" else closure({path.stem})
+        expected = closure(graph, rules_reaching(SCRIPTS / path.name))
         if found != expected:
             wrong[path.stem] = (sorted(found), sorted(expected))
     assert not wrong

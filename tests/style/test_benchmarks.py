@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from workflow import ROOT
+from helpers import ROOT
 
 sys.path.append(str(ROOT / "benchmarks"))
 
