@@ -27,7 +27,7 @@ SCRIPTS = ROOT / "scripts"
 BY_HAND = {  # leaf, or module of the library -> rules that are given it, or whose script reaches it
     "organism.seed": {"train_organism"},
     "athletes.min_per_sport": {"athletes"},
-    "recall.seed": {"recall"},
+    "recall.seed": {"recall", "circuit_checks"},
     "circuit.lookup": {"activations", "circuit"},
     "toys.max_steps": {"toy_models"},
     "locality.k": {"locality"},
