@@ -10,8 +10,25 @@ from torch import Tensor
 
 from factfinding.errors import out_of_memory
 
+MOST_ROWS = {"cuda": 8192, "cpu": 4096}
+"""Rows of a batch beyond which nothing is gained."""
+
 Log = Callable[[str], None]
 Result = TypeVar("Result")
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes of a GPU that this process can still have: what nobody holds, and what torch keeps for later."""
+    kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return torch.cuda.mem_get_info(device)[0] + kept
+
+
+def rows_within(free: int, per_row: int, device_type: str) -> int:
+    """Rows of a first batch: half of a GPU's free memory, whose other half is left for what was not counted; on a CPU
+    256 MiB, which stays near its caches.
+    """
+    budget = free // 2 if device_type == "cuda" else 2**28
+    return min(max(budget // per_row, 1), MOST_ROWS[device_type])
 
 
 class Batches:

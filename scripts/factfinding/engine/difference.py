@@ -29,9 +29,9 @@ from factfinding.engine.closed_forms import (
     LEAST_GROWTH,
     log_partition_difference,
     norm_difference,
-    softmax_difference,
 )
-from factfinding.engine.groups import Groups, own
+from factfinding.engine.fused import forms_of
+from factfinding.engine.groups import Groups
 from factfinding.engine.products import Products
 from factfinding.engine.readings import (
     Logits,
@@ -44,7 +44,7 @@ from factfinding.engine.readings import (
 )
 from factfinding.engine.suffix import Edits, Window, untouched, window
 from factfinding.errors import InputError
-from factfinding.model.anatomy import Anatomy, Block, rotate
+from factfinding.model.anatomy import Anatomy, Block
 
 SUPPORTED = ("GPT-NeoX", "GPT-2")
 
@@ -84,7 +84,7 @@ class Difference:
         check_supported(anatomy)
         self.anatomy, self.products = anatomy, Products(product, anatomy.device)
         self.name = f"difference, {product} products"
-        self._activation = ACTIVATIONS[type(anatomy.blocks[0].mlp_act).__name__]
+        self.forms = forms_of(anatomy, self.products)
         self._attn = [_shadow(block.attn, self.products) for block in anatomy.blocks]
         self._mlps = [_shadow(block.mlp, self.products) for block in anatomy.blocks]
 
@@ -125,9 +125,12 @@ class Difference:
         change[:, 0] = edits.delta
         change = change.unflatten(0, (-1, w.groups.size))
         if edits.kind == "attn_out" and not self.anatomy.parallel:
-            mid = (clean.resid[edits.layer, :, i] + clean.attn_out[edits.layer, :, i])[w.groups.prompts]
-            change[:, :, :1] += self._mlp(
-                self.anatomy.blocks[edits.layer], mid[:, None, None], change[:, :, :1]
+            block, mid = (
+                self.anatomy.blocks[edits.layer],
+                clean.resid[edits.layer] + clean.attn_out[edits.layer],
+            )
+            self._add_mlp(
+                block, w, slice(i, i + 1), w.groups.of(mid[:, i : i + 1])[:, None], change[:, :, :1]
             )
         positions = torch.arange(w.first, w.last + 1, device=clean.tokens.device)[None]
         rotary = self.anatomy.rotary(positions)
@@ -148,51 +151,44 @@ class Difference:
         ones out.
         """
         clean, skipped = w.clean, w.n - wanted
-        resid = w.kept(clean.resid[block.index])[w.groups.prompts, None]
-        attn = self._attention(block, w, resid, change, rotary, changed, wanted)
+        resid, first = w.groups.of(w.kept(clean.resid[block.index]))[:, None], w.first - clean.start
+        z = self._mixed(block, w, resid, change, rotary, changed, wanted)
         change, resid = change[:, :, skipped:], resid[:, :, skipped:]
         if not block.parallel:
-            mid = resid + w.kept(clean.attn_out[block.index])[w.groups.prompts, None, skipped:]
-            attn = attn + change
-            return attn + self._mlp(block, mid, attn)
+            self.products.add_linear(change, block.out_proj, z)
+            mid = resid + w.groups.of(w.kept(clean.attn_out[block.index]))[:, None, skipped:]
+            self._add_mlp(block, w, slice(first + skipped, first + w.n), mid, change)
+            return change
         fresh = max(changed - skipped, 0)  # positions where the MLP's input has changed
-        out = attn.add_(change)
+        post, at = None, slice(first + skipped, first + skipped + fresh)
         if fresh:
-            out[:, :, :fresh] += self._mlp(block, resid[:, :, :fresh], change[:, :, :fresh])
-        return out
+            post = self._neurons(block, w, at, resid[:, :, :fresh], change[:, :, :fresh])
+        self.products.add_linear(change, block.out_proj, z)
+        if fresh:
+            self.products.add_linear(change[:, :, :fresh], block.mlp_out, post)
+        return change
 
-    def _mlp(self, block: Block, resid: Float[Tensor, "prompts 1 n d_model"], change: Tensor) -> Tensor:
-        """Change of the MLP's output when its input changes."""
-        normed = norm_difference(resid, change, block.norm_mlp.eps) * block.norm_mlp.weight
+    def _add_mlp(self, block: Block, w: Window, at: slice, resid: Tensor, change: Tensor) -> None:
+        """Add the change of the MLP's output to a change of its input `resid`, at positions `at` that the clean run
+        kept.
+        """
+        self.products.add_linear(change, block.mlp_out, self._neurons(block, w, at, resid, change))
+
+    def _neurons(
+        self, block: Block, w: Window, at: slice, resid: Float[Tensor, "prompts 1 n d_model"], change: Tensor
+    ) -> Float[Tensor, "prompts size n d_mlp"]:
+        """Change of the post-activations when the MLP's input changes."""
+        normed = self.forms.norm(block.norm_mlp, resid, change)
         moved, _ = block.family.neurons(self._mlps[block.index], normed)
-        before, _ = block.neurons(block.norm_mlp(resid))
-        return self.products.linear(block.mlp_out, self._activation(before, moved))
+        return self.forms.activation(block, w, at, resid, moved)
 
-    def _attention(
+    def _mixed(
         self, block: Block, w: Window, resid: Tensor, change: Tensor, rotary, changed: int, wanted: int
     ) -> Float[Tensor, "prompts size wanted d_model"]:
-        """Change of the attention output: through scores (queries, keys) and through values."""
-        clean, prompts, skipped = w.clean, w.groups.prompts, w.n - wanted
-        normed = norm_difference(resid[:, :, :changed], change[:, :, :changed], block.norm_attn.eps)
-        normed = (normed * block.norm_attn.weight).flatten(0, 1)
-        dq, dk, dv = block.family.project(self._attn[block.index], normed, block.d_head)
-        if rotary is not None:
-            dq, dk = (rotate(x, *(part[:, :changed] for part in rotary)) for x in (dq, dk))
-        dq, dk, dv = (nn.functional.pad(x, (0, 0, 0, w.n - changed)) for x in (dq, dk, dv))
-        dq = dq[:, :, skipped:]
-        q = w.kept(clean.queries[block.index], 2)[prompts, :, skipped:]
-        keys, values = (x[block.index, :, :, : w.last + 1] for x in (clean.keys, clean.values))
-        hidden = ~torch.cat((w.visible.new_ones(wanted, w.first), w.visible[skipped:]), dim=1)
-        before = block.pattern(q, keys[prompts], ~hidden)
-        after = (q[:, None] + dq.unflatten(0, (len(prompts), -1))).flatten(0, 1)
-        scores = w.groups.times(dq, keys.transpose(-1, -2), self.products)
-        scores[..., w.first :] += own(after, dk.transpose(-1, -2), self.products)
-        scores = (scores * block.scale).masked_fill_(hidden, 0.0).unflatten(0, (len(prompts), -1))
-        moved = softmax_difference(before[:, None], scores)
-        pattern = (before[:, None] + moved)[..., w.first :].flatten(0, 1)
-        z = w.groups.times(moved.flatten(0, 1), values, self.products) + own(pattern, dv, self.products)
-        out = self.products.linear(block.out_proj, z.transpose(1, 2).flatten(2))
-        return out.unflatten(0, (len(prompts), -1))
+        """Change of the heads' mixed values: through scores (queries, keys) and through values."""
+        normed = self.forms.norm(block.norm_attn, resid[:, :, :changed], change[:, :, :changed]).flatten(0, 1)
+        moved = block.family.project(self._attn[block.index], normed, block.d_head)
+        return self.forms.attention(block, w, moved, rotary, wanted).unflatten(0, change.shape[:2])
 
     def _read(
         self, clean: Clean, reading: Reading, w: Window, change: Float[Tensor, "prompts size d_model"]
@@ -227,20 +223,20 @@ class Difference:
         others = log_p.exp()[:, :, None].expand(-1, -1, tokens.shape[1], -1)
         others = others.scatter(3, tokens[:, None, :, None], 0.0)
 
-        def relative(part: slice) -> Float[Tensor, "prompts size k piece"]:
-            logits = self.products.linear(self.anatomy.unembed, normed, part)
-            return logits[:, :, None] - own[..., None]
+        def logits(part: slice) -> Float[Tensor, "prompts size piece"]:
+            return self.products.linear(self.anatomy.unembed, normed, part)
 
         largest, grown = [], torch.zeros_like(own)
         for part in pieces(self.anatomy.d_vocab):
-            moved = relative(part)
-            largest.append(moved.amax(-1))
-            grown += moved.expm1_().mul_(others[..., part]).sum(-1)
+            more, top = self.forms.growth(logits(part), own, others[..., part])
+            grown += more
+            largest.append(top)
         change = grown.log1p()
         large = (torch.stack(largest).amax(0) > LARGE_SCORE) | (grown < LEAST_GROWTH)
         if bool(large.any()):  # exponentials of the change alone could overflow, or cancel 1
             sums = [
-                (log_p[:, :, None, part] + relative(part)).logsumexp(-1) for part in pieces(log_p.shape[-1])
+                (log_p[:, :, None, part] + (logits(part)[:, :, None] - own[..., None])).logsumexp(-1)
+                for part in pieces(log_p.shape[-1])
             ]
             change = torch.where(large, torch.stack(sums).logsumexp(0), change)
         return -change

@@ -29,6 +29,10 @@ class Groups:
         """The inverse of `together`."""
         return x.flatten(0, 1) if self.in_place else x.flatten(0, 1)[self.slot]
 
+    def of(self, shared: Float[Tensor, "all ..."]) -> Float[Tensor, "prompts ..."]:
+        """What these prompts have, of something that all prompts of a clean run have."""
+        return shared[self.prompts] if len(self.prompts) < len(shared) else shared
+
     def times(
         self,
         x: Float[Tensor, "rows heads n k"],
@@ -38,7 +42,7 @@ class Groups:
         """x @ shared, `[rows, heads, n, m]`: each prompt's matrix meets all its rows as one tall product."""
         kv_heads, (heads, n) = shared.shape[1], x.shape[1:3]
         tall = self.together(x).unflatten(2, (kv_heads, heads // kv_heads)).transpose(1, 2)
-        out = matmul(tall.flatten(2, 4), shared[self.prompts] if len(self.prompts) < len(shared) else shared)
+        out = matmul(tall.flatten(2, 4), self.of(shared))
         return self.apart(out.unflatten(2, (self.size, heads // kv_heads, n)).transpose(1, 2).flatten(2, 3))
 
 

@@ -32,6 +32,11 @@ class Products:
         self.kind, self.on_gpu = kind, device.type == "cuda"
         self._weights: dict[nn.Module, Tensor] = {}
 
+    @property
+    def operand(self) -> torch.dtype:
+        """What a float32 model's products take in."""
+        return torch.bfloat16 if self.kind == "bfloat16" and self.on_gpu else torch.float32
+
     def round(self, x: Tensor) -> Tensor:
         """x as the matrix unit takes it in."""
         if self.kind == "bfloat16":
@@ -44,19 +49,34 @@ class Products:
         """A projection (or some of its outputs) without its bias, which a difference does not see; its rounded
         weight is kept.
         """
+        x, weight = self.round(x), self._weight(module)[:, part]
+        if x.dtype == weight.dtype != torch.bfloat16:
+            return x @ weight
+        return torch.mm(x.flatten(0, -2), weight, out_dtype=torch.float32).unflatten(0, x.shape[:-1])
+
+    def add_linear(
+        self, total: Float[Tensor, "... d_out"], module: nn.Module, x: Float[Tensor, "... d_in"]
+    ) -> None:
+        """`linear` added to `total` in place; on a GPU by the product itself, which saves a pass over memory."""
+        if not (self.on_gpu and total.is_contiguous()):
+            total += self.linear(module, x)
+            return
+        rows, x, weight = total.view(-1, total.shape[-1]), self.round(x).flatten(0, -2), self._weight(module)
+        if x.dtype == rows.dtype:
+            rows.addmm_(x, weight)
+        else:
+            torch.addmm(rows, x, weight, out_dtype=rows.dtype, out=rows)
+
+    def _weight(self, module: nn.Module) -> Float[Tensor, "d_in d_out"]:
         if module not in self._weights:
             self._weights[module] = self.round(weight_in_out(module))
-        return self._multiply(self.round(x), self._weights[module][:, part], x.dtype)
+        return self._weights[module]
 
     def __call__(self, x: Float[Tensor, "... n k"], y: Float[Tensor, "... k m"]) -> Float[Tensor, "... n m"]:
-        return self._multiply(self.round(x), self.round(y), x.dtype)
-
-    def _multiply(self, x: Tensor, y: Tensor, dtype: torch.dtype) -> Tensor:
-        if x.dtype == dtype:
-            return x @ y
-        if y.ndim == 2:
-            return torch.mm(x.flatten(0, -2), y, out_dtype=dtype).unflatten(0, x.shape[:-1])
-        return torch.bmm(x.flatten(0, -3), y.flatten(0, -3), out_dtype=dtype).unflatten(0, x.shape[:-2])
+        """Many small products. bfloat16 numbers are multiplied in float32, which gives the matrix units' results: for
+        batches of bfloat16 with float32 results the library has nothing faster.
+        """
+        return self.round(x).to(x.dtype) @ self.round(y).to(x.dtype)
 
     @contextmanager
     def settings(self) -> Iterator[None]:

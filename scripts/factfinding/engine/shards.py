@@ -17,7 +17,7 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from factfinding.engine.batches import Log
+from factfinding.engine.batches import Log, free_memory, rows_within
 from factfinding.engine.readings import PIECE
 from factfinding.files import text_digest, whole
 from factfinding.model.anatomy import Anatomy
@@ -75,11 +75,9 @@ class TableShards:
 
 
 def first_batch(anatomy: Anatomy, n_positions: int) -> int:
-    """Rows to begin with: a third of a GPU's free memory, on a CPU 256 MiB, which stays near its caches."""
-    budget = 2**28
-    if anatomy.device.type == "cuda":
-        budget = torch.cuda.mem_get_info(anatomy.device)[0] // 3
+    """Rows to begin with, of edits that run `n_positions` positions each: what fits into the memory that is free now."""
+    device = anatomy.device
     item = torch.finfo(anatomy.dtype).bits // 8
     logits = 4 * min(anatomy.d_vocab, PIECE)
     per_row = item * (n_positions * (6 * anatomy.d_mlp + 12 * anatomy.d_model) + logits)
-    return int(min(max(budget // per_row, 1), 4096))
+    return rows_within(free_memory(device) if device.type == "cuda" else 0, per_row, device.type)
