@@ -251,7 +251,7 @@ FAMILIES = (
         weights={
             "llama": replace(MISTRAL, biases=LLAMA_BIASES),
             "mistral": MISTRAL,
-            "qwen2": replace(MISTRAL, block=MISTRAL.block | QKV_BIAS),
+            "qwen2": replace(MISTRAL, block={**MISTRAL.block, **QKV_BIAS}),
         },
         body="model",
         embed="embed_tokens",

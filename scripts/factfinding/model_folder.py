@@ -99,10 +99,12 @@ def _config(folder: Path) -> tuple[dict[str, Any], Family]:
 def _all_sizes(path: Path, config: Mapping[str, Any], family: Family) -> dict[str, int]:
     """Every size that a weight's shape may name. None is guessed: the library's defaults are those of some one model."""
     keys = family.size_keys
-    sizes = {name: _size(path, config, *named) for name, named in keys.items()}
-    for name, size in sizes.items():
+    sizes: dict[str, int] = {}
+    for name, named in keys.items():
+        size = _size(path, config, *named)
         if size is None:
-            raise InputError(path, f"no {keys[name][0]}", "the sizes of the model that the weights are of")
+            raise InputError(path, f"no {named[0]}", "the sizes of the model that the weights are of")
+        sizes[name] = size
     if sizes["layers"] > MOST_LAYERS:
         raise InputError(f"{path}, {keys['layers'][0]}", str(sizes["layers"]), f"at most {MOST_LAYERS}")
     if "neurons" not in sizes:
