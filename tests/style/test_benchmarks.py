@@ -252,7 +252,7 @@ def test_every_line_runs_on_a_tiny_shape(page):
     text = page.read_text(encoding="utf-8")
     for start in (
         "| difference, bfloat16 products, curves to 0.01 | 16,384 |",
-        "| difference, tf32 products, every draw | 512 |",
+        "| difference, tf32 products, every draw | 256 |",
         "| difference, full | 1,024 |",
         "| values, bfloat16 | 1,024 |",
         "| matrix products |",
