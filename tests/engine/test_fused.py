@@ -12,7 +12,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from models import random_anatomy
 
 from factfinding.engine import batches, fused
 from factfinding.engine.batches import rows_within
@@ -30,6 +29,7 @@ from factfinding.engine.readings import LogProbs
 from factfinding.engine.shards import first_batch
 from factfinding.engine.suffix import Edits
 from factfinding.model.anatomy import rotate
+from helpers.models import random_anatomy
 
 FORMS = {"gelu": gelu_difference, "tanh": tanh_gelu_difference, "relu": relu_difference}
 FAMILIES = ("gpt_neox", "gpt_neox_sequential", "gpt2")

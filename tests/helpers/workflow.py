@@ -61,7 +61,7 @@ def _quiet() -> dict[str, str]:
 
 def snakemake_forked(folder: Path, *studies: str, arguments: tuple[str, ...] = ("--cores", "2")) -> str:
     """Whole studies one after the other, jobs as forks of one process (forked.py): a fifth of the time."""
-    run = [sys.executable, str(ROOT / "tests/forked.py"), str(folder), *studies, "--", *arguments]
+    run = [sys.executable, str(ROOT / "tests/helpers/forked.py"), str(folder), *studies, "--", *arguments]
     done = _printed(run, timeout=1500)
     if done.returncode:
         raise AssertionError(f"{' '.join(studies)} ended with {done.returncode}:\n{done.stdout[-6000:]}")
@@ -100,7 +100,7 @@ def planned(output: str) -> set[str]:
 @cache
 def _forks() -> subprocess.Popen:
     """tests/forks.py, running: it ends with the tests, when its input closes."""
-    server = [sys.executable, str(ROOT / "tests" / "forks.py")]
+    server = [sys.executable, str(ROOT / "tests/helpers/forks.py")]
     return subprocess.Popen(server, env=_quiet(), text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
 

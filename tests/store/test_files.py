@@ -13,6 +13,7 @@ import pytest
 
 from factfinding import files
 from factfinding.errors import InputError
+from factfinding.tables import read_table
 
 
 def test_an_error_while_writing_leaves_the_old_file_and_no_part(tmp_path):
@@ -87,7 +88,8 @@ def test_tables_come_back_as_they_went(tmp_path, suffix):
         }
     )
     files.write_table(frame, tmp_path / f"table{suffix}")
-    assert files.read_table(tmp_path / f"table{suffix}").equals(frame)
+    read = pl.read_csv if suffix == ".csv" else read_table
+    assert read(tmp_path / f"table{suffix}").equals(frame)
 
 
 def test_long_tables_are_parquet(tmp_path):
@@ -95,7 +97,7 @@ def test_long_tables_are_parquet(tmp_path):
     with pytest.raises(ValueError, match="10001 rows; tables of more than 10000"):
         files.write_table(long, tmp_path / "table.csv")
     files.write_table(long, tmp_path / "table.parquet")
-    assert files.read_table(tmp_path / "table.parquet").height == files.CSV_ROWS + 1
+    assert read_table(tmp_path / "table.parquet").height == files.CSV_ROWS + 1
 
 
 def test_missing_and_damaged_files_are_named(tmp_path):
@@ -110,8 +112,8 @@ def test_missing_and_damaged_files_are_named(tmp_path):
         (files.read_json, "deep.json", "no valid JSON .*recursion"),
         (files.read_json, "long.json", "no valid JSON .*limit"),
         (files.read_json, "bytes.json", "no valid JSON .*utf-8"),
-        (files.read_table, "none.csv", "no such file"),
-        (files.read_table, "bad.parquet", "a damaged table"),
+        (read_table, "none.csv", "no such file"),
+        (read_table, "bad.parquet", "a damaged table"),
     ):
         with pytest.raises(InputError, match=message) as caught:
             read(tmp_path / name)

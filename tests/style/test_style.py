@@ -14,12 +14,13 @@ import yaml
 from helpers import ROOT
 
 LIBRARY = ROOT / "scripts" / "factfinding"
-ANYONE = {"errors", "files", "digest", "known"}
+ANYONE = {"errors", "families", "files", "digest", "known"}
 MAY_IMPORT = {  # room -> rooms below it
     "errors": set(),
     "files": set(),
     "digest": set(),
     "known": set(),
+    "families": set(),
     "config": set(),
     "config_yaml": {"config"},
     "studies": {"config"},
@@ -51,7 +52,7 @@ MAY_IMPORT = {  # room -> rooms below it
     "ledger": {"declarations", "tables"},
     "figures": {"config", "stats", "data"},
     "findings": {"figures"},
-    "page": {"ledger"},
+    "page": {"ledger", "tables"},
     "report": {
         "config",
         "stats",

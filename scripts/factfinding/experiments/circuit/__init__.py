@@ -1,1 +1,0 @@
-"""P2.8: the circuit, proposed or fixed."""

@@ -1,1 +1,0 @@
-"""P2.8: where the circuit's borders lie."""

@@ -1,1 +1,0 @@
-"""P2.10: what comes before the name."""

@@ -1,1 +1,0 @@
-"""P2.9: the lookup as tables, a few MLPs and a probe."""

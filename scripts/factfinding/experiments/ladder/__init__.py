@@ -1,1 +1,0 @@
-"""P2.8: the model simplified step by step."""

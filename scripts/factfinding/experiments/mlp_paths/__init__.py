@@ -1,1 +1,0 @@
-"""P3.1: paths between the MLPs of the lookup."""

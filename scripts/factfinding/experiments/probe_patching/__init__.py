@@ -1,1 +1,0 @@
-"""P2.11: whether the probed directions are used."""

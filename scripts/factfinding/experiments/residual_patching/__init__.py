@@ -1,1 +1,0 @@
-"""P2.7: where the answer lies."""

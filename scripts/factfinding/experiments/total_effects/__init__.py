@@ -1,1 +1,0 @@
-"""P2.7: what each node does."""
