@@ -33,6 +33,7 @@ from factfinding.experiments.orthogonal_remainder.compute import (
     orthogonal_remainder,
     remainders,
 )
+from factfinding.methods.circuit import Circuit
 from factfinding.methods.groups import groups_of
 from factfinding.methods.intervals import auc_intervals, median_intervals
 from factfinding.methods.name_sites import read_last
@@ -475,10 +476,8 @@ def test_one_known_athlete_and_one_pair_have_no_interval():
     assert name_tables(anatomy, known.head(1), known)["orthogonal_remainder"].is_empty()
 
 
-def draw(tables: dict[str, pl.DataFrame], used: str | None = "1-2") -> None:
-    circuit = pl.DataFrame(
-        {"part": ["lookup"], "used": [used]}, schema={"part": pl.String, "used": pl.String}
-    )
+def draw(tables: dict[str, pl.DataFrame], lookup: tuple[int, int] | None = (1, 2)) -> None:
+    circuit = Circuit(lookup_at="final_name", concatenate=None, lookup=lookup, extract=()).to_table()
     figures = [
         norms_show.draw_mlp_norms(mlp_norms=tables["mlp_norms"], circuit=circuit),
         linear_show.draw_linear_structure(linear_structure=tables["linear_structure"], circuit=circuit),
@@ -501,7 +500,7 @@ def test_figures_hold_models_of_any_depth_and_two_conditions(agreeing, layers):
         both = ("full", "name_only")
         tables[name] = pl.concat([deep.with_columns(condition=pl.lit(condition)) for condition in both])
     tables["orthogonal_remainder"] = agreeing[2]["orthogonal_remainder"]
-    draw(tables, used=None)
+    draw(tables, lookup=None)
 
 
 def test_sentences_carry_n_interval_and_baseline(agreeing):
