@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
+
+import yaml
 
 from factfinding.tables import read_table
 from helpers import ROOT
@@ -76,14 +77,6 @@ def formatted(folder: Path, touched: list[Path]) -> None:
     run(folder, "ruff", "check", *python)
 
 
-def map_of(folder: Path):
-    """The copy's own tests/workflow/test_reruns.py."""
-    spec = importlib.util.spec_from_file_location("its_reruns", folder / "tests/workflow/test_reruns.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def test_every_block_of_the_page_is_understood_and_they_are_few():
     assert len(BLOCK.findall(PAGE)) == len(re.findall(r"^\*\*`", PAGE, re.MULTILINE)) == 5
     assert not LINE.findall(PAGE)
@@ -95,12 +88,14 @@ def test_the_page_s_experiment_runs_as_it_stands_there(edited):
     expected = {NAME, "figure", "ledger", "report"}
     assert would_run(edited) == expected  # and nothing that was finished
     check_style(edited)
-    assert NAME in map_of(edited).rules_given("heads.seed")
     pytest(edited, f"tests/experiments/test_{NAME}.py")
     forked = [sys.executable, str(ROOT / "tests/helpers/forked.py"), str(edited), "tests/fixtures/small.yaml"]
     run(edited, *forked, "--", "--cores", "2")
     assert would_run(edited) == set()
     check_results(edited / "results/small")
+    small = yaml.safe_load((edited / "tests/fixtures/small.yaml").read_text())
+    (edited / "edit.yaml").write_text(yaml.safe_dump(small | {"heads": small["heads"] | {"seed": 1}}))
+    assert NAME in would_run(edited, "edit.yaml")  # its key of the configuration
 
 
 def pytest(folder: Path, *arguments: str) -> str:
