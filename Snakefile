@@ -1,4 +1,4 @@
-"""How a language model recalls facts: from a list of athletes to activations, probes, figures and a report."""
+"""How a language model recalls facts: from a list of subjects to activations, probes, figures and a report."""
 
 from snakemake.utils import min_version
 
@@ -39,7 +39,7 @@ rule download:
 
 
 include: "rules/model.smk"
-include: "rules/athletes.smk"
+include: "rules/subjects.smk"
 include: "rules/activations.smk"
 include: "rules/texts.smk"
 include: "rules/report.smk"

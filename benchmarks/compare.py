@@ -210,7 +210,7 @@ class Comparison:
 
     def memory(self) -> Table:
         table, growth = scaling.memory(self.anatomy)
-        self._at_most("memory of caching to disk, 512 athletes / 128 athletes", 1.05, growth)
+        self._at_most("memory of caching to disk, 512 subjects / 128 subjects", 1.05, growth)
         return table
 
     def scaling(self) -> Table:

@@ -1,6 +1,6 @@
 """How much precision, batch size and threads change what a model gives: the numbers of docs/numerics.md.
 
-    python benchmarks/numerics.py results/organism/model results/organism/prompts/full.parquet [ATHLETES]
+    python benchmarks/numerics.py results/organism/model results/organism/prompts/full.parquet [SUBJECTS]
 
 Prints Markdown. Everything is relative to the same model in float64 or to the same table with one thread and batches of 128.
 """
@@ -70,8 +70,8 @@ def probabilities(model: Anatomy, prompts: pl.DataFrame, batch_size: int) -> np.
 
 
 def candidates(prompts: pl.DataFrame, model: Anatomy) -> list[int]:
-    sports = sorted(set(prompts["sport"]))
-    return [model.tokenizer(f" {sport}", add_special_tokens=False)["input_ids"][-1] for sport in sports]
+    answers = sorted(set(prompts["answer"]))
+    return [model.tokenizer(f" {answer}", add_special_tokens=False)["input_ids"][-1] for answer in answers]
 
 
 def main() -> None:
@@ -79,7 +79,7 @@ def main() -> None:
     prompts = table.head(int(sys.argv[3])) if len(sys.argv) > 3 else table
     kind = json.loads((folder / "config.json").read_text())["model_type"]
     print(
-        f"{folder}: {kind}, {prompts.height} athletes, torch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}"
+        f"{folder}: {kind}, {prompts.height} subjects, torch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}"
     )
     precisions(folder, prompts)
     runs(folder, prompts)

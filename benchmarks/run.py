@@ -68,7 +68,7 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--rounds", type=int, default=2, help="rounds, of which the fastest counts")
     parser.add_argument("--batches", type=int, default=1, help="sweep: batches of every draw in each layer")
-    parser.add_argument("--names", type=int, default=300, help="rules: athletes of the study")
+    parser.add_argument("--names", type=int, default=300, help="rules: subjects of the study")
     parser.add_argument("--until", nargs="*", default=[], help="rules: only these and what they need")
     parser.add_argument("--study", type=Path, help="rules: a configuration laid over the benchmark's own")
     parser.add_argument("--seconds", type=float, default=3600, help="rules: stop the study after so long")

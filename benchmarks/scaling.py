@@ -1,4 +1,4 @@
-"""How time and memory grow with athletes, layers, neurons and positions."""
+"""How time and memory grow with subjects, layers, neurons and positions."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from factfinding.store import Source
 
 
 def memory(anatomy: Anatomy) -> tuple[Table, float]:
-    """Peak memory of caching to disk for more and more athletes, and how far it grows."""
+    """Peak memory of caching to disk for more and more subjects, and how far it grows."""
     rows = []
     wanted = [
         Wanted(site=site, role=role)
@@ -56,29 +56,29 @@ def memory(anatomy: Anatomy) -> tuple[Table, float]:
     table = Table(
         title="Memory of caching to disk (batches of 32, shards of 64)",
         note="The whole process, its models included.",
-        columns=("athletes", "peak MB"),
+        columns=("subjects", "peak MB"),
         rows=rows,
     )
     return table, growth
 
 
 def scaling(way: Fast, shape: Shape, sweep: Callable[[int], NeuronSweep], *, rounds: int) -> Table:
-    """Time a patch of the suffix by number of athletes, by layer, by number of neurons, and by positions."""
+    """Time a patch of the suffix by number of subjects, by layer, by number of neurons, and by positions."""
     rows = []
-    for athletes in (1, 4, 16):
+    for subjects in (1, 4, 16):
         t = best_of(
-            {"": lambda n=athletes: run_athletes(way, n, neurons=32, layer=shape.swept[0])},
+            {"": lambda n=subjects: run_subjects(way, n, neurons=32, layer=shape.swept[0])},
             rounds=rounds,
         )[""]
-        rows.append(("suffix", f"{athletes} athletes, 32 neurons, layer {shape.swept[0]}", t.result, t))
+        rows.append(("suffix", f"{subjects} subjects, 32 neurons, layer {shape.swept[0]}", t.result, t))
     for layer in range(0, shape.layers, max(shape.layers // 4, 1)):
-        t = best_of({"": lambda i=layer: run_athletes(way, 4, neurons=32, layer=i)}, rounds=rounds)[""]
-        rows.append(("suffix", f"4 athletes, 32 neurons, layer {layer}", t.result, t))
+        t = best_of({"": lambda i=layer: run_subjects(way, 4, neurons=32, layer=i)}, rounds=rounds)[""]
+        rows.append(("suffix", f"4 subjects, 32 neurons, layer {layer}", t.result, t))
     for neurons in (64, 256, 1024):
         work = sweep(neurons)
         t = best_of({"": lambda w=work: way.curves(w).effects.numel()}, rounds=1)[""]
         rows.append(
-            ("suffix, curves", f"1 athlete, {len(work.neurons)} neurons x {DRAWS} draws", t.result, t)
+            ("suffix, curves", f"1 subject, {len(work.neurons)} neurons x {DRAWS} draws", t.result, t)
         )
     for what, first in (("prompts differ everywhere", 1), ("prompts differ in the name only", NAME - 2)):
         pairs = name_pairs(4, first, way.anatomy)
@@ -93,14 +93,14 @@ def scaling(way: Fast, shape: Shape, sweep: Callable[[int], NeuronSweep], *, rou
     )
 
 
-def run_athletes(way: Fast, athletes: int, *, neurons: int, layer: int) -> int:
-    """Set neurons of several athletes to zero; returns the number of patches."""
+def run_subjects(way: Fast, subjects: int, *, neurons: int, layer: int) -> int:
+    """Set neurons of several subjects to zero; returns the number of patches."""
     device = way.anatomy.device
     clean = prepare(
-        way.anatomy, prompts(athletes, seed=7, device=str(device), vocabulary=way.anatomy.d_vocab), start=NAME
+        way.anatomy, prompts(subjects, seed=7, device=str(device), vocabulary=way.anatomy.d_vocab), start=NAME
     )
-    prompt = torch.arange(athletes, device=device).repeat_interleave(neurons)
-    neuron = torch.arange(neurons, device=device).repeat(athletes)
+    prompt = torch.arange(subjects, device=device).repeat_interleave(neurons)
+    neuron = torch.arange(neurons, device=device).repeat(subjects)
     reading = LogProbs(at=END, tokens=torch.tensor([7], device=device))
     for start in range(0, len(prompt), way.rows):
         part = slice(start, start + way.rows)
@@ -131,5 +131,5 @@ def prompts_table(tokens: Tensor) -> pl.DataFrame:
     """Tokens as the prompts table that `capture` takes."""
     n, length = tokens.shape
     names = [str(i) for i in range(n)]
-    columns = {"athlete": names, "sport": names, "token_ids": tokens.tolist(), "n_tokens": [length] * n}
+    columns = {"subject": names, "answer": names, "token_ids": tokens.tolist(), "n_tokens": [length] * n}
     return pl.DataFrame({**columns, "first_name": [NAME - 1] * n, "final_name": [NAME] * n, "end": [END] * n})

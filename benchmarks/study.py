@@ -1,6 +1,6 @@
 """The workflow itself at a model's size: a folder of random weights, some hundred names, and what each rule takes.
 
-The weights know nothing, so every experiment is done on all athletes; how long a rule takes does not depend on that. The
+The weights know nothing, so every experiment is done on all subjects; how long a rule takes does not depend on that. The
 study runs in a copy of the project, started through Snakemake with the Python that runs this. A rule's row comes when it
 is done, so a run that is stopped keeps what it has.
 """
@@ -31,7 +31,7 @@ from factfinding.data.prompts import prompt_text
 from factfinding.model.tiny import byte_level_tokenizer
 
 NAME = "full-size"
-SPORTS = ("baseball", "basketball", "football")
+ANSWERS = ("baseball", "basketball", "football")
 FIRST = "Michael Jordan"
 TOKENIZER = 8000
 PROJECT = (
@@ -52,11 +52,11 @@ def study_of(shape: Shape, device: str, *, products: str = "bfloat16") -> dict:
     """Configuration of a study whose every rule has something to do, cut where the default takes hours."""
     first, last = shape.swept[0], shape.swept[-1]
     heads = [f"L{shape.layers // 2}H{shape.heads // 2}", f"L{2 * shape.layers // 3}H{shape.heads // 4}"]
-    everyone = {"athletes": "all"}
+    everyone = {"subjects": "all"}
     return {
         "study": NAME,
         "model": {"source": "folder", "folder": f"{NAME}/model"},
-        "athletes": {"table": f"{NAME}/athletes.csv"},
+        "subjects": {"table": f"{NAME}/subjects.csv"},
         "compute": {"batch_size": 64, "device": device},
         "circuit": {
             "concatenate": [0, max(first - 1, 0)],
@@ -68,7 +68,7 @@ def study_of(shape: Shape, device: str, *, products: str = "bfloat16") -> dict:
         "mlp_paths": everyone,
         "lookup": everyone,
         "names": everyone,
-        "interventions": everyone | {"node_athletes": 4, "patched_athletes": 30},
+        "interventions": everyone | {"node_subjects": 4, "patched_subjects": 30},
         "neurons": everyone
         | {
             "first": [FIRST],
@@ -78,18 +78,18 @@ def study_of(shape: Shape, device: str, *, products: str = "bfloat16") -> dict:
             "tolerance": 0.01,
             "shards": len(shape.swept),
         },
-        "sport_neurons": everyone
+        "answer_neurons": everyone
         | {
             "neurons": [f"L{last}N{shape.d_mlp // 2}"],
             "texts": "resources/running_text.txt",
-            "ablated_athletes": 50,
+            "ablated_subjects": 50,
         },
         "locality": {"tokens": 60, "strings": 50},
     }
 
 
 def write_project(folder: Path, shape: Shape, *, names: int, device: str) -> None:
-    """A copy of the project with a model folder, a table of athletes and a configuration of such a study."""
+    """A copy of the project with a model folder, a table of subjects and a configuration of such a study."""
     ignored = shutil.ignore_patterns("__pycache__")
     for name in PROJECT:
         source = ROOT / name
@@ -98,29 +98,29 @@ def write_project(folder: Path, shape: Shape, *, names: int, device: str) -> Non
         else:
             shutil.copy2(source, folder / name)
     (folder / NAME / "model").mkdir(parents=True, exist_ok=True)
-    athletes = write_athletes(folder / NAME / "athletes.csv", names)
-    write_model(folder / NAME / "model", shape, athletes, device)
+    subjects = write_subjects(folder / NAME / "subjects.csv", names)
+    write_model(folder / NAME / "model", shape, subjects, device)
     (folder / f"{NAME}.yaml").write_text(yaml.safe_dump(study_of(shape, device)), encoding="utf-8")
 
 
-def write_athletes(path: Path, names: int) -> list[dict[str, str]]:
-    """About as many athletes of each sport, drawn from the project's table; `FIRST` is among them."""
-    with (ROOT / "resources" / "athletes.csv").open(encoding="utf-8") as table:
+def write_subjects(path: Path, names: int) -> list[dict[str, str]]:
+    """About as many subjects of each answer, drawn from the project's table; `FIRST` is among them."""
+    with (ROOT / "resources" / "subjects.csv").open(encoding="utf-8") as table:
         rows = list(csv.DictReader(table))
     random.Random(0).shuffle(rows)
-    rows.sort(key=lambda row: row["athlete"] != FIRST)  # stable: the others stay shuffled
-    by_sport = [[row for row in rows if row["sport"] == sport] for sport in SPORTS]
-    chosen = [row for i in range(len(rows)) for group in by_sport for row in group[i : i + 1]][:names]
+    rows.sort(key=lambda row: row["subject"] != FIRST)  # stable: the others stay shuffled
+    by_answer = [[row for row in rows if row["answer"] == answer] for answer in ANSWERS]
+    chosen = [row for i in range(len(rows)) for group in by_answer for row in group[i : i + 1]][:names]
     with path.open("w", newline="", encoding="utf-8") as table:
-        writer = csv.DictWriter(table, ("athlete", "sport"), extrasaction="ignore")
+        writer = csv.DictWriter(table, ("subject", "answer"), extrasaction="ignore")
         writer.writeheader()
         writer.writerows(chosen)
     return rows
 
 
-def write_model(folder: Path, shape: Shape, athletes: Sequence[dict[str, str]], device: str) -> None:
-    """Random weights in half precision, with a tokenizer trained on the prompts, so that sports are single tokens."""
-    texts = [f"{prompt_text(row['athlete'], 'full').text} {row['sport']}" for row in athletes]
+def write_model(folder: Path, shape: Shape, subjects: Sequence[dict[str, str]], device: str) -> None:
+    """Random weights in half precision, with a tokenizer trained on the prompts, so that answers are single tokens."""
+    texts = [f"{prompt_text(row['subject'], 'full').text} {row['answer']}" for row in subjects]
     texts += [
         line
         for name in ("resources/facts.csv", "README.md")

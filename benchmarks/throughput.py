@@ -39,7 +39,7 @@ COPIED_BYTES = {"cpu": 2**26, "cuda": 2**32}
 
 
 class Throughput:
-    """One athlete and one fact: every neuron of the swept layers, DRAWS draws each.
+    """One subject and one fact: every neuron of the swept layers, DRAWS draws each.
 
     `rows`: patches in a batch (what a sweep of the workflow begins with on a GPU, unless given). `rounds`: how often each work is timed; the fastest counts, the slowest is shown.
     `batches`: how many batches of every draw are run in each swept layer.
@@ -68,7 +68,7 @@ class Throughput:
         """All neurons by curves, and some batches of every draw, in each of the low-precision products."""
         rates = self.rates(section)
         row = section.table(
-            f"Neuron sweep, layers {self.shape.swept}, {self.shape.d_mlp:,} neurons x {DRAWS} draws, one athlete, one fact",
+            f"Neuron sweep, layers {self.shape.swept}, {self.shape.d_mlp:,} neurons x {DRAWS} draws, one subject, one fact",
             (
                 "way", "patches", "evaluations", "seconds", "slowest round", "patches/s", "evaluations/s",
                 "of its matmul rate", "peak GB", "SM clock after",
@@ -76,7 +76,7 @@ class Throughput:
             note=f"Goals: {GOAL_SECONDS:g} s by curves for all layers, {100 * GOAL_SHARE:g} % of the matmul rate measured in this run "
             f"for every draw. The seconds are of {self.rounds} rounds after one to warm up, {self.rows:,} patches in a batch at "
             "most; the share is of the rate of the way's own products, operations counted from shapes. By curves everything is "
-            f"timed, the other athletes' values and the slopes with it. Every draw is run on {self.batches} batches of each swept layer. "
+            f"timed, the other subjects' values and the slopes with it. Every draw is run on {self.batches} batches of each swept layer. "
             "Memory is what the work took beside the model. Curves look at their points as they come, so their batches shrink towards the end.",
         )  # fmt: skip
         for kind in SWEPT_PRODUCTS:

@@ -1,9 +1,9 @@
 """Activation caches: one HDF5 file per condition.
 
 In: prompts, the model. Out: results/<study>/activations/<condition>.h5; finished shards stay under
-results/.shards/activations, so that new athletes cost only their own forward passes. Config: compute, activations,
-circuit.lookup. GPU. Disk: 27 kB per athlete and condition for the embedded model, 3.2 MB for Pythia 2.8B, and as much again
-for the shards. Time: a forward pass per athlete.
+results/.shards/activations, so that new subjects cost only their own forward passes. Config: compute, activations,
+circuit.lookup. GPU. Disk: 27 kB per subject and condition for the embedded model, 3.2 MB for Pythia 2.8B, and as much again
+for the shards. Time: a forward pass per subject.
 """
 
 

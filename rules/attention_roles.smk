@@ -1,7 +1,7 @@
 """P2.3: where the heads that write the answer look.
 
-In: direct effects, activations, prompts, recall, the model. Out: attention_roles.csv, attention_athletes.parquet. Config:
-compute.dtype, heads.athletes, heads.seed, heads.top, circuit.extract. No forward pass and no GPU. Time: some seconds.
+In: direct effects, activations, prompts, recall, the model. Out: attention_roles.csv, attention_subjects.parquet. Config:
+compute.dtype, heads.subjects, heads.seed, heads.top, circuit.extract. No forward pass and no GPU. Time: some seconds.
 """
 
 
@@ -15,7 +15,7 @@ rule attention_roles:
         direct_effects="results/{study}/tables/direct_effects.csv",
     output:
         attention_roles="results/{study}/tables/attention_roles.csv",
-        attention_athletes="results/{study}/tables/attention_athletes.parquet",
+        attention_subjects="results/{study}/tables/attention_subjects.parquet",
         provenance="results/{study}/provenance/attention_roles.json",
     log:
         "results/{study}/logs/attention_roles.log",
@@ -30,7 +30,7 @@ rule attention_roles:
     params:
         settings=settings(
             "compute.dtype",
-            "heads.athletes",
+            "heads.subjects",
             "heads.seed",
             "heads.top",
             "circuit.extract",

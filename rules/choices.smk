@@ -2,11 +2,11 @@
 
 
 def taught(study):
-    """The athletes that the embedded model is taught; in the fictional world it makes its own."""
+    """The subjects that the embedded model is taught; in the fictional world it makes its own."""
     return (
         []
         if study.organism.world == "fictional"
-        else f"results/{study.study}/tables/athletes.csv"
+        else f"results/{study.study}/tables/subjects.csv"
     )
 
 
@@ -37,9 +37,9 @@ def activations_of(section):
     )
 
 
-def athlete_table(study):
+def subject_table(study):
     """The user's table, or the people whom the embedded model was trained on."""
-    return study.athletes.table or f"results/{study.study}/model/athletes.csv"
+    return study.subjects.table or f"results/{study.study}/model/athletes.csv"
 
 
 def facts(study):
@@ -70,7 +70,7 @@ def own_corpus(study):
 
 def running_text(study):
     """The text that is searched for what fires a neuron, if there is one."""
-    return study.sport_neurons.texts or own_corpus(study) or []
+    return study.answer_neurons.texts or own_corpus(study) or []
 
 
 def dataset_studies():

@@ -1,7 +1,7 @@
 """P2.8: right answers left as more and more layers are averaged at the final name token.
 
-In: the prompts of the known athletes, the readers. Out: tables/circuit_scan.csv. Config: interventions (athletes,
-patched_athletes, seed), compute. GPU; seconds for the embedded model, minutes for Pythia 2.8B.
+In: the prompts of the known subjects, the readers. Out: tables/circuit_scan.csv. Config: interventions (subjects,
+patched_subjects, seed), compute. GPU; seconds for the embedded model, minutes for Pythia 2.8B.
 """
 
 
@@ -29,8 +29,8 @@ rule circuit_scan:
     params:
         settings=settings(
             "compute",
-            "interventions.athletes",
-            "interventions.patched_athletes",
+            "interventions.subjects",
+            "interventions.patched_subjects",
             "interventions.seed",
         ),
         code=computes("circuit_scan"),

@@ -1,6 +1,6 @@
 """P2.2: which heads and MLPs write the answer at END.
 
-In: activations, prompts, recall, the model's weights. Out: direct_effects.csv. Config: compute.dtype, heads.athletes,
+In: activations, prompts, recall, the model's weights. Out: direct_effects.csv. Config: compute.dtype, heads.subjects,
 heads.seed. No forward pass and no GPU. Time: ten seconds for the embedded model, some minutes and 16 GB for Pythia 2.8B.
 """
 
@@ -26,7 +26,7 @@ rule direct_effects:
         mem_mb=megabytes(20000),
         runtime=60,
     params:
-        settings=settings("compute.dtype", "heads.athletes", "heads.seed"),
+        settings=settings("compute.dtype", "heads.subjects", "heads.seed"),
         code=computes("direct_effects"),
     script:
         "../scripts/experiment.py"

@@ -1,8 +1,8 @@
 """P2.9: the circuit as tables over tokens, a few MLPs and a probe, and how often that is right.
 
-In: the prompts of the known athletes, the readers, the circuit. Out: effective_model.safetensors (0.5 MB; 1 GB for Pythia
+In: the prompts of the known subjects, the readers, the circuit. Out: effective_model.safetensors (0.5 MB; 1 GB for Pythia
 2.8B), tables/effective_model.csv, tables/effective_confusion.csv. Where there is no lookup at the name the file says so and
-the tables are empty. Config: interventions (athletes, seed), compute. GPU; seconds for the embedded model.
+the tables are empty. Config: interventions (subjects, seed), compute. GPU; seconds for the embedded model.
 """
 
 
@@ -31,7 +31,7 @@ rule effective_model:
         mem_mb=megabytes(24000),
         runtime=120,
     params:
-        settings=settings("compute", "interventions.athletes", "interventions.seed"),
+        settings=settings("compute", "interventions.subjects", "interventions.seed"),
         code=computes("effective_model"),
     script:
         "../scripts/experiment.py"

@@ -1,6 +1,6 @@
-"""P3.5: where in the effective model a probe reads the sport.
+"""P3.5: where in the effective model a probe reads the answer.
 
-In: the effective model, the names of the athletes. Out: effective_probes.csv, empty where there is no effective model.
+In: the effective model, the names of the subjects. Out: effective_probes.csv, empty where there is no effective model.
 Config: lookup, compute, and how probes are fitted (probes). GPU. Time: seconds for the embedded model.
 """
 
@@ -29,7 +29,7 @@ rule effective_probes:
         settings=settings(
             "compute.batch_size",
             "compute.device",
-            "lookup.athletes",
+            "lookup.subjects",
             "lookup.name_tokens",
             "lookup.probe_folds",
             "lookup.probe_repeats",

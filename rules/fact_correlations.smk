@@ -1,4 +1,4 @@
-"""P3.2: how alike the neurons behind different facts of one athlete are.
+"""P3.2: how alike the neurons behind different facts of one subject are.
 
 In: neuron_effects.parquet. Out: fact_correlations.csv; neuron_pairs.csv, the effects behind the most and the least alike
 pair of facts. Config: neurons.seed. No GPU; seconds.

@@ -1,7 +1,7 @@
 """P2.4: what these heads read at the final name token.
 
 In: direct effects, activations, prompts, recall, the model's weights. Out: head_inputs.csv. Config: compute.dtype,
-heads.athletes, heads.seed, heads.top, circuit.extract. No forward pass and no GPU. Time: ten seconds for the embedded
+heads.subjects, heads.seed, heads.top, circuit.extract. No forward pass and no GPU. Time: ten seconds for the embedded
 model, some minutes and 16 GB for Pythia 2.8B.
 """
 
@@ -30,7 +30,7 @@ rule head_inputs:
     params:
         settings=settings(
             "compute.dtype",
-            "heads.athletes",
+            "heads.subjects",
             "heads.seed",
             "heads.top",
             "circuit.extract",

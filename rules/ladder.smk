@@ -1,6 +1,6 @@
-"""P2.8: the circuit simplified step by step, and what of the sport is left at each layer.
+"""P2.8: the circuit simplified step by step, and what of the answer is left at each layer.
 
-In: the prompts of the known athletes, the readers, the circuit. Out: tables/ladder.csv. Config: interventions (athletes,
+In: the prompts of the known subjects, the readers, the circuit. Out: tables/ladder.csv. Config: interventions (subjects,
 draws, seed), compute. GPU; ten seconds for the embedded model, minutes for Pythia 2.8B.
 """
 
@@ -31,7 +31,7 @@ rule ladder:
     params:
         settings=settings(
             "compute",
-            "interventions.athletes",
+            "interventions.subjects",
             "interventions.draws",
             "interventions.seed",
         ),

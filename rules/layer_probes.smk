@@ -1,4 +1,4 @@
-"""P2.6: where in the layers the sport can be read, beside what the name's spelling alone gives away.
+"""P2.6: where in the layers the answer can be read, beside what the name's spelling alone gives away.
 
 In: activations of each condition, prompts, recall. Out: layer_probes.csv. Config: probes. No GPU. Time: half a minute
 for the embedded model; tens of minutes for a width of 2560.

@@ -27,7 +27,7 @@ rule linear_structure:
     params:
         settings=settings(
             "compute",
-            "names.athletes",
+            "names.subjects",
             "names.conditions",
             "names.swap_pairs",
             "names.seed",

@@ -1,6 +1,6 @@
 """P3.1: every path from one MLP of the lookup to a later one, removed.
 
-In: the prompts of the known athletes, the readers, the circuit. Out: tables/mlp_paths.csv, empty where no lookup at the name
+In: the prompts of the known subjects, the readers, the circuit. Out: tables/mlp_paths.csv, empty where no lookup at the name
 was found. Config: mlp_paths, compute. GPU; ten seconds for the embedded model, minutes for Pythia 2.8B.
 """
 

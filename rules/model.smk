@@ -1,6 +1,6 @@
 """The model of the study, from one of four sources, and its card.
 
-In: nothing (organism in its fictional world, tiny), the checked athletes (organism on real athletes), the hub, or a
+In: nothing (organism in its fictional world, tiny), the checked subjects (organism on real subjects), the hub, or a
 folder. Out: results/<study>/model/source.json, which says where the weights lie and what they are, and card.json, what
 was measured on them. Config: model, organism, compute. GPU: the card. Time: training takes 3-5 minutes of one core
 (1.5 MB on disk); a 2.8B model is 5.7 GB to download.
@@ -9,7 +9,7 @@ was measured on them. Config: model, organism, compute. GPU: the card. Time: tra
 
 rule train_organism:
     input:
-        athletes=of(taught),
+        subjects=of(taught),
     output:
         source="results/{study}/model/source.json",
         weights="results/{study}/model/model.safetensors",
@@ -18,7 +18,7 @@ rule train_organism:
         tokenizer_config="results/{study}/model/tokenizer_config.json",
         training="results/{study}/model/training.csv",
         record="results/{study}/model/training.json",
-        athletes="results/{study}/model/athletes.csv",
+        subjects="results/{study}/model/athletes.csv",
         facts="results/{study}/model/facts.csv",
         corpus="results/{study}/model/corpus.txt",
         provenance="results/{study}/provenance/train_organism.json",
@@ -88,7 +88,7 @@ rule adopt_model:
 
 rule tiny_model:
     input:
-        athletes="results/{study}/tables/athletes.csv",
+        subjects="results/{study}/tables/subjects.csv",
     output:
         source="results/{study}/model/source.json",
         provenance="results/{study}/provenance/tiny_model.json",

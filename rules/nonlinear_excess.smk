@@ -1,6 +1,6 @@
 """P3.3: what the effective model's output has beyond a sum of a name's parts, and which neurons make it.
 
-In: the effective model, the names of the athletes. Out: nonlinear_excess.csv, nonlinear_excess_athletes.parquet,
+In: the effective model, the names of the subjects. Out: nonlinear_excess.csv, nonlinear_excess_subjects.parquet,
 nonlinear_excess_neurons.parquet; empty where there is no effective model. Config: lookup, compute. GPU. Time: seconds
 for the embedded model; all pairings of the names' parts are run once.
 """
@@ -14,7 +14,7 @@ rule nonlinear_excess:
         recall="results/{study}/tables/recall.csv",
     output:
         nonlinear_excess="results/{study}/tables/nonlinear_excess.csv",
-        nonlinear_excess_athletes="results/{study}/tables/nonlinear_excess_athletes.parquet",
+        nonlinear_excess_subjects="results/{study}/tables/nonlinear_excess_subjects.parquet",
         nonlinear_excess_neurons="results/{study}/tables/nonlinear_excess_neurons.parquet",
         provenance="results/{study}/provenance/nonlinear_excess.json",
     log:
@@ -32,7 +32,7 @@ rule nonlinear_excess:
         settings=settings(
             "compute.batch_size",
             "compute.device",
-            "lookup.athletes",
+            "lookup.subjects",
             "lookup.name_tokens",
             "lookup.seed",
         ),

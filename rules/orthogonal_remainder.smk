@@ -1,6 +1,6 @@
-"""P3.8: what of each athlete's residual no others span, through the best neuron of each sport.
+"""P3.8: what of each subject's residual no others span, through the best neuron of each answer.
 
-In: the model, the prompts of the conditions of `names`, the sport neurons (P3.4). Out: orthogonal_remainder.csv. Config:
+In: the model, the prompts of the conditions of `names`, the answer neurons (P3.4). Out: orthogonal_remainder.csv. Config:
 names, compute. GPU. Time: seconds for the embedded model.
 """
 
@@ -10,7 +10,7 @@ rule orthogonal_remainder:
         source="results/{study}/model/source.json",
         prompts=of(name_prompts),
         recall="results/{study}/tables/recall.csv",
-        neurons="results/{study}/tables/sport_neurons.csv",
+        neurons="results/{study}/tables/answer_neurons.csv",
     output:
         orthogonal_remainder="results/{study}/tables/orthogonal_remainder.csv",
         provenance="results/{study}/provenance/orthogonal_remainder.json",
@@ -26,7 +26,7 @@ rule orthogonal_remainder:
         mem_mb=megabytes(32000),
         runtime=120,
     params:
-        settings=settings("compute", "names.athletes", "names.conditions", "names.seed"),
+        settings=settings("compute", "names.subjects", "names.conditions", "names.seed"),
         code=computes("orthogonal_remainder"),
     script:
         "../scripts/experiment.py"

@@ -1,7 +1,7 @@
 """P2.11: whether the directions that probes read are the ones that the model reads.
 
-In: the prompts of the known athletes, the readers, the circuit. Out: tables/probe_patching.csv. Config: interventions
-(athletes, patched_athletes, seed), compute. GPU; seconds for the embedded model, minutes for Pythia 2.8B.
+In: the prompts of the known subjects, the readers, the circuit. Out: tables/probe_patching.csv. Config: interventions
+(subjects, patched_subjects, seed), compute. GPU; seconds for the embedded model, minutes for Pythia 2.8B.
 """
 
 
@@ -30,8 +30,8 @@ rule probe_patching:
     params:
         settings=settings(
             "compute",
-            "interventions.athletes",
-            "interventions.patched_athletes",
+            "interventions.subjects",
+            "interventions.patched_subjects",
             "interventions.seed",
         ),
         code=computes("probe_patching"),

@@ -1,7 +1,7 @@
 """Linear probes of the unchanged model, by which simplified ones are read.
 
 In: activations, prompts, recall. Out: readers.safetensors. Config: probes (but its folds and conditions),
-interventions.athletes. No GPU. Time: seconds for the embedded model; tens of minutes for a width of 2560.
+interventions.subjects. No GPU. Time: seconds for the embedded model; tens of minutes for a width of 2560.
 """
 
 
@@ -31,7 +31,7 @@ rule readers:
             "probes.max_iter",
             "probes.tolerance",
             "probes.seed",
-            "interventions.athletes",
+            "interventions.subjects",
         ),
         code=computes("readers"),
     script:

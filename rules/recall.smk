@@ -1,7 +1,7 @@
-"""P2.1: which sports the model knows.
+"""P2.1: which answers the model knows.
 
-In: prompts, the model. Out: recall.csv, a row per athlete, and recall_summary.csv. Config: compute, recall. GPU.
-Time: a forward pass per athlete and condition, a few seconds for the embedded model.
+In: prompts, the model. Out: recall.csv, a row per subject, and recall_summary.csv. Config: compute, recall. GPU.
+Time: a forward pass per subject and condition, a few seconds for the embedded model.
 """
 
 

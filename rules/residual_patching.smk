@@ -1,6 +1,6 @@
-"""P2.7: the residual stream before each layer, at each position, from an athlete of another sport.
+"""P2.7: the residual stream before each layer, at each position, from a subject of another answer.
 
-In: the prompts of the known athletes. Out: tables/residual_patching.csv. Config: interventions (athletes, patched_athletes,
+In: the prompts of the known subjects. Out: tables/residual_patching.csv. Config: interventions (subjects, patched_subjects,
 seed), compute. GPU; seconds for the embedded model, minutes for Pythia 2.8B.
 """
 
@@ -28,8 +28,8 @@ rule residual_patching:
     params:
         settings=settings(
             "compute",
-            "interventions.athletes",
-            "interventions.patched_athletes",
+            "interventions.subjects",
+            "interventions.patched_subjects",
             "interventions.seed",
         ),
         code=computes("residual_patching"),

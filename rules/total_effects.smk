@@ -1,6 +1,6 @@
 """P2.7: every head, attention layer and MLP replaced at every position of the name and after it.
 
-In: the prompts of the known athletes. Out: tables/total_effects.parquet. Config: interventions, compute. GPU; ten seconds
+In: the prompts of the known subjects. Out: tables/total_effects.parquet. Config: interventions, compute. GPU; ten seconds
 for the embedded model, most of an hour for Pythia 2.8B.
 """
 

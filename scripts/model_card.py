@@ -19,7 +19,7 @@ with Job(snakemake) as job:
         "guards": check_guards(anatomy),
         "compute": compute.model_dump(mode="json"),
         "recall": recall_rows(read_table(job.input.summary)),
-        "sport_at_final_name": probe_summary(read_table(job.input.probes)),
+        "answer_at_final_name": probe_summary(read_table(job.input.probes)),
         "circuit_checks": read_table(job.input.checks).to_dicts(),
         "training": read_json(job.input.training) if job.input.get("training") else None,
     }

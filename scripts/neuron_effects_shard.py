@@ -28,18 +28,18 @@ with Job(snakemake) as job:
         recall,
         subjects=section.subjects,
         first=section.first,
-        known_only=section.athletes == "known",
+        known_only=section.subjects == "known",
         seed=section.seed,
         batch_size=compute.batch_size,
     )
     lookup = circuit.lookup if circuit.lookup_at == AT_NAME else None
     layers = shard_layers(lookup, int(job.wildcards.shard), section.shards)
     used = asked.filter("used")
-    job.progress(f"{used.height} facts of {used['athlete'].n_unique()} subjects, layers {layers}")
+    job.progress(f"{used.height} facts of {used['subject'].n_unique()} subjects, layers {layers}")
     sweep = neuron_effects(
         anatomy,
         used,
-        recall if section.athletes == "all" else recall.filter("known"),
+        recall if section.subjects == "all" else recall.filter("known"),
         layers,
         engine=engine_of(anatomy, section.engine, section.products),
         draws=section.draws,

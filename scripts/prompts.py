@@ -12,10 +12,10 @@ with Job(snakemake) as job:
 
     folder = read_json(job.input.source)["folder"]
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    athletes = read_table(job.input.athletes)
-    tables = {name: prompt_table(athletes, tokenizer, bos_token_id(tokenizer), name) for name in CONDITIONS}
-    sports = athletes["sport"].unique().to_list()
-    write_table(candidates(sports, tables["full"]["text"][0], tokenizer), job.output.candidates)
+    subjects = read_table(job.input.subjects)
+    tables = {name: prompt_table(subjects, tokenizer, bos_token_id(tokenizer), name) for name in CONDITIONS}
+    answers = subjects["answer"].unique().to_list()
+    write_table(candidates(answers, tables["full"]["text"][0], tokenizer), job.output.candidates)
     for name, table in tables.items():
         write_table(table, job.output[name])
     counts = tables["full"]["n_name_tokens"].value_counts().sort("n_name_tokens")

@@ -13,5 +13,5 @@ with Job(snakemake) as job:
 
     model = job.config("model", ModelConfig)
     folder = Path(job.output.source).parent / "weights"
-    save_tiny_model(folder, read_table(job.input.athletes), model.family)
+    save_tiny_model(folder, read_table(job.input.subjects), model.family)
     write_json(describe(folder, kind="tiny"), job.output.source)

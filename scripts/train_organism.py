@@ -17,8 +17,8 @@ with Job(snakemake) as job:
     from factfinding.tables import read_table
 
     settings = job.config("organism", OrganismConfig)
-    athletes = read_table(job.input.athletes) if job.input.get("athletes") else None
-    world = make_world(settings, athletes)
+    subjects = read_table(job.input.subjects) if job.input.get("subjects") else None
+    world = make_world(settings, subjects)
     folder = Path(job.output.source).parent
     fresh = folder / ".training"
     shutil.rmtree(fresh, ignore_errors=True)
@@ -26,7 +26,7 @@ with Job(snakemake) as job:
     for path in fresh.iterdir():
         os.replace(path, folder / path.name)
     fresh.rmdir()
-    write_csv(world.athletes, job.output.athletes)
+    write_csv(world.subjects, job.output.subjects)
     write_csv(world.facts, job.output.facts)
     write_text(
         world.about + "\n\n" + "".join(documents(world, settings, settings.seed, 2000)), job.output.corpus

@@ -104,7 +104,7 @@ def _about(study: Study, ledger: pl.DataFrame) -> dict[str, Any]:
         "revision": card["source"]["revision"] or f"files {card['source']['digest'][:12]}",
         "parameters": f"{shape['parameters']:,}",
         "layers": f"{shape['n_layers']} of width {shape['d_model']}",
-        "recall": f"{share(recall[0], 'recalled')} of {recall[0]['n']:,} athletes"
+        "recall": f"{share(recall[0], 'recalled')} of {recall[0]['n']:,} subjects"
         if recall
         else "not measured",
         "verdicts": verdict_counts(ledger.filter(about="model")),

@@ -203,16 +203,16 @@ class OrganismConfig(Section):
         return self
 
 
-class AthletesConfig(Section):
+class SubjectsConfig(Section):
     """Whose facts are asked for."""
 
     table: FilePath | None = Field(
-        None, description="CSV with columns athlete and sport; null: the embedded model's own people"
+        None, description="CSV with columns subject and answer; null: the embedded model's own people"
     )
-    two_sports: Literal["drop", "first"] = Field(
-        "drop", description="a name with two sports: drop both rows or keep the first"
+    two_answers: Literal["drop", "first"] = Field(
+        "drop", description="a name with two answers: drop both rows or keep the first"
     )
-    min_per_sport: int = Field(10, ge=1, description="fewer athletes of a sport than this are an error")
+    min_per_answer: int = Field(10, ge=1, description="fewer subjects of an answer than this are an error")
 
 
 class RecallConfig(Section):
@@ -281,8 +281,8 @@ class CircuitConfig(Section):
 class HeadsConfig(Section):
     """P2.2-P2.6: which heads bring the answer to END, what they read, and what they would answer (head probes)."""
 
-    athletes: Literal["known", "all"] = Field(
-        "known", description="known: those whose sport the model recalls (P2.1)"
+    subjects: Literal["known", "all"] = Field(
+        "known", description="known: those whose answer the model recalls (P2.1)"
     )
     top: int = Field(
         4,
@@ -299,44 +299,44 @@ class HeadsConfig(Section):
         1000,
         ge=100,
         le=100_000,
-        description="shuffled sports against which the best of all head probes is held",
+        description="shuffled answers against which the best of all head probes is held",
     )
     seed: int = Field(
-        0, ge=0, lt=2**32, description="draws donors, halves, shuffled sports and the bootstrap"
+        0, ge=0, lt=2**32, description="draws donors, halves, shuffled answers and the bootstrap"
     )
 
 
 class InterventionsConfig(Section):
     """P2.7-P2.11: what is replaced, on whom."""
 
-    athletes: Literal["known", "all"] = Field(
-        "known", description="known: those whose sport the model recalls (P2.1)"
+    subjects: Literal["known", "all"] = Field(
+        "known", description="known: those whose answer the model recalls (P2.1)"
     )
-    node_athletes: int = Field(
+    node_subjects: int = Field(
         96,
         ge=2,
         description="of these, drawn for ablating every node one at a time in four ways (P2.7), the costliest part",
     )
-    patched_athletes: int = Field(
+    patched_subjects: int = Field(
         400,
         ge=2,
-        description="drawn, those included, for patching every node and the residual stream from another athlete (P2.7), "
+        description="drawn, those included, for patching every node and the residual stream from another subject (P2.7), "
         "for the borders of the circuit and for patching probes' directions (P2.11)",
     )
-    draws: int = Field(1, ge=1, le=64, description="other athletes given to each in the resampling ablations")
+    draws: int = Field(1, ge=1, le=64, description="other subjects given to each in the resampling ablations")
     seed: int = Field(
         0,
         ge=0,
         lt=2**32,
-        description="draws the athletes, the donors, the random subspaces and the bootstrap",
+        description="draws the subjects, the donors, the random subspaces and the bootstrap",
     )
 
 
 class LookupConfig(Section):
     """P3.1, P3.3, P3.5-P3.8: what the MLPs do that look the fact up."""
 
-    athletes: Literal["known", "all"] = Field(
-        "known", description="known: those whose sport the model recalls (P2.1)"
+    subjects: Literal["known", "all"] = Field(
+        "known", description="known: those whose answer the model recalls (P2.1)"
     )
     name_tokens: int | None = Field(
         None,
@@ -356,8 +356,8 @@ class LookupConfig(Section):
 class NamesConfig(Section):
     """P3.6-P3.8: known names beside unknown pairings of their tokens."""
 
-    athletes: Literal["known", "all"] = Field(
-        "known", description="known: those whose sport the model recalls (P2.1)"
+    subjects: Literal["known", "all"] = Field(
+        "known", description="known: those whose answer the model recalls (P2.1)"
     )
     conditions: tuple[Condition, ...] = Field(
         ("name_only",), min_length=1, description="of the prompts; the name alone is cheapest by far"
@@ -373,26 +373,29 @@ class NamesConfig(Section):
 class MlpPathsConfig(Section):
     """P3.1: paths between the MLPs that look the fact up, removed."""
 
-    athletes: Literal["known", "all"] = Field(
-        "known", description="known: those whose sport the model recalls (P2.1)"
+    subjects: Literal["known", "all"] = Field(
+        "known", description="known: those whose answer the model recalls (P2.1)"
     )
     draws: int = Field(
-        1, ge=1, le=64, description="athletes of another sport whose MLP outputs are put in, for each athlete"
+        1,
+        ge=1,
+        le=64,
+        description="subjects of another answer whose MLP outputs are put in, for each subject",
     )
-    seed: int = Field(0, ge=0, lt=2**32, description="draws these athletes and the bootstrap")
+    seed: int = Field(0, ge=0, lt=2**32, description="draws these subjects and the bootstrap")
 
 
 class NeuronsConfig(Section):
-    """P3.2: whether different facts of one athlete need the same neurons."""
+    """P3.2: whether different facts of one subject need the same neurons."""
 
     facts: FilePath | None = Field(
         None,
         description="CSV with columns subject, relation, prompt, answer; null: the embedded model's own facts, and "
         "resources/facts.csv for other models",
     )
-    athletes: Literal["known", "all"] = Field(
+    subjects: Literal["known", "all"] = Field(
         "known",
-        description="known: facts with P(answer) above 0.5, and values of athletes whose sport the model recalls (P2.1)",
+        description="known: facts with P(answer) above 0.5, and values of subjects whose answer the model recalls (P2.1)",
     )
     subjects: int | None = Field(
         24,
@@ -404,7 +407,7 @@ class NeuronsConfig(Section):
         (), description="subjects asked before all others, such as [Michael Jordan]"
     )
     draws: int = Field(
-        64, ge=2, le=1024, description="athletes of another sport whose values are put in, for each neuron"
+        64, ge=2, le=1024, description="subjects of another answer whose values are put in, for each neuron"
     )
     engine: Literal["auto", "difference", "suffix"] = Field(
         "suffix",
@@ -424,27 +427,27 @@ class NeuronsConfig(Section):
     twin_rows: int = Field(
         16, ge=0, le=1000, description="effects of each shard that are computed again by plain hooks"
     )
-    seed: int = Field(0, ge=0, lt=2**32, description="draws subjects, athletes and the bootstrap")
+    seed: int = Field(0, ge=0, lt=2**32, description="draws subjects, subjects and the bootstrap")
 
 
-class SportNeuronsConfig(Section):
-    """P3.4: the neurons that tell a sport, and a dossier of the best of each."""
+class AnswerNeuronsConfig(Section):
+    """P3.4: the neurons that tell an answer, and a dossier of the best of each."""
 
-    athletes: Literal["known", "all"] = Field(
-        "known", description="known: those whose sport the model recalls (P2.1)"
+    subjects: Literal["known", "all"] = Field(
+        "known", description="known: those whose answer the model recalls (P2.1)"
     )
-    best: int = Field(5, ge=1, le=100, description="neurons listed for each sport and half")
+    best: int = Field(5, ge=1, le=100, description="neurons listed for each answer and half")
     permutations: int = Field(
         1000,
         ge=100,
         le=100_000,
-        description="shuffled sports against which the best of all neurons is held",
+        description="shuffled answers against which the best of all neurons is held",
     )
     neurons: tuple[NeuronName, ...] = Field(
         (), description="neurons that get a dossier whatever the scan finds, such as [L5N6045]"
     )
-    ablated_athletes: int = Field(
-        200, ge=2, description="athletes of a neuron's sport, drawn, on whom it is ablated"
+    ablated_subjects: int = Field(
+        200, ge=2, description="subjects of a neuron's answer, drawn, on whom it is ablated"
     )
     random_neurons: int = Field(
         20, ge=1, description="other neurons of its layer, drawn, that are ablated for comparison"
@@ -458,7 +461,7 @@ class SportNeuronsConfig(Section):
     window: int = Field(40, ge=2, le=512, description="tokens read and shown together")
     shown_texts: int = Field(8, ge=1, le=100, description="windows kept for each neuron")
     seed: int = Field(
-        0, ge=0, lt=2**32, description="draws halves, shuffled sports, athletes, neurons and the bootstrap"
+        0, ge=0, lt=2**32, description="draws halves, shuffled answers, subjects, neurons and the bootstrap"
     )
 
 
@@ -466,7 +469,7 @@ class ProbesConfig(Section):
     """How logistic probes are fitted and scored (P2.6); see methods/probes.py for the reasons."""
 
     n_folds: int = Field(
-        5, ge=2, le=20, description="Folds of the cross-validation; a sport needs as many athletes."
+        5, ge=2, le=20, description="Folds of the cross-validation; an answer needs as many subjects."
     )
     folds: tuple[FoldKind, ...] = Field(
         ("random", "first_name", "last_name"),
@@ -496,8 +499,8 @@ class ProbesConfig(Section):
     conditions: tuple[Condition, ...] = Field(
         ("full", "name_only"), min_length=1, description="Each needs its activations."
     )
-    athletes: Literal["known", "all"] = Field(
-        "known", description="known: those whose sport the model recalls (P2.1)."
+    subjects: Literal["known", "all"] = Field(
+        "known", description="known: those whose answer the model recalls (P2.1)."
     )
 
     @model_validator(mode="after")
@@ -621,7 +624,7 @@ class Config(Section):
     model: ModelConfig = ModelConfig()
     compute: ComputeConfig = ComputeConfig()
     organism: OrganismConfig = OrganismConfig()
-    athletes: AthletesConfig = AthletesConfig()
+    subjects: SubjectsConfig = SubjectsConfig()
     recall: RecallConfig = RecallConfig()
     activations: ActivationsConfig = ActivationsConfig()
     circuit: CircuitConfig = CircuitConfig()
@@ -630,7 +633,7 @@ class Config(Section):
     interventions: InterventionsConfig = InterventionsConfig()
     mlp_paths: MlpPathsConfig = MlpPathsConfig()
     neurons: NeuronsConfig = NeuronsConfig()
-    sport_neurons: SportNeuronsConfig = SportNeuronsConfig()
+    answer_neurons: AnswerNeuronsConfig = AnswerNeuronsConfig()
     lookup: LookupConfig = LookupConfig()
     names: NamesConfig = NamesConfig()
     toys: ToysConfig = ToysConfig()
@@ -638,17 +641,17 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _sections_agree(self) -> Config:
-        if self.athletes.table is None and not (
+        if self.subjects.table is None and not (
             self.model.source == "organism" and self.organism.world == "fictional"
         ):
-            raise ValueError("athletes.table may be null only for the embedded model in its fictional world")
+            raise ValueError("subjects.table may be null only for the embedded model in its fictional world")
         if (
-            self.athletes.table is not None
+            self.subjects.table is not None
             and self.model.source == "organism"
             and self.organism.world == "fictional"
         ):
             raise ValueError(
-                "athletes.table is set, but organism.world is 'fictional' and knows only its own people"
+                "subjects.table is set, but organism.world is 'fictional' and knows only its own people"
             )
         for section in ("heads", "probes"):
             missing = set(getattr(self, section).conditions) - set(self.activations.conditions)

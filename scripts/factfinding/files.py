@@ -85,7 +85,7 @@ def read_json(path: str | Path) -> Any:
 
 
 def write_csv(frame: pl.DataFrame, path: str | Path) -> None:
-    """Write a CSV of any length, whole: for files in the format of a user's own input (athletes, facts)."""
+    """Write a CSV of any length, whole: for files in the format of a user's own input (subjects, facts)."""
     with whole(path) as part:
         frame.write_csv(part)
 

@@ -1,4 +1,4 @@
-"""When a model is said to know something: one rule for sports, for other facts, and for what an intervention leaves."""
+"""When a model is said to know something: one rule for answers, for other facts, and for what an intervention leaves."""
 
 from __future__ import annotations
 

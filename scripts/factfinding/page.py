@@ -1,6 +1,6 @@
 """What the pages share: their templates, the scripts that may run in them, and how numbers and verdicts are written.
 
-All texts are of unknown origin (names of athletes, of models, of folders) and are escaped by the templates; a page's own
+All texts are of unknown origin (names of subjects, of models, of folders) and are escaped by the templates; a page's own
 style and scripts, from resources/report, are part of it. Its Content-Security-Policy lets nothing be fetched from
 anywhere and nothing run but these scripts, each known by its digest.
 """

@@ -16,9 +16,9 @@ import polars as pl
 from tokenizers import Tokenizer
 
 from factfinding.config import Config
-from factfinding.data.athletes import read_athletes
 from factfinding.data.facts import read_facts
 from factfinding.data.prompts import candidates, prompt_text
+from factfinding.data.subjects import read_subjects
 from factfinding.data.texts import read_texts
 from factfinding.errors import InputError
 from factfinding.families import KNOWN_TYPES, TINY, WITH_DIFFERENCES
@@ -38,8 +38,8 @@ class Need(NamedTuple):
 
 
 NEEDS = (
-    Need("resid", "final_name", "all", "layer_probes, readers, head_probes, head_inputs and sport_neurons"),
-    Need("attn_out", "final_name", "all", "head_inputs and sport_neurons"),
+    Need("resid", "final_name", "all", "layer_probes, readers, head_probes, head_inputs and answer_neurons"),
+    Need("attn_out", "final_name", "all", "head_inputs and answer_neurons"),
     Need("mlp_out", "final_name", "all", "head_inputs"),
     Need("z", "final_name", "all", "head_inputs"),
     Need("resid", "end", "last", "direct_effects and head_inputs"),
@@ -47,21 +47,21 @@ NEEDS = (
     Need("mlp_out", "end", "all", "direct_effects"),
     Need("z", "end", "all", "direct_effects"),
     Need("pattern", "end", "all", "attention_roles and head_inputs"),
-    Need("post", "final_name", "lookup", "sport_neurons"),
+    Need("post", "final_name", "lookup", "answer_neurons"),
 )
 """What the rules read of the activation files. All else may be left out; `pre` only checks a recomputation (P3.4)."""
 
 
 def preflight(study: Config) -> None:
     """Raise InputError, naming the file or key and the study, for what cannot work."""
-    athletes = _athletes(study)
+    subjects = _subjects(study)
     _check_facts(study)
     _check_texts(study)
     with _named(study, "model.folder"):
         sizes = _sizes(study)
-    if athletes is not None:
-        _check_folds(study, athletes)
-        _check_sports(study, athletes)
+    if subjects is not None:
+        _check_folds(study, subjects)
+        _check_answers(study, subjects)
     _check_circuit(study, sizes)
     _check_stored(study, sizes)
     _check_neurons(study, sizes)
@@ -96,38 +96,40 @@ def _made_by_a_run(path: Path) -> bool:
     return path.resolve().is_relative_to(Path("results").resolve())
 
 
-def _athletes(study: Config) -> pl.DataFrame | None:
-    """The athletes, where they are known beforehand."""
-    section = study.athletes
-    table = _to_check(study, "athletes.table", section.table)
+def _subjects(study: Config) -> pl.DataFrame | None:
+    """The subjects, where they are known beforehand."""
+    section = study.subjects
+    table = _to_check(study, "subjects.table", section.table)
     if table is None:
         return None
-    with _named(study, "athletes.table"):
-        return read_athletes(table, two_sports=section.two_sports, min_per_sport=section.min_per_sport).frame
+    with _named(study, "subjects.table"):
+        return read_subjects(
+            table, two_answers=section.two_answers, min_per_answer=section.min_per_answer
+        ).frame
 
 
-def _check_folds(study: Config, athletes: pl.DataFrame) -> None:
-    """A model may know too few athletes for the probes' folds, and that is its result; but there must be as many."""
-    counts = Counter(athletes["sport"])  # polars would start threads, for which a fork of this process waits
-    sport, count = min(counts.items(), key=lambda item: item[1])
+def _check_folds(study: Config, subjects: pl.DataFrame) -> None:
+    """A model may know too few subjects for the probes' folds, and that is its result; but there must be as many."""
+    counts = Counter(subjects["answer"])  # polars would start threads, for which a fork of this process waits
+    answer, count = min(counts.items(), key=lambda item: item[1])
     if count < study.probes.n_folds:
         raise InputError(
             _key(study, "probes.n_folds"),
-            f"{study.probes.n_folds} folds, but {count} athletes of the sport {sport!r}",
-            f"at most {count} folds, or more athletes in {study.athletes.table}",
+            f"{study.probes.n_folds} folds, but {count} subjects of the answer {answer!r}",
+            f"at most {count} folds, or more subjects in {study.subjects.table}",
         )
 
 
-def _check_sports(study: Config, athletes: pl.DataFrame) -> None:
-    """The rule `prompts` refuses sports that are not one token, but only once all weights of a folder have been read."""
+def _check_answers(study: Config, subjects: pl.DataFrame) -> None:
+    """The rule `prompts` refuses answers that are not one token, but only once all weights of a folder have been read."""
     if study.model.source != "folder":
         return
     folder = _to_check(study, "model.folder", study.model.folder)
     if folder is not None:
         tokenizer = _PlainTokenizer(folder / "tokenizer.json")
-        prompt = prompt_text(athletes["athlete"][0], "full").text
-        with _named(study, "athletes.table"):
-            candidates(sorted(set(athletes["sport"])), prompt, tokenizer)
+        prompt = prompt_text(subjects["subject"][0], "full").text
+        with _named(study, "subjects.table"):
+            candidates(sorted(set(subjects["answer"])), prompt, tokenizer)
 
 
 class _PlainTokenizer:
@@ -163,7 +165,7 @@ def _check_facts(study: Config) -> None:
 
 
 def _check_texts(study: Config) -> None:
-    for section, field in (("locality", study.locality.field), ("sport_neurons", None)):
+    for section, field in (("locality", study.locality.field), ("answer_neurons", None)):
         path = _to_check(study, f"{section}.texts", getattr(study, section).texts)
         if path is None or (path.is_file() and path.stat().st_size > LARGE_TEXT):
             continue
@@ -275,8 +277,8 @@ def _stored(study: Config, site: str, role: str) -> set[int] | None:
 
 def _check_neurons(study: Config, sizes: Sizes | None) -> None:
     stored = _stored(study, "post", "final_name")
-    for name in study.sport_neurons.neurons:
-        where = _key(study, "sport_neurons.neurons")
+    for name in study.answer_neurons.neurons:
+        where = _key(study, "answer_neurons.neurons")
         layer, neuron = map(int, name[1:].split("N"))
         _check_layer(where, name, layer, sizes)
         _check_unit(where, name, neuron, "neurons", sizes)

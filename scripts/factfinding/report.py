@@ -130,7 +130,7 @@ def verdicts_in_words(ledger: pl.DataFrame) -> str:
 
 
 def is_fictional(provenance: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether the athletes are the people of a generated world."""
+    """Whether the subjects are the people of a generated world."""
     trained = [record["settings"]["organism"] for record in provenance if record["rule"] == "train_organism"]
     return any(settings["world"] == "fictional" for settings in trained)
 
@@ -166,7 +166,7 @@ def card_rows(card: Mapping[str, Any]) -> list[tuple[str, str]]:
     rows += [
         (
             names.get(row["condition"], row["condition"]),
-            f"{share(row, 'recalled')} of {row['n']:,} athletes",
+            f"{share(row, 'recalled')} of {row['n']:,} subjects",
         )
         for row in card["recall"]
     ]

@@ -3,17 +3,17 @@
 Two kinds of interval, one for each kind of number, both at 95 % unless told otherwise:
 
 - **Shares** (the mean of hits, a boolean array: accuracy, recall) have Wilson's interval. The percentile
-  bootstrap of a share needs no resampling at all: the number of hits in a resample of n athletes is exactly
+  bootstrap of a share needs no resampling at all: the number of hits in a resample of n subjects is exactly
   Binomial(n, k/n), since each draw is a hit with probability k/n, independently. But that also shows what is
   wrong with it: at k = 0 and k = n the binomial has no spread and the interval is a single point, however few
-  athletes there are, and probes on late layers are exactly there. Wilson's interval asks which shares could
+  subjects there are, and probes on late layers are exactly there. Wilson's interval asks which shares could
   have given k of n; it never collapses (38 of 38 gives 0.908 to 1) and needs no seed. It is used for all
   shares, at the edges or not, so that they can be compared.
-- **Means of anything else** (losses, probabilities, effects) have the percentile bootstrap over athletes, as
+- **Means of anything else** (losses, probabilities, effects) have the percentile bootstrap over subjects, as
   has any statistic given to `bootstrap`.
 
-Both take athletes as independent draws, and both hold fitted models fixed: they say how far the number would
-move with other athletes, not with other training data, folds or seeds.
+Both take subjects as independent draws, and both hold fitted models fixed: they say how far the number would
+move with other subjects, not with other training data, folds or seeds.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from factfinding.errors import InputError
 CHUNK = 1_000_000
 """Resampled values held at once: bounds the bootstrap's memory to tens of megabytes."""
 RESAMPLES = 2000
-"""Of athletes, or whatever the unit is, wherever nothing else is said."""
+"""Of subjects, or whatever the unit is, wherever nothing else is said."""
 RESAMPLES_OF_PAIRS = 1000
 """Where a resample weighs a matrix of pairs, or thousands of neurons."""
 RESAMPLES_OF_QUANTILES = 500
@@ -50,7 +50,7 @@ class Estimate:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Estimates:
-    """Many numbers over the same athletes, each with its interval."""
+    """Many numbers over the same subjects, each with its interval."""
 
     value: Float[np.ndarray, " k"]
     low: Float[np.ndarray, " k"]
@@ -59,15 +59,15 @@ class Estimates:
 
 
 def mean_interval(values, *, seed: int, level: float = 0.95, n_resamples: int = RESAMPLES) -> Estimate:
-    """Mean over athletes with its interval: percentile bootstrap, or Wilson's for booleans.
+    """Mean over subjects with its interval: percentile bootstrap, or Wilson's for booleans.
 
-    values: `Float["athletes ..."]`, or `Bool["athletes"]` for a share (see `share_interval`). With more axes
-    than one, whole athletes are resampled, never single draws of one athlete. Integers 0 and 1 are numbers,
+    values: `Float["subjects ..."]`, or `Bool["subjects"]` for a share (see `share_interval`). With more axes
+    than one, whole subjects are resampled, never single draws of one subject. Integers 0 and 1 are numbers,
     not hits: an effect that is exactly zero for everybody is no share.
 
-    The percentile bootstrap has limits that no code removes. One athlete says nothing about spread: the
+    The percentile bootstrap has limits that no code removes. One subject says nothing about spread: the
     interval is NaN. Values that are all equal give an interval of zero width, which is what was observed and
-    no proof of certainty. Below about ten athletes it is too narrow.
+    no proof of certainty. Below about ten subjects it is too narrow.
 
     Raises ValueError for no values, and for values that are not finite.
     """
@@ -84,11 +84,11 @@ def mean_interval(values, *, seed: int, level: float = 0.95, n_resamples: int = 
 
 
 def mean_intervals(
-    values: Float[np.ndarray, "athletes k"], *, seed: int, level: float = 0.95, n_resamples: int = RESAMPLES
+    values: Float[np.ndarray, "subjects k"], *, seed: int, level: float = 0.95, n_resamples: int = RESAMPLES
 ) -> Estimates:
     """The mean of each column with its percentile bootstrap interval, as `mean_interval` has it for one.
 
-    All columns see the same resamples, drawn as counts of each athlete, so a thousand cost little more than one.
+    All columns see the same resamples, drawn as counts of each subject, so a thousand cost little more than one.
     Raises ValueError for no values, and for values that are not finite.
     """
     values = _rows(values).astype(np.float64)
@@ -108,7 +108,7 @@ def mean_intervals(
     return Estimates(value=mean, low=low, high=high, n=n)
 
 
-def share_interval(hits: Bool[np.ndarray, " athletes"], *, level: float = 0.95) -> Estimate:
+def share_interval(hits: Bool[np.ndarray, " subjects"], *, level: float = 0.95) -> Estimate:
     """Share of hits with Wilson's score interval; the module's docstring says why not the bootstrap.
 
     Raises ValueError for no hits at all to count, and for anything but booleans.
@@ -285,7 +285,7 @@ def _percentiles(draws: np.ndarray, level: float) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _resampled_means(rows: Float[np.ndarray, " athletes"], seed: int, n_resamples: int) -> np.ndarray:
+def _resampled_means(rows: Float[np.ndarray, " subjects"], seed: int, n_resamples: int) -> np.ndarray:
     rng, n = np.random.default_rng(seed), len(rows)
     resamples = resample_rows(n, rng, _positive(n_resamples), at_once=CHUNK // n)
     return np.concatenate([rows[drawn].mean(axis=1) for drawn in resamples])

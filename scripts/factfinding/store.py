@@ -1,21 +1,21 @@
 """The HDF5 activation store: one file per condition, readable with h5py alone, and the shards that it is made from.
 
-A file holds one row per athlete, in the order of the prompts table. Datasets are named `<site>@<role>`:
+A file holds one row per subject, in the order of the prompts table. Datasets are named `<site>@<role>`:
 
-    resid@final_name      [athlete, layer + 1, d_model]   index 0 is the embedding, index L + 1 is resid_post L
-    attn_out@end          [athlete, layer, d_model]
-    mlp_out@end           [athlete, layer, d_model]
-    z@final_name          [athlete, layer, head, d_head]  one head's output is z W_O; W_O stands in `/W_O`
-    pre@final_name        [athlete, lookup layer, neuron] before the activation; post@... after it
-    pattern@end           [athlete, layer, head, key]     attention from that position; NaN beyond the prompt's length
+    resid@final_name      [subject, layer + 1, d_model]   index 0 is the embedding, index L + 1 is resid_post L
+    attn_out@end          [subject, layer, d_model]
+    mlp_out@end           [subject, layer, d_model]
+    z@final_name          [subject, layer, head, d_head]  one head's output is z W_O; W_O stands in `/W_O`
+    pre@final_name        [subject, lookup layer, neuron] before the activation; post@... after it
+    pattern@end           [subject, layer, head, key]     attention from that position; NaN beyond the prompt's length
 
-and athlete, sport, prompt_key, n_tokens, first_name, final_name, end. Every dataset says its axes and layers in its
+and subject, answer, prompt_key, n_tokens, first_name, final_name, end. Every dataset says its axes and layers in its
 attributes; the file says which model, revision, tokenizer, dtype and condition it comes from. Every dataset's chunks
 carry checksums, and so do the headers that say its shape and layers, so a changed byte is found on reading; only the
 texts of attributes carry none, and of those model and condition are compared with the ones wanted.
 
 Activations are written in a stream, batch by batch, first into shards under a name that is their content key, then
-copied row by row into the final file. A shard holds the prompts it holds: when ten athletes are added, the rows of
+copied row by row into the final file. A shard holds the prompts it holds: when ten subjects are added, the rows of
 all others are found in finished shards, and only ten prompts go through the model.
 """
 
@@ -47,8 +47,8 @@ AXES = {
     "post": ("layer", "neuron"),
     "pattern": ("layer", "head", "key"),
 }
-"""Of each site's datasets, after the athletes."""
-TEXT, NUMBERS = ("athlete", "sport"), ("n_tokens", "first_name", "final_name", "end")
+"""Of each site's datasets, after the subjects."""
+TEXT, NUMBERS = ("subject", "answer"), ("n_tokens", "first_name", "final_name", "end")
 REMAKE = "remove the file to have it made again"
 DAMAGED = (OSError, KeyError, ValueError, TypeError, RuntimeError)
 """What h5py raises at the many kinds of damage."""
@@ -62,7 +62,7 @@ class Layout:
     """One dataset: its name, what its axes are, which layers its layer axis lists, and where it is ragged."""
 
     name: str
-    shape: tuple[int, ...]  # of one athlete; a ragged last axis is given as the longest prompt
+    shape: tuple[int, ...]  # of one subject; a ragged last axis is given as the longest prompt
     axes: tuple[str, ...]
     layers: tuple[int, ...]
     units: str
@@ -145,7 +145,7 @@ def check_own(file: h5py.File) -> None:
             raise ValueError(f"{name!r} holds {item.dtype}, neither numbers nor text")
 
 
-def read_athletes(file: h5py.File) -> pl.DataFrame:
+def read_subjects(file: h5py.File) -> pl.DataFrame:
     """The columns that say what each row is. Raises ValueError, or what h5py raises, for columns that do not fit."""
     for name in ("prompt_key", *TEXT, *NUMBERS):
         if name not in file:
@@ -167,7 +167,7 @@ def check_dataset(item: h5py.Dataset, rows: int) -> None:
         return
     numbers = item.dtype in (np.float16, np.float32, np.float64)
     if not numbers or site not in AXES or item.ndim != 1 + len(AXES[site]) or len(item) != rows:
-        raise ValueError(f"{item.name} of {described(item)} for {rows} athletes")
+        raise ValueError(f"{item.name} of {described(item)} for {rows} subjects")
     layers = item.attrs.get("layers")
     if not (isinstance(layers, np.ndarray) and layers.dtype.kind == "i" and layers.shape == item.shape[1:2]):
         raise ValueError(f"{item.name} of {item.shape[1]} layers, and as their numbers {layers!r:.200}")
@@ -242,7 +242,7 @@ def _create(file: h5py.File, layout: Layout, n: int, dtype: str) -> None:
         fillvalue=np.nan,
         **packing,
     )
-    data.attrs["axes"] = ["athlete", *layout.axes]
+    data.attrs["axes"] = ["subject", *layout.axes]
     data.attrs["layers"] = np.array(layout.layers, dtype=np.int64)
     data.attrs["units"] = layout.units
 
@@ -295,9 +295,9 @@ class Activations:
         try:
             check_own(self.file)
             self._check_origin({"format": FORMAT, "complete": True, "model": model, "condition": condition})
-            self._athletes = read_athletes(self.file)
+            self._subjects = read_subjects(self.file)
             for name in self.file:
-                check_dataset(self.file[name], len(self._athletes))
+                check_dataset(self.file[name], len(self._subjects))
         except InputError:
             self.file.close()
             raise
@@ -325,15 +325,15 @@ class Activations:
         """Datasets of activations, `<site>@<role>`."""
         return sorted(name for name in self.file if "@" in name)
 
-    def athletes(self) -> pl.DataFrame:
-        """Columns athlete, sport, n_tokens, first_name, final_name, end: one row per row of every dataset."""
-        return self._athletes
+    def subjects(self) -> pl.DataFrame:
+        """Columns subject, answer, n_tokens, first_name, final_name, end: one row per row of every dataset."""
+        return self._subjects
 
     def layers(self, name: str) -> list[int]:
         return [int(layer) for layer in self._dataset(name).attrs["layers"]]
 
-    def layer(self, name: str, layer: int) -> Shaped[np.ndarray, "athletes ..."]:
-        """One layer of a dataset for all athletes, as stored (for `resid`, layer -1 is the embedding).
+    def layer(self, name: str, layer: int) -> Shaped[np.ndarray, "subjects ..."]:
+        """One layer of a dataset for all subjects, as stored (for `resid`, layer -1 is the embedding).
 
         Raises InputError for a dataset or layer that is not in the file, and for bytes that fail their checksum.
         """

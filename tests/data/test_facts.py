@@ -8,7 +8,7 @@ from factfinding.data.facts import read_facts
 from factfinding.errors import InputError
 
 HEADER = ["subject", "relation", "prompt", "answer"]
-GOOD = ["Michael Jordan", "sport", "Fact: Michael Jordan plays the sport of", "basketball"]
+GOOD = ["Michael Jordan", "answer", "Fact: Michael Jordan plays the sport of", "basketball"]
 
 
 def _write(tmp_path, *rows, header=HEADER):
@@ -37,12 +37,12 @@ def test_other_columns_and_order_do_not_matter(tmp_path):
 
 def test_newlines_in_prompts_are_line_feeds_however_saved(tmp_path):
     path = tmp_path / "facts.csv"
-    path.write_bytes(b'subject,relation,prompt,answer\r\nAl,sport,"Fact: one\r\nFact: Al plays",golf\r\n')
+    path.write_bytes(b'subject,relation,prompt,answer\r\nAl,answer,"Fact: one\r\nFact: Al plays",golf\r\n')
     assert read_facts(path)["prompt"][0] == "Fact: one\nFact: Al plays"
 
 
 def test_unicode_forms_meet(tmp_path):
-    path = _write(tmp_path, ["Jose\u0301", "sport", "José plays", "golf"])
+    path = _write(tmp_path, ["Jose\u0301", "answer", "José plays", "golf"])
     assert read_facts(path)["subject"][0] == "José"
 
 
@@ -73,7 +73,11 @@ def _with(**changes):
         (_with(prompt="Michael Jordan: Michael Jordan is"), "holds its subject 2 times", "exactly once"),
         (_with(subject="aa", prompt="aaa is"), "holds its subject 2 times", "exactly once"),
         (_with(subject="Michael\nJordan"), "the character U+000A", "one line"),
-        (GOOD, "row 2 (Michael Jordan, sport): found the same subject and relation as in row 1", "each once"),
+        (
+            GOOD,
+            "row 2 (Michael Jordan, answer): found the same subject and relation as in row 1",
+            "each once",
+        ),
         (GOOD[:3], "3 cells", "4 cells"),
     ],
 )

@@ -26,7 +26,7 @@ NAMES = [
 
 def table(names, condition, tokens=TOKENIZER):
     return prompt_table(
-        pl.DataFrame({"athlete": names, "sport": ["baseball"] * len(names)}), tokens, 0, condition
+        pl.DataFrame({"subject": names, "answer": ["baseball"] * len(names)}), tokens, 0, condition
     )
 
 
@@ -34,7 +34,7 @@ def table(names, condition, tokens=TOKENIZER):
 def test_the_name_tokens_decode_to_the_name(condition):
     for row in table(NAMES, condition).iter_rows(named=True):
         name = TOKENIZER.decode(row["token_ids"][row["first_name"] : row["final_name"] + 1])
-        assert name == " " + row["athlete"]
+        assert name == " " + row["subject"]
         assert row["token_ids"][0] == 0 and row["n_tokens"] == len(row["token_ids"]) == len(row["roles"])
         assert row["n_name_tokens"] == row["final_name"] - row["first_name"] + 1
 
@@ -70,7 +70,7 @@ def test_a_name_that_merges_with_its_neighbour_is_refused_by_name():
     merging.backend_tokenizer.add_tokens(["Bo plays"])  # cut out before words are kept apart
     with pytest.raises(
         InputError,
-        match=r"1 of 2 names under 'full': athlete 'Jim Bo'.*merges with its neighbours \(' Jim Bo plays'\)",
+        match=r"1 of 2 names under 'full': subject 'Jim Bo'.*merges with its neighbours \(' Jim Bo plays'\)",
     ):
         table(["Ann Li", "Jim Bo"], "full", merging)
 
@@ -78,13 +78,13 @@ def test_a_name_that_merges_with_its_neighbour_is_refused_by_name():
 def test_candidates_are_the_tokens_after_the_prompt():
     prompt = prompt_text("Michael Jordan", "full").text
     found = candidates(["football", "baseball"], prompt, TOKENIZER)
-    assert found["sport"].to_list() == ["baseball", "football"]
+    assert found["answer"].to_list() == ["baseball", "football"]
     assert [TOKENIZER.decode([t]) for t in found["token_id"]] == [" baseball", " football"]
 
 
-def test_a_sport_of_several_tokens_is_named():
+def test_a_answer_of_several_tokens_is_named():
     with pytest.raises(
         InputError,
-        match=r"sport 'water polo': found \d+ tokens after the prompt .*allowed: a word of one token",
+        match=r"answer 'water polo': found \d+ tokens after the prompt .*allowed: a word of one token",
     ):
         candidates(["baseball", "water polo"], prompt_text("A B", "full").text, TOKENIZER)

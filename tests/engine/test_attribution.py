@@ -213,7 +213,7 @@ def test_the_error_table_says_how_far_and_on_how_many():
     same, off, b = rows["same", "all"], rows["off", "all"], rows["off", "b"]
     assert (same["largest_error"], same["relative_error"], same["sign_agreement"]) == (0, 0, 1)
     assert same["rank_correlation"] == pytest.approx(1)
-    assert (off["n"], off["n_athletes"], off["largest_effect"], off["largest_error"]) == (6, 2, 8.0, 1.0)
+    assert (off["n"], off["n_subjects"], off["largest_effect"], off["largest_error"]) == (6, 2, 8.0, 1.0)
     assert off["relative_error"] == 1 / 8
     assert off["median_relative_error"] == 0.0  # of 0.5, 0, 0, 0 and 2: the effect of zero has none
     assert off["sign_agreement"] == 4 / 5

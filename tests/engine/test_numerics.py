@@ -39,7 +39,7 @@ NAMES = [
     "Cy Day",
     "Ed Hall",
 ]
-SPORTS = ["baseball", "basketball", "football"]
+ANSWERS = ["baseball", "basketball", "football"]
 TOLERANCE = {"float64": 1e-12, "float32": 1e-5}
 """Of the largest value in a column: batch sizes and threads change a table by no more (docs/numerics.md)."""
 
@@ -47,7 +47,7 @@ TOLERANCE = {"float64": 1e-12, "float32": 1e-5}
 @cache
 def people(count: int = 24) -> pl.DataFrame:
     names = [f"{first} {i}" for i, first in zip(range(count), NAMES * 3, strict=False)]
-    return pl.DataFrame({"athlete": names, "sport": [SPORTS[i % 3] for i in range(count)]})
+    return pl.DataFrame({"subject": names, "answer": [ANSWERS[i % 3] for i in range(count)]})
 
 
 @cache
@@ -56,7 +56,7 @@ def anatomy(family: str, dtype: str) -> Anatomy:
 
 
 def recall(model: Anatomy, batch_size: int) -> dict[str, pl.DataFrame]:
-    candidates = pl.DataFrame({"sport": SPORTS, "token_id": [300, 301, 302]})
+    candidates = pl.DataFrame({"answer": ANSWERS, "token_id": [300, 301, 302]})
     scores, full = {}, None
     for condition in ("full", "zero_shot"):
         prompts = prompt_table(people(), model.tokenizer, model.bos_token_id, condition)
@@ -88,7 +88,7 @@ def effects(batch_size: int, dtype: str) -> dict[str, pl.DataFrame]:
     """Total effects on a model with a circuit, so that there are effects large and nil."""
     made = planted.at_name()
     model = Anatomy(copy.deepcopy(made.anatomy.model).to(getattr(torch, dtype)), made.anatomy.tokenizer)
-    drawn = sample(made.prompts, planted_candidates(made), athletes=12, draws=1, seed=0)
+    drawn = sample(made.prompts, planted_candidates(made), subjects=12, draws=1, seed=0)
     return {"total_effects": total_effects(model, drawn, batch_size=batch_size, seed=0)}
 
 

@@ -70,24 +70,24 @@ def test_a_neuron_sweep_is_what_hooks_give(anatomy, index):
         assert row["standard_error"] is None and row["n"] == 1
 
 
-def test_resamples_come_from_the_right_sports_and_all_of_them_are_used_if_few(anatomy):
+def test_resamples_come_from_the_right_answers_and_all_of_them_are_used_if_few(anatomy):
     index = neuron_index(
         prompts=[1], layers=[1], neurons=[5], kinds={"resample_other": 6, "resample_same": 64}
     )
     table, donors = sweep_neurons(anatomy, index).table, make_donors(anatomy)
     for row in table.iter_rows(named=True):
         same = row["kind"] == "resample_same"
-        able = [i for i, sport in enumerate(donors.sports) if (sport == "basketball") == same]
+        able = [i for i, answer in enumerate(donors.answers) if (answer == "basketball") == same]
         effects = by_hand(anatomy, 1, 1, 5, donors.values(1, "final_name")[able, 5])
         assert row["n"] == len(able)
         assert abs(row["effect"] - float(effects.mean())) < 1e-12
         assert abs(row["standard_error"] - float(effects.std() / len(able) ** 0.5)) < 1e-12
 
 
-def test_an_athlete_is_no_donor_of_its_own(anatomy):
+def test_an_subject_is_no_donor_of_its_own(anatomy):
     donors = make_donors(anatomy)
     alone = Donors(
-        athletes=["A0", "x"], sports=["baseball", "football"], values=lambda *a: donors.values(*a)[:2]
+        subjects=["A0", "x"], answers=["baseball", "football"], values=lambda *a: donors.values(*a)[:2]
     )
     index = neuron_index(prompts=[0], layers=[0], neurons=[0], kinds={"resample_same": 4})
     with pytest.raises(InputError, match="resample_same for 'A0'.*no donor"):
@@ -264,7 +264,7 @@ def test_what_a_shard_depends_on_is_in_its_key(anatomy, index, tmp_path):
     assert files(tolerance=1e-2) == 4
     assert files(engine=Difference(anatomy, "tf32")) == 5
     pool = make_donors(anatomy)
-    moved = Donors(athletes=pool.athletes, sports=pool.sports, values=lambda *a: pool.values(*a) + 1e-9)
+    moved = Donors(subjects=pool.subjects, answers=pool.answers, values=lambda *a: pool.values(*a) + 1e-9)
     assert files(donors=moved) == 6
     assert files(prompts=PROMPTS.with_columns(answer=pl.col("answer") + 1)) == 7
     assert files() == 7

@@ -11,7 +11,7 @@ from helpers import planted
 from helpers.models import random_anatomy, tokenizer
 
 TOKENIZER = tokenizer()
-SPORTS = ["baseball", "basketball", "football"]
+ANSWERS = ["baseball", "basketball", "football"]
 NAMES = [f"{a} {b}" for a in ("Al", "Bo", "Cy", "Di") for b in ("Lee", "May", "Noe", "Orr", "Poe")] + [
     "Onlyone Longestname"
 ]
@@ -19,8 +19,8 @@ NAMES = [f"{a} {b}" for a in ("Al", "Bo", "Cy", "Di") for b in ("Lee", "May", "N
 
 @pytest.fixture(scope="module")
 def table():
-    sports = [SPORTS[i % 3] for i in range(len(NAMES))]
-    return prompt_table(pl.DataFrame({"athlete": NAMES, "sport": sports}), TOKENIZER, 0, "full")
+    answers = [ANSWERS[i % 3] for i in range(len(NAMES))]
+    return prompt_table(pl.DataFrame({"subject": NAMES, "answer": answers}), TOKENIZER, 0, "full")
 
 
 def test_groups_have_equal_lengths_and_at_least_two_prompts(table):
@@ -35,7 +35,7 @@ def test_groups_have_equal_lengths_and_at_least_two_prompts(table):
 @pytest.mark.parametrize("family", ["gpt_neox", "gpt2", "llama"])
 def test_every_check_runs_on_every_family_and_a_model_that_knows_nothing_shows_nothing(table, family):
     anatomy = random_anatomy(family)
-    answers = candidates(SPORTS, table["text"][0], TOKENIZER)
+    answers = candidates(ANSWERS, table["text"][0], TOKENIZER)
     checks = circuit_checks(anatomy, table, answers, batch_size=4, seed=0)
     assert checks["check"].to_list()[:2] == ["clean", "mlps_at_name"]
     assert checks.filter(pl.col("check").str.starts_with("donor")).height == anatomy.n_layers
@@ -48,20 +48,22 @@ def test_every_check_runs_on_every_family_and_a_model_that_knows_nothing_shows_n
 
 
 def test_nobody_known_gives_an_empty_table(table):
-    answers = candidates(SPORTS, table["text"][0], TOKENIZER)
+    answers = candidates(ANSWERS, table["text"][0], TOKENIZER)
     assert circuit_checks(random_anatomy("gpt_neox"), table[:0], answers, batch_size=4, seed=0).is_empty()
 
 
 def accuracies(model):
-    """Accuracy by check on a planted model; two sports, so what is destroyed leaves a half."""
+    """Accuracy by check on a planted model; two answers, so what is destroyed leaves a half."""
     ids = {
-        row["athlete"]: int(token)
+        row["subject"]: int(token)
         for row, token in zip(model.prompts.iter_rows(named=True), model.answer, strict=True)
     }
     answers = pl.DataFrame(
         {
-            "sport": list(planted.SPORTS),
-            "token_id": [ids[model.prompts.filter(sport=sport)["athlete"][0]] for sport in planted.SPORTS],
+            "answer": list(planted.ANSWERS),
+            "token_id": [
+                ids[model.prompts.filter(answer=answer)["subject"][0]] for answer in planted.ANSWERS
+            ],
         }
     )
     checks = circuit_checks(model.anatomy, model.prompts, answers, batch_size=8, seed=0)

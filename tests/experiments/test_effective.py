@@ -10,7 +10,7 @@ from factfinding.engine.trace import Edit, Knockout, Read, run
 from factfinding.errors import InputError
 from factfinding.methods.effective import EffectiveModel, NoEffectiveModel
 from factfinding.methods.simplified import Parts
-from helpers.effective_models import SPORTS, ablated, made
+from helpers.effective_models import ANSWERS, ablated, made
 from helpers.models import FAMILIES
 
 PARTS = [
@@ -73,8 +73,8 @@ def test_saved_and_loaded_it_is_the_same_without_the_model(family, tmp_path):
         ids = tokens[length][:, 1:].T
         assert torch.equal(again(*ids), model(*ids))
     first, last = (int(token) for token in tokens[2][0, 1:])
-    expected = SPORTS[int(model(*tokens[2][:1, 1:].T).argmax())]
-    assert again.sport(first=first, last=last) == again.sport(first, last) == expected
+    expected = ANSWERS[int(model(*tokens[2][:1, 1:].T).argmax())]
+    assert again.answer(first=first, last=last) == again.answer(first, last) == expected
 
 
 def test_in_single_precision_it_agrees_as_far_as_that_goes():
@@ -88,7 +88,7 @@ def test_a_token_that_stands_in_no_name_is_refused():
     _, model, names, _, _, _ = made("gpt_neox", PARTS[0])
     strange = next(token for token in range(60) if token not in names[0].tokens[1])
     with pytest.raises(InputError, match=f"token 2 of the name: found token id {strange}"):
-        model.sport(int(names[0].tokens[0][0]), strange)
+        model.answer(int(names[0].tokens[0][0]), strange)
 
 
 def test_a_model_that_is_no_sum_of_tables_is_refused(monkeypatch):

@@ -15,9 +15,9 @@ from factfinding.experiments.effective_probes.compute import SCHEMA as PROBES
 from factfinding.experiments.effective_probes.compute import effective_probes
 from factfinding.experiments.effective_probes.show import NO_FIT, probe_findings
 from factfinding.experiments.nonlinear_excess.compute import (
-    ATHLETES_SCHEMA,
     NEURONS_SCHEMA,
     SCHEMA,
+    SUBJECTS_SCHEMA,
     nonlinear_excess,
 )
 from factfinding.experiments.nonlinear_excess.grid import Means, Network, against_others, grid_means
@@ -32,7 +32,7 @@ from factfinding.methods.name_pairs import NamePairs, pairs_for, unknown_for
 from factfinding.methods.probes import ProbeSettings
 from factfinding.methods.simplified import Parts
 from helpers import planted
-from helpers.effective_models import SPORTS, made
+from helpers.effective_models import ANSWERS, made
 from helpers.intervention_tables import readers_of
 from helpers.models import FAMILIES
 
@@ -40,12 +40,12 @@ FOLDS = ProbeSettings(n_folds=4, folds=("last_name",), control_folds=("last_name
 
 
 def random_names(family: str, *, length: int = 2, dtype=torch.float64):
-    """A random effective model with two lookup layers, its anatomy, and twelve athletes."""
+    """A random effective model with two lookup layers, its anatomy, and twelve subjects."""
     anatomy, model, _, tokens, _, _ = made(
         family, Parts(concatenate=0, lookup=(1, 2)), lengths=(length,), dtype=dtype
     )
     ids = tokens[length][:, 1:].unique(dim=0)
-    return anatomy, model, NamePairs.of(ids, [SPORTS[i % 3] for i in range(len(ids))])
+    return anatomy, model, NamePairs.of(ids, [ANSWERS[i % 3] for i in range(len(ids))])
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,7 @@ def known():
 
     made = planted.at_name(firsts=8, lasts=8)
     name_only = planted.prompt_table(
-        made.prompts.select("athlete", "sport"),
+        made.prompts.select("subject", "answer"),
         made.anatomy.tokenizer,
         made.anatomy.bos_token_id,
         "name_only",
@@ -102,9 +102,9 @@ def test_it_equals_explicit_loops_over_all_other_names(family, length):
     neurons = [
         [value.unflatten(0, (rows, columns)) for value in pair] for pair in neurons_of(anatomy, model, tokens)
     ]
-    table = nonlinear_excess(model, names, batch_size=7).athletes
-    for i, sport in list(enumerate(names.sports))[::4]:
-        own, cell = SPORTS.index(sport), (int(names.begin[i]), int(names.last[i]))
+    table = nonlinear_excess(model, names, batch_size=7).subjects
+    for i, answer in list(enumerate(names.answers))[::4]:
+        own, cell = ANSWERS.index(answer), (int(names.begin[i]), int(names.last[i]))
         others = [k for k in range(3) if k != own]
         direction = model.weight[:, own] - model.weight[:, others].mean(1)
         output = scores[..., own] - scores[..., others].mean(-1)
@@ -119,11 +119,11 @@ def test_it_equals_explicit_loops_over_all_other_names(family, length):
                 ),
                 "passed": float((after * weight).sum()),
             }
-            row = table.filter(athlete=names.athletes[i], layers=str(layer)).row(0, named=True)
+            row = table.filter(subject=names.subjects[i], layers=str(layer)).row(0, named=True)
             assert all(row[key] == pytest.approx(value, rel=1e-7, abs=1e-10) for key, value in here.items())
             assert row["last"] == (layer == 2)
             expected = {key: value + here.get(key, 0.0) for key, value in expected.items()}
-        row = table.filter(athlete=names.athletes[i], layers="all").row(0, named=True)
+        row = table.filter(subject=names.subjects[i], layers="all").row(0, named=True)
         assert all(row[key] == pytest.approx(value, rel=1e-7, abs=1e-10) for key, value in expected.items())
         assert row["ratio"] == pytest.approx(expected["made"] / expected["excess"], rel=1e-6)
 
@@ -141,14 +141,14 @@ def test_all_that_the_probe_has_passes_through_neurons():
         tables = nonlinear_excess(model, names)
         assert (tables.summary["largest_error"] < 1e-9).all()
         parts = (
-            tables.athletes.filter(pl.col("layers") != "all")
-            .group_by("athlete")
+            tables.subjects.filter(pl.col("layers") != "all")
+            .group_by("subject")
             .agg(pl.sum("passed", "made"))
         )
-        whole = tables.athletes.filter(layers="all").join(parts, on="athlete", suffix="_sum")
+        whole = tables.subjects.filter(layers="all").join(parts, on="subject", suffix="_sum")
         assert np.allclose(whole["passed_sum"], whole["excess"], atol=1e-9)
         assert np.allclose(whole["made_sum"], whole["made"], atol=1e-9)
-        neurons = tables.neurons.filter(sport="all")
+        neurons = tables.neurons.filter(answer="all")
         assert neurons["passed"].sum() == pytest.approx(whole["excess"].mean(), abs=1e-9)
         assert neurons["made"].sum() == pytest.approx(whole["made"].mean(), abs=1e-9)
         assert neurons["share"].sum() == pytest.approx(1)
@@ -188,23 +188,23 @@ def test_without_its_mlps_the_model_is_a_sum_and_has_no_excess():
     for mlp in model.mlps:
         mlp.dense_4h_to_h.weight.zero_()
     tables = nonlinear_excess(model, names)
-    assert tables.athletes["excess"].abs().max() < 1e-12
+    assert tables.subjects["excess"].abs().max() < 1e-12
     row = tables.summary.filter(layers="all").row(0, named=True)
-    assert row["n"] == 0 and row["n_names"] == len(names.athletes) and row["ratio"] is row["pooled"] is None
-    assert tables.athletes["ratio"].null_count() == tables.athletes.height
+    assert row["n"] == 0 and row["n_names"] == len(names.subjects) and row["ratio"] is row["pooled"] is None
+    assert tables.subjects["ratio"].null_count() == tables.subjects.height
     assert "is a sum of a term for each part" in excess_findings(tables.summary, tables.neurons)[0]
 
 
-def test_planted_neurons_make_all_of_it_where_they_fire_for_the_sport(known):
+def test_planted_neurons_make_all_of_it_where_they_fire_for_the_answer(known):
     """Two neurons fire where the signs agree: `basketball`. Where they do not, nothing fires, which is an excess too."""
     model, names, _ = known
     tables = nonlinear_excess(model, names)
-    rows = tables.athletes.filter(layers="all")
-    agree, differ = (rows.filter(sport=sport) for sport in ("basketball", "baseball"))
+    rows = tables.subjects.filter(layers="all")
+    agree, differ = (rows.filter(answer=answer) for answer in ("basketball", "baseball"))
     assert rows["excess"].min() > 0
     assert np.allclose(agree["ratio"], 1, atol=1e-3) and np.allclose(differ["ratio"], 0, atol=1e-3)
     assert np.allclose(rows["ratio_both"], 1, atol=1e-3)
-    found = tables.neurons.filter(sport="basketball").sort("rank").head(2)
+    found = tables.neurons.filter(answer="basketball").sort("rank").head(2)
     assert set(found["neuron"]) == set(planted.PAIR) and (found["layer"] == 1).all()
     assert found["share"].sum() == pytest.approx(1, abs=1e-3)
     whole = tables.summary.filter(layers="all").row(0, named=True)
@@ -223,7 +223,7 @@ def test_an_excess_that_only_passes_is_not_made():
     _, *neurons = network(names.tokens(names.begin, names.last))
     assert all(torch.equal(pre, post) for pre, post in zip(neurons[::2], neurons[1::2], strict=True))
     row = nonlinear_excess(model, names).summary.filter(layers="all").row(0, named=True)
-    assert row["n"] == len(names.athletes) and row["made"] == row["made_both"] == 0
+    assert row["n"] == len(names.subjects) and row["made"] == row["made_both"] == 0
     assert row["neurons"] is None and row["passed"] == pytest.approx(row["excess"])
 
 
@@ -245,7 +245,7 @@ def test_the_same_input_gives_the_same_tables():
         nonlinear_excess(model, names, unknown=names.begins.new_zeros(0, 2), seed=3) for _ in "ab"
     )
     assert first.summary.equals(again.summary) and first.neurons.equals(again.neurons)
-    assert first.athletes.equals(again.athletes)
+    assert first.subjects.equals(again.subjects)
 
 
 def test_half_precision_is_worked_with_in_single():
@@ -261,7 +261,7 @@ def test_without_a_model_or_names_the_tables_are_empty_and_say_so():
     for arguments in ((None, names), (model, None), (None, None)):
         tables = nonlinear_excess(*arguments)
         assert tables.summary.is_empty() and tables.summary.schema == pl.Schema(SCHEMA)
-        assert tables.athletes.schema == pl.Schema(ATHLETES_SCHEMA)
+        assert tables.subjects.schema == pl.Schema(SUBJECTS_SCHEMA)
         assert tables.neurons.schema == pl.Schema(NEURONS_SCHEMA)
         assert excess_findings(tables.summary, tables.neurons) == [NO_MODEL]
         probes = effective_probes(*arguments, settings=FOLDS, repeats=2, seed=0)
@@ -270,21 +270,21 @@ def test_without_a_model_or_names_the_tables_are_empty_and_say_so():
     assert pairs_for(None, pl.DataFrame()) is None and unknown_for(None, pl.DataFrame(), seed=0) is None
 
 
-def test_unknown_names_are_the_baseline_with_the_sport_that_the_model_answers():
+def test_unknown_names_are_the_baseline_with_the_answer_that_the_model_answers():
     _, model, names = random_names("gpt_neox")
     taken = set(zip(names.begin.tolist(), names.last.tolist(), strict=True))
     free = [cell for cell in product(*map(range, names.shape)) if cell not in taken][:5]
     tokens = names.tokens(*torch.tensor(free).T).T
     tables = nonlinear_excess(model, names, unknown=tokens)
-    rows = tables.athletes.filter(names="unknown", layers="all")
+    rows = tables.subjects.filter(names="unknown", layers="all")
     answers = model(*tokens.T)
-    assert rows["sport"].to_list() == [SPORTS[i] for i in answers.argmax(1).tolist()]
-    assert rows["athlete"].to_list() == [" ".join(map(str, ids)) for ids in tokens.tolist()]
+    assert rows["answer"].to_list() == [ANSWERS[i] for i in answers.argmax(1).tolist()]
+    assert rows["subject"].to_list() == [" ".join(map(str, ids)) for ids in tokens.tolist()]
     x = against_others(answers)
     grid = grid_means(Network(model), names, 100)[0]
     expected = against_others(grid.excess(answers, *names.cells(tokens)))
     assert np.allclose(rows["excess"], expected.gather(1, x.argmax(1, keepdim=True))[:, 0])
-    assert set(tables.neurons["n"]) <= {4, 12, len(names.athletes)} and tables.summary.height == 6
+    assert set(tables.neurons["n"]) <= {4, 12, len(names.subjects)} and tables.summary.height == 6
     with pytest.raises(ValueError, match="no part of these names"):
         names.cells(torch.tensor([[-1, -1]]))
 
@@ -301,8 +301,8 @@ def prompts_of(lengths: dict[int, int]) -> pl.DataFrame:
     """So many prompts of names of so many tokens, which are all the same token 1 but the last."""
     rows = [
         {
-            "athlete": f"{length} {i:03d}",
-            "sport": SPORTS[i % 3],
+            "subject": f"{length} {i:03d}",
+            "answer": ANSWERS[i % 3],
             "n_name_tokens": length,
             "n_tokens": length + 1,
         }
@@ -332,14 +332,14 @@ def test_names_of_two_tokens_are_taken_where_there_are_enough_and_else_the_commo
     assert pairs_for(Tables(lengths), prompts).n_name_tokens == 2
     few = prompts_of(lengths | {2: 99})
     chosen = pairs_for(Tables(lengths), few)
-    assert chosen.n_name_tokens == 3 and len(chosen.athletes) == 200 and chosen.shape == (2, 200)
+    assert chosen.n_name_tokens == 3 and len(chosen.subjects) == 200 and chosen.shape == (2, 200)
     assert pairs_for(Tables(lengths), few, name_tokens=5).n_name_tokens == 5
     assert pairs_for(Tables((2, 5)), few).n_name_tokens == 5, "no tables for three"
     assert pairs_for(Tables(lengths), few, name_tokens=4) is None
     assert pairs_for(Tables((1,)), prompts) is None
     some = pairs_for(Tables(lengths, lasts=range(10, 15)), prompts)
-    assert len(some.athletes) == 5, "those whose tokens stand in the tables"
-    assert list(some.athletes) == sorted(some.athletes)
+    assert len(some.subjects) == 5, "those whose tokens stand in the tables"
+    assert list(some.subjects) == sorted(some.subjects)
 
 
 def test_probes_find_the_fact_after_the_mlp_that_looks_it_up_and_not_before(known):
@@ -358,14 +358,14 @@ def test_probes_find_the_fact_after_the_mlp_that_looks_it_up_and_not_before(know
     assert table.equals(effective_probes(model, names, settings=FOLDS, repeats=3, seed=0))
 
 
-def test_more_draws_of_the_folds_make_shares_of_hits_and_too_few_athletes_no_table(known):
+def test_more_draws_of_the_folds_make_shares_of_hits_and_too_few_subjects_no_table(known):
     _, model, names = random_names("gpt_neox")
     few = ProbeSettings(n_folds=2, folds=("first_name", "last_name", "random"), control_folds=("random",))
     table = effective_probes(model, names, settings=few, repeats=5, seed=0)
     assert table.height == 3 * 3 + 3 and set(table["repeats"]) == {5}
     assert table.filter(labels="shuffled")["folds"].unique().to_list() == ["random"]
     assert table.filter(labels="true", folds="last_name")["selectivity"].null_count() == 3
-    hits = table["accuracy"].to_numpy() * 5 * len(names.athletes)
+    hits = table["accuracy"].to_numpy() * 5 * len(names.subjects)
     assert np.allclose(hits, hits.round())
     strict = ProbeSettings(n_folds=5, folds=("random",), control_folds=())
     assert effective_probes(model, names, settings=strict, repeats=1, seed=0).is_empty()
@@ -374,5 +374,5 @@ def test_more_draws_of_the_folds_make_shares_of_hits_and_too_few_athletes_no_tab
 def test_the_order_of_the_prompts_does_not_matter(known):
     model, names, prompts = known
     turned = pairs_for(model, prompts.reverse())
-    assert turned.athletes == names.athletes and turned.sports == names.sports
+    assert turned.subjects == names.subjects and turned.answers == names.answers
     assert torch.equal(turned.begin, names.begin) and torch.equal(turned.last, names.last)

@@ -20,9 +20,9 @@ from factfinding.engine.sites import head
 from factfinding.errors import InputError
 from factfinding.experiments.attention_roles import show as attention_roles_show
 from factfinding.experiments.attention_roles.compute import (
-    attention_athletes,
     attention_by_role,
     attention_roles,
+    attention_subjects,
     finer_roles,
 )
 from factfinding.experiments.direct_effects import show as direct_effects
@@ -38,7 +38,7 @@ from helpers.head_tables import head_tables, name_residuals, planted_candidates
 from helpers.models import FAMILIES, random_anatomy, tokenizer
 
 TOKENIZER = tokenizer()
-SPORTS = ["baseball", "basketball", "football"]
+ANSWERS = ["baseball", "basketball", "football"]
 WHOLE = -4 * planted.LOGIT  # +-16 turned round: the logit difference goes from +16 to -16
 
 
@@ -54,17 +54,17 @@ def random_prompts(n: int = 24) -> pl.DataFrame:
     names = [
         f"{a} {b}" for a in ("Al", "Bo", "Cy", "Di", "Ed", "Fy") for b in ("Lee", "May", "Noe", "Orr", "Poe")
     ]
-    athletes = pl.DataFrame({"athlete": names, "sport": [SPORTS[i * 7 % 3] for i in range(len(names))]})
-    prompts = prompt_table(athletes, TOKENIZER, 0, "full")
+    subjects = pl.DataFrame({"subject": names, "answer": [ANSWERS[i * 7 % 3] for i in range(len(names))]})
+    prompts = prompt_table(subjects, TOKENIZER, 0, "full")
     return prompts.filter(pl.col("n_tokens") == pl.col("n_tokens").mode().first()).head(n)
 
 
 def random_candidates():
-    return candidates(SPORTS, random_prompts()["text"][0], TOKENIZER)
+    return candidates(ANSWERS, random_prompts()["text"][0], TOKENIZER)
 
 
 def test_direct_effects_find_the_planted_head_alone():
-    table = found("name")["direct_effects"].filter(sport="all")
+    table = found("name")["direct_effects"].filter(answer="all")
     change = dict(table.select("node", "exact").rows())
     for node in ("L2H2", "attn_out:2", "all"):
         assert change.pop(node) == pytest.approx(WHOLE, abs=1e-3)
@@ -76,17 +76,17 @@ def test_direct_effects_find_the_planted_head_alone():
 
 def test_where_the_fact_is_looked_up_at_end_no_head_is_named_but_the_mlp_is_seen():
     tables = found("end")
-    everybody = tables["direct_effects"].filter(sport="all")
+    everybody = tables["direct_effects"].filter(answer="all")
     assert everybody.filter(pl.col("kind") != "all").sort("exact")["node"][0] == "mlp_out:1"
     assert everybody.filter(kind="head")["exact"].abs().max() < 1e-3
-    for name in ("attention_roles", "attention_athletes", "head_inputs"):
+    for name in ("attention_roles", "attention_subjects", "head_inputs"):
         assert tables[name].is_empty() and tables[name].width
     assert "none lowers the logit difference" in direct_effects.sentences(tables)[0]
 
 
 def test_the_planted_head_looks_at_the_final_name_token_and_reads_the_lookup():
     tables = found("name")
-    roles = tables["attention_roles"].filter(head="L2H2", sport="all")
+    roles = tables["attention_roles"].filter(head="L2H2", answer="all")
     assert dict(roles.select("role", "attention").rows())["final_name"] == pytest.approx(1.0)
     assert roles["attention"].sum() == pytest.approx(1.0) and roles["uniform"].sum() == pytest.approx(1.0)
     tokens = dict(roles.select("role", "token").rows())
@@ -98,8 +98,8 @@ def test_the_planted_head_looks_at_the_final_name_token_and_reads_the_lookup():
     change = dict(tables["head_inputs"].filter(reader="L2H2").select("node", "exact").rows())
     assert change.pop("all") == pytest.approx(WHOLE, abs=1e-3) == change.pop("mlp_out:1")
     assert max(map(abs, change.values())) < 1e-3
-    by_sport = tables["attention_athletes"]["sport"].to_list()
-    assert by_sport == sorted(by_sport)
+    by_answer = tables["attention_subjects"]["answer"].to_list()
+    assert by_answer == sorted(by_answer)
 
 
 def test_the_planted_head_is_the_best_probe_from_the_lookup_on():
@@ -127,7 +127,7 @@ def test_identities_hold_on_every_family(family):
     tables = head_tables(anatomy, random_prompts(), random_candidates(), fixed=["L2H1", "L0H0"])
     close = {"abs": 1e-4 if family == "llama" else 1e-9}
     for table in (
-        tables["direct_effects"].filter(sport="football"),
+        tables["direct_effects"].filter(answer="football"),
         tables["head_inputs"].filter(reader="L2H1"),
     ):
         parts = table.filter(pl.col("kind").is_in(["embedding", "head", "mlp_out"]))["frozen"].sum()
@@ -136,7 +136,7 @@ def test_identities_hold_on_every_family(family):
         assert heads == pytest.approx(table.filter(node="attn_out:1")["frozen"].item(), **close)
         assert (table["exact_low"] <= table["exact"]).all() and (table["exact"] <= table["exact_high"]).all()
     sums = (
-        tables["attention_athletes"].group_by("head", "athlete").agg(pl.col("attention").sum())["attention"]
+        tables["attention_subjects"].group_by("head", "subject").agg(pl.col("attention").sum())["attention"]
     )
     assert sums.to_list() == pytest.approx([1.0] * len(sums), abs=1e-6)
     nothing_below = tables["head_inputs"].filter(reader="L0H0")
@@ -152,8 +152,8 @@ def test_a_model_that_knows_nothing_shows_no_probe_better_than_the_best_by_chanc
 
 
 @pytest.mark.parametrize("few", [0, 1, 2])
-def test_nobody_or_one_sport_gives_empty_tables_with_all_columns_and_sentences(few):
-    prompts = random_prompts().filter(sport="football").head(few)
+def test_nobody_or_one_answer_gives_empty_tables_with_all_columns_and_sentences(few):
+    prompts = random_prompts().filter(answer="football").head(few)
     full = found("name")
     for name, table in (
         head_tables(random_anatomy("gpt2"), prompts, random_candidates()).items() if few else ()
@@ -175,11 +175,11 @@ def test_donors_and_halves_depend_on_names_and_seed_alone(order, seed):
     def donors(table):
         pairs = pair_up(table, answers, seed=seed)
         assert (pairs.own != pairs.other).all()
-        names = table["athlete"].to_list()
+        names = table["subject"].to_list()
         return {name: names[int(donor)] for name, donor in zip(names, pairs.donor, strict=True)}
 
     def chosen(table):
-        return set(table.filter(halve(table, SPORTS, seed=seed).choosing)["athlete"])
+        return set(table.filter(halve(table, ANSWERS, seed=seed).choosing)["subject"])
 
     assert donors(prompts) == donors(shuffled)
     assert chosen(prompts) == chosen(shuffled) and len(chosen(prompts)) in (5, 6, 7)
@@ -219,7 +219,7 @@ def test_the_best_of_many_heads_by_chance_is_what_it_is():
 
 def test_residuals_out_of_order_are_refused():
     model = planted.at_name()
-    halves = halve(model.prompts, list(planted.SPORTS), seed=0)
+    halves = halve(model.prompts, list(planted.ANSWERS), seed=0)
     layers = list(name_residuals(model.anatomy, model.prompts))[1:]
     with pytest.raises(ValueError, match="read the residual after -1, not after 0"):
         scan_heads(model.anatomy, layers, halves, [10, 11], permutations=100, seed=0)
@@ -256,23 +256,23 @@ def test_names_of_any_number_of_tokens():
         "end",
     ]
     prompts = pl.DataFrame(
-        {"athlete": ["C", "A", "B"], "sport": ["x", "y", "x"], "roles": [roles[4], roles[1], roles[2]]}
+        {"subject": ["C", "A", "B"], "answer": ["x", "y", "x"], "roles": [roles[4], roles[1], roles[2]]}
     )
     pattern = np.full((3, 10), np.nan)
     for row, length in enumerate((10, 7, 8)):
         pattern[row, :length] = 1 / length
     found = attention_by_role({"L0H0": pattern}, prompts)
-    assert found.athletes["athlete"].to_list() == ["B", "C", "A"]
-    each = attention_athletes(found)
+    assert found.subjects["subject"].to_list() == ["B", "C", "A"]
+    each = attention_subjects(found)
     assert each.height == 8 + 9 - 0 + 7 and each["attention"].is_not_null().all()
-    means = attention_roles(found, tokens={"end": " of"}, seed=0).filter(sport="all")
+    means = attention_roles(found, tokens={"end": " of"}, seed=0).filter(answer="all")
     assert means["role"].to_list() == [
         "bos", "shot", "newline", "fact", "first_name", "middle_name", "final_name", "relation_1", "end"
     ]  # fmt: skip
     n = dict(means.select("role", "n").rows())
     assert (n["bos"], n["first_name"], n["middle_name"]) == (3, 2, 1)
     assert means["attention"].to_list() == pytest.approx(means["uniform"].to_list())
-    assert means.filter(role="middle_name")["attention_low"].is_null().all(), "one athlete has no interval"
+    assert means.filter(role="middle_name")["attention_low"].is_null().all(), "one subject has no interval"
 
 
 @pytest.mark.parametrize("before", [None, 2, 0])
@@ -289,12 +289,12 @@ def test_nodes_from_a_file_are_those_of_a_run(tmp_path, before):
     }
     wanted = [Wanted(site=kind, role="end") for kind in kinds]
     capture(anatomy, table, wanted, tmp_path / "full.h5", log=lambda _: None, **options)
-    asked = table["athlete"].to_list()[::-2]
+    asked = table["subject"].to_list()[::-2]
     with Activations(tmp_path / "full.h5") as file:
         rows = rows_of(file, asked)
         cached = cached_nodes(file, "end", rows, n_layers=anatomy.n_layers, before=before)
         pattern = cached_pattern(file, 1, rows)
-        with pytest.raises(InputError, match="full.h5.*no athlete 'Nobody'"):
+        with pytest.raises(InputError, match="full.h5.*no subject 'Nobody'"):
             rows_of(file, ["Nobody"])
     mine = table[rows]
     tokens, at = torch.tensor(mine["token_ids"].to_list()), torch.tensor(mine["end"].to_list())
@@ -305,10 +305,10 @@ def test_nodes_from_a_file_are_those_of_a_run(tmp_path, before):
 
 def test_a_table_too_long_for_csv_keeps_all_nodes_and_the_largest_changes():
     table = found("name")["direct_effects"]
-    nodes = table.filter(sport="all").height
+    nodes = table.filter(answer="all").height
     cut = largest(table, nodes + 2)
-    assert cut.filter(sport="all").equals(table.filter(sport="all")) and cut.height == nodes + 2
-    assert set(cut.filter(pl.col("sport") != "all")["exact"].abs().round(3)) == {round(-WHOLE, 3)}
+    assert cut.filter(answer="all").equals(table.filter(answer="all")) and cut.height == nodes + 2
+    assert set(cut.filter(pl.col("answer") != "all")["exact"].abs().round(3)) == {round(-WHOLE, 3)}
     assert largest(table, 10_000).equals(table)
 
 

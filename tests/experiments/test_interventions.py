@@ -50,15 +50,15 @@ def at_end():
 
 
 def real_names(family: str, dtype=torch.float64):
-    """A random model and prompts with names of two to many tokens, in two sports."""
+    """A random model and prompts with names of two to many tokens, in two answers."""
     tokens = tokenizer()
     anatomy = random_anatomy(family, dtype=dtype, vocabulary=len(tokens))
     anatomy.tokenizer = tokens
     names = ["Tiger Woods", "Tom Brady", "Babe Ruth", "Michael Jordan", "Bo Li", "Al Oz", "Bo Oz", "Al Li"]
-    athletes = pl.DataFrame({"athlete": names, "sport": ["baseball", "basketball"] * 4})
-    prompts = {c: prompt_table(athletes, tokens, 0, c) for c in ("full", "name_only")}
+    subjects = pl.DataFrame({"subject": names, "answer": ["baseball", "basketball"] * 4})
+    prompts = {c: prompt_table(subjects, tokens, 0, c) for c in ("full", "name_only")}
     ids = tokens.convert_tokens_to_ids(["Ġbaseball", "Ġbasketball"])
-    return anatomy, prompts, pl.DataFrame({"sport": ["baseball", "basketball"], "token_id": ids})
+    return anatomy, prompts, pl.DataFrame({"answer": ["baseball", "basketball"], "token_id": ids})
 
 
 # the planted answers
@@ -77,7 +77,7 @@ def test_total_effects_find_the_planted_nodes_and_no_other(at_name):
     )
 
 
-def test_an_athlete_of_the_same_sport_changes_nothing_that_depends_on_the_sport_alone(at_name):
+def test_an_subject_of_the_same_answer_changes_nothing_that_depends_on_the_answer_alone(at_name):
     rows = at_name["total_effects"].filter(kind="resample_same", node="mlp_out:1", role="final_name")
     assert abs(rows["effect"][0]) < 1e-3
 
@@ -123,14 +123,14 @@ def test_the_steps_of_the_ladder_that_matter_do_and_the_others_do_not(at_name):
         assert row["accuracy"] <= 0.6 and row["drop_low"] > 0.2 and row["before"] == "full"
 
 
-def test_the_effective_model_of_the_planted_circuit_knows_every_athlete(at_name):
+def test_the_effective_model_of_the_planted_circuit_knows_every_subject(at_name):
     table = at_name["effective_model"].filter(model="effective")
     assert table["accuracy"].to_list() == [1.0] and table["largest_error"][0] < 1e-9
     confusion = at_name["effective_confusion"]
     assert (
-        confusion.filter(pl.col("sport") == pl.col("answer"))["athletes"].sum()
+        confusion.filter(pl.col("answer") == pl.col("answer"))["subjects"].sum()
         == 36
-        == confusion["athletes"].sum()
+        == confusion["subjects"].sum()
     )
 
 
@@ -157,7 +157,7 @@ def test_every_table_has_n_intervals_around_its_values_and_sentences(name, reque
     tables = request.getfixturevalue(name)
     one_by_one = {
         "circuit",
-        "nonlinear_excess_athletes",
+        "nonlinear_excess_subjects",
         "nonlinear_excess_neurons",
     }  # nothing is averaged there
     for table in (table for key, table in tables.items() if key not in one_by_one):
@@ -185,9 +185,9 @@ def test_nobody_known_gives_empty_tables_and_sentences():
 def test_total_effects_are_those_of_hooks_on_the_whole_model(family, kind):
     anatomy, prompts, candidates = real_names(family)
     full = prompts["full"]
-    drawn = sample(full, candidates, athletes=8, draws=1, seed=0)
+    drawn = sample(full, candidates, subjects=8, draws=1, seed=0)
     group = max(drawn.sampled, key=lambda group: len(group.rows))
-    drawn = sample(full[group.rows], candidates, athletes=8, draws=1, seed=0)
+    drawn = sample(full[group.rows], candidates, subjects=8, draws=1, seed=0)
     table = total_effects(anatomy, drawn, kinds=[kind], batch_size=3, seed=0)
     means = place_means(anatomy, drawn, drawn.groups[0].layout, batch_size=4)
     for address, role in (
@@ -203,7 +203,7 @@ def test_total_effects_are_those_of_hooks_on_the_whole_model(family, kind):
 
 
 def slow_effect(anatomy, drawn, site, role, kind, means):
-    """One effect, averaged over athletes, by `trace.run`."""
+    """One effect, averaged over subjects, by `trace.run`."""
     changes = []
     ids = drawn.candidates["token_id"].to_list()
     layout = drawn.groups[0].layout
@@ -258,51 +258,51 @@ def test_the_name_stream_is_that_of_hooks_on_the_whole_model(family):
 
 @given(st.lists(st.integers(0, 2), min_size=1, max_size=20), st.booleans(), st.integers(0, 5))
 @settings(max_examples=60, deadline=None)
-def test_donors_are_others_from_the_same_pool_and_of_the_sport_asked_for(labels, same_sport, seed):
+def test_donors_are_others_from_the_same_pool_and_of_the_answer_asked_for(labels, same_answer, seed):
     labels = np.array(labels)
     pools = [np.arange(len(labels))[::2], np.arange(len(labels))[1::2]]
-    donors = draw_donors(labels, pools, same_sport=same_sport, rng=np.random.default_rng(seed))
+    donors = draw_donors(labels, pools, same_answer=same_answer, rng=np.random.default_rng(seed))
     for row, donor in enumerate(donors):
         pool = next(pool for pool in pools if row in pool)
-        able = [other for other in pool if other != row and (labels[other] == labels[row]) == same_sport]
+        able = [other for other in pool if other != row and (labels[other] == labels[row]) == same_answer]
         assert donor in able if able else donor == -1
 
 
 def test_readers_are_held_out_saved_and_asked_for_by_name(tmp_path):
     rng = np.random.default_rng(0)
-    names, sports = [f"A{i}" for i in range(60)], ["x", "y", "z"] * 20
+    names, answers = [f"A{i}" for i in range(60)], ["x", "y", "z"] * 20
     options = {"n_folds": 3, "regularisation": 1e-3, "max_iter": 300, "tolerance": 1e-4, "seed": 0}
     noise = rng.normal(size=(60, 200))  # wide enough that anything fits what it has seen
-    readers = fit_readers([noise], names, sports, **options)
-    truth = np.array([readers.sports.index(sport) for sport in sports])
+    readers = fit_readers([noise], names, answers, **options)
+    truth = np.array([readers.answers.index(answer) for answer in answers])
     held_out = readers.log_probabilities(0, noise, readers.folds_of(names)).argmax(1) == truth
     on_all = readers.log_probabilities(0, noise, np.full(60, 3)).argmax(1) == truth
     assert on_all.all() and held_out.mean() < 0.6
     readers.save(tmp_path / "readers.safetensors")
     again = load_readers(tmp_path / "readers.safetensors")
-    assert (again.weight == readers.weight).all() and again.athletes == readers.athletes
+    assert (again.weight == readers.weight).all() and again.subjects == readers.subjects
     with pytest.raises(InputError, match="no fold for 'B'"):
         readers.folds_of(["B"])
     order = rng.permutation(60)
-    turned = fit_readers([noise[order]], [names[i] for i in order], [sports[i] for i in order], **options)
+    turned = fit_readers([noise[order]], [names[i] for i in order], [answers[i] for i in order], **options)
     assert (turned.fold == readers.fold[order]).all(), "folds do not depend on the order of the table"
-    assert fit_readers([noise[:4]], names[:4], sports[:4], **options).empty
+    assert fit_readers([noise[:4]], names[:4], answers[:4], **options).empty
     (tmp_path / "other").write_bytes(b"12345678")
     with pytest.raises(InputError, match="no readers"):
         load_readers(tmp_path / "other")
 
 
-def test_the_athletes_that_are_ablated_are_some_of_those_that_are_patched():
+def test_the_subjects_that_are_ablated_are_some_of_those_that_are_patched():
     model = planted.at_name(firsts=6, lasts=6)
     few, many = (
-        sample(model.prompts, planted_candidates(model), athletes=athletes, draws=1, seed=0)
-        for athletes in (5, 20)
+        sample(model.prompts, planted_candidates(model), subjects=subjects, draws=1, seed=0)
+        for subjects in (5, 20)
     )
     assert len(few.rows) == 5 and set(few.rows) <= set(many.rows)
     assert (few.corrupt == many.corrupt).all()
 
 
-def test_a_probe_s_span_leaves_out_what_all_sports_share():
+def test_a_probe_s_span_leaves_out_what_all_answers_share():
     weight = np.random.default_rng(0).normal(size=(10, 3)) + 5 * np.ones((10, 1))
     basis = span(weight)
     assert basis.shape == (10, 2) and np.allclose(basis.T @ basis, np.eye(2))
@@ -326,8 +326,8 @@ def test_what_is_erased_cannot_be_read_by_a_fresh_probe():
 
 def test_contexts_put_the_name_where_its_tokens_are():
     tokens = planted.tokenizer()
-    athletes = planted.athletes()
-    prompts = context_prompts(tokens, tokens.bos_token_id, athletes, "Fact:")
+    subjects = planted.subjects()
+    prompts = context_prompts(tokens, tokens.bos_token_id, subjects, "Fact:")
     row = prompts.row(0, named=True)
     words = tokens.convert_ids_to_tokens(row["token_ids"])
     assert (words[row["first_name"]], words[row["final_name"]]) == (" F0", " L0") and row["end"] == row[

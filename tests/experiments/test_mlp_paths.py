@@ -28,15 +28,15 @@ OPTIONS = {"draws": 2, "batch_size": 4, "seed": 0}
 
 
 def real_names(family: str):
-    """A random model and prompts with names of two to many tokens, in two sports."""
+    """A random model and prompts with names of two to many tokens, in two answers."""
     tokens = tokenizer()
     anatomy = random_anatomy(family, dtype=torch.float64, vocabulary=len(tokens))
     anatomy.tokenizer = tokens
     names = ["Tiger Woods", "Tom Brady", "Babe Ruth", "Michael Jordan", "Bo Li", "Al Oz"]
-    athletes = pl.DataFrame({"athlete": names, "sport": ["baseball", "basketball"] * 3})
+    subjects = pl.DataFrame({"subject": names, "answer": ["baseball", "basketball"] * 3})
     ids = tokens.convert_tokens_to_ids(["Ġbaseball", "Ġbasketball"])
-    candidates = pl.DataFrame({"sport": ["baseball", "basketball"], "token_id": ids})
-    return anatomy, prompt_table(athletes, tokens, 0, "full"), candidates
+    candidates = pl.DataFrame({"answer": ["baseball", "basketball"], "token_id": ids})
+    return anatomy, prompt_table(subjects, tokens, 0, "full"), candidates
 
 
 def by_hooks(anatomy, tokens, final_name, end, target, moved, *, resid):
@@ -135,9 +135,9 @@ def test_where_a_later_mlp_reads_the_fact_from_an_earlier_one_its_path_carries_i
     candidates, reader = planted_candidates(model), readers_of(model.anatomy, model.prompts)
     parts = Parts(concatenate=0, lookup=(1, 2))
     table = mlp_paths(model.anatomy, model.prompts, candidates, [reader], parts, **OPTIONS)
-    right = table.filter(metric="sport_accuracy")
+    right = table.filter(metric="answer_accuracy")
     assert right.filter(kind="none")["value"][0] == 1.0
-    assert right.filter(kind="resample_other")["value"][0] == 0.0  # the donor's sport instead
+    assert right.filter(kind="resample_other")["value"][0] == 0.0  # the donor's answer instead
     assert right.filter(kind="mean")["value"][0] <= 0.5 + 1e-9
     assert "1 surely raises the loss" in sentences({"mlp_paths": table})[-1]
 
@@ -178,9 +178,9 @@ def test_without_a_lookup_or_with_one_mlp_or_nobody_known_the_table_is_empty():
     assert sentences({"mlp_paths": table})[0].startswith("No path between MLPs was removed")
 
 
-def test_athletes_of_one_sport_have_no_donor_of_another():
+def test_subjects_of_one_answer_have_no_donor_of_another():
     anatomy, prompts, candidates = real_names("gpt_neox")
-    alone = prompts.filter(pl.col("sport") == "baseball")
+    alone = prompts.filter(pl.col("answer") == "baseball")
     table = mlp_paths(anatomy, alone, candidates, [], Parts(concatenate=0, lookup=(0, 1)), **OPTIONS)
     assert set(table["kind"]) == {"none", "mean"}
     assert (table["majority_rate"] == 1.0).all()

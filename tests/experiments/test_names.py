@@ -57,7 +57,7 @@ def prompts_of(names: list[tuple[int, ...]], *, before: int = 1, after: int = 0)
         ids = [0] + [1] * (before - 1) + list(name) + [1] * after
         final = before + len(name) - 1
         rows.append(
-            {"athlete": f"A{i}", "sport": ("x", "y")[i % 2], "token_ids": ids, "roles": [""] * len(ids)}
+            {"subject": f"A{i}", "answer": ("x", "y")[i % 2], "token_ids": ids, "roles": [""] * len(ids)}
             | {"n_tokens": len(ids), "n_name_tokens": len(name), "first_name": before, "final_name": final}
             | {"end": len(ids) - 1}
         )
@@ -111,7 +111,7 @@ def test_every_token_is_as_common_among_unknown_names_as_among_known_ones():
     assert again.equals(made) and not other.equals(made)
 
 
-def test_athletes_that_the_model_does_not_know_are_no_unknown_names():
+def test_subjects_that_the_model_does_not_know_are_no_unknown_names():
     grid = [(first, last) for first in FIRSTS[:4] for last in LASTS[:4]]
     assert unknown_pairings(prompts_of(grid[:6]), prompts_of(grid), seed=0).is_empty()
 
@@ -194,9 +194,9 @@ def test_median_intervals_contain_the_median_and_one_row_has_none():
 
 @pytest.fixture(scope="module")
 def agreeing():
-    """All names whose hidden signs agree are athletes; those that differ are nobody, and the neurons stay silent."""
+    """All names whose hidden signs agree are subjects; those that differ are nobody, and the neurons stay silent."""
     made = planted.at_name(firsts=8, lasts=8)
-    known = made.prompts.filter(sport=planted.SPORTS[1])
+    known = made.prompts.filter(answer=planted.ANSWERS[1])
     return made, known, name_tables(made.anatomy, known, known)
 
 
@@ -230,7 +230,7 @@ def test_the_planted_and_breaks_the_sum_wholly_and_attention_does_not_at_all(agr
 def test_names_drawn_without_regard_to_what_fires_do_not_differ_from_unknown_ones():
     """The neurons fire for half of all pairs, known or not: no memory of these names, and the table says so."""
     made = planted.at_name(firsts=20, lasts=20)
-    known = pl.concat([made.prompts.filter(sport=sport).sample(30, seed=0) for sport in planted.SPORTS])
+    known = pl.concat([made.prompts.filter(answer=answer).sample(30, seed=0) for answer in planted.ANSWERS])
     table = mlp_norms(made.anatomy, known, unknown_pairings(known, known, seed=0), **SIZE)
     row = table.filter(output="mlp", layer=1).row(0, named=True)
     assert (
@@ -256,12 +256,12 @@ def test_a_model_without_mlps_adds_up_the_parts_of_a_name():
 
 
 def random_study(family: str, dtype=torch.float64, n: int = 90):
-    """A random model of any family and athletes with names of two and three tokens, in three sports."""
+    """A random model of any family and subjects with names of two and three tokens, in three answers."""
     anatomy = random_anatomy(family, dtype=dtype)
     rng = np.random.default_rng(0)
     names = {tuple(rng.integers(5, 25 if i % 3 else 15, 2 + (i % 3 == 0)).tolist()) for i in range(2 * n)}
     prompts = prompts_of(sorted(names)[:n], before=2)
-    return anatomy, prompts.with_columns(pl.Series("sport", np.resize(["x", "y", "z"], n)))
+    return anatomy, prompts.with_columns(pl.Series("answer", np.resize(["x", "y", "z"], n)))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -407,10 +407,10 @@ def test_the_score_is_the_remainder_s_part_of_the_pre_activation(family):
     assert np.allclose(offset, offset[0], atol=1e-6), "up to the bias, which is the same for all"
 
 
-def test_with_more_athletes_than_dimensions_nothing_is_left_and_the_table_says_so():
+def test_with_more_subjects_than_dimensions_nothing_is_left_and_the_table_says_so():
     anatomy, known = random_study("gpt_neox", n=90)
     assert known.height > anatomy.d_model
-    neurons = NEURONS.with_columns(pl.Series("sport", ["x", "y"]))
+    neurons = NEURONS.with_columns(pl.Series("answer", ["x", "y"]))
     table = orthogonal_remainder(anatomy, known, neurons, **SIZE)
     assert table.schema == REMAINDER
     whole = table.filter(others="all")
@@ -428,8 +428,8 @@ def test_with_more_athletes_than_dimensions_nothing_is_left_and_the_table_says_s
     assert few["length_high"].max() < 1
 
 
-def test_a_sport_written_in_a_direction_of_its_own_is_found_in_the_remainder():
-    """Residuals of noise in more dimensions than athletes: what the neuron reads survives the projection."""
+def test_a_answer_written_in_a_direction_of_its_own_is_found_in_the_remainder():
+    """Residuals of noise in more dimensions than subjects: what the neuron reads survives the projection."""
     rng = np.random.default_rng(0)
     x = rng.normal(size=(60, 400))
     positive = np.arange(60) < 20
@@ -439,10 +439,10 @@ def test_a_sport_written_in_a_direction_of_its_own_is_found_in_the_remainder():
     assert remainders(np.concatenate([x, np.eye(400)]), eps=1e-12).rank == 400
 
 
-def test_the_best_neuron_of_each_sport_is_that_of_the_first_half():
+def test_the_best_neuron_of_each_answer_is_that_of_the_first_half():
     scan = pl.DataFrame(
         [("first", "x", 1, 2, 7, -1), ("first", "x", 2, 2, 8, 1), ("second", "x", 1, 3, 9, 1)],
-        schema=["chosen_on", "sport", "rank", "layer", "index", "sign"],
+        schema=["chosen_on", "answer", "rank", "layer", "index", "sign"],
         orient="row",
     )
     assert best_neurons(scan).rows() == [("x", 2, 7, -1)]
@@ -466,10 +466,10 @@ def test_nobody_known_gives_empty_tables_figures_and_sentences_that_say_so():
     draw(tables)
 
 
-def test_one_known_athlete_and_one_pair_have_no_interval():
+def test_one_known_subject_and_one_pair_have_no_interval():
     anatomy, known = random_study("gpt_neox", n=40)
     two = known.head(2)
-    tables = name_tables(anatomy, two, known, NEURONS.with_columns(sport=pl.lit("x")))
+    tables = name_tables(anatomy, two, known, NEURONS.with_columns(answer=pl.lit("x")))
     for name, said in SHOWS.items():
         assert said.sentences(tables), name
     draw(tables)
@@ -526,9 +526,9 @@ def test_prompts_of_a_real_tokenizer_are_paired_token_by_token():
         "Cy Li",
         "Al Uh",
     ]
-    athletes = pl.DataFrame({"athlete": names, "sport": ["golf"] * len(names)})
+    subjects = pl.DataFrame({"subject": names, "answer": ["golf"] * len(names)})
     for condition in ("full", "name_only"):
-        prompts = prompt_table(athletes, tokens, 0, condition)
+        prompts = prompt_table(subjects, tokens, 0, condition)
         made = unknown_pairings(prompts, prompts, seed=0)
         assert made.height and set(made.columns) == {*COLUMNS, "prefix_of", "last_of"}
         for row in made.iter_rows(named=True):

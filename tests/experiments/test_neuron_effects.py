@@ -81,7 +81,7 @@ def test_positions_and_answers_are_found_by_the_tokenizer():
     tokens = tokenizer()
     facts = table_of(
         [
-            ("Michael Jordan", "sport", "Fact: Michael Jordan plays the sport of", "basketball"),
+            ("Michael Jordan", "answer", "Fact: Michael Jordan plays the sport of", "basketball"),
             ("Babe Ruth", "team", "A golf fact: Babe Ruth plays the sport of", "baseball and more"),
             ("Tom Brady", "bare", "Tom Brady plays", "football"),
         ]
@@ -99,13 +99,13 @@ def test_positions_and_answers_are_found_by_the_tokenizer():
 
 def test_a_donor_stands_where_the_subject_stands():
     tokens = tokenizer()
-    people = pl.DataFrame({"athlete": ["Tom Brady", "Al Oz"], "sport": ["football", None]})
+    people = pl.DataFrame({"subject": ["Tom Brady", "Al Oz"], "answer": ["football", None]})
     donors = donor_prompts(people, "A golf fact: ", tokens, 0)
     facts = table_of([("Tom Brady", "x", "A golf fact: Tom Brady plays", "football")])
     own = fact_prompts(facts, tokens, 0).row(0, named=True)
     assert donors["token_ids"][0].to_list() == own["token_ids"][: own["final_name"] + 1]
     assert donors["final_name"][0] == own["final_name"] == donors["n_tokens"][0] - 1
-    assert donors["sport"].to_list() == ["football", None]
+    assert donors["answer"].to_list() == ["football", None]
 
 
 def test_a_name_or_an_answer_without_tokens_of_its_own_is_refused_by_name():
@@ -148,21 +148,21 @@ def test_only_known_facts_of_subjects_with_two_of_them_are_used(model):
     facts = facts.with_columns(answer=wrong).filter(~one)
     asked = ask_facts(model.anatomy, facts, model.prompts, subjects=None, seed=0, batch_size=5)
     assert asked.height == facts.height and (asked["known"] == (asked["p"] > 0.5)).all()
-    left_out = set(asked.filter(~pl.col("used"))["athlete"])
+    left_out = set(asked.filter(~pl.col("used"))["subject"])
     assert left_out == {"F0 L0", "F0 L1"}
-    assert asked.filter(athlete="F0 L0")["known"].to_list() == [False, False]
+    assert asked.filter(subject="F0 L0")["known"].to_list() == [False, False]
     everything = ask_facts(
         model.anatomy, facts, model.prompts, subjects=None, known_only=False, seed=0, batch_size=5
     )
-    assert set(everything.filter(~pl.col("used"))["athlete"]) == {"F0 L1"}
+    assert set(everything.filter(~pl.col("used"))["subject"]) == {"F0 L1"}
     said = asked_findings(facts_table(asked), pl.DataFrame())
-    assert "Of 31 facts asked of 16 athletes, 29 are known" in said[0]
-    assert "Not known: " in said[1] and "sport of F0 L0" in said[1] and "again of F0 L0" in said[1]
+    assert "Of 31 facts asked of 16 subjects, 29 are known" in said[0]
+    assert "Not known: " in said[1] and "answer of F0 L0" in said[1] and "again of F0 L0" in said[1]
 
 
 def test_asking_stops_when_enough_subjects_are_found(asked):
-    assert asked.filter("used")["athlete"].n_unique() == 5
-    assert asked["athlete"].n_unique() == 5
+    assert asked.filter("used")["subject"].n_unique() == 5
+    assert asked["subject"].n_unique() == 5
 
 
 def test_a_model_that_knows_nothing_is_asked_everything_and_gives_empty_tables(model):
@@ -207,11 +207,11 @@ def test_donors_are_recorded_after_the_words_before_the_name(model):
         read = Read(site=Site("post", layer), at=model.final_name)
         truth = run(model.anatomy, tokens, reads=[read]).values[0]
         assert torch.allclose(donors.values(layer, "final_name"), truth, atol=1e-12)
-    assert donors.athletes == model.prompts["athlete"].to_list()
+    assert donors.subjects == model.prompts["subject"].to_list()
 
 
-def test_with_people_of_one_sport_only_the_mean_is_left(model, asked):
-    people = model.prompts.filter(pl.col("sport") == "baseball")
+def test_with_people_of_one_answer_only_the_mean_is_left(model, asked):
+    people = model.prompts.filter(pl.col("answer") == "baseball")
     sweep = neuron_effects(
         model.anatomy, asked.filter("used").head(1), people, [1], engine=Suffix(model.anatomy), log=quiet
     )
@@ -242,8 +242,8 @@ def test_shards_put_together_are_the_whole_whatever_their_number(model, asked, s
         for part in ([0, 2], [1], [])
     ]
     together = merged(shards, [facts] * 3)
-    assert together.select("athlete", "fact", "layer", "neuron", "kind").equals(
-        sweep.table.select("athlete", "fact", "layer", "neuron", "kind")
+    assert together.select("subject", "fact", "layer", "neuron", "kind").equals(
+        sweep.table.select("subject", "fact", "layer", "neuron", "kind")
     )
     assert np.allclose(together["effect"], sweep.table["effect"], atol=1e-12)
     other = facts.with_columns(used=pl.lit(False))
@@ -257,8 +257,8 @@ def test_shards_put_together_are_the_whole_whatever_their_number(model, asked, s
 def effects_of(vectors: dict[tuple[str, str], np.ndarray], *, error: float | None = None) -> pl.DataFrame:
     kind, n = ("mean", 1) if error is None else ("resample_other", 64)
     rows = [
-        (athlete, fact, 0, i, kind, float(value), error, n, 3, 0.0)
-        for (athlete, fact), values in vectors.items()
+        (subject, fact, 0, i, kind, float(value), error, n, 3, 0.0)
+        for (subject, fact), values in vectors.items()
         for i, value in enumerate(values)
     ]
     return pl.DataFrame(rows, schema=EFFECTS, orient="row")
@@ -280,10 +280,10 @@ def test_correlations_are_those_of_the_vectors_by_hand():
         ("top_neuron", lambda x, y: float(np.abs(x).argmax() == np.abs(y).argmax())),
     ):
         rows = table.filter(statistic=statistic)
-        same = rows.filter(athletes="same", fact="a", other_fact="c").row(0, named=True)
+        same = rows.filter(subjects="same", fact="a", other_fact="c").row(0, named=True)
         expected = np.mean([by_hand(vectors[p, "a"], vectors[p, "c"]) for p in people])
         assert same["value"] == pytest.approx(expected, abs=1e-12) and same["n"] == 4
-        apart = rows.filter(athletes="different", fact="b", other_fact="b").row(0, named=True)
+        apart = rows.filter(subjects="different", fact="b", other_fact="b").row(0, named=True)
         pairs = [(p, q) for p in people for q in people if p != q]
         expected = np.mean([by_hand(vectors[p, "b"], vectors[q, "b"]) for p, q in pairs])
         assert apart["value"] == pytest.approx(expected, abs=1e-12) and apart["n"] == 4
@@ -296,7 +296,7 @@ def test_a_fact_that_is_another_times_a_number_is_alike_with_its_sign(scale, fli
     vectors = random_vectors(2, ("a",), seed=seed)
     sign = -1 if flip else 1
     vectors |= {(p, "b"): sign * scale * v for (p, _), v in list(vectors.items())}
-    table = fact_correlations(effects_of(vectors), seed=0).filter(athletes="same", fact="a")
+    table = fact_correlations(effects_of(vectors), seed=0).filter(subjects="same", fact="a")
     found = dict(table.select("statistic", "value").iter_rows())
     assert found["pearson"] == pytest.approx(sign) and found["spearman"] == pytest.approx(sign)
     assert found["absolute"] == pytest.approx(1) and found["top_neuron"] == 1
@@ -315,15 +315,15 @@ def test_the_ceiling_is_what_two_measurements_of_one_truth_correlate_at():
     assert row["value"] == pytest.approx(row["ceiling"], abs=0.03)
 
 
-def test_the_mean_over_all_pairs_resamples_athletes_with_all_their_pairs():
-    """Against a bootstrap written out: the same athletes for all pairs. Averaging the pairs' own intervals is too wide."""
+def test_the_mean_over_all_pairs_resamples_subjects_with_all_their_pairs():
+    """Against a bootstrap written out: the same subjects for all pairs. Averaging the pairs' own intervals is too wide."""
     people, pairs = [f"P{i}" for i in range(12)], list(combinations("abcd", 2))
     vectors = random_vectors(12, "abcd")
     table = fact_correlations(effects_of(vectors), seed=0)
-    table = table.filter(layers="all", athletes="same", statistic="pearson")
+    table = table.filter(layers="all", subjects="same", statistic="pearson")
     mean = table.filter(fact="all", other_fact="all").row(0, named=True)
     by_pair = table.filter(pl.col("fact") != "all")
-    assert by_pair.height == len(pairs) and mean["n"] == 12 and mean["interval"] == "athletes"
+    assert by_pair.height == len(pairs) and mean["n"] == 12 and mean["interval"] == "subjects"
     assert mean["value"] == pytest.approx(by_pair["value"].mean())
     alike = np.array([[pearson(vectors[p, a], vectors[p, b]) for p in people] for a, b in pairs])
     drawn = np.random.default_rng(1).integers(0, 12, (20_000, 12))
@@ -332,7 +332,7 @@ def test_the_mean_over_all_pairs_resamples_athletes_with_all_their_pairs():
     assert high - low < 0.6 * (by_pair["value_high"] - by_pair["value_low"]).mean()
 
 
-def test_the_mean_over_the_pairs_of_one_athlete_resamples_neurons():
+def test_the_mean_over_the_pairs_of_one_subject_resamples_neurons():
     vectors = random_vectors(1, "abcd", n=300)
     table = fact_correlations(effects_of(vectors), seed=0).filter(layers="all", statistic="pearson")
     mean, by_pair = table.filter(fact="all"), table.filter(pl.col("fact") != "all")
@@ -343,7 +343,7 @@ def test_the_mean_over_the_pairs_of_one_athlete_resamples_neurons():
     assert mean.select(width).item() < 0.6 * by_pair.select(width.mean()).item()
 
 
-def test_one_athlete_alone_has_an_interval_over_neurons_that_holds_the_truth():
+def test_one_subject_alone_has_an_interval_over_neurons_that_holds_the_truth():
     rng, hits = np.random.default_rng(1), 0
     for seed in range(12):
         x = rng.standard_normal(300)
@@ -356,9 +356,9 @@ def test_one_athlete_alone_has_an_interval_over_neurons_that_holds_the_truth():
         assert row["value_low"] < row["value"] < row["value_high"]
         hits += row["value_low"] < 0.5 < row["value_high"]
     assert hits >= 9
-    assert table.filter(athletes="different").is_empty()
+    assert table.filter(subjects="different").is_empty()
     assert (
-        "over neurons (mean over 1 pair of facts, n = 1 athlete; one fact of two athletes: there are no two"
+        "over neurons (mean over 1 pair of facts, n = 1 subject; one fact of two subjects: there are no two"
         in correlation_findings(table, effect_concentration(effects_of(vectors), seed=0))[0]
     )
 
@@ -366,7 +366,7 @@ def test_one_athlete_alone_has_an_interval_over_neurons_that_holds_the_truth():
 def test_effects_of_zero_have_no_correlation_and_do_not_count():
     vectors = random_vectors() | {("P0", "a"): np.zeros(40)}
     table = fact_correlations(effects_of(vectors), seed=0)
-    table = table.filter(statistic="pearson", athletes="same", layers="all")
+    table = table.filter(statistic="pearson", subjects="same", layers="all")
     assert dict(zip(table["other_fact"], table["n"], strict=True)) == {"all": 4, "b": 3, "c": 4}
     shares = effect_concentration(effects_of(vectors), seed=0).filter(measure="participation_ratio")
     assert dict(shares.select("fact", "n").iter_rows()) == {"all": 4, "a": 3, "b": 4, "c": 4}
@@ -390,7 +390,7 @@ def test_each_layer_alone_is_the_mean_over_pairs_of_facts_of_its_own_neurons():
     facts = {p: [fact for fact in "abc" if (p, fact) in vectors] for p in people}
     for layer, part in (("3", slice(0, 15)), ("4", slice(15, None)), ("all", slice(None))):
         rows = table.filter(layers=layer, statistic="pearson", fact="all")
-        same, different = (rows.filter(athletes=kind).row(0, named=True) for kind in ("same", "different"))
+        same, different = (rows.filter(subjects=kind).row(0, named=True) for kind in ("same", "different"))
         assert rows.height == 2 and set(rows["other_fact"]) == {"all"}
         own = [
             np.mean([pearson(vectors[p, a][part], vectors[p, b][part]) for a, b in combinations(facts[p], 2)])
@@ -452,7 +452,7 @@ def test_pairs_for_the_eye_are_the_most_and_the_least_alike():
     effects = effects_of(vectors)
     pairs = neuron_pairs(effects, fact_correlations(effects, seed=0))
     most = pairs.filter(pair="most")
-    assert most.height == 1000 and most["athlete"].unique().to_list() == ["P0"]
+    assert most.height == 1000 and most["subject"].unique().to_list() == ["P0"]
     assert set(most.select("fact", "other_fact").unique().row(0)) == {"a", "c"}
     assert np.allclose(most["other_effect"], 2 * most["effect"])
 

@@ -15,29 +15,29 @@ from factfinding.experiments.layer_probes.compute import (
 from factfinding.methods import probes
 from factfinding.methods.probes import ProbeSettings
 
-SPORTS = np.array(["baseball", "basketball", "football"])
+ANSWERS = np.array(["baseball", "basketball", "football"])
 TWO_FOLDS = ProbeSettings(folds=("random", "last_name"))
 
 
-def _athletes(
+def _subjects(
     n: int, n_first: int, n_last: int, seed: int = 0
 ) -> tuple[pl.DataFrame, np.ndarray, np.ndarray]:
-    """n people with different pairings of names, sports at random; indices of their first and last names."""
+    """n people with different pairings of names, answers at random; indices of their first and last names."""
     rng = np.random.default_rng(seed)
     pairs = rng.choice(n_first * n_last, n, replace=False)
     first, last = pairs // n_last, pairs % n_last
     names = [f"F{f:03d} L{g:03d}" for f, g in zip(first, last, strict=True)]
-    sports = SPORTS[rng.permutation(np.arange(n) % 3)]
-    return with_name_groups(pl.DataFrame({"athlete": names, "sport": sports})), first, last
+    answers = ANSWERS[rng.permutation(np.arange(n) % 3)]
+    return with_name_groups(pl.DataFrame({"subject": names, "answer": answers})), first, last
 
 
-def _labels(athletes: pl.DataFrame) -> np.ndarray:
-    return np.searchsorted(SPORTS, athletes["sport"].to_numpy())
+def _labels(subjects: pl.DataFrame) -> np.ndarray:
+    return np.searchsorted(ANSWERS, subjects["answer"].to_numpy())
 
 
-def _planted(athletes: pl.DataFrame, d: int, strength: float, seed: int = 0) -> np.ndarray:
+def _planted(subjects: pl.DataFrame, d: int, strength: float, seed: int = 0) -> np.ndarray:
     rng = np.random.default_rng(seed)
-    return rng.normal(size=(athletes.height, d)) + strength * rng.normal(size=(3, d))[_labels(athletes)]
+    return rng.normal(size=(subjects.height, d)) + strength * rng.normal(size=(3, d))[_labels(subjects)]
 
 
 def _row(frame: pl.DataFrame, **which) -> dict:
@@ -46,14 +46,14 @@ def _row(frame: pl.DataFrame, **which) -> dict:
 
 @pytest.fixture(scope="module")
 def people():
-    return _athletes(240, 30, 40)
+    return _subjects(240, 30, 40)
 
 
 @pytest.fixture(scope="module")
 def table(people):
-    athletes = people[0]
-    layers = [("full", -1, _planted(athletes, 12, 0.0)), ("full", 0, _planted(athletes, 12, 3.0))]
-    return layer_probes(layers, athletes, settings=ProbeSettings(), seed=0)
+    subjects = people[0]
+    layers = [("full", -1, _planted(subjects, 12, 0.0)), ("full", 0, _planted(subjects, 12, 3.0))]
+    return layer_probes(layers, subjects, settings=ProbeSettings(), seed=0)
 
 
 def test_schema(table):
@@ -91,13 +91,13 @@ def test_selectivity_is_true_minus_shuffled(table):
 
 
 def test_folds_by_last_name_see_through_a_probe_that_reads_names():
-    """The layer holds the last name, one-hot, and relatives share sports: only random folds can shine."""
-    athletes, _, last = _athletes(360, 60, 45, seed=1)
-    athletes = athletes.with_columns(
-        sport=pl.Series(SPORTS[np.random.default_rng(0).integers(0, 3, 45)[last]])
+    """The layer holds the last name, one-hot, and relatives share answers: only random folds can shine."""
+    subjects, _, last = _subjects(360, 60, 45, seed=1)
+    subjects = subjects.with_columns(
+        answer=pl.Series(ANSWERS[np.random.default_rng(0).integers(0, 3, 45)[last]])
     )
     layer = np.eye(45)[last]
-    table = layer_probes([("full", 3, layer)], athletes, settings=ProbeSettings(), seed=0)
+    table = layer_probes([("full", 3, layer)], subjects, settings=ProbeSettings(), seed=0)
     true = table.filter(labels="true")
     for folds in ("random", "first_name"):
         assert _row(true, folds=folds)["accuracy"] > 0.95
@@ -105,28 +105,28 @@ def test_folds_by_last_name_see_through_a_probe_that_reads_names():
     assert grouped["accuracy"] < grouped["majority_rate"] + 0.05 and grouped["loss"] > 1.0
 
 
-def test_nothing_depends_on_the_order_of_the_athletes(people):
-    athletes, layer = people[0], _planted(people[0], 8, 0.4)
-    order = np.random.default_rng(5).permutation(athletes.height)
-    ids = [[ord(c) for c in name] for name in athletes["athlete"]]
+def test_nothing_depends_on_the_order_of_the_subjects(people):
+    subjects, layer = people[0], _planted(people[0], 8, 0.4)
+    order = np.random.default_rng(5).permutation(subjects.height)
+    ids = [[ord(c) for c in name] for name in subjects["subject"]]
     call = lambda a, x: layer_probes([("full", 0, x)], a, settings=TWO_FOLDS, seed=3)
-    once = call(athletes, layer)
-    assert once.equals(call(athletes, layer))
-    assert once.equals(call(athletes[order], layer[order]))
-    assert not once.equals(layer_probes([("full", 0, layer)], athletes, settings=TWO_FOLDS, seed=4))
-    baseline = name_baselines(athletes, ids, settings=TWO_FOLDS, seed=3)
+    once = call(subjects, layer)
+    assert once.equals(call(subjects, layer))
+    assert once.equals(call(subjects[order], layer[order]))
+    assert not once.equals(layer_probes([("full", 0, layer)], subjects, settings=TWO_FOLDS, seed=4))
+    baseline = name_baselines(subjects, ids, settings=TWO_FOLDS, seed=3)
     assert baseline.equals(
-        name_baselines(athletes[order], [ids[i] for i in order], settings=TWO_FOLDS, seed=3)
+        name_baselines(subjects[order], [ids[i] for i in order], settings=TWO_FOLDS, seed=3)
     )
 
 
 def test_scale_and_shift_of_columns_do_not_matter(people):
-    athletes, layer = people[0], _planted(people[0], 8, 0.4)
+    subjects, layer = people[0], _planted(people[0], 8, 0.4)
     odd = layer * 10.0 ** np.arange(-4, 4) + np.arange(8) * 100
-    tables = [layer_probes([("full", 0, x)], athletes, settings=TWO_FOLDS, seed=0) for x in (layer, odd)]
+    tables = [layer_probes([("full", 0, x)], subjects, settings=TWO_FOLDS, seed=0) for x in (layer, odd)]
     np.testing.assert_allclose(tables[0]["loss"], tables[1]["loss"], rtol=1e-5)
     constant = np.concatenate([layer, np.full((240, 2), 0.1)], axis=1)
-    wider = layer_probes([("full", 0, constant)], athletes, settings=TWO_FOLDS, seed=0)
+    wider = layer_probes([("full", 0, constant)], subjects, settings=TWO_FOLDS, seed=0)
     np.testing.assert_allclose(tables[0]["loss"], wider["loss"], rtol=1e-6)
 
 
@@ -160,16 +160,16 @@ def test_preparation_never_sees_held_out_rows():
 
 def test_accuracy_and_loss_by_hand(people):
     """The whole pipeline against a plain loop over folds with scikit-learn's own scores."""
-    athletes = people[0].sort("athlete")
+    subjects = people[0].sort("subject")
     x, y, s = (
-        _planted(athletes, 6, 0.5),
-        _labels(athletes),
+        _planted(subjects, 6, 0.5),
+        _labels(subjects),
         ProbeSettings(folds=("last_name",), control_folds=()),
     )
-    row = layer_probes([("full", 0, x)], athletes, settings=s, seed=7).row(0, named=True)
+    row = layer_probes([("full", 0, x)], subjects, settings=s, seed=7).row(0, named=True)
     from factfinding.stats import grouped_folds
 
-    folds = grouped_folds(athletes["last_name_group"].to_numpy(), y, n_folds=5, seed=7)
+    folds = grouped_folds(subjects["last_name_group"].to_numpy(), y, n_folds=5, seed=7)
     hits, losses = np.zeros(240), np.zeros(240)
     for fold in range(5):
         a, b = folds != fold, folds == fold
@@ -181,20 +181,20 @@ def test_accuracy_and_loss_by_hand(people):
     assert row["selectivity"] is None
 
 
-def test_two_sports(people):
-    athletes = people[0].filter(pl.col("sport") != "football")
-    layers = [("full", 0, _planted(athletes, 6, 3.0)), ("full", 1, _planted(athletes, 6, 0.0))]
-    table = layer_probes(layers, athletes, settings=TWO_FOLDS, seed=0).filter(labels="true", folds="random")
+def test_two_answers(people):
+    subjects = people[0].filter(pl.col("answer") != "football")
+    layers = [("full", 0, _planted(subjects, 6, 3.0)), ("full", 1, _planted(subjects, 6, 0.0))]
+    table = layer_probes(layers, subjects, settings=TWO_FOLDS, seed=0).filter(labels="true", folds="random")
     assert table["accuracy"][0] > 0.98 and abs(table["accuracy"][1] - 0.5) < 0.12
     assert table["loss"][0] < 0.15 and table["loss"][1] > 0.6
 
 
-def test_a_sport_of_one_family_can_be_held_out_whole():
-    athletes, _, _ = _athletes(120, 20, 30)
-    family = pl.DataFrame({"athlete": [f"X{i} Only" for i in range(12)], "sport": ["golf"] * 12})
-    athletes = pl.concat([athletes, with_name_groups(family)])
+def test_a_answer_of_one_family_can_be_held_out_whole():
+    subjects, _, _ = _subjects(120, 20, 30)
+    family = pl.DataFrame({"subject": [f"X{i} Only" for i in range(12)], "answer": ["golf"] * 12})
+    subjects = pl.concat([subjects, with_name_groups(family)])
     x = np.random.default_rng(0).normal(size=(132, 5))
-    row = layer_probes([("full", 0, x)], athletes, settings=TWO_FOLDS, seed=0).filter(
+    row = layer_probes([("full", 0, x)], subjects, settings=TWO_FOLDS, seed=0).filter(
         labels="true", folds="last_name"
     )
     assert np.isfinite(row["loss"][0]) and row["loss"][0] > 12 / 132 * 30
@@ -207,10 +207,10 @@ def test_string_baseline_finds_a_suffix_and_nothing_in_plain_names():
     marked = [f"{s} {t}{suffixes[i % 3]}" for i, (s, t) in enumerate(zip(stems, stems[::-1], strict=True))]
     plain = [f"{s} {t}" for s, t in zip(stems, stems[::-1], strict=True)]
     settings = ProbeSettings(folds=("random", "last_name"), control_folds=("random",))
-    sports, ids = SPORTS[np.arange(240) % 3], [[i, i + 1] for i in range(240)]
+    answers, ids = ANSWERS[np.arange(240) % 3], [[i, i + 1] for i in range(240)]
     for names, low, high in ((marked, 0.97, 1.0), (plain, 0.2, 0.45)):
-        athletes = with_name_groups(pl.DataFrame({"athlete": names, "sport": sports}))
-        rows = name_baselines(athletes, ids, settings=settings, seed=0).filter(
+        subjects = with_name_groups(pl.DataFrame({"subject": names, "answer": answers}))
+        rows = name_baselines(subjects, ids, settings=settings, seed=0).filter(
             input="name_string", labels="true"
         )
         assert rows["folds"].to_list() == ["random", "last_name"]
@@ -219,7 +219,7 @@ def test_string_baseline_finds_a_suffix_and_nothing_in_plain_names():
 
 
 def test_token_baseline_expresses_sums_and_no_combination():
-    athletes, first, last = _athletes(300, 24, 30, seed=2)
+    subjects, first, last = _subjects(300, 24, 30, seed=2)
     ids = [[int(f), int(1000 + g)] for f, g in zip(first, last, strict=True)]
     settings = ProbeSettings(folds=("random",))
     rng = np.random.default_rng(0)
@@ -227,7 +227,7 @@ def test_token_baseline_expresses_sums_and_no_combination():
     parity = (first + last) % 2
     results = {}
     for name, labels in (("sum", terms.argmax(axis=1)), ("parity", parity)):
-        named = athletes.with_columns(sport=pl.Series(SPORTS[labels]))
+        named = subjects.with_columns(answer=pl.Series(ANSWERS[labels]))
         results[name] = name_baselines(named, ids, settings=settings, seed=0).filter(input="name_tokens")
     fitted_sum = _row(results["sum"], folds="none", labels="true")
     assert fitted_sum["accuracy"] == 1 and fitted_sum["condition"] is None and fitted_sum["layer"] is None
@@ -254,7 +254,7 @@ def test_name_groups():
         "Cal Ripken, Jr.",
         "Al II",
     ]
-    frame = with_name_groups(pl.DataFrame({"athlete": names}))
+    frame = with_name_groups(pl.DataFrame({"subject": names}))
     assert frame["first_name_group"].to_list() == ["ken", "ken", "nene", "robert", "juan", "cal", "al"]
     assert frame["last_name_group"].to_list() == [
         "griffey",
@@ -272,10 +272,10 @@ def test_no_layers_give_an_empty_table(people):
     assert frame.height == 0 and "selectivity_low" in frame.columns
 
 
-def _refuse(athletes, x=None, settings=ProbeSettings(), ids=None):  # noqa: B008
+def _refuse(subjects, x=None, settings=ProbeSettings(), ids=None):  # noqa: B008
     if ids is not None:
-        return name_baselines(athletes, ids, settings=settings, seed=0)
-    return layer_probes([("full", 4, x)], athletes, settings=settings, seed=0)
+        return name_baselines(subjects, ids, settings=settings, seed=0)
+    return layer_probes([("full", 4, x)], subjects, settings=settings, seed=0)
 
 
 @pytest.mark.parametrize(
@@ -299,7 +299,7 @@ def test_what_does_not_fit_is_refused(people, change, kind, message):
         _refuse(people[0], **change)
 
 
-def test_an_athlete_twice_is_refused(people):
+def test_an_subject_twice_is_refused(people):
     twice = pl.concat([people[0], people[0].head(1)])
     with pytest.raises(ValueError, match="stands twice"):
         _refuse(twice, np.zeros((241, 2)))

@@ -9,16 +9,16 @@ from factfinding.errors import InputError
 from factfinding.experiments.recall.compute import AnswerScores, recall_summary, recall_table
 from factfinding.stats import share_interval
 
-SPORTS = ["baseball", "basketball", "football"]
-CANDIDATES = pl.DataFrame({"sport": SPORTS, "token_id": [7, 3, 5]})
+ANSWERS = ["baseball", "basketball", "football"]
+CANDIDATES = pl.DataFrame({"answer": ANSWERS, "token_id": [7, 3, 5]})
 VOCABULARY = 11
 
 
 def _prompts(n: int) -> pl.DataFrame:
     return pl.DataFrame(
         {
-            "athlete": [f"A{i} B{i}" for i in range(n)],
-            "sport": [SPORTS[i % 3] for i in range(n)],
+            "subject": [f"A{i} B{i}" for i in range(n)],
+            "answer": [ANSWERS[i % 3] for i in range(n)],
             "n_name_tokens": [2 + i % 2 for i in range(n)],
         }
     )
@@ -43,13 +43,13 @@ def table() -> pl.DataFrame:
 
 
 def test_columns(table):
-    by_sport = lambda prefix: [f"{prefix}_{sport}" for sport in SPORTS]
+    by_answer = lambda prefix: [f"{prefix}_{answer}" for answer in ANSWERS]
     assert table.columns == [
-        *("athlete", "sport", "n_name_tokens", "full_p", "full_logp"),
-        *by_sport("full_p"),
-        *by_sport("full_logit"),
+        *("subject", "answer", "n_name_tokens", "full_p", "full_logp"),
+        *by_answer("full_p"),
+        *by_answer("full_logit"),
         *("full_answer", "full_top_token", "known", "zero_shot_p", "zero_shot_logp"),
-        *by_sport("zero_shot_logit"),
+        *by_answer("zero_shot_logit"),
         "zero_shot_answer",
     ]
 
@@ -60,21 +60,21 @@ def test_values_against_the_vocabulary_row_by_row(table):
     for i, row in enumerate(table.iter_rows(named=True)):
         p = np.exp(logits[i]) / np.exp(logits[i]).sum()
         q = np.exp(shot_less[i]) / np.exp(shot_less[i]).sum()
-        assert row["full_p"] == pytest.approx(p[ids[row["sport"]]], rel=1e-5)
-        assert row["full_p"] == row[f"full_p_{row['sport']}"]
+        assert row["full_p"] == pytest.approx(p[ids[row["answer"]]], rel=1e-5)
+        assert row["full_p"] == row[f"full_p_{row['answer']}"]
         assert row["full_logp"] == pytest.approx(np.log(row["full_p"]), abs=1e-6)
-        assert row["zero_shot_p"] == pytest.approx(q[ids[row["sport"]]], rel=1e-5)
+        assert row["zero_shot_p"] == pytest.approx(q[ids[row["answer"]]], rel=1e-5)
         assert row["known"] == (row["full_p"] > 0.5)
-        assert row["full_answer"] == max(SPORTS, key=lambda sport: logits[i, ids[sport]])
-        assert row["zero_shot_answer"] == max(SPORTS, key=lambda sport: shot_less[i, ids[sport]])
+        assert row["full_answer"] == max(ANSWERS, key=lambda answer: logits[i, ids[answer]])
+        assert row["zero_shot_answer"] == max(ANSWERS, key=lambda answer: shot_less[i, ids[answer]])
         assert row["full_top_token"] == f"<{logits[i].argmax()}>"
         assert row["full_logit_football"] == pytest.approx(logits[i, 5])
     assert 0 < table["known"].sum() < 30
 
 
-def test_known_athletes_are_answered_rightly(table):
+def test_known_subjects_are_answered_rightly(table):
     known = table.filter("known")
-    assert (known["full_answer"] == known["sport"]).all()
+    assert (known["full_answer"] == known["answer"]).all()
 
 
 def test_exactly_one_half_is_not_known():
@@ -97,7 +97,7 @@ def test_summary_counts_and_baselines(table):
         for condition in ("full", "zero_shot")
         for group, level in [
             ("all", "all"),
-            *(("sport", s) for s in SPORTS),
+            *(("answer", s) for s in ANSWERS),
             *(("n_name_tokens", t) for t in "23"),
         ]
     ]
@@ -106,7 +106,7 @@ def test_summary_counts_and_baselines(table):
         if row["group"] != "all":
             part = table.filter(pl.col(row["group"]).cast(pl.String) == row["level"])
         p = part[f"{row['condition']}_p"].to_numpy()
-        right = (part[f"{row['condition']}_answer"] == part["sport"]).to_numpy()
+        right = (part[f"{row['condition']}_answer"] == part["answer"]).to_numpy()
         assert row["n"] == part.height and row["mean_p"] == pytest.approx(p.mean())
         assert row["mean_p_low"] < row["mean_p"] < row["mean_p_high"]
         assert row["recalled"] == np.mean(p > 0.5) and row["accuracy"] == right.mean()
@@ -115,8 +115,8 @@ def test_summary_counts_and_baselines(table):
             share_interval(right).high,
         )
         assert row["removed"] == part.height - part["known"].sum()
-        assert row["majority_rate"] == part["sport"].value_counts()["count"].max() / part.height
-    assert summary.filter(group="sport")["majority_rate"].to_list() == [1.0] * 6
+        assert row["majority_rate"] == part["answer"].value_counts()["count"].max() / part.height
+    assert summary.filter(group="answer")["majority_rate"].to_list() == [1.0] * 6
     both = summary.filter(group="all")
     assert both["removed"][0] == both["removed"][1]  # the filter looks at `full` in both rows
 
@@ -143,11 +143,11 @@ def _refused(prompts=None, candidates=CANDIDATES, full=None):
 @pytest.mark.parametrize(
     ("change", "kind", "message"),
     [
-        ({"candidates": CANDIDATES.head(2)}, InputError, "sport of A2 B2: found 'football'"),
+        ({"candidates": CANDIDATES.head(2)}, InputError, "answer of A2 B2: found 'football'"),
         (
             {"candidates": pl.concat([CANDIDATES, CANDIDATES])},
             InputError,
-            "the sport 'baseball' more than once",
+            "the answer 'baseball' more than once",
         ),
         (
             {"candidates": CANDIDATES.with_columns(token_id=pl.lit(9))},
@@ -181,7 +181,7 @@ def _refused(prompts=None, candidates=CANDIDATES, full=None):
         (
             {"full": AnswerScores(logits=np.ones((4, 3)), logp=np.full((4, 3), -2.0), top_token=["a"])},
             ValueError,
-            "1 top tokens for 4 athletes",
+            "1 top tokens for 4 subjects",
         ),
     ],
 )

@@ -21,11 +21,11 @@ from helpers.models import save_model
 GOOD = {
     "study": "mine",
     "model": {"source": "tiny"},
-    "athletes": {"table": "athletes.csv", "min_per_sport": 2},
+    "subjects": {"table": "subjects.csv", "min_per_answer": 2},
     "probes": {"n_folds": 2},
 }
-ATHLETES = "athlete,sport\nAnn Lee,golf\nBo Li,golf\nCy Day,football\nDi May,football\n"
-TAKRAW = ATHLETES.replace("football", "sepak takraw")
+SUBJECTS = "athlete,sport\nAnn Lee,golf\nBo Li,golf\nCy Day,football\nDi May,football\n"
+TAKRAW = SUBJECTS.replace("football", "sepak takraw")
 FACTS = "subject,relation,prompt,answer\nAnn Lee,sport,Ann Lee plays,golf\n"
 FOLDER = {"model": {"source": "folder", "folder": "model"}}
 PYTHIA = {"model": {"source": "hub", "id": "a/b", "revision": "main"}}
@@ -51,7 +51,7 @@ SIZE_KEYS = {
     ),
     "gpt2": ("n_layer", "n_head", "n_embd", "n_positions"),
 }
-PATHS = ("athletes.table", "model.folder", "locality.texts", "sport_neurons.texts", "neurons.facts")
+PATHS = ("subjects.table", "model.folder", "locality.texts", "answer_neurons.texts", "neurons.facts")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,9 +78,9 @@ def file_case(kind, name, file, content, values, found, allowed, where=""):
     return Case(kind=kind, name=name, make=make, where=where or file, found=found, allowed=allowed)
 
 
-def athletes(name, content, found, allowed, where="", more=None, **settings):
-    values = {"athletes": settings} | (more or {})
-    return file_case("athletes", name, "athletes.csv", content, values, found, allowed, where)
+def subjects(name, content, found, allowed, where="", more=None, **settings):
+    values = {"subjects": settings} | (more or {})
+    return file_case("subjects", name, "subjects.csv", content, values, found, allowed, where)
 
 
 def facts(name, content, found, allowed, where="", **settings):
@@ -209,32 +209,32 @@ def parquet(name, frame, found, allowed, **settings):
 
 
 CASES = [
-    athletes("missing", None, "no such file", "a CSV file", where="config.athletes.table of study 'mine'"),
-    athletes("empty", "", "an empty file", "columns athlete, sport"),
-    athletes("only a header", "athlete,sport\n", "a header and no rows", "at least one row"),
-    athletes("other columns", "name,sport\nAnn,golf\n", "no column 'athlete' among 'name'", "athlete, sport"),
-    athletes("semicolons", "athlete;sport\nAnn;golf\n", "among 'athlete;sport'", "columns athlete, sport"),
-    athletes("tabs", "athlete\tsport\nAnn\tgolf\n", "no column 'athlete'", "columns athlete, sport"),
-    athletes("a column twice", "athlete,sport,sport\nA,b,c\n", "'sport' more than once", "named once"),
-    athletes("no sport", ATHLETES + "Ed Fox,\n", "an empty cell", "text", where="row 5 (sport of Ed Fox)"),
-    athletes("no name", ATHLETES + " ,golf\n", "an empty cell", "text", where="row 5 (athlete)"),
-    athletes("a cell too many", ATHLETES + "Ed,golf,1\n", "3 cells", "2 cells", where="row 5"),
-    athletes("a cell too few", ATHLETES + "Ed\n", "1 cells", "2 cells", where="row 5"),
-    athletes("an open quote", ATHLETES + '"Ed,golf\n', "a broken row", "quoted", where="row 5"),
-    athletes("a newline in a name", ATHLETES + '"E\nd",golf\n', "U+000A", "one line", where="row 5"),
-    athletes("an invisible letter", ATHLETES + "E\u200bd,golf\n", "U+200B", "control characters"),
-    athletes("one sport", "athlete,sport\nA,golf\nB,golf\n", "1 sports (golf)", "at least two sports"),
-    athletes("two spellings", ATHLETES + "Ed,Golf\n", "'Golf' and 'golf'", "one spelling"),
-    athletes("too few", ATHLETES, "2 athletes of the sport", "at least 3", min_per_sport=3),
-    athletes("all in two sports", "athlete,sport\nA,golf\nA,chess\n", "no athlete is left", "two sports"),
-    athletes("latin-1", "athlete,sport\nJosé,golf\n".encode("latin-1"), "not UTF-8 (at byte 17)", "UTF-8"),
-    athletes("utf-16", ATHLETES.encode("utf-16"), "not UTF-8", "a CSV file in UTF-8"),
-    athletes("a spreadsheet", b"PK\x03\x04\x14\x00\x06\x00\x08\x00!\xff", "not UTF-8", "UTF-8"),
+    subjects("missing", None, "no such file", "a CSV file", where="config.subjects.table of study 'mine'"),
+    subjects("empty", "", "an empty file", "columns athlete, sport"),
+    subjects("only a header", "athlete,sport\n", "a header and no rows", "at least one row"),
+    subjects("other columns", "name,sport\nAnn,golf\n", "no column 'athlete' among 'name'", "athlete, sport"),
+    subjects("semicolons", "athlete;sport\nAnn;golf\n", "among 'athlete;sport'", "columns athlete, sport"),
+    subjects("tabs", "athlete\tsport\nAnn\tgolf\n", "no column 'athlete'", "columns athlete, sport"),
+    subjects("a column twice", "athlete,sport,sport\nA,b,c\n", "'sport' more than once", "named once"),
+    subjects("no sport", SUBJECTS + "Ed Fox,\n", "an empty cell", "text", where="row 5 (sport of Ed Fox)"),
+    subjects("no name", SUBJECTS + " ,golf\n", "an empty cell", "text", where="row 5 (athlete)"),
+    subjects("a cell too many", SUBJECTS + "Ed,golf,1\n", "3 cells", "2 cells", where="row 5"),
+    subjects("a cell too few", SUBJECTS + "Ed\n", "1 cells", "2 cells", where="row 5"),
+    subjects("an open quote", SUBJECTS + '"Ed,golf\n', "a broken row", "quoted", where="row 5"),
+    subjects("a newline in a name", SUBJECTS + '"E\nd",golf\n', "U+000A", "one line", where="row 5"),
+    subjects("an invisible letter", SUBJECTS + "E\u200bd,golf\n", "U+200B", "control characters"),
+    subjects("one sport", "athlete,sport\nA,golf\nB,golf\n", "1 sports (golf)", "at least two sports"),
+    subjects("two spellings", SUBJECTS + "Ed,Golf\n", "'Golf' and 'golf'", "one spelling"),
+    subjects("too few", SUBJECTS, "2 athletes of the sport", "at least 3", min_per_answer=3),
+    subjects("all in two sports", "athlete,sport\nA,golf\nA,chess\n", "no athlete is left", "two sports"),
+    subjects("latin-1", "athlete,sport\nJosé,golf\n".encode("latin-1"), "not UTF-8 (at byte 17)", "UTF-8"),
+    subjects("utf-16", SUBJECTS.encode("utf-16"), "not UTF-8", "a CSV file in UTF-8"),
+    subjects("a spreadsheet", b"PK\x03\x04\x14\x00\x06\x00\x08\x00!\xff", "not UTF-8", "UTF-8"),
     Case(
-        kind="athletes", name="a folder", make=lambda here: {"athletes": {"table": str(here)}},
-        where="config.athletes.table", found="cannot be read", allowed="a CSV file",
+        kind="subjects", name="a folder", make=lambda here: {"subjects": {"table": str(here)}},
+        where="config.subjects.table", found="cannot be read", allowed="a CSV file",
     ),
-    athletes("too few for the folds", ATHLETES, "3 folds, but 2 athletes of the sport 'golf'", "at most 2 folds",
+    subjects("too few for the folds", SUBJECTS, "3 folds, but 2 athletes of the sport 'golf'", "at most 2 folds",
              where="config.probes.n_folds of study 'mine'", more={"probes": {"n_folds": 3}}),
     facts("missing", None, "no such file", "a CSV file", where="config.neurons.facts of study 'mine'"),
     facts("no answers", "subject,relation,prompt\nA,b,A is\n", "no column 'answer'", "prompt, answer"),
@@ -255,10 +255,10 @@ CASES = [
     text("another column", "t.jsonl", '{"body": "a"}\n', "no column 'text'", "one of body"),
     text("a row without", "t.jsonl", '{"text": "a"}\n{"text": null}\n', "no text in 'text'", "every row",
          where="t.jsonl, row 2"),
-    text("firing, missing", "f.txt", None, "no such file", "UTF-8", section="sport_neurons",
-         where="config.sport_neurons.texts of study 'mine'"),
-    text("firing, no text", "f.txt", b"\xff\xfe\x00", "no readable text", "UTF-8", section="sport_neurons"),
-    text("firing, empty", "f.txt", "", "no text", "not empty", section="sport_neurons"),
+    text("firing, missing", "f.txt", None, "no such file", "UTF-8", section="answer_neurons",
+         where="config.answer_neurons.texts of study 'mine'"),
+    text("firing, no text", "f.txt", b"\xff\xfe\x00", "no readable text", "UTF-8", section="answer_neurons"),
+    text("firing, empty", "f.txt", "", "no text", "not empty", section="answer_neurons"),
     parquet("numbers", pl.DataFrame({"text": [1, 2]}), "Int64", "texts"),
     parquet("field", pl.DataFrame({"text": ["a"]}), "no column 'body'", "one of text", field="body"),
     config("unknown section", {"probs": {}}, "config.probs", "an unknown key", "listed in config.yaml"),
@@ -280,7 +280,7 @@ CASES = [
     config("hub without revision", {"model": {"source": "hub", "id": "a/b"}}, "config.model", "impossible",
            "needs `id` and `revision`"),
     config("folder without folder", {"model": {"source": "folder"}}, "config.model", "impossible", "`folder`"),
-    config("no athletes", {"athletes": {"table": None}}, "config", "impossible", "athletes.table may be null"),
+    config("no athletes", {"subjects": {"table": None}}, "config", "impossible", "subjects.table may be null"),
     config("condition", {"probes": {"conditions": ["bare"]}}, "probes.conditions.0", "'bare'", "'name_only'"),
     config("condition not stored", {"probes": {"conditions": ["zero_shot"]}}, "config", "impossible",
            "['zero_shot'] are not among activations.conditions"),
@@ -313,19 +313,19 @@ CASES = [
            "config.activations.datasets.0.layers", "3", "layers 0-2", kind="layers and heads"),
     config("a stored layer below zero", {"activations": {"datasets": [{"site": "z", "layers": [-1]}]}, **PYTHIA},
            "activations.datasets.0.layers", "-1", "0 and up", kind="layers and heads"),
-    config("a neuron's layer", {"sport_neurons": {"neurons": ["L5N6045"]}}, "sport_neurons.neurons", "L5N6045",
+    config("a neuron's layer", {"answer_neurons": {"neurons": ["L5N6045"]}}, "answer_neurons.neurons", "L5N6045",
            "layers 0-2", kind="layers and heads"),
-    config("a neuron", {"sport_neurons": {"neurons": ["L1N128"]}}, "sport_neurons.neurons", "L1N128",
+    config("a neuron", {"answer_neurons": {"neurons": ["L1N128"]}}, "answer_neurons.neurons", "L1N128",
            "neurons 0-127", kind="layers and heads"),
-    config("a Llama's neuron", {"sport_neurons": {"neurons": ["L1N96"]}, "model": {"family": "llama"}},
-           "sport_neurons.neurons", "L1N96", "neurons 0-95", kind="layers and heads"),
-    config("a neuron outside the lookup", {"sport_neurons": {"neurons": ["L0N1"]}, "circuit": {"lookup": [1, 2]}},
-           "sport_neurons.neurons", "L0N1", "stored (1, 2", kind="layers and heads"),
+    config("a Llama's neuron", {"answer_neurons": {"neurons": ["L1N96"]}, "model": {"family": "llama"}},
+           "answer_neurons.neurons", "L1N96", "neurons 0-95", kind="layers and heads"),
+    config("a neuron outside the lookup", {"answer_neurons": {"neurons": ["L0N1"]}, "circuit": {"lookup": [1, 2]}},
+           "answer_neurons.neurons", "L0N1", "stored (1, 2", kind="layers and heads"),
     config("differences of a Llama", {"neurons": {"engine": "difference"}, "model": {"family": "llama"}},
            "config.neurons.engine", "'difference' for a Llama", "suffix or auto", kind="layers and heads"),
     config("differences in half precision", {"neurons": {"engine": "difference"}, "compute": {"dtype": "float16"}},
            "config.neurons.engine", "compute.dtype 'float16'", "float32 or float64", kind="layers and heads"),
-    config("of the embedded model", {"model": {"source": "organism"}, "athletes": {"table": None},
+    config("of the embedded model", {"model": {"source": "organism"}, "subjects": {"table": None},
            "circuit": {"extract": ["L6H0"]}}, "circuit.extract", "L6H0", "layers 0-5", kind="layers and heads"),
     config("a layer of thousands of digits", {"circuit": {"extract": ["L" + "1" * 5000 + "H0"]}}, "circuit.extract.0",
            "'L1111", "pattern"),
@@ -346,9 +346,9 @@ CASES = [
     not_stored("attention at END", "no attn_out at end", "direct_effects", attn_out={"roles": ["final_name"]}),
     not_stored("MLPs", "no mlp_out at final_name", "head_inputs", mlp_out={"roles": []}),
     not_stored("patterns at END", "no pattern at end", "attention_roles and head_inputs", pattern={"roles": ["final_name"]}),
-    not_stored("neurons", "no post at final_name", "sport_neurons read", post={"roles": []}),
-    not_stored("neurons of a named neuron's layer", "no post at final_name", "sport_neurons", post={"roles": []},
-               settings={"sport_neurons": {"neurons": ["L1N1"]}}),
+    not_stored("neurons", "no post at final_name", "answer_neurons read", post={"roles": []}),
+    not_stored("neurons of a named neuron's layer", "no post at final_name", "answer_neurons", post={"roles": []},
+               settings={"answer_neurons": {"neurons": ["L1N1"]}}),
     not_stored("a layer of the lookup", "post at final_name without layer 2", "or all", post={"layers": [1]},
                settings={"circuit": {"lookup": [1, 2]}}),
     not_stored("of a model that is not there yet", "z at final_name without layer 0", "or all", z={"layers": [1]},
@@ -390,8 +390,8 @@ CASES = [
            "no larger than the embedding"),
     folder("embedding", edit_json("config.json", vocab_size=400), "gpt_neox.embed_in.weight", "the shape 328 x 32",
            "400 x 32 (vocabulary x width), as config.json says"),
-    folder("a sport of two tokens", lambda model: (model.parent / "athletes.csv").write_text(TAKRAW) and None,
-           "sport 'sepak takraw' (config.athletes.table of study 'mine')", "tokens after the prompt",
+    folder("a sport of two tokens", lambda model: (model.parent / "subjects.csv").write_text(TAKRAW) and None,
+           "sport 'sepak takraw' (config.subjects.table of study 'mine')", "tokens after the prompt",
            "a word of one token"),
     folder("no weights", remove("model.safetensors"), "model (", "no weights", "*.safetensors"),
     folder("pickled weights", pickled, "model (", "pytorch_model.bin", "model.allow_pickle: true"),
@@ -465,6 +465,6 @@ ADOPTED = [
 
 def folder_for(case: Case, here: Path) -> dict[str, Any]:
     """A working directory with good inputs but for the case's; its configuration, on top of `GOOD`."""
-    (here / "athletes.csv").write_text(ATHLETES)
+    (here / "subjects.csv").write_text(SUBJECTS)
     shutil.rmtree(here / "model", ignore_errors=True)
     return case.make(here)

@@ -9,7 +9,7 @@ from factfinding.methods.groups import Layout
 from factfinding.methods.simplified import Parts, constant_mlps, mean_patterns, simplified_run
 from helpers.models import random_anatomy
 
-SPORTS = ("baseball", "basketball", "football")
+ANSWERS = ("baseball", "basketball", "football")
 
 
 class Bos:
@@ -45,7 +45,7 @@ def made(family: str, parts: Parts, lengths=(2,), dtype=torch.float64):
         "weight": torch.randn(anatomy.d_model, 3, generator=generator, dtype=dtype),
         "bias": torch.randn(3, generator=generator, dtype=dtype),
     }
-    model = EffectiveModel.from_anatomy(anatomy, parts, names, sports=SPORTS, **constants, **probe)
+    model = EffectiveModel.from_anatomy(anatomy, parts, names, answers=ANSWERS, **constants, **probe)
     return anatomy, model, names, tokens, constants, probe
 
 

@@ -14,7 +14,7 @@ SETTINGS = Settings(
     {
         "compute": {"batch_size": 1},
         "lookup": {
-            "athletes": "known",
+            "subjects": "known",
             "name_tokens": None,
             "probe_folds": ["last_name"],
             "probe_repeats": 2,
@@ -26,9 +26,9 @@ SETTINGS = Settings(
 
 
 def effective_tables(model: EffectiveModel | None, name_only: pl.DataFrame) -> dict[str, pl.DataFrame]:
-    """All tables by name. model: None where there is no effective model; name_only: prompts, all of known athletes."""
+    """All tables by name. model: None where there is no effective model; name_only: prompts, all of known subjects."""
     held = {"effective_model.safetensors": model, "prompts/name_only": name_only}
-    inputs = given(recall=name_only.select("athlete", known=pl.lit(True)), **held)
+    inputs = given(recall=name_only.select("subject", known=pl.lit(True)), **held)
     return nonlinear_excess.compute(inputs, SETTINGS, quiet) | effective_probes.compute(
         inputs, SETTINGS, quiet
     )

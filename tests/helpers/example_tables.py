@@ -1,4 +1,4 @@
-"""Tables of made-up studies, computed by the library itself: one model that knows its athletes, one that does not."""
+"""Tables of made-up studies, computed by the library itself: one model that knows its subjects, one that does not."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ from helpers.intervention_tables import intervention_tables
 from helpers.name_tables import example_name_tables
 from helpers.neuron_tables import neuron_tables
 
-SPORTS = ("baseball", "basketball", "football")
+ANSWERS = ("baseball", "basketball", "football")
 SCRIPT = "<script>alert(1)</script> Smith"
-"""An athlete whose name must reach no page as it is."""
+"""A subject whose name must reach no page as it is."""
 N = 150
 
 
 @cache
 def study(*, knows: bool) -> dict[str, pl.DataFrame]:
-    """The tables of one study by name. `knows`: the model recalls nearly all, and the sport is there from layer 2."""
+    """The tables of one study by name. `knows`: the model recalls nearly all, and the answer is there from layer 2."""
     rng = np.random.default_rng(0)
-    athletes = _athletes(rng)
-    recall = _recall(athletes, rng, strength=8.0 if knows else 0.0)
+    subjects = _subjects(rng)
+    recall = _recall(subjects, rng, strength=8.0 if knows else 0.0)
     return (
         {
             "training": _training() if knows else _training().head(1),
-            "athletes": athletes.select("athlete", "sport"),
+            "subjects": subjects.select("subject", "answer"),
             "recall": recall,
             "recall_summary": recall_summary(recall, seed=0),
-            "layer_probes": _probes(athletes, rng, strength=1.2 if knows else 0.0),
+            "layer_probes": _probes(subjects, rng, strength=1.2 if knows else 0.0),
             "circuit_checks": _checks(knows),
         }
         | _heads(knows)
@@ -46,41 +46,41 @@ def study(*, knows: bool) -> dict[str, pl.DataFrame]:
     )
 
 
-def _athletes(rng: np.random.Generator) -> pl.DataFrame:
+def _subjects(rng: np.random.Generator) -> pl.DataFrame:
     pairs = rng.choice(30 * 40, N, replace=False)
     names = [SCRIPT] + [f"F{pair // 40:02d} L{pair % 40:02d}" for pair in pairs[1:]]
     return pl.DataFrame(
         {
-            "athlete": names,
-            "sport": [SPORTS[i % 3] for i in range(N)],
+            "subject": names,
+            "answer": [ANSWERS[i % 3] for i in range(N)],
             "n_name_tokens": [2 + (i % 11 > 6) for i in range(N)],
         }
     )
 
 
-def _recall(athletes: pl.DataFrame, rng: np.random.Generator, strength: float) -> pl.DataFrame:
-    own = np.eye(3)[[SPORTS.index(sport) for sport in athletes["sport"]]]
+def _recall(subjects: pl.DataFrame, rng: np.random.Generator, strength: float) -> pl.DataFrame:
+    own = np.eye(3)[[ANSWERS.index(answer) for answer in subjects["answer"]]]
     scores = {}
     for condition, share in (("full", 1.0), ("zero_shot", 0.5)):
         logits = rng.normal(size=(N, 8))
         logits[:, :3] += strength * share * own * rng.uniform(0.2, 1, size=(N, 1))
         logp = log_softmax(logits, axis=1)
         scores[condition] = AnswerScores(logits=logits[:, :3], logp=logp[:, :3], top_token=[" token"] * N)
-    return recall_table(athletes, pl.DataFrame({"sport": SPORTS, "token_id": [0, 1, 2]}), scores)
+    return recall_table(subjects, pl.DataFrame({"answer": ANSWERS, "token_id": [0, 1, 2]}), scores)
 
 
-def _probes(athletes: pl.DataFrame, rng: np.random.Generator, strength: float) -> pl.DataFrame:
+def _probes(subjects: pl.DataFrame, rng: np.random.Generator, strength: float) -> pl.DataFrame:
     grouped, settings = (
-        with_name_groups(athletes),
+        with_name_groups(subjects),
         ProbeSettings(control_folds=("last_name",), tolerance=1e-2),
     )
-    centres = rng.normal(size=(3, 12))[[SPORTS.index(sport) for sport in athletes["sport"]]]
+    centres = rng.normal(size=(3, 12))[[ANSWERS.index(answer) for answer in subjects["answer"]]]
     layers = (
         (condition, layer, rng.normal(size=(N, 12)) + strength * max(0, min(layer, 3) - 1) * centres)
         for condition in ("full", "name_only")
         for layer in range(-1, 5)
     )
-    tokens = [[hash_of(word) for word in name.split()] for name in athletes["athlete"]]
+    tokens = [[hash_of(word) for word in name.split()] for name in subjects["subject"]]
     tables = [
         name_baselines(grouped, tokens, settings=settings, seed=0),
         layer_probes(layers, grouped, settings=settings, seed=0),
@@ -95,8 +95,8 @@ def hash_of(word: str) -> int:
 
 def _checks(knows: bool) -> pl.DataFrame:
     made = planted.at_name() if knows else planted.at_end()
-    candidates = made.anatomy.tokenizer.convert_tokens_to_ids([f" {sport}" for sport in planted.SPORTS])
-    table = pl.DataFrame({"sport": planted.SPORTS, "token_id": candidates})
+    candidates = made.anatomy.tokenizer.convert_tokens_to_ids([f" {answer}" for answer in planted.ANSWERS])
+    table = pl.DataFrame({"answer": planted.ANSWERS, "token_id": candidates})
     return circuit_checks(made.anatomy, made.prompts, table, batch_size=8, seed=0)
 
 

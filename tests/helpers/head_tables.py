@@ -19,8 +19,8 @@ from helpers.models import tokenizer
 
 
 def planted_candidates(model: planted.Planted) -> pl.DataFrame:
-    tokens = model.anatomy.tokenizer.convert_tokens_to_ids([f" {sport}" for sport in planted.SPORTS])
-    return pl.DataFrame({"sport": planted.SPORTS, "token_id": tokens})
+    tokens = model.anatomy.tokenizer.convert_tokens_to_ids([f" {answer}" for answer in planted.ANSWERS])
+    return pl.DataFrame({"answer": planted.ANSWERS, "token_id": tokens})
 
 
 def head_tables(
@@ -28,7 +28,7 @@ def head_tables(
 ) -> dict[str, pl.DataFrame]:
     """Prompts of one length. The six tables by name."""
     heads = {
-        "athletes": "all",
+        "subjects": "all",
         "top": 4,
         "conditions": ["full", "name_only"],
         "permutations": 200,

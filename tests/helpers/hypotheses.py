@@ -1,12 +1,12 @@
 """Models that know the same people by different mechanisms: what the methods of post 3 must tell apart.
 
 All share the outer circuit. 12 first and 12 last names are one token each; 36 of the 144 pairs are known, each with three
-facts: its sport, a colour and a city. All 36 combinations of facts occur once, so no fact says anything about another,
-and every name has one athlete of each sport, so neither token says anything about the sport.
+facts: its answer, a colour and a city. All 36 combinations of facts occur once, so no fact says anything about another,
+and every name has one subject of each answer, so neither token says anything about the answer.
 
     L0H0              at the final name token: copies the first name's identity there              (concatenate)
     MLPs 1 and 2      at the final name token: write the facts of a known pair                     (look up)
-    L3H0, L3H1, L3H2  at END, if it asks for sport, colour, city: bring that fact from the name    (extract)
+    L3H0, L3H1, L3H2  at END, if it asks for answer, colour, city: bring that fact from the name    (extract)
 
 What the MLPs do is the hypothesis:
 
@@ -26,7 +26,7 @@ and where only they work it is a sum over the name's tokens.
 
 How it is done. A feature is one of a set of random orthonormal directions of mean zero. The ballast, a constant at every
 position, keeps LayerNorm's scale the same up to a few percent; what is left of it is the trace that every method sees in
-MLPs that do nothing. Attention scores are 0 or large. An unknown pair finds no fact, and then all sports, colours or
+MLPs that do nothing. Attention scores are 0 or large. An unknown pair finds no fact, and then all answers, colours or
 cities are equally likely.
 """
 
@@ -52,14 +52,14 @@ from helpers.planted import empty_model
 NAMES = 12
 """First names, and last names."""
 SHIFTS = (0, 1, 3)
-"""First name i and last name i + shift (mod 12) are an athlete of the sport of that shift. All differences of shifts
+"""First name i and last name i + shift (mod 12) are a subject of the answer of that shift. All differences of shifts
 differ, so of the two swaps of two known pairs at most one is known."""
 FACTS = {
-    "sport": ("baseball", "basketball", "football"),
+    "answer": ("baseball", "basketball", "football"),
     "colour": ("blue", "green", "red"),
     "city": ("Lima", "Oslo", "Paris", "Rome"),
 }
-ASKS = {"sport": "plays the sport of", "colour": "wears the colour", "city": "comes from the city"}
+ASKS = {"answer": "plays the sport of", "colour": "wears the colour", "city": "comes from the city"}
 VALUES = [(relation, value) for relation, values in FACTS.items() for value in values]
 LAYERS, HEADS, WIDTH, NEURONS = 4, 8, 128, 128
 D_HEAD = WIDTH // HEADS
@@ -88,27 +88,27 @@ class Hypothesis:
 
     name: str
     anatomy: Anatomy
-    people: pl.DataFrame  # athlete, sport, colour, city, and first and last: the numbers of its names
+    people: pl.DataFrame  # subject, answer, colour, city, and first and last: the numbers of its names
     unknown: list[str]
     candidates: pl.DataFrame
     facts: pl.DataFrame
     circuit: Circuit
 
     def prompts(self, condition: str = "full") -> pl.DataFrame:
-        """The prompts table of the known athletes."""
-        athletes = self.people.select("athlete", "sport")
-        return prompt_table(athletes, self.anatomy.tokenizer, self.anatomy.bos_token_id, condition)
+        """The prompts table of the known subjects."""
+        subjects = self.people.select("subject", "answer")
+        return prompt_table(subjects, self.anatomy.tokenizer, self.anatomy.bos_token_id, condition)
 
 
 def people(seed: int = 0) -> pl.DataFrame:
-    """The known pairs: in each sport every first name once, every last name once, every colour with every city once."""
+    """The known pairs: in each answer every first name once, every last name once, every colour with every city once."""
     rng, rows = np.random.default_rng(seed), []
-    for sport, shift in zip(FACTS["sport"], SHIFTS, strict=True):
+    for answer, shift in zip(FACTS["answer"], SHIFTS, strict=True):
         others = list(product(FACTS["colour"], FACTS["city"]))
         for first, i in enumerate(rng.permutation(len(others))):
             last = (first + shift) % NAMES
-            rows.append((f"F{first} L{last}", sport, *others[i], first, last))
-    return pl.DataFrame(rows, schema=["athlete", "sport", "colour", "city", "first", "last"], orient="row")
+            rows.append((f"F{first} L{last}", answer, *others[i], first, last))
+    return pl.DataFrame(rows, schema=["subject", "answer", "colour", "city", "first", "last"], orient="row")
 
 
 @cache
@@ -120,7 +120,7 @@ def entity_cells() -> Hypothesis:
           share and participation ratio are 1, and effects are correlated by 1 between facts.
     P3.3  the neurons' inputs are sums over tokens, so all excess is made by activation functions, in MLP 1. The study's
           rule leaves out what quiet neurons make: the pair's own neuron makes 1 and pairs that share no name with it
-          (11 of its sport, 20 of others, each 1/121, the others' weight -1/2) make 1/121, of 144/121: 122/144.
+          (11 of its answer, 20 of others, each 1/121, the others' weight -1/2) make 1/121, of 144/121: 122/144.
     P3.6  MLP 1 writes facts for known pairs only: AUC 1. MLP 0 reads the last token alone: exactly 0.5. MLP 2 knows
           nothing; it reads a longer stream for known pairs, so LayerNorm makes it write a little less: not above 0.5.
     P3.7  MLP 1 writes A's and B's facts and nothing for their swaps or for strangers: a ratio of 1, but for bystanders.
@@ -145,7 +145,7 @@ def detokenization() -> Hypothesis:
     As `entity_cells`, but
     P3.2  four neurons carry each fact of a pair, the same four for all facts, but not with the same weights:
           participation ratio near 4, top-1 share above 1/4, effects correlated between facts, not perfectly.
-    P3.3  as each name has one athlete of each sport, each of the four has the weight 1/4 for the pair's own sport. They
+    P3.3  as each name has one subject of each answer, each of the four has the weight 1/4 for the pair's own answer. They
           make 4 * 10/11 * 1/4, and neurons of other names 2/121, of 144/121: 112/144.
     """
     model, table = _outer_circuit(), people()
@@ -331,21 +331,24 @@ def _embed(model: GPTNeoXForCausalLM, tokens: PreTrainedTokenizerFast) -> None:
 def _hypothesis(name: str, model: GPTNeoXForCausalLM, table: pl.DataFrame) -> Hypothesis:
     tokens = _tokenizer()
     _embed(model, tokens)
-    known = set(table["athlete"])
+    known = set(table["subject"])
     everybody = [f"F{i} L{j}" for i, j in product(range(NAMES), repeat=2)]
     facts = [
-        (person["athlete"], relation, f"Fact: {person['athlete']} {ask}", person[relation])
+        (person["subject"], relation, f"Fact: {person['subject']} {ask}", person[relation])
         for person in table.iter_rows(named=True)
         for relation, ask in ASKS.items()
     ]
-    sports = list(FACTS["sport"])
+    answers = list(FACTS["answer"])
     return Hypothesis(
         name=name,
         anatomy=Anatomy(model, tokens),
         people=table,
         unknown=[pair for pair in everybody if pair not in known],
         candidates=pl.DataFrame(
-            {"sport": sports, "token_id": [tokens.convert_tokens_to_ids(f" {sport}") for sport in sports]}
+            {
+                "answer": answers,
+                "token_id": [tokens.convert_tokens_to_ids(f" {answer}") for answer in answers],
+            }
         ),
         facts=pl.DataFrame(facts, schema=["subject", "relation", "prompt", "answer"], orient="row"),
         circuit=Circuit(lookup_at=AT_NAME, concatenate=(0, 0), lookup=(1, 2), extract=("L3H0",)),

@@ -32,7 +32,7 @@ def quiet(message: str) -> None:
 
 def known(prompts: pl.DataFrame) -> pl.DataFrame:
     """As much of the table `recall` as experiments look at, with everybody known."""
-    return prompts.select("athlete", "sport").with_columns(pl.lit(True).alias("known"))
+    return prompts.select("subject", "answer").with_columns(pl.lit(True).alias("known"))
 
 
 class RunActivations:
@@ -44,8 +44,8 @@ class RunActivations:
         self.anatomy, self.prompts = anatomy, prompts
         self.layer = cache(self._layer)
 
-    def athletes(self) -> pl.DataFrame:
-        return self.prompts.select("athlete", "sport")
+    def subjects(self) -> pl.DataFrame:
+        return self.prompts.select("subject", "answer")
 
     def layers(self, name: str) -> list[int]:
         return list(range(-1 if name.startswith("resid") else 0, self.anatomy.n_layers))

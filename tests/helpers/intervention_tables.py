@@ -28,8 +28,8 @@ def readers_of(anatomy, prompts: pl.DataFrame, *, n_folds: int = 4) -> Readers:
     resid = name_outputs(anatomy, prompts, groups_of(prompts), batch_size=64).resid.double().numpy()
     return fit_readers(
         (resid[:, layer] for layer in range(anatomy.n_layers)),
-        prompts["athlete"].to_list(),
-        prompts["sport"].to_list(),
+        prompts["subject"].to_list(),
+        prompts["answer"].to_list(),
         n_folds=n_folds,
         regularisation=1e-3,
         max_iter=200,
@@ -49,11 +49,11 @@ def circuit_of(anatomy, prompts, candidates, reader, **fixed) -> tuple[Circuit, 
 def intervention_tables(
     anatomy, full: pl.DataFrame, candidates: pl.DataFrame, **fixed
 ) -> dict[str, pl.DataFrame]:
-    """All tables by name. full: the prompts table of the athletes, none of them if nobody is known."""
-    athletes = full.select("athlete", "sport")
+    """All tables by name. full: the prompts table of the subjects, none of them if nobody is known."""
+    subjects = full.select("subject", "answer")
     name_only = full
     if full.height:
-        name_only = prompt_table(athletes, anatomy.tokenizer, anatomy.bos_token_id, "name_only")
+        name_only = prompt_table(subjects, anatomy.tokenizer, anatomy.bos_token_id, "name_only")
     reader = readers_of(anatomy, full)
     found, tables = circuit_of(anatomy, full, candidates, reader, **fixed)
     held = _held(anatomy, full, candidates, reader) | {"prompts/name_only": name_only, "circuit.yaml": found}
@@ -63,8 +63,8 @@ def intervention_tables(
 
 
 def _held(anatomy, full: pl.DataFrame, candidates: pl.DataFrame, reader: Readers) -> dict[str, Any]:
-    """What all experiments read. All athletes are known."""
-    recall = full.select("athlete", "sport", known=True)
+    """What all experiments read. All subjects are known."""
+    recall = full.select("subject", "answer", known=True)
     about = {"anatomy": anatomy, "recall": recall, "candidates": candidates, "readers": reader}
     return about | {"prompts/full": full}
 
@@ -79,7 +79,7 @@ def _computed(experiments: tuple[str, ...], held: dict[str, Any], **fixed) -> di
 
 
 def _settings(**fixed) -> Settings:
-    sample = {"node_athletes": 12, "patched_athletes": 24, "seed": SIZE["seed"]}
+    sample = {"node_subjects": 12, "patched_subjects": 24, "seed": SIZE["seed"]}
     return Settings(
         {
             "compute": {"batch_size": SIZE["batch_size"]},

@@ -15,7 +15,7 @@ from helpers.inputs import given, quiet
 SIZE = {"condition": "full", "batch_size": 16, "seed": 0}
 NEURONS = pl.DataFrame(
     [("baseball", 1, 3, -1), ("basketball", 1, 3, 1)],
-    schema=["sport", "layer", "index", "sign"],
+    schema=["answer", "layer", "index", "sign"],
     orient="row",
 )
 
@@ -29,14 +29,14 @@ def names_given(
     pairs: int = 40,
     batch_size: int = 16,
 ) -> tuple[Inputs, Settings]:
-    """What the three experiments are given. known: prompts of known athletes; table: of all athletes."""
+    """What the three experiments are given. known: prompts of known subjects; table: of all subjects."""
     inputs = given(
         anatomy=anatomy,
-        recall=known.select("athlete", known=pl.lit(True)),
-        sport_neurons=neurons.with_columns(chosen_on=pl.lit("first"), rank=pl.lit(1)),
+        recall=known.select("subject", known=pl.lit(True)),
+        answer_neurons=neurons.with_columns(chosen_on=pl.lit("first"), rank=pl.lit(1)),
         **{"prompts/full": table},
     )
-    chosen = {"athletes": "known", "conditions": ["full"], "swap_pairs": pairs, "seed": 0}
+    chosen = {"subjects": "known", "conditions": ["full"], "swap_pairs": pairs, "seed": 0}
     return inputs, Settings({"compute": {"batch_size": batch_size}, "names": chosen})
 
 
@@ -52,8 +52,8 @@ def name_tables(
 
 
 def example_name_tables(anatomy, grid: pl.DataFrame) -> dict[str, pl.DataFrame]:
-    """A planted grid of names of which most whose signs agree are athletes, and few others: the rest is unknown."""
-    agrees = (grid["sport"] == planted.SPORTS[1]).to_numpy()
+    """A planted grid of names of which most whose signs agree are subjects, and few others: the rest is unknown."""
+    agrees = (grid["answer"] == planted.ANSWERS[1]).to_numpy()
     draw = np.random.default_rng(0).random(grid.height)
-    athletes = grid.filter(pl.Series(np.where(agrees, draw < 0.8, draw < 0.2)))
-    return name_tables(anatomy, athletes, athletes)
+    subjects = grid.filter(pl.Series(np.where(agrees, draw < 0.8, draw < 0.2)))
+    return name_tables(anatomy, subjects, subjects)

@@ -18,11 +18,11 @@ from helpers.intervention_tables import readers_of
 
 
 def planted_facts(model: planted.Planted) -> pl.DataFrame:
-    """The sport of every planted athlete, asked in two wordings."""
+    """The answer of every planted subject, asked in two wordings."""
     rows = []
-    for name, sport in model.prompts.select("athlete", "sport").iter_rows():
-        for relation, shot in (("sport", ""), ("again", "Fact: Tiger Woods plays the sport of golf\n")):
-            rows.append((name, relation, f"{shot}Fact: {name} plays the sport of", sport))
+    for name, answer in model.prompts.select("subject", "answer").iter_rows():
+        for relation, shot in (("answer", ""), ("again", "Fact: Tiger Woods plays the sport of golf\n")):
+            rows.append((name, relation, f"{shot}Fact: {name} plays the sport of", answer))
     return pl.DataFrame(rows, schema=["subject", "relation", "prompt", "answer"], orient="row")
 
 

@@ -1,7 +1,7 @@
 """Models whose circuit is known because their weights are set by hand.
 
-Both recall one of two sports from a two-token name. Each first name and each last name carries a hidden sign, and the
-sport is `basketball` where the two agree, `baseball` where they differ: neither token alone says anything, and no sum
+Both recall one of two answers from a two-token name. Each first name and each last name carries a hidden sign, and the
+answer is `basketball` where the two agree, `baseball` where they differ: neither token alone says anything, and no sum
 of the two does. Everything not named here is exactly zero (or `noise`, if asked for).
 
 `at_name` looks the fact up where the study says that Pythia does:
@@ -57,14 +57,14 @@ D_HEAD = WIDTH // HEADS
 CONTENT = (
     2  # the first two dimensions of a head are turned by the rotary embedding, so content lies in the others
 )
-SPORTS = ("baseball", "basketball")
+ANSWERS = ("baseball", "basketball")
 PAIR = (3, 17)
 """The two neurons that look the fact up, in layer 1."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Planted:
-    """A model with a known circuit, its athletes and their prompts; positions and answers are one per athlete."""
+    """A model with a known circuit, its subjects and their prompts; positions and answers are one per subject."""
 
     anatomy: Anatomy
     prompts: pl.DataFrame
@@ -72,15 +72,15 @@ class Planted:
     first_name: Tensor
     final_name: Tensor
     end: Tensor
-    answer: Tensor  # token id of the athlete's sport
+    answer: Tensor  # token id of the subject's answer
     concatenate: tuple[Site, ...]
     lookup: tuple[Site, ...]
     extract: tuple[Site, ...]
 
     @property
     def donors(self) -> Tensor:
-        """For each athlete another one with the same last name, of the other sport (rows go first name by first)."""
-        lasts = self.prompts["athlete"].str.split(" ").list.last().n_unique()
+        """For each subject another one with the same last name, of the other answer (rows go first name by first)."""
+        lasts = self.prompts["subject"].str.split(" ").list.last().n_unique()
         return (torch.arange(len(self.tokens)) + lasts) % len(self.tokens)
 
 
@@ -119,19 +119,19 @@ def save(planted: Planted, folder: Path) -> Path:
     return folder
 
 
-def athletes(*, firsts: int = 4, lasts: int = 4) -> pl.DataFrame:
+def subjects(*, firsts: int = 4, lasts: int = 4) -> pl.DataFrame:
     """Every first name with every last name, and whether their hidden signs agree. Signs alternate."""
     rows = [
-        (f"F{f} L{n}", SPORTS[int(_sign(f) == _sign(n))]) for f, n in product(range(firsts), range(lasts))
+        (f"F{f} L{n}", ANSWERS[int(_sign(f) == _sign(n))]) for f, n in product(range(firsts), range(lasts))
     ]
-    return pl.DataFrame(rows, schema=["athlete", "sport"], orient="row")
+    return pl.DataFrame(rows, schema=["subject", "answer"], orient="row")
 
 
 def tokenizer(*, firsts: int = 4, lasts: int = 4) -> PreTrainedTokenizerFast:
     """Whole words, the space before a word belonging to it."""
-    words = ["<|endoftext|>", "Fact:", "\n", " Tiger", " Woods", " plays", " the", " sport", " of", " golf"]
+    words = ["<|endoftext|>", "Fact:", "\n", " Tiger", " Woods", " plays", " the", " answer", " of", " golf"]
     words += (
-        [f" {sport}" for sport in SPORTS]
+        [f" {answer}" for answer in ANSWERS]
         + [f" F{i}" for i in range(firsts)]
         + [f" L{i}" for i in range(lasts)]
     )
@@ -225,8 +225,8 @@ def _embed(model: GPTNeoXForCausalLM, tokens: PreTrainedTokenizerFast, firsts: i
     for i in range(lasts):
         give(f" L{i}", last=1, last_sign=_sign(i))
     agreed = direction("answer") - direction("ballast") / (2 * BALLAST)
-    for side, sport in zip((-1, 1), SPORTS, strict=True):
-        model.lm_head.weight[tokens.convert_tokens_to_ids(f" {sport}")] = side * LOGIT * agreed
+    for side, answer in zip((-1, 1), ANSWERS, strict=True):
+        model.lm_head.weight[tokens.convert_tokens_to_ids(f" {answer}")] = side * LOGIT * agreed
 
 
 def _plant(
@@ -239,7 +239,7 @@ def _plant(
     lasts: int = 4,
     seed: int = 0,
 ) -> Planted:
-    table, tokens = athletes(firsts=firsts, lasts=lasts), tokenizer(firsts=firsts, lasts=lasts)
+    table, tokens = subjects(firsts=firsts, lasts=lasts), tokenizer(firsts=firsts, lasts=lasts)
     _embed(model, tokens, firsts, lasts)
     generator = torch.Generator().manual_seed(seed)
     for name, weight in model.named_parameters():
@@ -249,7 +249,7 @@ def _plant(
             )
     anatomy = Anatomy(model.to(dtype), tokens)
     prompts = prompt_table(table, tokens, tokens.bos_token_id, "full")
-    answers = [tokens.convert_tokens_to_ids(f" {sport}") for sport in table["sport"]]
+    answers = [tokens.convert_tokens_to_ids(f" {answer}") for answer in table["answer"]]
     positions = {role: torch.tensor(prompts[role].to_list()) for role in ("first_name", "final_name", "end")}
     ids = torch.tensor(prompts["token_ids"].to_list())
     return Planted(

@@ -26,7 +26,7 @@ TOKENIZER = tokenizer()
 
 
 def prompts(names, condition="full"):
-    frame = pl.DataFrame({"athlete": names, "sport": ["baseball"] * len(names)})
+    frame = pl.DataFrame({"subject": names, "answer": ["baseball"] * len(names)})
     return prompt_table(frame, TOKENIZER, 0, condition)
 
 

@@ -10,7 +10,7 @@ import torch
 from factfinding.engine.suffix import Suffix
 from factfinding.engine.sweep_neurons import Donors, neuron_sweep
 
-SPORTS = ("baseball", "basketball", "football")
+ANSWERS = ("baseball", "basketball", "football")
 
 
 def quiet(_message):
@@ -26,8 +26,8 @@ def make_prompts(n=4, lengths=(8, 9)):
         final = length - 5
         rows.append(
             {
-                "athlete": f"A{i}",
-                "sport": SPORTS[i % 3],
+                "subject": f"A{i}",
+                "answer": ANSWERS[i % 3],
                 "token_ids": [draw.randrange(360) for _ in range(length)],
                 "roles": ["bos"]
                 + ["fact"] * (final - 2)
@@ -38,7 +38,7 @@ def make_prompts(n=4, lengths=(8, 9)):
                 "first_name": final - 1,
                 "final_name": final,
                 "end": length - 1,
-                "answer": 10 + i % 3,
+                "target": 10 + i % 3,
             }
         )
     return pl.DataFrame(rows)
@@ -50,8 +50,8 @@ PROMPTS = make_prompts()
 def make_donors(anatomy, n=9):
     pool = torch.randn(n, anatomy.d_mlp, generator=torch.Generator().manual_seed(5), dtype=torch.float64) / 2
     return Donors(
-        athletes=[f"D{i}" for i in range(n)],
-        sports=[SPORTS[i % 3] for i in range(n)],
+        subjects=[f"D{i}" for i in range(n)],
+        answers=[ANSWERS[i % 3] for i in range(n)],
         values=lambda layer, role: (pool + layer / 10).to(anatomy.dtype),
     )
 

@@ -53,7 +53,7 @@ def tables(name: str) -> Tables:
 
 def neuron_tables(model: Hypothesis) -> Tables:
     """Six people, three facts, all neurons of MLPs 1 and 2."""
-    people = model.people.select("athlete", "sport")
+    people = model.people.select("subject", "answer")
     asked = ask_facts(model.anatomy, model.facts, people, subjects=6, seed=0, batch_size=128)
     effects = neuron_effects(
         model.anatomy, asked.filter("used"), people, [1, 2], engine=engine_of(model.anatomy, "auto"), draws=24,
@@ -85,9 +85,9 @@ def _path(metric: str, kind: str, column: str) -> Callable[[Tables], float]:
     return cell("mlp_paths", column, source=1, target=2, metric=metric, kind=kind)
 
 
-def _alike(statistic: str, *, layers: str = "all", athletes: str = "same") -> Callable[[Tables], float]:
+def _alike(statistic: str, *, layers: str = "all", subjects: str = "same") -> Callable[[Tables], float]:
     """Mean over pairs of facts."""
-    where = {"fact": "all", "kind": "mean", "statistic": statistic, "athletes": athletes, "layers": layers}
+    where = {"fact": "all", "kind": "mean", "statistic": statistic, "subjects": subjects, "layers": layers}
     return cell("fact_correlations", "value", **where)
 
 
@@ -123,7 +123,7 @@ def statements() -> list[Statement]:
     any_, near_0, near_1 = None, (-0.05, 0.05), (0.99, 1)
     shared, spread = (0.5, 0.95), (-0.05, 0.15)
     rows = [
-        # MLP 2 reads nothing, or the code: the mean code is nobody's, another's is that of another sport
+        # MLP 2 reads nothing, or the code: the mean code is nobody's, another's is that of another answer
         ("P3.1", "accuracy without MLP 1 -> 2 (mean)", _path("accuracy", "mean", "value"),
          one, one, one, (0, 0.4)),
         ("P3.1", "KL, nats (mean)", _path("kl", "mean", "value"),
@@ -135,7 +135,7 @@ def statements() -> list[Statement]:
         ("P3.2", "the same, MLP 1 alone", _alike("pearson", layers="1"), near_1, shared, near_0, near_1),
         ("P3.2", "the same, MLP 2 alone", _alike("pearson", layers="2"), any_, any_, any_, near_0),
         ("P3.2", "share of the effects in MLP 2", _share_of_layer(2), trace, trace, trace, (0.7, 0.9)),
-        ("P3.2", "correlation, different athletes", _alike("pearson", athletes="different"),
+        ("P3.2", "correlation, different subjects", _alike("pearson", subjects="different"),
          spread, spread, spread, spread),
         ("P3.2", "rank correlation between facts", _alike("spearman"), any_, any_, any_, any_),
         ("P3.2", "facts with the same top neuron", _alike("top_neuron"), one, any_, zero, zero),

@@ -36,19 +36,19 @@ def probabilities(model: Hypothesis, names: list[str], relation: str) -> torch.T
 
 def neurons(model: Hypothesis, names: list[str], layer: int) -> torch.Tensor:
     """Post-activations at the final name token, bystanders left out."""
-    table = pl.DataFrame({"athlete": names, "sport": [FACTS["sport"][0]] * len(names)})
+    table = pl.DataFrame({"subject": names, "answer": [FACTS["answer"][0]] * len(names)})
     prompts = prompt_table(table, model.anatomy.tokenizer, model.anatomy.bos_token_id, "full")
     tokens, at = torch.tensor(prompts["token_ids"].to_list()), torch.tensor(prompts["final_name"].to_list())
     return run(model.anatomy, tokens, reads=[Read(site=Site("post", layer), at=at)]).values[0][:, OWN]
 
 
-def test_no_fact_says_anything_about_another_and_no_name_about_the_sport():
+def test_no_fact_says_anything_about_another_and_no_name_about_the_answer():
     table = hypotheses.people()
     for one, other in combinations(FACTS, 2):
         counts = table.group_by(one, other).len()
         assert counts.height == len(FACTS[one]) * len(FACTS[other]) and counts["len"].n_unique() == 1
     for name in ("first", "last"):
-        assert table.group_by(name, "sport").len().height == 36
+        assert table.group_by(name, "answer").len().height == 36
     pairs = set(table.select("first", "last").rows())
     for (a, b), (c, d) in combinations(sorted(pairs), 2):
         assert a == c or b == d or len({(a, d), (c, b)} & pairs) < 2
@@ -56,7 +56,7 @@ def test_no_fact_says_anything_about_another_and_no_name_about_the_sport():
 
 @pytest.mark.parametrize("relation", FACTS)
 def test_known_pairs_are_known_and_of_unknown_ones_nothing(model, relation):
-    known = model.people["athlete"].to_list()
+    known = model.people["subject"].to_list()
     own = model.anatomy.tokenizer.convert_tokens_to_ids([f" {value}" for value in model.people[relation]])
     assert probabilities(model, known, relation).gather(1, torch.tensor(own)[:, None]).min() > 0.98
     guess = probabilities(model, model.unknown, relation).amax(1)
@@ -67,14 +67,14 @@ def test_known_pairs_are_known_and_of_unknown_ones_nothing(model, relation):
 @pytest.mark.parametrize(("name", "each"), [("entity cells", 1), ("fact cells", 3)])
 def test_cells_are_on_for_one_pair_each(name, each):
     model = MODELS[name]()
-    on = neurons(model, model.people["athlete"].to_list(), 1) > 1e-6
+    on = neurons(model, model.people["subject"].to_list(), 1) > 1e-6
     assert (on.sum(1) == each).all() and on.sum(0).max() == 1
     assert not (neurons(model, model.unknown, 1) > 1e-6).any()
 
 
 def test_detokenization_has_four_neurons_for_each_pair_and_two_pairs_for_each_neuron():
     model = MODELS["detokenization"]()
-    on = neurons(model, model.people["athlete"].to_list(), 1) > 1e-6
+    on = neurons(model, model.people["subject"].to_list(), 1) > 1e-6
     assert (on.sum(1) == 4).all() and set(on.sum(0).tolist()) == {0, 2}
     assert (on.double() @ on.double().T).fill_diagonal_(0).max() == 1
     assert not (neurons(model, model.unknown, 1) > 1e-6).any()
@@ -82,7 +82,7 @@ def test_detokenization_has_four_neurons_for_each_pair_and_two_pairs_for_each_ne
 
 def test_the_hash_is_generic_and_its_lookup_has_a_neuron_for_each_fact():
     model = MODELS["hash and lookup"]()
-    known, unknown = model.people["athlete"].to_list(), model.unknown
+    known, unknown = model.people["subject"].to_list(), model.unknown
     on = [float((neurons(model, names, 1) > 1e-6).sum(1).double().mean()) for names in (known, unknown)]
     assert on[0] == pytest.approx(on[1], rel=0.05)
     on = neurons(model, known, 2) > 1e-6

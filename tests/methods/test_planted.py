@@ -43,17 +43,17 @@ def accuracy(model, **options):
 
 
 def metric(model):
-    """The logit difference between an athlete's sport and its donor's."""
+    """The logit difference between a subject's answer and its donor's."""
     return pair_metric(model.answer, model.answer[model.donors])
 
 
 def values(model, site, at, rows=slice(None)):
-    """What a run reads there for the given athletes."""
+    """What a run reads there for the given subjects."""
     return run(model.anatomy, model.tokens[rows], reads=[Read(site=site, at=at[rows])]).values[0]
 
 
 def found(effects):
-    """Which edits matter to any athlete."""
+    """Which edits matter to any subject."""
     return effects.abs().amax(0) > EXACT
 
 
@@ -62,8 +62,8 @@ def test_every_fact_is_recalled_and_neither_name_gives_it_away(model, request):
     model = request.getfixturevalue(model)
     assert accuracy(model) == 1.0
     assert logits(model).softmax(-1).gather(1, model.answer[:, None]).min() > 0.9
-    sports = model.prompts["sport"].to_numpy().reshape(4, 4) == "basketball"
-    assert (sports.mean(0) == 0.5).all() and (sports.mean(1) == 0.5).all()
+    answers = model.prompts["answer"].to_numpy().reshape(4, 4) == "basketball"
+    assert (answers.mean(0) == 0.5).all() and (answers.mean(1) == 0.5).all()
     assert set(check_guards(model.anatomy)) == {"blocks", "heads", "unembedding"}
     assert (model.answer != model.answer[model.donors]).all()
 
@@ -119,7 +119,7 @@ def test_direct_effects_find_the_lookup_itself_where_it_is_at_end(end):
 
 
 def patched(model, sites, role):
-    """Every site's value at a role replaced by the donor's, one at a time: `[athletes, sites]`."""
+    """Every site's value at a role replaced by the donor's, one at a time: `[subjects, sites]`."""
     at = getattr(model, role)
     edits = [Edit(site=site, at=at, value=values(model, site, at)[model.donors]) for site in sites]
     return exact_effects(model.anatomy, model.tokens, edits, metric(model), logits_at=model.end)
@@ -134,7 +134,7 @@ def test_patching_finds_the_two_neurons_alone(model, role, request):
     assert hits == set(planted_model.lookup)
     assert (
         (effects.abs() > EXACT).sum(1) == 1
-    ).all()  # for each athlete one of them: the one of its last name's sign
+    ).all()  # for each subject one of them: the one of its last name's sign
     other = "end" if role == "final_name" else "final_name"
     assert not found(patched(planted_model, [Site("post", layer) for layer in range(4)], other)).any()
 
@@ -193,7 +193,7 @@ def test_ablating_the_two_neurons_leaves_chance_and_all_others_cost_nothing(name
 
 
 def test_attribution_sees_what_takes_away_and_is_blind_to_what_was_off(name):
-    """A ReLU that is off has no gradient before it: first order misses the first name's sign for athletes whose
+    """A ReLU that is off has no gradient before it: first order misses the first name's sign for subjects whose
     neurons are off, and so does the second; patching does not. At the neurons' outputs it is right for all."""
     sites = [neuron(1, n) for n in planted.PAIR]
     at = name.final_name
@@ -203,7 +203,7 @@ def test_attribution_sees_what_takes_away_and_is_blind_to_what_was_off(name):
     truth = exact_effects(name.anatomy, name.tokens, edits, **options)
     guess = attribute(name.anatomy, name.tokens, edits, **options)
     assert torch.allclose(guess[:, :2], truth[:, :2], atol=1e-3)
-    off = name.prompts["sport"].to_numpy() == "baseball"
+    off = name.prompts["answer"].to_numpy() == "baseball"
     assert (guess[off, 2] == 0).all() and (truth[off, 2].abs() > 1).all()
     assert torch.allclose(
         attribute(name.anatomy, name.tokens, edits, second_order=True, **options), guess, atol=1e-3

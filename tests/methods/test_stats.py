@@ -89,15 +89,15 @@ def test_mean_interval_does_not_depend_on_chunks(monkeypatch):
     np.testing.assert_allclose([whole.low, whole.high], [chunked.low, chunked.high], rtol=1e-12)
 
 
-def test_athletes_are_resampled_whole():
-    """A hundred equal draws of each athlete add nothing: the interval is that of the athletes alone."""
+def test_subjects_are_resampled_whole():
+    """A hundred equal draws of each subject add nothing: the interval is that of the subjects alone."""
     x = np.random.default_rng(4).normal(size=40)
     assert mean_interval(x, seed=0).low == pytest.approx(
         mean_interval(np.repeat(x[:, None], 100, axis=1), seed=0).low
     )
 
 
-def test_one_athlete_has_no_interval_and_constants_have_no_width():
+def test_one_subject_has_no_interval_and_constants_have_no_width():
     one = mean_interval([0.3], seed=0)
     assert one.value == 0.3 and one.n == 1 and np.isnan(one.low) and np.isnan(one.high)
     constant = mean_interval([0.1] * 7, seed=0)

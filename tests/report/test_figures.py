@@ -25,7 +25,7 @@ TABLES = {
     "layer_probes": ("layer_probes",),
     "circuit_checks": ("circuit_checks",),
     "direct_effects": ("direct_effects",),
-    "attention_roles": ("attention_roles", "attention_athletes"),
+    "attention_roles": ("attention_roles", "attention_subjects"),
     "head_inputs": ("head_inputs",),
     "head_probes": ("head_probes", "head_probe_layers", "layer_probes"),
     "residual_patching": ("residual_patching",),
@@ -39,7 +39,7 @@ TABLES = {
     "neuron_effects": ("neuron_pairs", "neuron_facts", "neuron_effects_twin"),
     "fact_correlations": ("fact_correlations",),
     "effect_concentration": ("effect_concentration",),
-    "nonlinear_excess": ("nonlinear_excess", "nonlinear_excess_athletes", "nonlinear_excess_neurons"),
+    "nonlinear_excess": ("nonlinear_excess", "nonlinear_excess_subjects", "nonlinear_excess_neurons"),
     "effective_probes": ("effective_probes",),
 }
 
@@ -111,12 +111,14 @@ def test_drawing_leaves_no_settings_behind():
 def test_recall_curves_cross_one_half_at_the_recalled_share():
     tables = example_tables.study(knows=True)
     axes = _draw("recall").axes[0]
-    sports = tables["recall"]["sport"].unique().sort()
-    for sport, line in zip(sports, axes.lines, strict=False):
+    answers = tables["recall"]["answer"].unique().sort()
+    for answer, line in zip(answers, axes.lines, strict=False):
         p, above = line.get_data()
         assert (p[0], above[0], above[-1]) == (0, 100, 0) and all(a >= b for a, b in pairwise(above))
         at_half = above[np.flatnonzero(np.asarray(p) <= 0.5)[-1]]
-        row = tables["recall_summary"].filter(condition="full", group="sport", level=sport).row(0, named=True)
+        row = (
+            tables["recall_summary"].filter(condition="full", group="answer", level=answer).row(0, named=True)
+        )
         assert at_half == pytest.approx(100 * row["recalled"])
 
 
@@ -184,11 +186,11 @@ def test_training_of_undescribed_people_has_one_line():
     assert [len(axes.lines) for axes in training.draw_training(training=table).axes] == [1, 1, 1]
 
 
-def test_many_sports_are_told_apart_and_dollars_are_no_formulas(tmp_path):
-    looks = style.marks([f"sport {i}" for i in range(6)])
+def test_many_answers_are_told_apart_and_dollars_are_no_formulas(tmp_path):
+    looks = style.marks([f"answer {i}" for i in range(6)])
     assert len({colour for colour, _, _ in looks.values()}) == 6
     tables = example_tables.study(knows=True)
-    renamed = tables["recall"].with_columns(pl.lit("$\\frac$ <&>").alias("sport"))
+    renamed = tables["recall"].with_columns(pl.lit("$\\frac$ <&>").alias("answer"))
     style.save(
         recall.draw_recall(recall=renamed, recall_summary=tables["recall_summary"]),
         tmp_path / "a.svg",

@@ -17,7 +17,7 @@ from helpers.figures import assert_readable, draw_of
 LAYERS = HEADS = 32
 PLACES = [
     ("first_name", 0, None), *(("middle_name", number, None) for number in range(9)), ("final_name", 0, None),
-    *(("relation", number, word) for number, word in enumerate((" plays", " the", " sport"))), ("end", 0, " of"),
+    *(("relation", number, word) for number, word in enumerate((" plays", " the", " answer"))), ("end", 0, " of"),
 ]  # fmt: skip
 
 
@@ -39,8 +39,8 @@ def node_rows(**more) -> list[dict]:
 
 def test_direct_effects():
     rows = []
-    for sport, n in (("all", 1500), ("baseball", 480), ("basketball", 500), ("football", 520)):
-        for i, row in enumerate(node_rows(sport=sport, n=n)):
+    for answer, n in (("all", 1500), ("baseball", 480), ("basketball", 500), ("football", 520)):
+        for i, row in enumerate(node_rows(answer=answer, n=n)):
             size = -2.5 if row["node"] == "L16H20" else 0.01 * np.sin(i)
             rows.append(row | estimate("exact", size) | estimate("frozen", size))
     figure = direct_effects.draw_direct_effects(direct_effects=pl.DataFrame(rows, infer_schema_length=None))
@@ -67,7 +67,7 @@ def test_total_effects():
     legends = [
         text.get_text() for part in figure.subfigs for legend in part.legends for text in legend.get_texts()
     ]
-    assert "zero (n = 96)" in legends and "patched from another sport's athlete (n = 400)" in legends
+    assert "zero (n = 96)" in legends and "patched from another answer's subject (n = 400)" in legends
 
 
 @pytest.mark.parametrize("layers", [1, 6, 32])
@@ -79,9 +79,9 @@ def test_residual_patching_of_names_of_eleven_tokens(layers):
     ]
     figure = draw_of("residual_patching")(residual_patching=pl.DataFrame(rows, infer_schema_length=None))
     assert_readable(figure)
-    assert "n = 120 to 400 athletes" in figure.axes[0].get_title("left")
+    assert "n = 120 to 400 subjects" in figure.axes[0].get_title("left")
     words = [tick.get_text() for tick in figure.axes[0].get_xticklabels()]
-    assert "middle name 8" in words and "middle name 9" not in words, "one athlete is no position"
+    assert "middle name 8" in words and "middle name 9" not in words, "one subject is no position"
 
 
 def test_head_probes():
@@ -138,14 +138,14 @@ def test_the_ladder_with_four_contrasts_names_each_and_says_the_n_of_shorter_ste
 
 
 def test_the_effective_model_of_names_of_two_to_fourteen_tokens():
-    sports = ("baseball", "basketball", "football")
+    answers = ("baseball", "basketball", "football")
     rows = [
         {"model": model, "n_name_tokens": length, "n": 574, "majority_rate": 0.4, **estimate("accuracy", 0.6)}
         for model, length in product(("effective", "full"), range(2, 15))
     ]
     confusion = [
-        {"n_name_tokens": length, "sport": sport, "answer": answer, "athletes": 9, "share": 1 / 3}
-        for length, sport, answer in product(range(2, 15), sports, sports)
+        {"n_name_tokens": length, "answer": answer, "given": given, "subjects": 9, "share": 1 / 3}
+        for length, answer, given in product(range(2, 15), answers, answers)
     ]
     figure = draw_of("effective_model")(
         effective_model=pl.DataFrame(rows), effective_confusion=pl.DataFrame(confusion)

@@ -175,7 +175,7 @@ def test_no_claim_stumbles_over_an_empty_table(study):
 
 
 def test_every_claim_can_be_judged_and_an_untrained_model_supports_none(study):
-    """The small study has seen 12 steps and knows nobody; its tables are full, because it asks for all athletes."""
+    """The small study has seen 12 steps and knows nobody; its tables are full, because it asks for all subjects."""
     folder = study.folder / "results/small/tables"
     tables = {path.stem: read_table(path) for path in folder.iterdir() if path.stem in READ}
     assert not READ - set(tables)

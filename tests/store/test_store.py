@@ -33,7 +33,7 @@ def made(tmp_path_factory):
 def test_the_file_holds_what_the_model_computes(made):
     anatomy, table = random_anatomy("gpt_neox"), prompts(NAMES)
     with Activations(made / "full.h5", model="m", condition="full") as file:
-        assert file.athletes()["athlete"].to_list() == NAMES
+        assert file.subjects()["subject"].to_list() == NAMES
         for row, tokens in enumerate(table["token_ids"]):
             out = anatomy.model(
                 input_ids=torch.tensor([list(tokens)]), output_hidden_states=True, output_attentions=True
@@ -72,7 +72,7 @@ def test_the_pieces_add_up_to_the_residual(made):
 
 def test_plain_h5py_reads_it_and_it_describes_itself(made):
     with h5py.File(made / "full.h5") as file:
-        assert file["resid@end"].attrs["axes"].tolist() == ["athlete", "layer", "d_model"]
+        assert file["resid@end"].attrs["axes"].tolist() == ["subject", "layer", "d_model"]
         assert file["resid@end"].attrs["layers"].tolist() == [-1, 0, 1, 2]
         assert file["pre@final_name"].attrs["layers"].tolist() == [0, 2]
         assert (
@@ -85,7 +85,7 @@ def values(path):
         return {name: file[name][:] for name in file if "@" in name}
 
 
-def test_new_athletes_cost_their_own_passes_and_a_changed_name_one(tmp_path):
+def test_new_subjects_cost_their_own_passes_and_a_changed_name_one(tmp_path):
     assert store(tmp_path, NAMES[:5]) == 5
     assert store(tmp_path, NAMES[:5]) == 0
     assert store(tmp_path, NAMES) == 3
@@ -185,24 +185,24 @@ def layers(value):
 
 FORGED = {
     "an array as model": (lambda file: file.attrs.__setitem__("model", ["m", "m"]), "model array"),
-    "no athletes": (without("athlete"), "no column 'athlete'"),
+    "no subjects": (without("subject"), "no column 'subject'"),
     "no keys": (without("prompt_key"), "no column 'prompt_key'"),
-    "numbers as athletes": (instead("athlete", data=np.arange(8)), "a column 'athlete' of int64"),
+    "numbers as subjects": (instead("subject", data=np.arange(8)), "a column 'subject' of int64"),
     "text as positions": (instead("end", data=np.array([b"x"] * 8)), "a column 'end' of |S1"),
-    "a short column": (instead("sport", data=np.array([b"golf"] * 7)), r"'sport' of \|S4 and shape \(7,\)"),
-    "bad UTF-8": (instead("athlete", data=np.array([b"\xff"] * 8)), "can't decode byte 0xff"),
-    "a scalar column": (instead("athlete", data=np.bytes_(b"x")), r"'athlete' of \|S1 and shape \(\)"),
+    "a short column": (instead("answer", data=np.array([b"golf"] * 7)), r"'answer' of \|S4 and shape \(7,\)"),
+    "bad UTF-8": (instead("subject", data=np.array([b"\xff"] * 8)), "can't decode byte 0xff"),
+    "a scalar column": (instead("subject", data=np.bytes_(b"x")), r"'subject' of \|S1 and shape \(\)"),
     "an empty column": (instead("end", data=h5py.Empty("i8")), "a column 'end'"),
     "a scalar": (instead("resid@end", data=1.0), "float64 and shape"),
-    "too few rows": (instead("resid@end", data=np.zeros((7, 4, 32))), "for 8 athletes"),
-    "too few axes": (instead("resid@end", data=np.zeros((8, 4))), "for 8 athletes"),
+    "too few rows": (instead("resid@end", data=np.zeros((7, 4, 32))), "for 8 subjects"),
+    "too few axes": (instead("resid@end", data=np.zeros((8, 4))), "for 8 subjects"),
     "text as activations": (instead("resid@end", data=np.full((8, 4, 2), b"x")), r"of \|S1"),
     "an unknown site": (lambda file: file.create_dataset("x@end", data=np.zeros((8, 4, 2))), "x@end"),
     "no layers": (lambda file: file["resid@end"].attrs.__delitem__("layers"), "of 4 layers"),
     "text as layers": (layers("many"), "of 4 layers"),
     "too many layers": (layers(np.arange(5)), "of 4 layers"),
     "rows that are not there": (instead("resid@end", shape=(8, 4, 2**40), dtype="f4", chunks=(1, 1, 9)), "in 0 bytes"),
-    "athletes that are not there": (instead("prompt_key", shape=(2**40,), dtype="S32", chunks=(9,)), "in 0 bytes"),
+    "subjects that are not there": (instead("prompt_key", shape=(2**40,), dtype="S32", chunks=(9,)), "in 0 bytes"),
     "more than zlib can hold": (
         instead("resid@end", shape=(8, 4, 2**40), dtype="f4", chunks=(1, 1, 9), compression="gzip"), "in 0 bytes",
     ),
@@ -261,7 +261,7 @@ def test_a_layer_that_the_model_lacks_is_refused(tmp_path):
 
 
 @pytest.mark.slow
-def test_memory_does_not_grow_with_the_athletes(tmp_path):
+def test_memory_does_not_grow_with_the_subjects(tmp_path):
     """Peak memory over 32 and over 288 prompts differs by far less than the activations of 256 prompts."""
     code = (
         "import sys, resource; sys.path[:0] = ['scripts', 'tests']\n"

@@ -117,4 +117,4 @@ def check_results(results: Path) -> None:
     verdict = read_table(results / "tables/ledger.csv").filter(claim="answer-late-at-end")["verdict"]
     assert verdict.to_list() == ["not applicable"]  # of a model that knows nobody
     page = (results / "report.html").read_text()
-    assert f'id="{NAME}"' in page and "the lens beats the commonest sport" in page
+    assert f'id="{NAME}"' in page and "the lens beats the commonest answer" in page

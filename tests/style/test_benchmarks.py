@@ -20,7 +20,7 @@ from beside import copy_of
 from ours import Fast
 from page import DOCUMENT, Section
 from run import PARTS, SECTIONS, parts
-from study import FIRST, finished_steps, stop, study_of, write_athletes
+from study import FIRST, finished_steps, stop, study_of, write_subjects
 from throughput import Throughput, group, shortened
 from workload import SHAPES, Shape, build
 
@@ -197,14 +197,14 @@ def test_the_study_of_each_shape_is_a_valid_configuration(name):
     assert all(int(head[1:].split("H")[0]) < shape.layers for head in study.circuit.extract)
 
 
-def test_the_studys_athletes_are_of_all_sports_and_among_them_is_the_first(tmp_path):
-    write_athletes(tmp_path / "athletes.csv", 33)
-    with (tmp_path / "athletes.csv").open(encoding="utf-8") as table:
+def test_the_studys_subjects_are_of_all_answers_and_among_them_is_the_first(tmp_path):
+    write_subjects(tmp_path / "subjects.csv", 33)
+    with (tmp_path / "subjects.csv").open(encoding="utf-8") as table:
         rows = list(csv.DictReader(table))
-    assert len({row["athlete"] for row in rows}) == len(rows) == 33
-    sports = [row["sport"] for row in rows]
-    assert {sports.count(sport) for sport in set(sports)} == {11}
-    assert FIRST in {row["athlete"] for row in rows}
+    assert len({row["subject"] for row in rows}) == len(rows) == 33
+    answers = [row["answer"] for row in rows]
+    assert {answers.count(answer) for answer in set(answers)} == {11}
+    assert FIRST in {row["subject"] for row in rows}
 
 
 def test_a_study_that_takes_too_long_is_ended_with_its_jobs():

@@ -55,7 +55,7 @@ def test_there_are_enough_cases_of_every_kind():
     kinds = Counter(case.kind for case in CASES + ADOPTED)
     assert len({(case.kind, case.name) for case in CASES + ADOPTED}) == len(CASES + ADOPTED) >= 60
     assert set(kinds) == {
-        "athletes", "facts", "texts", "config", "layers and heads", "activations", "paths", "study list", "model folder",
+        "subjects", "facts", "texts", "config", "layers and heads", "activations", "paths", "study list", "model folder",
     }  # fmt: skip
     assert min(kinds.values()) >= 8
 
@@ -86,7 +86,7 @@ def test_weights_that_are_no_numbers_are_seen_when_the_model_is_adopted(case, tm
 @pytest.mark.parametrize("family", FAMILIES)
 def test_what_is_whole_is_let_through(family, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "athletes.csv").write_text(bad_input.ATHLETES)
+    (tmp_path / "subjects.csv").write_text(bad_input.SUBJECTS)
     (tmp_path / "facts.csv").write_text(bad_input.FACTS)
     (tmp_path / "text.txt").write_text("A text.")
     save_model(tmp_path / "model", family)
@@ -98,7 +98,7 @@ def test_what_is_whole_is_let_through(family, tmp_path, monkeypatch):
                 "model": {"source": "folder", "folder": folder},
                 "neurons": {"facts": "facts.csv", "first": ["Ann Lee"]},
                 "locality": {"texts": str(tmp_path / "text.txt")},
-                "sport_neurons": {"texts": "text.txt", "neurons": ["L2N95"]},
+                "answer_neurons": {"texts": "text.txt", "neurons": ["L2N95"]},
                 "circuit": {"concatenate": [0, 1], "lookup": [2, 2], "extract": ["L2H3"]},
             }
         )
@@ -106,36 +106,36 @@ def test_what_is_whole_is_let_through(family, tmp_path, monkeypatch):
 
 def test_what_no_rule_reads_need_not_be_stored(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "athletes.csv").write_text(bad_input.ATHLETES)
+    (tmp_path / "subjects.csv").write_text(bad_input.SUBJECTS)
     least = bad_input.stored()["activations"]["datasets"]
     look({"activations": {"datasets": least}})
     name, *others = least
     resid = [name | {"roles": ["final_name"]}, name | {"roles": ["end"], "layers": [2]}]
     look({"activations": {"datasets": resid + others}})
     post = {"site": "post", "roles": ["final_name"], "layers": [1, 2]}
-    chosen = {"circuit": {"lookup": [2, 2]}, "sport_neurons": {"neurons": ["L1N3"]}}
+    chosen = {"circuit": {"lookup": [2, 2]}, "answer_neurons": {"neurons": ["L1N3"]}}
     look({"activations": {"datasets": [*others[:-1], post, *resid]}} | chosen)
 
 
 def test_a_circle_of_links_is_refused(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "athletes.csv").symlink_to("other.csv")
-    (tmp_path / "other.csv").symlink_to("athletes.csv")
+    (tmp_path / "subjects.csv").symlink_to("other.csv")
+    (tmp_path / "other.csv").symlink_to("subjects.csv")
     with pytest.raises(InputError, match=r"config\.athletes\.table of study 'mine'"):
         look({})
 
 
 def test_files_that_the_run_itself_may_make_are_looked_at_when_they_are_read(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    look({"athletes": {"table": "results/other/model/athletes.csv"}})
+    look({"subjects": {"table": "results/other/model/athletes.csv"}})
     look(
         {**FOLDER, "model": {"source": "folder", "folder": "results/other/model"}}
-        | {"athletes": {"table": "results/a.csv"}}
+        | {"subjects": {"table": "results/a.csv"}}
     )
     (tmp_path / "results").mkdir()
     (tmp_path / "results/a.csv").write_text("athlete,sport\n")
     with pytest.raises(InputError, match="a header and no rows"):
-        look({"athletes": {"table": "results/a.csv"}})
+        look({"subjects": {"table": "results/a.csv"}})
 
 
 def test_pickled_weights_are_let_through_where_the_configuration_says_so(tmp_path):
@@ -258,7 +258,7 @@ def test_the_pre_flight_imports_no_torch():
 
 
 BY_COMMAND = [
-    {"athletes": {"table": "none.csv"}},
+    {"subjects": {"table": "none.csv"}},
     {"circuit": {"lookup": [1, 7]}},
     {"model": {"source": "folder", "folder": "tests"}},
     {"probes": {"regularisation": "1e-3"}},
@@ -268,7 +268,7 @@ BY_COMMAND = [
     {"activations": {"datasets": [{"site": "resid"}]}},
 ]
 SAID = [
-    "none.csv (config.athletes.table of study 'mine'): found no such file; allowed: a CSV file",
+    "none.csv (config.subjects.table of study 'mine'): found no such file; allowed: a CSV file",
     "config.circuit.lookup of study 'mine': found [1, 7]; allowed: layers 0-2 of this model",
     "tests (config.model.folder of study 'mine'): found no config.json; allowed: a model folder",
     "config.probes.regularisation: found '1e-3'; allowed: input should be a valid number",
@@ -281,7 +281,7 @@ SAID = [
 
 def test_snakemake_says_so_and_plans_nothing(tmp_path):
     project = copy_project(tmp_path)
-    good = merged(GOOD, {"athletes": {"table": "tests/fixtures/athletes.csv"}})
+    good = merged(GOOD, {"subjects": {"table": "tests/fixtures/subjects.csv"}})
     for change, said in zip(BY_COMMAND, SAID, strict=True):
         (project / "bad.yaml").write_text(yaml.safe_dump(merged(good, change)))
         code, output = dry_run(project, study="bad.yaml")

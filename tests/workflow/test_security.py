@@ -176,7 +176,7 @@ ELSEWHERE = {
     "external storage": external_storage,
     "a virtual dataset": virtual,
     "a group": lambda file: file.create_group("resid@end"),
-    "references": lambda file: file.create_dataset("resid@end", data=[file["athlete"].ref], dtype=h5py.ref_dtype),
+    "references": lambda file: file.create_dataset("resid@end", data=[file["subject"].ref], dtype=h5py.ref_dtype),
 }  # fmt: skip
 
 
@@ -277,7 +277,7 @@ def test_analysis_runs_where_there_is_no_network(tmp_path):
     assert "Network is unreachable" in refused.stderr
     project = copy_project(tmp_path)
     (project / "net.yaml").write_text(
-        "study: net\nmodel: {source: tiny}\nathletes: {table: tests/fixtures/athletes.csv}\n"
+        "study: net\nmodel: {source: tiny}\nsubjects: {table: tests/fixtures/subjects.csv}\n"
     )
     command = [
         *alone,
@@ -317,5 +317,5 @@ def test_a_configuration_file_cannot_fill_the_memory_with_lists(tmp_path):
 
 def test_a_table_of_links_is_only_text(tmp_path):
     """Polars opens what it is told to open, and no URL in a cell."""
-    (tmp_path / "athletes.csv").write_text("athlete,sport\nhttp://127.0.0.1:9/x,=HYPERLINK(1)\n")
-    assert read_table(tmp_path / "athletes.csv").rows() == [("http://127.0.0.1:9/x", "=HYPERLINK(1)")]
+    (tmp_path / "subjects.csv").write_text("athlete,sport\nhttp://127.0.0.1:9/x,=HYPERLINK(1)\n")
+    assert read_table(tmp_path / "subjects.csv").rows() == [("http://127.0.0.1:9/x", "=HYPERLINK(1)")]

@@ -18,7 +18,7 @@ def project(tmp_path_factory):
 
 def write_study(project, name, **values):
     (project / f"{name}.yaml").write_text(
-        yaml.safe_dump({"study": name, "athletes": {"table": "tests/fixtures/athletes.csv"}} | values)
+        yaml.safe_dump({"study": name, "subjects": {"table": "tests/fixtures/subjects.csv"}} | values)
     )
     return f"{name}.yaml"
 
@@ -26,7 +26,7 @@ def write_study(project, name, **values):
 def test_a_users_model_folder_goes_through_and_its_card_says_what_it_is(project):
     folder = save_model(project / "my model", "gpt2")
     study = write_study(
-        project, "folder", model={"source": "folder", "folder": str(folder)}, probes={"athletes": "all"}
+        project, "folder", model={"source": "folder", "folder": str(folder)}, probes={"subjects": "all"}
     )
     snakemake(project, "results/folder/model/card.json", "--cores", "2", study=study)
     card = read_json(project / "results/folder/model/card.json")
@@ -43,7 +43,7 @@ def test_a_llama_of_random_weights_knows_nothing_and_every_table_is_there(projec
         project,
         "llama",
         model={"source": "tiny", "family": "llama"},
-        probes={"athletes": "all", "n_folds": 3},
+        probes={"subjects": "all", "n_folds": 3},
     )
     snakemake(project, "results/llama/tables/layer_probes.csv", "--cores", "2", study=study)
     recall = read_table(project / "results/llama/tables/recall.csv")

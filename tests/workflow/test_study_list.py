@@ -40,7 +40,7 @@ def test_seeds_sizes_and_checkpoints_are_one_list():
     assert found["second"].organism == Config().organism.model_copy(update={"seed": 5})
     assert found["early"].model.revision == "step1000"
     assert found["early"].model.id == found["pythia-410m"].model.id == "EleutherAI/pythia-410m"
-    assert found["early"].athletes == found["pythia-410m"].athletes
+    assert found["early"].subjects == found["pythia-410m"].subjects
 
 
 def test_a_name_means_the_same_study_whatever_the_configuration_beside_it_has_changed():
@@ -130,7 +130,7 @@ def test_one_run_plans_every_study_of_the_list_with_its_own_values(tmp_path):
     tiny = {
         "study": "tiny",
         "model": {"source": "tiny"},
-        "athletes": {"table": "tests/fixtures/athletes.csv"},
+        "subjects": {"table": "tests/fixtures/subjects.csv"},
     }
     other = {"study": "other", "organism": {"seed": 9}}
     (project / "three.yaml").write_text(yaml.safe_dump(small | {"studies": ["small", other, tiny]}))

@@ -59,13 +59,13 @@ def project(tmp_path_factory):
     (folder / "families.yaml").write_text(yaml.safe_dump(values))
     model = planted.at_end(firsts=6, lasts=6)
     planted.save(model, folder / "models/at-end")
-    write_table(model.prompts.select("athlete", "sport"), folder / "models/at-end.csv")
+    write_table(model.prompts.select("subject", "answer"), folder / "models/at-end.csv")
     values = smoke | {
         "study": AT_END,
         "model": {"source": "folder", "folder": "models/at-end"},
-        "athletes": {"table": "models/at-end.csv"},
+        "subjects": {"table": "models/at-end.csv"},
         "circuit": {},  # to be found
-        "interventions": {"node_athletes": 8, "patched_athletes": 24},
+        "interventions": {"node_subjects": 8, "patched_subjects": 24},
     }
     (folder / f"{AT_END}.yaml").write_text(yaml.safe_dump(values))
     runs = dict.fromkeys(RUNS.values())
@@ -104,22 +104,22 @@ def test_on_every_family_each_step_of_the_ladder_runs(project, family):
 def test_the_notebook_s_three_lines_run_as_the_page_has_them(project):
     page = (ROOT / "docs/experiments/p2-9.md").read_text()
     lines = re.search(r"```python\n(.*?)```", page, re.DOTALL)[1]
-    athlete = (
+    subject = (
         read_table(project / "results/llama/prompts/name_only.parquet")
         .filter(n_name_tokens=2)
         .row(0, named=True)
     )
-    ids = athlete["token_ids"][1:]
+    ids = subject["token_ids"][1:]
     here = lines.replace("results/organism", "results/llama")
-    here = re.sub(r"sport\(first=\d+, last=\d+\)", f"sport(first={ids[0]}, last={ids[1]})", here)
-    code = here.replace("model.sport", "answer = model.sport") + "print(answer)"
+    here = re.sub(r"answer\(first=\d+, last=\d+\)", f"answer(first={ids[0]}, last={ids[1]})", here)
+    code = here.replace("model.answer", "answer = model.answer") + "print(answer)"
     assert len([line for line in lines.splitlines() if line]) == 3 and code.count("answer") == 2
     environment = os.environ | {"PYTHONPATH": "scripts"}
     said = subprocess.run(
         [sys.executable, "-c", code], cwd=project, env=environment, text=True, capture_output=True, check=True
     )
     model = EffectiveModel.load(project / "results/llama/effective_model.safetensors")
-    assert said.stdout.strip() == model.sport(*ids) and model.sport(*ids) in model.shape.sports
+    assert said.stdout.strip() == model.answer(*ids) and model.answer(*ids) in model.shape.answers
 
 
 def test_the_workflow_says_so_where_the_fact_is_looked_up_at_end(project):

@@ -1,1 +1,1 @@
-"""What goes into a study: athletes, facts, prompts."""
+"""What goes into a study: subjects, facts, prompts."""

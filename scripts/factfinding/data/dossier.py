@@ -1,7 +1,7 @@
 """The dossier of one neuron, as it stands in results/<study>/dossiers/*.json (P3.4): its shape, written and read.
 
-One file per sport, `sport_neuron_<sport>.json`, for the neuron that tells that sport best, and one per neuron that the
-configuration names, `neuron_<neuron>.json`. A sport's characters that cannot stand in a file name are percent-encoded.
+One file per answer, `answer_neuron_<answer>.json`, for the neuron that tells that answer best, and one per neuron that the
+configuration names, `neuron_<neuron>.json`. An answer's characters that cannot stand in a file name are percent-encoded.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ class Part(BaseModel):
 
 
 class Telling(Part):
-    """How well the neuron tells its sport from the others, on athletes that it was not chosen on.
+    """How well the neuron tells its answer from the others, on subjects that it was not chosen on.
 
-    base_rate: share of the sport among these `n`. p_corrected is null for a neuron that was not chosen by the scan.
+    base_rate: share of the answer among these `n`. p_corrected is null for a neuron that was not chosen by the scan.
     """
 
     auc_choosing: float
@@ -43,17 +43,17 @@ class Telling(Part):
 
 
 class Histogram(Part):
-    """Athletes by activation and sport: counts[sport][i] lie between edges[i] and edges[i + 1], the last end included."""
+    """Subjects by activation and answer: counts[answer][i] lie between edges[i] and edges[i + 1], the last end included."""
 
     edges: tuple[float, ...]
     counts: dict[str, tuple[int, ...]]
 
 
 class Ablation(Part):
-    """The whole model on athletes of the neuron's sport. loss: -log P(sport) in nats; change: of the loss, paired.
+    """The whole model on subjects of the neuron's answer. loss: -log P(answer) in nats; change: of the loss, paired.
 
     random_*: as many other neurons of the layer, ablated one at a time: their mean change with its interval over
-    athletes, the largest, and the share of them whose change is at least as large in size. Null where nothing is ablated.
+    subjects, the largest, and the share of them whose change is at least as large in size. Null where nothing is ablated.
     """
 
     kind: Literal["none", "mean", "zero"]
@@ -123,14 +123,14 @@ class Texts(Part):
 
 
 class Dossier(Part):
-    """All that is known of one neuron. sign: -1 where it is low on its sport; pre_error: largest difference of the
+    """All that is known of one neuron. sign: -1 where it is low on its answer; pre_error: largest difference of the
     recomputed pre-activation from the cached one, relative to the largest (null where none is cached)."""
 
     format: Literal["factfinding dossier 1"] = FORMAT
     neuron: str
     layer: int
     index: int
-    sport: str
+    answer: str
     sign: Literal[-1, 1]
     chosen_by: Literal["scan", "configuration"]
     telling: Telling
@@ -145,7 +145,7 @@ class Dossier(Part):
     def file_name(self) -> str:
         if self.chosen_by == "configuration":
             return f"neuron_{self.neuron}.json"
-        return f"sport_neuron_{quote(self.sport, safe='')}.json"
+        return f"answer_neuron_{quote(self.answer, safe='')}.json"
 
 
 def write_dossiers(dossiers: Sequence[Dossier], folder: Path) -> None:
@@ -156,7 +156,7 @@ def write_dossiers(dossiers: Sequence[Dossier], folder: Path) -> None:
 
 
 def read_dossiers(folder: Path) -> list[Dossier]:
-    """All dossiers of a folder, those of sports first. Raises InputError naming the file and the key that is wrong."""
+    """All dossiers of a folder, those of answers first. Raises InputError naming the file and the key that is wrong."""
     paths = sorted(folder.glob("*.json"), key=lambda path: (path.name.startswith("neuron_"), path.name))
     return [_read(path) for path in paths]
 

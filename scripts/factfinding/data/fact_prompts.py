@@ -1,7 +1,7 @@
 """Prompts of a facts table: tokens, where the subject's name lies, and the token of the answer (P3.2).
 
 Facts are asked as they stand in the table, after BOS and with nothing before them. `prefix` is what stands before the
-name: what the model makes of a name depends on that alone, so another athlete's activations fit a prompt if they were
+name: what the model makes of a name depends on that alone, so another subject's activations fit a prompt if they were
 recorded after the same prefix (`donor_prompts`).
 """
 
@@ -17,10 +17,10 @@ from factfinding.data.prompts import Text, encode, name_tokens
 from factfinding.errors import InputError
 
 SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
-    "athlete": pl.String,
+    "subject": pl.String,
     "fact": pl.String,
     "answer_text": pl.String,
-    "answer": pl.Int64,
+    "target": pl.Int64,
     "prefix": pl.String,
     "token_ids": pl.List(pl.Int64),
     "n_tokens": pl.Int64,
@@ -29,7 +29,7 @@ SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
     "final_name": pl.Int64,
     "end": pl.Int64,
 }
-DONORS = ("athlete", "sport", "token_ids", "n_tokens", "final_name")
+DONORS = ("subject", "answer", "token_ids", "n_tokens", "final_name")
 
 
 def fact_prompts(facts: pl.DataFrame, tokenizer: Any, bos: int) -> pl.DataFrame:
@@ -55,8 +55,8 @@ def fact_prompts(facts: pl.DataFrame, tokenizer: Any, bos: int) -> pl.DataFrame:
         place = _place(prefix, name, fact["prompt"])
         first, final = name_tokens(place, spans, name)
         rows.append(
-            {"athlete": name, "fact": fact["relation"], "answer_text": fact["answer"]}
-            | {"answer": after[len(tokens)], "prefix": prefix, "token_ids": [bos, *tokens]}
+            {"subject": name, "fact": fact["relation"], "answer_text": fact["answer"]}
+            | {"target": after[len(tokens)], "prefix": prefix, "token_ids": [bos, *tokens]}
             | {"n_tokens": len(tokens) + 1, "n_name_tokens": final - first + 1}
             | {"first_name": first + 1, "final_name": final + 1, "end": len(tokens)}
         )
@@ -64,21 +64,21 @@ def fact_prompts(facts: pl.DataFrame, tokenizer: Any, bos: int) -> pl.DataFrame:
 
 
 def donor_prompts(people: pl.DataFrame, prefix: str, tokenizer: Any, bos: int) -> pl.DataFrame:
-    """The names of people (columns athlete, sport) after a prefix: columns athlete, sport, token_ids, n_tokens,
+    """The names of people (columns subject, answer) after a prefix: columns subject, answer, token_ids, n_tokens,
     final_name. Names that merge with the prefix are left out.
     """
-    texts = [prefix + name for name in people["athlete"]]
+    texts = [prefix + name for name in people["subject"]]
     ids, offsets = encode(tokenizer, texts) if texts else ([], [])
     rows = []
-    for (name, sport), text, tokens, spans in zip(
-        people.select("athlete", "sport").iter_rows(), texts, ids, offsets, strict=True
+    for (name, answer), text, tokens, spans in zip(
+        people.select("subject", "answer").iter_rows(), texts, ids, offsets, strict=True
     ):
         try:
             _, final = name_tokens(_place(prefix, name, text), spans, name)
         except InputError:
             continue
-        rows.append((name, sport, [bos, *tokens], len(tokens) + 1, final + 1))
-    schema = {"sport": pl.String, **SCHEMA}
+        rows.append((name, answer, [bos, *tokens], len(tokens) + 1, final + 1))
+    schema = {"answer": pl.String, **SCHEMA}
     return pl.DataFrame(rows, schema={name: schema[name] for name in DONORS}, orient="row")
 
 

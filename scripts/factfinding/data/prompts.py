@@ -1,6 +1,6 @@
 """Prompts of a study: text, tokens, and the role that each position plays.
 
-Three conditions, each a row per athlete: `full` (one shot of golf, then the question), `name_only` (the name alone)
+Three conditions, each a row per subject: `full` (one shot of golf, then the question), `name_only` (the name alone)
 and `zero_shot` (the question alone). BOS is put in front explicitly, whether or not the tokenizer would. The wording
 is fixed: it is part of the study's definition and no option.
 
@@ -22,13 +22,13 @@ SHOT = "Fact: Tiger Woods plays the sport of golf\n"
 BEFORE, AFTER = "Fact:", " plays the sport of"
 CONDITIONS = ("full", "name_only", "zero_shot")
 ROLES = ("bos", "shot", "fact", "first_name", "middle_name", "final_name", "relation", "end")
-"""What a position may be. A name of one token is its `final_name`; `fact` is the "Fact:" before the athlete's name;
+"""What a position may be. A name of one token is its `final_name`; `fact` is the "Fact:" before the subject's name;
 `relation` are the tokens between the name and the last one, which is `end`. Without a question `end` is the name's
 final token, and its role stays `final_name`."""
 
 SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
-    "athlete": pl.String,
-    "sport": pl.String,
+    "subject": pl.String,
+    "answer": pl.String,
     "condition": pl.String,
     "text": pl.String,
     "token_ids": pl.List(pl.Int64),
@@ -50,14 +50,14 @@ class Text:
     stop: int
 
 
-def prompt_text(athlete: str, condition: str) -> Text:
-    """The prompt of one athlete under one condition (STUDY: `full`, `name_only`, `zero_shot`)."""
+def prompt_text(subject: str, condition: str) -> Text:
+    """The prompt of one subject under one condition (STUDY: `full`, `name_only`, `zero_shot`)."""
     before, after = {
         "full": (SHOT + BEFORE, AFTER),
         "zero_shot": (BEFORE, AFTER),
         "name_only": ("", ""),
     }[condition]
-    name = f" {athlete}"
+    name = f" {subject}"
     return Text(text=before + name + after, start=len(before), stop=len(before) + len(name))
 
 
@@ -67,21 +67,21 @@ def encode(tokenizer: Any, texts: Sequence[str]) -> tuple[list[list[int]], list[
     return encoded["input_ids"], encoded["offset_mapping"]
 
 
-def name_tokens(prompt: Text, offsets: Sequence[tuple[int, int]], athlete: str) -> tuple[int, int]:
+def name_tokens(prompt: Text, offsets: Sequence[tuple[int, int]], subject: str) -> tuple[int, int]:
     """First and final token of the name, from the tokenizer's character offsets (BOS not counted).
 
-    Raises InputError, naming the athlete, where a token covers part of the name and part of its neighbours.
+    Raises InputError, naming the subject, where a token covers part of the name and part of its neighbours.
     """
     inside = [i for i, (start, stop) in enumerate(offsets) if stop > prompt.start and start < prompt.stop]
     if not inside:
         raise InputError(
-            f"athlete {athlete!r}", "a name without tokens", "a name that the tokenizer can write"
+            f"subject {subject!r}", "a name without tokens", "a name that the tokenizer can write"
         )
     begins, ends = offsets[inside[0]][0], offsets[inside[-1]][1]
     if begins < prompt.start or ends > prompt.stop:
         merged = prompt.text[begins:ends]
         raise InputError(
-            f"athlete {athlete!r}",
+            f"subject {subject!r}",
             f"a name that merges with its neighbours ({merged!r})",
             "a name with tokens of its own",
         )
@@ -98,27 +98,27 @@ def roles(n_tokens: int, shot: int, first: int, final: int) -> list[str]:
     return named
 
 
-def prompt_table(athletes: pl.DataFrame, tokenizer: Any, bos: int, condition: str) -> pl.DataFrame:
-    """One row per athlete with the columns of `SCHEMA`, in the order given.
+def prompt_table(subjects: pl.DataFrame, tokenizer: Any, bos: int, condition: str) -> pl.DataFrame:
+    """One row per subject with the columns of `SCHEMA`, in the order given.
 
-    `athletes` has columns athlete and sport. Raises InputError naming every athlete (up to five) whose name merges.
+    `subjects` has columns subject and answer. Raises InputError naming every subject (up to five) whose name merges.
     """
-    prompts = [prompt_text(athlete, condition) for athlete in athletes["athlete"]]
+    prompts = [prompt_text(subject, condition) for subject in subjects["subject"]]
     ids, offsets = encode(tokenizer, [prompt.text for prompt in prompts])
     rows, refused = [], []
-    for athlete, sport, prompt, tokens, spans in zip(
-        athletes["athlete"], athletes["sport"], prompts, ids, offsets, strict=True
+    for subject, answer, prompt, tokens, spans in zip(
+        subjects["subject"], subjects["answer"], prompts, ids, offsets, strict=True
     ):
         try:
-            first, final = name_tokens(prompt, spans, athlete)
+            first, final = name_tokens(prompt, spans, subject)
         except InputError as error:
             refused.append(error)
             continue
         shot = sum(stop <= len(SHOT) for _, stop in spans) if condition == "full" else 0
         rows.append(
             {
-                "athlete": athlete,
-                "sport": sport,
+                "subject": subject,
+                "answer": answer,
                 "condition": condition,
                 "text": prompt.text,
                 "token_ids": [bos, *tokens],
@@ -133,33 +133,33 @@ def prompt_table(athletes: pl.DataFrame, tokenizer: Any, bos: int, condition: st
     if refused:
         names = ", ".join(error.where for error in refused[:5])
         raise InputError(
-            f"{len(refused)} of {athletes.height} names under {condition!r}: {names}",
+            f"{len(refused)} of {subjects.height} names under {condition!r}: {names}",
             refused[0].found,
             refused[0].allowed,
         )
     return pl.DataFrame(rows, schema=SCHEMA)
 
 
-def candidates(sports: Sequence[str], prompt: str, tokenizer: Any) -> pl.DataFrame:
-    """The answer token of each sport (columns sport, token_id), as it follows `prompt`.
+def candidates(answers: Sequence[str], prompt: str, tokenizer: Any) -> pl.DataFrame:
+    """The answer token of each answer (columns answer, token_id), as it follows `prompt`.
 
-    Raises InputError for a sport whose word is not exactly one token there, and for two sports with one token.
+    Raises InputError for an answer whose word is not exactly one token there, and for two answers with one token.
     """
     base = encode(tokenizer, [prompt])[0][0]
     rows = []
-    for sport in sorted(sports):
-        tokens = encode(tokenizer, [f"{prompt} {sport}"])[0][0]
+    for answer in sorted(answers):
+        tokens = encode(tokenizer, [f"{prompt} {answer}"])[0][0]
         if tokens[:-1] != base:
             pieces = tokenizer.convert_ids_to_tokens(tokens[len(base) :])
             raise InputError(
-                f"sport {sport!r}",
+                f"answer {answer!r}",
                 f"{len(pieces)} tokens after the prompt ({' '.join(pieces)})",
                 "a word of one token",
             )
-        rows.append({"sport": sport, "token_id": tokens[-1]})
-    frame = pl.DataFrame(rows, schema={"sport": pl.String, "token_id": pl.Int64})
+        rows.append({"answer": answer, "token_id": tokens[-1]})
+    frame = pl.DataFrame(rows, schema={"answer": pl.String, "token_id": pl.Int64})
     if frame["token_id"].n_unique() < frame.height:
         raise InputError(
-            f"sports {', '.join(sorted(sports))}", "two with the same token", "a token of its own for each"
+            f"answers {', '.join(sorted(answers))}", "two with the same token", "a token of its own for each"
         )
     return frame

@@ -25,7 +25,7 @@ from jaxtyping import Int
 
 LAYOUT = ("n_tokens", "first_name", "final_name")
 COLUMNS = ("token_ids", "roles", "n_tokens", "n_name_tokens", "first_name", "final_name", "end")
-"""What of a prompts table a pairing has too; it has no athlete and no sport."""
+"""What of a prompts table a pairing has too; it has no subject and no answer."""
 ROUNDS = 200
 """Times that misfits are drawn anew; those still left are left out."""
 BASE = 2**32  # above every token id
@@ -36,9 +36,9 @@ Rows = Int[np.ndarray, " rows"]
 def unknown_pairings(known: pl.DataFrame, table: pl.DataFrame, *, seed: int) -> pl.DataFrame:
     """As many unknown names as can be made of the known ones, each beginning and each last token used once.
 
-    known, table: prompts tables of one condition: the athletes whose tokens are used, and all athletes there are. Returns
+    known, table: prompts tables of one condition: the subjects whose tokens are used, and all subjects there are. Returns
     the columns `COLUMNS` of a prompts table, and prefix_of, last_of: the rows of `known` that the tokens come from.
-    Where a layout leaves too few free pairings (one athlete alone, names of one token) some are left out.
+    Where a layout leaves too few free pairings (one subject alone, names of one token) some are left out.
     """
     codes, rng = _Codes(), np.random.default_rng(seed)
     prefix, last = codes.of(known)
@@ -96,7 +96,7 @@ class Swaps:
 def swaps(names: pl.DataFrame, table: pl.DataFrame, unknown: pl.DataFrame, *, pairs: int, seed: int) -> Swaps:
     """At most `pairs` pairs of rows of `names`, no name in two of them, whose swaps are unknown.
 
-    names: known names, or unknown ones (then pairs, swaps and others are all unknown); table: all athletes;
+    names: known names, or unknown ones (then pairs, swaps and others are all unknown); table: all subjects;
     unknown: where the random unknown names come from, which are none of the pair's own four.
     """
     codes, rng = _Codes(), np.random.default_rng(seed)

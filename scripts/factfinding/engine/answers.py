@@ -20,9 +20,9 @@ class Answers:
     """At END of each prompt: the candidates' logits, their log-probabilities (nats, over the whole vocabulary), and
     the most probable token of the vocabulary."""
 
-    logits: Float[np.ndarray, "athletes candidates"]
-    logp: Float[np.ndarray, "athletes candidates"]
-    top_token_id: Int[np.ndarray, " athletes"]
+    logits: Float[np.ndarray, "subjects candidates"]
+    logp: Float[np.ndarray, "subjects candidates"]
+    top_token_id: Int[np.ndarray, " subjects"]
 
 
 def answers(anatomy: Anatomy, prompts: pl.DataFrame, token_ids: Sequence[int], *, batch_size: int) -> Answers:

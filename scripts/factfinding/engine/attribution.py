@@ -7,7 +7,7 @@ forward and two backward passes *per edit*, dearer than the exact patch itself. 
 (a neuron's draws are all multiples of one direction) and for finding out whether curvature is what first order lacks.
 
     edits = [Edit(site=Site("mlp_out", 3), at=final_name, value=corrupt_mlp_out), ...]
-    guess = attribute(anatomy, tokens, edits, metric, logits_at=end)           # [athletes, edits]
+    guess = attribute(anatomy, tokens, edits, metric, logits_at=end)           # [subjects, edits]
     truth = exact_effects(anatomy, tokens, edits, metric, logits_at=end)       # the same, by patching each alone
     table = error_table({"first order": guess}, truth, seed=0)
 
@@ -31,12 +31,12 @@ from factfinding.engine.sites import Site
 from factfinding.engine.trace import Edit, Read, pick, run
 from factfinding.model.anatomy import Anatomy
 
-Metric = Callable[[Float[Tensor, "athletes d_vocab"]], Float[Tensor, " athletes"]]
+Metric = Callable[[Float[Tensor, "subjects d_vocab"]], Float[Tensor, " subjects"]]
 """One number per prompt, of that prompt's logits alone."""
 
 
-def logit_difference(clean: Int[Tensor, " athletes"], corrupt: Int[Tensor, " athletes"]) -> Metric:
-    """logit(clean athlete's answer token) - logit(corrupt athlete's answer token)."""
+def logit_difference(clean: Int[Tensor, " subjects"], corrupt: Int[Tensor, " subjects"]) -> Metric:
+    """logit(clean subject's answer token) - logit(corrupt subject's answer token)."""
 
     def metric(logits: Tensor) -> Tensor:
         return (logits.gather(1, clean[:, None]) - logits.gather(1, corrupt[:, None]))[:, 0]
@@ -44,7 +44,7 @@ def logit_difference(clean: Int[Tensor, " athletes"], corrupt: Int[Tensor, " ath
     return metric
 
 
-def log_probability(answer: Int[Tensor, " athletes"]) -> Metric:
+def log_probability(answer: Int[Tensor, " subjects"]) -> Metric:
     """log P(answer token), nats, over the whole vocabulary."""
 
     def metric(logits: Tensor) -> Tensor:
@@ -57,7 +57,7 @@ def log_probability(answer: Int[Tensor, " athletes"]) -> Metric:
 class Gradients:
     """A clean run: the metric, and for each read its value and the metric's gradient there, of the same shape."""
 
-    metric: Float[Tensor, " athletes"]
+    metric: Float[Tensor, " subjects"]
     values: list[Tensor]
     gradients: list[Tensor]
 
@@ -65,11 +65,11 @@ class Gradients:
 @torch.enable_grad()
 def gradients(
     anatomy: Anatomy,
-    tokens: Int[Tensor, "athletes seq"],
+    tokens: Int[Tensor, "subjects seq"],
     reads: Sequence[Read],
     metric: Metric,
     *,
-    logits_at: Int[Tensor, " athletes"],
+    logits_at: Int[Tensor, " subjects"],
 ) -> Gradients:
     """The metric's gradient in every site read, everything after the site allowed to respond.
 
@@ -96,11 +96,11 @@ def gradients(
 
 def first_order(
     site: Site, clean: Tensor, corrupt: Tensor, gradient: Tensor, *, per_unit: bool = False
-) -> Float[Tensor, " athletes"] | Float[Tensor, "athletes units"]:
+) -> Float[Tensor, " subjects"] | Float[Tensor, "subjects units"]:
     """(corrupt - clean) . gradient of one read, summed over positions and the site's values.
 
     `per_unit` keeps the site's units apart: heads (z, pattern), neurons (pre, post), or dimensions of the residual.
-    `clean` and `gradient` are a read's `[athletes, (positions,) ...]`; `corrupt` broadcasts to them.
+    `clean` and `gradient` are a read's `[subjects, (positions,) ...]`; `corrupt` broadcasts to them.
     """
     product = (corrupt - clean) * gradient
     if not per_unit:
@@ -112,13 +112,13 @@ def first_order(
 
 def attribute(
     anatomy: Anatomy,
-    tokens: Int[Tensor, "athletes seq"],
+    tokens: Int[Tensor, "subjects seq"],
     edits: Sequence[Edit],
     metric: Metric,
     *,
-    logits_at: Int[Tensor, " athletes"],
+    logits_at: Int[Tensor, " subjects"],
     second_order: bool = False,
-) -> Float[Tensor, "athletes edits"]:
+) -> Float[Tensor, "subjects edits"]:
     """The change of the metric that each edit, alone, would make: first order, and second order if asked for."""
     reads = [Read(site=edit.site, at=edit.at) for edit in edits]
     clean = gradients(anatomy, tokens, reads, metric, logits_at=logits_at)
@@ -133,13 +133,13 @@ def attribute(
 
 def curvature(
     anatomy: Anatomy,
-    tokens: Int[Tensor, "athletes seq"],
+    tokens: Int[Tensor, "subjects seq"],
     edit: Edit,
     clean: Tensor,
     metric: Metric,
     *,
-    logits_at: Int[Tensor, " athletes"],
-) -> Float[Tensor, " athletes"]:
+    logits_at: Int[Tensor, " subjects"],
+) -> Float[Tensor, " subjects"]:
     """d . H d for one edit, d = edit.value - clean: the second derivative of the metric at t = 0 along clean + t d.
 
     `clean` is what a `Read` of the edit's place gives. Each prompt has its own t, so one pass serves all prompts.
@@ -163,12 +163,12 @@ def curvature(
 
 def exact_effects(
     anatomy: Anatomy,
-    tokens: Int[Tensor, "athletes seq"],
+    tokens: Int[Tensor, "subjects seq"],
     edits: Sequence[Edit],
     metric: Metric,
     *,
-    logits_at: Int[Tensor, " athletes"],
-) -> Float[Tensor, "athletes edits"]:
+    logits_at: Int[Tensor, " subjects"],
+) -> Float[Tensor, "subjects edits"]:
     """The change of the metric that each edit, alone, makes: one forward pass per edit."""
 
     def measure(*edits: Edit) -> Tensor:
@@ -182,7 +182,7 @@ ERROR_SCHEMA = {
     "estimate": pl.String,
     "group": pl.String,
     "n": pl.Int64,
-    "n_athletes": pl.Int64,
+    "n_subjects": pl.Int64,
     "largest_effect": pl.Float64,
     "largest_error": pl.Float64,
     "relative_error": pl.Float64,
@@ -198,8 +198,8 @@ ERROR_SCHEMA = {
 
 
 def error_table(
-    estimates: Mapping[str, Float[Tensor, "athletes edits"]],
-    exact: Float[Tensor, "athletes edits"],
+    estimates: Mapping[str, Float[Tensor, "subjects edits"]],
+    exact: Float[Tensor, "subjects edits"],
     *,
     groups: Sequence[str] | None = None,
     seed: int,
@@ -209,8 +209,8 @@ def error_table(
 
     `groups` names the group of each edit (such as "mlp_out:3"); there is a row "all" besides. largest_error and
     largest_effect are in the metric's units, relative_error is their ratio; median_relative_error and the sign leave
-    out effects of exactly zero. Correlation is Spearman's over all athletes and edits. sign_agreement has
-    the share of the commoner sign as its baseline. Intervals are bootstraps over athletes.
+    out effects of exactly zero. Correlation is Spearman's over all subjects and edits. sign_agreement has
+    the share of the commoner sign as its baseline. Intervals are bootstraps over subjects.
     Raises ValueError for estimates of another shape than the exact effects.
     """
     truth = exact.detach().double().cpu().numpy()
@@ -244,7 +244,7 @@ def _error_row(guess: np.ndarray, truth: np.ndarray, seed: int, n_resamples: int
     sign = stats.bootstrap(agreement, (guess, truth), seed=seed, n_resamples=n_resamples)
     return {
         "n": truth.size,
-        "n_athletes": len(truth),
+        "n_subjects": len(truth),
         "largest_effect": float(size.max()),
         "largest_error": float(error.max()),
         "relative_error": float(error.max() / size.max()) if some.any() else np.nan,
@@ -266,7 +266,7 @@ def _graph_starts(anatomy: Anatomy, tokens: Tensor) -> Edit:
     return Edit(site=start, value=embedding.detach().clone().requires_grad_())
 
 
-def _gradient(value: Float[Tensor, " athletes"], wanted: Sequence[Tensor]) -> Sequence[Tensor]:
+def _gradient(value: Float[Tensor, " subjects"], wanted: Sequence[Tensor]) -> Sequence[Tensor]:
     """d value / d each tensor; zero for what the metric does not depend on (such as the last layer before END)."""
     if not wanted:
         return ()
@@ -286,7 +286,7 @@ def _pattern_gradient(
     return clean, _gradient(value, [clean])[0]
 
 
-def _at(whole: Float[Tensor, "athletes seq ..."], read: Read) -> Tensor:
+def _at(whole: Float[Tensor, "subjects seq ..."], read: Read) -> Tensor:
     """What the read would give, from the whole site: its unit at its positions."""
     x, index = pick(whole, read.at), read.site.index
     if index is None:

@@ -31,7 +31,7 @@ def activations_of(inputs: Inputs, condition: str = "full") -> Iterator[Activati
 def cached_nodes(
     file: Activations, role: str, rows: Sequence[int], *, n_layers: int, before: int | None = None
 ) -> NodeOutputs:
-    """All nodes at a position role, below layer `before` (None: of all layers), for the athletes in `rows`.
+    """All nodes at a position role, below layer `before` (None: of all layers), for the subjects in `rows`.
 
     Raises InputError naming the file where it lacks a dataset or a layer.
     """
@@ -51,25 +51,25 @@ def cached_nodes(
 
 def cached_resid(
     file: Activations, role: str, layer: int, rows: Sequence[int]
-) -> Float[Tensor, "athletes d_model"]:
+) -> Float[Tensor, "subjects d_model"]:
     """The residual stream at a position role after a layer; -1 is the embedding."""
     return _layer(file, f"resid@{role}", layer, rows)
 
 
 def cached_pattern(
     file: Activations, layer: int, rows: Sequence[int], *, role: str = "end"
-) -> Float[Tensor, "athletes heads key"]:
+) -> Float[Tensor, "subjects heads key"]:
     """Attention from a position role, NaN beyond each prompt's end."""
     return _layer(file, f"pattern@{role}", layer, rows)
 
 
-def rows_of(file: Activations, athletes: Sequence[str]) -> list[int]:
-    """Where each athlete stands in a file. Raises InputError, by name, for one who does not."""
-    row_of = {name: row for row, name in enumerate(file.athletes()["athlete"])}
-    missing = [name for name in athletes if name not in row_of]
+def rows_of(file: Activations, subjects: Sequence[str]) -> list[int]:
+    """Where each subject stands in a file. Raises InputError, by name, for one who does not."""
+    row_of = {name: row for row, name in enumerate(file.subjects()["subject"])}
+    missing = [name for name in subjects if name not in row_of]
     if missing:
-        raise InputError(file.path, f"no athlete {missing[0]!r}", "the athletes of the prompts table")
-    return [row_of[name] for name in athletes]
+        raise InputError(file.path, f"no subject {missing[0]!r}", "the subjects of the prompts table")
+    return [row_of[name] for name in subjects]
 
 
 def _layer(file: Activations, name: str, layer: int, rows: Sequence[int]) -> Tensor:

@@ -133,7 +133,7 @@ def capture(
 ) -> int:
     """Store the activations of all prompts at `path`; returns how many prompts went through the model.
 
-    Memory holds one shard (`shard_rows` prompts) at most, however many athletes there are; a batch of `batch_size`
+    Memory holds one shard (`shard_rows` prompts) at most, however many subjects there are; a batch of `batch_size`
     prompts that does not fit is halved, and that is logged. Killed at any moment, it loses the shard that was being
     filled, and a rerun continues from the finished ones.
     """

@@ -57,11 +57,11 @@ class Norm:
 
     def change(
         self,
-        resid: Float[Tensor, "athletes d_model"],
-        change: Float[Tensor, "athletes *nodes d_model"],
+        resid: Float[Tensor, "subjects d_model"],
+        change: Float[Tensor, "subjects *nodes d_model"],
         *,
         exact: bool,
-    ) -> Float[Tensor, "athletes *nodes d_model"]:
+    ) -> Float[Tensor, "subjects *nodes d_model"]:
         """What each change of the residual, made alone, does to the normed residual; frozen keeps the clean scale."""
         x = _align(_wide(resid), change)
         if exact:
@@ -87,11 +87,11 @@ class Readout:
 
     def change(
         self,
-        resid: Float[Tensor, "athletes d_model"],
-        change: Float[Tensor, "athletes *nodes d_model"],
+        resid: Float[Tensor, "subjects d_model"],
+        change: Float[Tensor, "subjects *nodes d_model"],
         *,
         exact: bool,
-    ) -> Float[Tensor, "athletes *nodes tokens"]:
+    ) -> Float[Tensor, "subjects *nodes tokens"]:
         """What each change of the last residual, made alone, does to the chosen tokens' logits."""
         return self.norm.change(resid, change, exact=exact) @ self.directions.T
 
@@ -113,12 +113,12 @@ class HeadPath:
 
     def carry(
         self,
-        resid: Float[Tensor, "athletes d_model"],
-        change: Float[Tensor, "athletes *nodes d_model"],
-        attention: Float[Tensor, " athletes"],
+        resid: Float[Tensor, "subjects d_model"],
+        change: Float[Tensor, "subjects *nodes d_model"],
+        attention: Float[Tensor, " subjects"],
         *,
         exact: bool,
-    ) -> Float[Tensor, "athletes *nodes d_model"]:
+    ) -> Float[Tensor, "subjects *nodes d_model"]:
         """How changes of the head's input `resid` at one position arrive where it attends from, the pattern kept.
 
         `attention` is the pattern's weight from there to that position.
@@ -144,11 +144,11 @@ class NodeOutputs:
     That is the last residual where `layers` are all the model's, and `resid_pre` of the layer `layers` otherwise.
     """
 
-    embedding: Float[Tensor, "athletes d_model"]
-    z: Float[Tensor, "athletes layers heads d_head"]
-    attn_out: Float[Tensor, "athletes layers d_model"]
-    mlp_out: Float[Tensor, "athletes layers d_model"]
-    resid: Float[Tensor, "athletes d_model"]
+    embedding: Float[Tensor, "subjects d_model"]
+    z: Float[Tensor, "subjects layers heads d_head"]
+    attn_out: Float[Tensor, "subjects layers d_model"]
+    mlp_out: Float[Tensor, "subjects layers d_model"]
+    resid: Float[Tensor, "subjects d_model"]
 
     @property
     def n_layers(self) -> int:
@@ -157,8 +157,8 @@ class NodeOutputs:
 
 def read_nodes(
     anatomy: Anatomy,
-    tokens: Int[Tensor, "athletes seq"],
-    at: Int[Tensor, " athletes"],
+    tokens: Int[Tensor, "subjects seq"],
+    at: Int[Tensor, " subjects"],
     *,
     before: int | None = None,
 ) -> NodeOutputs:
@@ -187,12 +187,12 @@ def read_nodes(
 class Effects:
     """Change of each chosen token's logit when one node is replaced along one path."""
 
-    embedding: Float[Tensor, "athletes tokens"]
-    heads: Float[Tensor, "athletes layers heads tokens"]
-    attn_out: Float[Tensor, "athletes layers tokens"]
-    mlp_out: Float[Tensor, "athletes layers tokens"]
+    embedding: Float[Tensor, "subjects tokens"]
+    heads: Float[Tensor, "subjects layers heads tokens"]
+    attn_out: Float[Tensor, "subjects layers tokens"]
+    mlp_out: Float[Tensor, "subjects layers tokens"]
 
-    def difference(self, clean: Int[Tensor, " athletes"], corrupt: Int[Tensor, " athletes"]) -> Effects:
+    def difference(self, clean: Int[Tensor, " subjects"], corrupt: Int[Tensor, " subjects"]) -> Effects:
         """The same for the logit difference; `clean` and `corrupt` index the chosen tokens, whose axis is then 1."""
         return Effects(
             **{name: logit_difference(values, clean, corrupt) for name, values in vars(self).items()}
@@ -200,11 +200,11 @@ class Effects:
 
 
 def logit_difference(
-    logits: Float[Tensor, "athletes *nodes tokens"],
-    clean: Int[Tensor, " athletes"],
-    corrupt: Int[Tensor, " athletes"],
-) -> Float[Tensor, "athletes *nodes 1"]:
-    """logit(clean athlete's answer) - logit(corrupt athlete's answer), each given as an index among the tokens."""
+    logits: Float[Tensor, "subjects *nodes tokens"],
+    clean: Int[Tensor, " subjects"],
+    corrupt: Int[Tensor, " subjects"],
+) -> Float[Tensor, "subjects *nodes 1"]:
+    """logit(clean subject's answer) - logit(corrupt subject's answer), each given as an index among the tokens."""
 
     def chosen(index: Tensor) -> Tensor:
         return logits.gather(-1, _align(index[:, None], logits).expand(*logits.shape[:-1], 1))
@@ -223,7 +223,7 @@ def direct_effects(
 ) -> Effects:
     """Replace each node's output at END, clean by corrupt, only along node -> final norm -> unembedding (P2.2).
 
-    Both `NodeOutputs` are of END and of all layers; `out_weights` holds each block's `out_weight`. `batch` athletes
+    Both `NodeOutputs` are of END and of all layers; `out_weights` holds each block's `out_weight`. `batch` subjects
     are taken at once: memory is a few times batch x heads x d_model numbers, one layer at a time.
     """
 
@@ -240,8 +240,8 @@ def head_input_effects(
     head: HeadPath,
     readout: Readout,
     *,
-    attention: Float[Tensor, " athletes"],
-    resid_end: Float[Tensor, "athletes d_model"],
+    attention: Float[Tensor, " subjects"],
+    resid_end: Float[Tensor, "subjects d_model"],
     exact: bool,
     batch: int = 128,
 ) -> Effects:
@@ -259,8 +259,8 @@ def head_input_effects(
 
 
 def head_outputs(
-    z: Float[Tensor, "athletes heads d_head"], out_weight: Float[Tensor, "heads d_head d_model"]
-) -> Float[Tensor, "athletes heads d_model"]:
+    z: Float[Tensor, "subjects heads d_head"], out_weight: Float[Tensor, "heads d_head d_model"]
+) -> Float[Tensor, "subjects heads d_model"]:
     """What each head adds to the residual stream (the attention block's bias belongs to no head)."""
     return torch.einsum("ahe,hed->ahd", _wide(z), _wide(out_weight))
 
@@ -269,10 +269,10 @@ def _each_node(
     clean: NodeOutputs,
     corrupt: NodeOutputs,
     out_weights: OutWeights,
-    push: Callable[[slice, Float[Tensor, "athletes nodes d_model"]], Float[Tensor, "athletes nodes tokens"]],
+    push: Callable[[slice, Float[Tensor, "subjects nodes d_model"]], Float[Tensor, "subjects nodes tokens"]],
     batch: int,
 ) -> Effects:
-    """`push` the replacement of every node, a batch of athletes and a layer at a time."""
+    """`push` the replacement of every node, a batch of subjects and a layer at a time."""
     parts = []
     for start in range(0, len(clean.resid), batch):
         rows = slice(start, start + batch)
@@ -295,5 +295,5 @@ def _wide(x: Tensor) -> Tensor:
 
 
 def _align(x: Tensor, like: Tensor) -> Tensor:
-    """`[athletes, last]` with the axes of nodes that `like` has between the two."""
+    """`[subjects, last]` with the axes of nodes that `like` has between the two."""
     return x.reshape(len(x), *(1,) * (like.ndim - 2), x.shape[-1])

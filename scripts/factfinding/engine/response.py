@@ -70,7 +70,7 @@ def curves(
 
     `evaluate(neuron, value)` gives the effect of setting `neuron[i]` to `value[i]`, for rows in any order and
     number; it must be zero at the clean value. A tolerance of 0 evaluates every draw. `scale` is a largest
-    effect already known (of the same athlete, say). `slope` is the effects' derivative at the clean values; it
+    effect already known (of the same subject, say). `slope` is the effects' derivative at the clean values; it
     counts as a node. A wrong one costs evaluations, no truth: what true draws show of a curve decides as always.
     All tensors on one device; arithmetic of the curves in float64. Raises ValueError for settings that make no
     sense.

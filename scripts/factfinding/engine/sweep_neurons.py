@@ -1,4 +1,4 @@
-"""Every neuron, one at a time, replaced by other athletes' values (P3.2).
+"""Every neuron, one at a time, replaced by other subjects' values (P3.2).
 
     index = neuron_index(prompts=[0, 1], layers=range(2, 7), neurons=range(anatomy.d_mlp), kinds={"mean": 1})
     sweep = neuron_sweep(anatomy, prompts, index, donors, engine=Suffix(anatomy), model=digest, folder=shards)
@@ -44,13 +44,13 @@ RESULTS = ("effect", "standard_error", "n", "evaluations", "certificate")
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Donors:
-    """Where a neuron's replacement values come from: the athletes that may give them, and their post-
+    """Where a neuron's replacement values come from: the subjects that may give them, and their post-
     activations.
     """
 
-    athletes: list[str]
-    sports: list[str]
-    values: Callable[[int, str], Float[Tensor, "athletes d_mlp"]]  # of a layer, at a position role
+    subjects: list[str]
+    answers: list[str]
+    values: Callable[[int, str], Float[Tensor, "subjects d_mlp"]]  # of a layer, at a position role
 
 
 def neuron_index(
@@ -134,7 +134,7 @@ class _Neurons:
         return prepare(self.anatomy, self._tokens(prompt), start=self.prompts[role][prompt])
 
     def _slopes(self, prompt: int, role: str) -> Float[Tensor, "layers d_mlp"]:
-        at, end, answer = (self.prompts[name][prompt] for name in (role, "end", "answer"))
+        at, end, answer = (self.prompts[name][prompt] for name in (role, "end", "target"))
         return neuron_slopes(self.anatomy, self._tokens(prompt), at=at, end=end, answer=answer)
 
     def _tokens(self, prompt: int) -> Tensor:
@@ -142,27 +142,27 @@ class _Neurons:
 
     def depends_on(self, rows: pl.DataFrame) -> tuple[pl.DataFrame, list[str]]:
         prompt, layer, role = rows.select("prompt", "layer", "role").row(0)
-        own = self.prompts.select("athlete", "sport", "token_ids", "answer", "end", role).row(prompt)
-        people = text_digest(*self.donors.athletes, *self.donors.sports)
+        own = self.prompts.select("subject", "answer", "token_ids", "target", "end", role).row(prompt)
+        people = text_digest(*self.donors.subjects, *self.donors.answers)
         return rows.drop("prompt"), [repr(own), people, tensor_digest(self.pool(layer, role))]
 
     def values(
         self, prompt: int, layer: int, role: str, kind: str, draws: int
     ) -> Float[Tensor, "draws d_mlp"]:
-        """What a kind of replacement puts in; donors depend on athlete and kind, not on the layer."""
+        """What a kind of replacement puts in; donors depend on subject and kind, not on the layer."""
         pool = self.pool(layer, role).to(self.anatomy.device)
         if kind in ("mean", "zero"):
             return (
                 pool.double().mean(0, keepdim=True) if kind == "mean" else torch.zeros_like(pool[:1]).double()
             )
-        athlete, sport = (self.prompts[name][prompt] for name in ("athlete", "sport"))
-        people = enumerate(zip(self.donors.athletes, self.donors.sports, strict=True))
-        able = [i for i, (a, s) in people if a != athlete and (s == sport) == (kind == "resample_same")]
+        subject, answer = (self.prompts[name][prompt] for name in ("subject", "answer"))
+        people = enumerate(zip(self.donors.subjects, self.donors.answers, strict=True))
+        able = [i for i, (a, s) in people if a != subject and (s == answer) == (kind == "resample_same")]
         if not able:
             raise InputError(
-                f"{kind} for {athlete!r} ({sport})", "no donor", "a donor of the sport that this kind needs"
+                f"{kind} for {subject!r} ({answer})", "no donor", "a donor of the answer that this kind needs"
             )
-        drawn = random.Random(text_digest(str(self.seed), athlete, kind)).sample(able, min(draws, len(able)))
+        drawn = random.Random(text_digest(str(self.seed), subject, kind)).sample(able, min(draws, len(able)))
         return pool[drawn].double()
 
     def compute(self, rows: pl.DataFrame) -> pl.DataFrame:
@@ -172,7 +172,7 @@ class _Neurons:
         units = torch.tensor(neurons.to_list(), device=self.anatomy.device)
         kinds = rows.select("kind", "draws").unique(maintain_order=True).rows()
         parts = [self.values(prompt, layer, role, *kind) for kind in kinds]
-        reading = LogProbs(at=end, tokens=torch.tensor([self.prompts["answer"][prompt]]))
+        reading = LogProbs(at=end, tokens=torch.tensor([self.prompts["target"][prompt]]))
 
         def evaluate(neuron: Tensor, value: Tensor) -> Tensor:
             def work(part: slice) -> Tensor:
@@ -213,7 +213,7 @@ class _Neurons:
             torch.full((len(value),), self.prompts[name][prompt], device=tokens.device)
             for name in (role, "end")
         )
-        answer = self.prompts["answer"][prompt]
+        answer = self.prompts["target"][prompt]
 
         def edited(part: slice) -> Tensor:
             changes = [trace.Edit(site=neuron(layer, row["neuron"]), at=at[part], value=value[part])]

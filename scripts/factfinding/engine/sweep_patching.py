@@ -118,7 +118,7 @@ class _Patching:
 
     def depends_on(self, rows: pl.DataFrame) -> tuple[pl.DataFrame, list[str]]:
         pairs = _pairs(rows)
-        told = self.prompts.select("token_ids", "answer", "end")
+        told = self.prompts.select("token_ids", "target", "end")
         contents = [repr(told[pairs[name].to_list()].rows()) for name in ("prompt", "donor")]
         return _with_pair(rows, pairs).drop("prompt", "donor", "piece"), contents
 
@@ -131,7 +131,7 @@ class _Patching:
         start = rows["position"].min()
         clean, donor = (self._run(pairs[name].to_list(), start) for name in ("prompt", "donor"))
         tokens = torch.tensor(
-            [self.prompts["answer"][pairs[name].to_list()].to_list() for name in pairs.columns]
+            [self.prompts["target"][pairs[name].to_list()].to_list() for name in pairs.columns]
         ).T
         which = (
             _with_pair(rows, pairs)
@@ -187,6 +187,6 @@ class _Patching:
             trace.run(anatomy, own, logits_at=end, edits=edits).logits
             - trace.run(anatomy, own, logits_at=end).logits
         )
-        answers = (self.prompts["answer"][row[name]] for name in ("prompt", "donor"))
+        answers = (self.prompts["target"][row[name]] for name in ("prompt", "donor"))
         first, second = (float(change[0, token]) for token in answers)
         return first - second

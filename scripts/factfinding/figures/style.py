@@ -78,7 +78,7 @@ _SETTINGS = {
     "savefig.facecolor": PAPER,
     "lines.linewidth": 1.6,
     "lines.markersize": 4.5,
-    "text.parse_math": False,  # a sport may be spelt with a dollar sign
+    "text.parse_math": False,  # an answer may be spelt with a dollar sign
     "svg.fonttype": "path",
     "svg.hashsalt": "factfinding",
 }
@@ -195,5 +195,5 @@ def legend_above(figure: Figure, handles: Sequence[Any], *, columns: int) -> Non
 
 
 def panel_title(axes: Axes, words: str, n: int) -> None:
-    """What a panel shows, and below it how many athletes stand behind it."""
-    axes.set_title(f"{words}\nn = {n:,} athlete{'' if n == 1 else 's'}")
+    """What a panel shows, and below it how many subjects stand behind it."""
+    axes.set_title(f"{words}\nn = {n:,} subject{'' if n == 1 else 's'}")

@@ -1,4 +1,4 @@
-"""What the sentences on patched athletes share (P2.7): how a position is named, and what is said without an answer that
+"""What the sentences on patched subjects share (P2.7): how a position is named, and what is said without an answer that
 comes from the name."""
 
 from __future__ import annotations

@@ -9,5 +9,5 @@ ORDER = ("resample_other", "mean")
 """The reading that is told first."""
 READINGS = {
     "mean": "replaced by their mean",
-    "resample_other": "replaced by values of athletes of another sport",
+    "resample_other": "replaced by values of <subjects> of another <answer>",
 }

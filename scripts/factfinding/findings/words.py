@@ -8,14 +8,14 @@ from typing import Any
 import polars as pl
 
 FEW = 10
-"""Groups of fewer athletes are not singled out in a sentence."""
+"""Groups of fewer subjects are not singled out in a sentence."""
 NAMED = 4
 """Heads that are named in a sentence."""
 READ_WELL = 0.9
 Row = dict[str, Any]
 
-NOBODY = "Too few athletes are known to hold one sport against another: there is nothing to see."
-NO_PROBE = "Too few athletes are known to fit a probe: there is nothing to see."
+NOBODY = "Too few <subjects> are known to hold one <answer> against another: there is nothing to see."
+NO_PROBE = "Too few <subjects> are known to fit a probe: there is nothing to see."
 
 Tables = Mapping[str, pl.DataFrame]
 """The study's tables by name."""

@@ -1,7 +1,7 @@
-"""Athletes in pairs, and what a node's output does for their logit difference along one path (P2.2-P2.4).
+"""Subjects in pairs, and what a node's output does for their logit difference along one path (P2.2-P2.4).
 
-Every athlete is paired with another of a different sport, its donor, and one node at a time is replaced by the donor's
-along one path only. What is reported is the change of the logit difference, logit(own sport) - logit(donor's sport):
+Every subject is paired with another of a different answer, its donor, and one node at a time is replaced by the donor's
+along one path only. What is reported is the change of the logit difference, logit(own answer) - logit(donor's answer):
 a node that carries the answer has a *negative* change. Replacing everything would give the donor's own logits, a change
 of minus the sum of both clean differences.
 
@@ -13,7 +13,7 @@ nodes sum to that of the last row, kind "all", in which the whole residual that 
 biases, which do not change, and with heads counted once: as heads, or as their layer's attn_out).
 
 Both need cached activations and weights alone; the closed forms are the engine's (engine/direct.py). The nodes of one
-athlete are replaced by the same donor's, and all nodes' intervals see the same resamples of athletes.
+subject are replaced by the same donor's, and all nodes' intervals see the same resamples of subjects.
 """
 
 from __future__ import annotations
@@ -41,23 +41,23 @@ NODE = {"node": pl.String, "kind": pl.String, "layer": pl.Int64, "index": pl.Int
 
 ALL = "all"
 
-Path = Callable[[slice, NodeOutputs, NodeOutputs, bool], tuple[Effects, Float[Tensor, "athletes 1 answers"]]]
-"""(which athletes, their nodes, the donors', exact?) -> changes of the answers' logits by each node, and by all."""
+Path = Callable[[slice, NodeOutputs, NodeOutputs, bool], tuple[Effects, Float[Tensor, "subjects 1 answers"]]]
+"""(which subjects, their nodes, the donors', exact?) -> changes of the answers' logits by each node, and by all."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Pairs:
-    """Prompts of athletes, the row of each one's donor, and the answers of both as indices among the candidates."""
+    """Prompts of subjects, the row of each one's donor, and the answers of both as indices among the candidates."""
 
     prompts: pl.DataFrame
-    donor: Int[Tensor, " athletes"]
-    own: Int[Tensor, " athletes"]
-    other: Int[Tensor, " athletes"]
+    donor: Int[Tensor, " subjects"]
+    own: Int[Tensor, " subjects"]
+    other: Int[Tensor, " subjects"]
 
 
 def pairs_of(inputs: Inputs, section: HeadsConfig) -> Pairs:
-    """The study's athletes in pairs. section: keys athletes and seed of `heads`."""
-    return pair_up(known_prompts(inputs, section.athletes), inputs.candidates, seed=section.seed)
+    """The study's subjects in pairs. section: keys subjects and seed of `heads`."""
+    return pair_up(known_prompts(inputs, section.subjects), inputs.candidates, seed=section.seed)
 
 
 def heads_of(inputs: Inputs, settings: Settings) -> list[Site]:
@@ -67,17 +67,17 @@ def heads_of(inputs: Inputs, settings: Settings) -> list[Site]:
 
 
 def pair_up(prompts: pl.DataFrame, candidates: pl.DataFrame, *, seed: int) -> Pairs:
-    """A donor of another sport for every athlete, drawn from the seed whatever the order of the table.
+    """A donor of another answer for every subject, drawn from the seed whatever the order of the table.
 
-    prompts: of the athletes to ask about; candidates: the sports in the order of the readout's answers. Where athletes
-    have fewer than two sports there is nobody to pair, and no pairs.
+    prompts: of the subjects to ask about; candidates: the answers in the order of the readout's answers. Where subjects
+    have fewer than two answers there is nobody to pair, and no pairs.
     """
     own = labels_of(prompts, candidates)
-    by_name = prompts["athlete"].arg_sort().to_numpy().astype(np.int64)
+    by_name = prompts["subject"].arg_sort().to_numpy().astype(np.int64)
     everybody, rng = np.arange(len(own)), np.random.default_rng(seed)
     donor = np.empty_like(own)
-    donor[by_name] = draw_donors(own[by_name], [everybody], same_sport=False, rng=rng)
-    paired = donor >= 0  # all of them or none: donors come from all other sports
+    donor[by_name] = draw_donors(own[by_name], [everybody], same_answer=False, rng=rng)
+    paired = donor >= 0  # all of them or none: donors come from all other answers
     own, donor = torch.from_numpy(own[paired]), torch.from_numpy(by_name[donor[paired]])
     return Pairs(prompts=prompts.filter(paired), donor=donor, own=own, other=own[donor])
 
@@ -94,22 +94,24 @@ def extracting_heads(
         return [check(parse(name), anatomy) for name in fixed]
     if effects.is_empty():
         return []
-    heads = effects.filter((pl.col("kind") == "head") & (pl.col("sport") == ALL) & (pl.col("exact_high") < 0))
+    heads = effects.filter(
+        (pl.col("kind") == "head") & (pl.col("answer") == ALL) & (pl.col("exact_high") < 0)
+    )
     return [parse(node) for node in heads.sort("rank")["node"].head(count)]
 
 
 def largest(table: pl.DataFrame, rows: int) -> pl.DataFrame:
-    """At most `rows` rows, in their order: rows by sport go before the others, and small changes before large ones."""
+    """At most `rows` rows, in their order: rows by answer go before the others, and small changes before large ones."""
     if table.height <= rows:
         return table
-    by_sport = pl.col("sport") != ALL if "sport" in table.columns else pl.lit(False)
-    order = table.with_row_index("row").sort(by_sport, -pl.col("exact").abs(), maintain_order=True)
+    by_answer = pl.col("answer") != ALL if "answer" in table.columns else pl.lit(False)
+    order = table.with_row_index("row").sort(by_answer, -pl.col("exact").abs(), maintain_order=True)
     return table[order["row"].head(rows).sort()]
 
 
 def node_changes(
     nodes: NodeOutputs, pairs: Pairs, path: Path, exact: bool, batch: int
-) -> Float[np.ndarray, "athletes nodes"]:
+) -> Float[np.ndarray, "subjects nodes"]:
     """Change of each pair's logit difference by each node, in the order of `node_frame`."""
     parts = []
     for start in range(0, len(pairs.donor), batch):
@@ -132,8 +134,8 @@ def _taken(nodes: NodeOutputs, rows: slice | Int[Tensor, " rows"]) -> NodeOutput
 
 
 def clean_difference(
-    resid: Float[Tensor, "athletes d_model"], pairs: Pairs, readout: Readout
-) -> Float[np.ndarray, " athletes"]:
+    resid: Float[Tensor, "subjects d_model"], pairs: Pairs, readout: Readout
+) -> Float[np.ndarray, " subjects"]:
     logits = readout.norm(resid.to(readout.directions.dtype)) @ readout.directions.T
     return logit_difference(logits, pairs.own, pairs.other)[:, 0].double().cpu().numpy()
 
@@ -152,12 +154,12 @@ def node_frame(nodes: NodeOutputs) -> pl.DataFrame:
 
 def mean_changes(
     frame: pl.DataFrame,
-    changes: dict[bool, Float[np.ndarray, "athletes nodes"]],
-    clean: Float[np.ndarray, " athletes"],
+    changes: dict[bool, Float[np.ndarray, "subjects nodes"]],
+    clean: Float[np.ndarray, " subjects"],
     rows: np.ndarray,
     seed: int,
 ) -> pl.DataFrame:
-    """Mean changes of some athletes with their intervals, a row per node."""
+    """Mean changes of some subjects with their intervals, a row per node."""
     summary = {
         "exact": changes[True][rows],
         "frozen": changes[False][rows],

@@ -16,9 +16,9 @@ ALL = "all"
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Vectors:
-    """The effects of one kind as vectors over neurons, one for each athlete and fact."""
+    """The effects of one kind as vectors over neurons, one for each subject and fact."""
 
-    athletes: list[str]
+    subjects: list[str]
     facts: list[str]
     effects: Float[np.ndarray, "vectors neurons"]
     layers: Int[np.ndarray, " neurons"]
@@ -26,23 +26,23 @@ class Vectors:
 
     @property
     def people(self) -> Int[np.ndarray, " vectors"]:
-        """The athlete of each vector, as a number in order of appearance."""
-        number = {name: i for i, name in enumerate(dict.fromkeys(self.athletes))}
-        return np.array([number[name] for name in self.athletes], dtype=np.intp)
+        """The subject of each vector, as a number in order of appearance."""
+        number = {name: i for i, name in enumerate(dict.fromkeys(self.subjects))}
+        return np.array([number[name] for name in self.subjects], dtype=np.intp)
 
-    def rows(self, fact: str) -> Int[np.ndarray, " athletes"]:
+    def rows(self, fact: str) -> Int[np.ndarray, " subjects"]:
         return np.flatnonzero(np.array(self.facts) == fact)
 
 
 def vectors(effects: pl.DataFrame, kind: str) -> Vectors:
     """The table neuron_effects, one kind of it. Raises ValueError if some neuron is missing for some fact."""
     part = effects.filter(kind=kind)
-    pairs = part.select("athlete", "fact").unique(maintain_order=True)
+    pairs = part.select("subject", "fact").unique(maintain_order=True)
     n_neurons = part.select("layer", "neuron").n_unique()
     if part.height != pairs.height * n_neurons:
         raise ValueError(f"{part.height} effects of {pairs.height} facts and {n_neurons} neurons: some miss")
     order = pairs.with_row_index("pair")
-    part = part.join(order, on=["athlete", "fact"]).sort("pair", "layer", "neuron")
+    part = part.join(order, on=["subject", "fact"]).sort("pair", "layer", "neuron")
     shape = (pairs.height, n_neurons)
     values = part["effect"].to_numpy().reshape(shape)
     errors = part["standard_error"].fill_null(np.nan).to_numpy().reshape(shape)
@@ -50,7 +50,7 @@ def vectors(effects: pl.DataFrame, kind: str) -> Vectors:
     with np.errstate(invalid="ignore", divide="ignore"):
         reliability = np.clip(1 - (errors**2).mean(axis=1) / spread, 0, None)
     return Vectors(
-        athletes=pairs["athlete"].to_list(), facts=pairs["fact"].to_list(), effects=values,
+        subjects=pairs["subject"].to_list(), facts=pairs["fact"].to_list(), effects=values,
         layers=part["layer"].head(n_neurons).to_numpy(), reliability=reliability,
     )  # fmt: skip
 

@@ -2,8 +2,8 @@
 
     from factfinding.methods.effective import EffectiveModel
     model = EffectiveModel.load("results/organism/effective_model.safetensors")
-    model.sport(first=13, last=74)                                   # token ids -> a sport's name
-    model(first, last)                                               # the same for tensors of ids -> [batch, sports]
+    model.answer(first=13, last=74)                                   # token ids -> an answer's name
+    model(first, last)                                               # the same for tensors of ids -> [batch, answers]
 
 It is what is left of the model after the ladder's last step (`simplified.py`, mean ablation), and equal to it up to
 rounding. There, what attention puts on the final name token is a sum of one term per name token. So the terms are
@@ -49,7 +49,7 @@ TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-3}
 class Shape:
     """What a saved file says about itself beside its tensors."""
 
-    sports: tuple[str, ...]
+    answers: tuple[str, ...]
     lookup: tuple[int, int]
     concatenate: int
     parallel: bool
@@ -100,15 +100,15 @@ class NameTables(nn.Module):
 
 
 class EffectiveModel(nn.Module):
-    """Token ids of names in, one score per sport out; see the module's docstring."""
+    """Token ids of names in, one score per answer out; see the module's docstring."""
 
     def __init__(
         self,
         shape: Shape,
         names: Mapping[int, NameTables],
         lookup: Sequence[Block],
-        weight: Float[Tensor, "d_model sports"],
-        bias: Float[Tensor, " sports"],
+        weight: Float[Tensor, "d_model answers"],
+        bias: Float[Tensor, " answers"],
     ) -> None:
         super().__init__()
         self.shape = shape
@@ -118,8 +118,8 @@ class EffectiveModel(nn.Module):
         self.register_buffer("weight", weight)
         self.register_buffer("bias", bias)
 
-    def forward(self, *tokens: Int[Tensor, " batch"]) -> Float[Tensor, "batch sports"]:
-        """Scores of the sports for names given as one tensor of token ids per name token, first to final."""
+    def forward(self, *tokens: Int[Tensor, " batch"]) -> Float[Tensor, "batch answers"]:
+        """Scores of the answers for names given as one tensor of token ids per name token, first to final."""
         return self.stream(*tokens)[:, -1] @ self.weight + self.bias
 
     def stream(self, *tokens: Int[Tensor, " batch"]) -> Float[Tensor, "batch layers d_model"]:
@@ -142,12 +142,12 @@ class EffectiveModel(nn.Module):
         return torch.stack(found, dim=1)
 
     @torch.no_grad()
-    def sport(self, *tokens: int, **named: int) -> str:
-        """The sport of one name: `sport(13, 74)` or, for a name of two tokens, `sport(first=13, last=74)`."""
+    def answer(self, *tokens: int, **named: int) -> str:
+        """The answer of one name: `answer(13, 74)` or, for a name of two tokens, `answer(first=13, last=74)`."""
         ids = tokens or (named["first"], named["last"])
         device = self.weight.device
         scores = self(*(torch.tensor([token], device=device) for token in ids))
-        return self.shape.sports[int(scores.argmax())]
+        return self.shape.answers[int(scores.argmax())]
 
     @classmethod
     @torch.no_grad()
@@ -159,9 +159,9 @@ class EffectiveModel(nn.Module):
         *,
         attn: Mapping[int, Float[Tensor, " d_model"]],
         mlp: Mapping[int, Float[Tensor, " d_model"]],
-        weight: Float[Tensor, "d_model sports"],
-        bias: Float[Tensor, " sports"],
-        sports: Sequence[str],
+        weight: Float[Tensor, "d_model answers"],
+        bias: Float[Tensor, " answers"],
+        answers: Sequence[str],
         batch_size: int = 1024,
         seed: int = 0,
     ) -> EffectiveModel:
@@ -175,7 +175,7 @@ class EffectiveModel(nn.Module):
         run = _Simplified(anatomy, parts, attn, mlp, batch_size)
         tables = {group.layout.n_name_tokens: run.tables(group) for group in names}
         shape = Shape(
-            sports=tuple(sports), lookup=parts.lookup, concatenate=parts.concatenate, parallel=anatomy.parallel,
+            answers=tuple(answers), lookup=parts.lookup, concatenate=parts.concatenate, parallel=anatomy.parallel,
             config=anatomy.model.config.to_dict(),
         )  # fmt: skip
         lookup = anatomy.blocks[parts.lookup[0] : parts.lookup[1] + 1]
@@ -203,7 +203,7 @@ class EffectiveModel(nn.Module):
         if "effective_model" not in about:
             raise InputError(path, about.get("none", "something else"), "an effective model")
         content = json.loads(about["effective_model"])
-        for name in ("sports", "lookup"):
+        for name in ("answers", "lookup"):
             content[name] = tuple(content[name])
         shape = Shape(**content)
         names = {length: _tables(tensors, length) for length in _lengths(tensors)}

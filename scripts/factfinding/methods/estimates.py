@@ -32,8 +32,8 @@ def each(estimates: Estimates) -> list[Estimate]:
     ]
 
 
-def accuracy_estimate(hits: Float[np.ndarray, " athletes"], *, seed: int) -> Estimate:
-    """Wilson's interval for hits and misses; the bootstrap where several draws make an athlete's hits a fraction."""
+def accuracy_estimate(hits: Float[np.ndarray, " subjects"], *, seed: int) -> Estimate:
+    """Wilson's interval for hits and misses; the bootstrap where several draws make a subject's hits a fraction."""
     hits = np.asarray(hits, dtype=np.float64)
     if np.isin(hits, (0.0, 1.0)).all():
         return share_interval(hits == 1.0)

@@ -4,12 +4,12 @@ Prompts of one layout (number of tokens, positions of the name) run in one batch
 patches, donors and means are taken among them. The four kinds of ablation put in place of an activation:
 
     zero              nothing
-    mean              its mean over the known athletes at that place
-    resample_same     that of another athlete of the same sport
-    resample_other    that of an athlete of another sport
+    mean              its mean over the known subjects at that place
+    resample_same     that of another subject of the same answer
+    resample_other    that of a subject of another answer
 
-`corrupt` is no fifth kind but a patch: the activation of the one athlete of another sport that an athlete is paired
-with, and against whose sport its logit difference is taken.
+`corrupt` is no fifth kind but a patch: the activation of the one subject of another answer that a subject is paired
+with, and against whose answer its logit difference is taken.
 """
 
 from __future__ import annotations
@@ -76,50 +76,50 @@ def groups_of(prompts: pl.DataFrame) -> list[Group]:
     ]
 
 
-def labels_of(prompts: pl.DataFrame, candidates: pl.DataFrame) -> Int[np.ndarray, " athletes"]:
-    """Each athlete's sport as its row in `candidates`."""
-    column = {sport: i for i, sport in enumerate(candidates["sport"])}
-    return np.array([column[sport] for sport in prompts["sport"]], dtype=np.int64)
+def labels_of(prompts: pl.DataFrame, candidates: pl.DataFrame) -> Int[np.ndarray, " subjects"]:
+    """Each subject's answer as its row in `candidates`."""
+    column = {answer: i for i, answer in enumerate(candidates["answer"])}
+    return np.array([column[answer] for answer in prompts["answer"]], dtype=np.int64)
 
 
 def draw_donors(
-    labels: Int[np.ndarray, " athletes"],
+    labels: Int[np.ndarray, " subjects"],
     pools: Sequence[Int[np.ndarray, " pool"]],
     *,
-    same_sport: bool,
+    same_answer: bool,
     rng: np.random.Generator,
-) -> Int[np.ndarray, " athletes"]:
-    """For each athlete another one, of the same sport or of another, from its own pool (rows); -1 where there is none."""
+) -> Int[np.ndarray, " subjects"]:
+    """For each subject another one, of the same answer or of another, from its own pool (rows); -1 where there is none."""
     donors = np.full(len(labels), -1)
     for pool in pools:
         order = rng.permutation(pool)
         for row in pool:
-            fits = order[(labels[order] == labels[row]) == same_sport]
+            fits = order[(labels[order] == labels[row]) == same_answer]
             fits = fits[fits != row]
             donors[row] = rng.choice(fits) if len(fits) else -1
     return donors
 
 
 def resampling_donors(
-    labels: Int[np.ndarray, " athletes"],
+    labels: Int[np.ndarray, " subjects"],
     pools: Sequence[Int[np.ndarray, " pool"]],
     *,
     draws: int,
     rng: np.random.Generator,
-) -> dict[str, list[Int[np.ndarray, " athletes"]]]:
-    """`draws` donors for each athlete under each kind of resampling; see `draw_donors`."""
+) -> dict[str, list[Int[np.ndarray, " subjects"]]]:
+    """`draws` donors for each subject under each kind of resampling; see `draw_donors`."""
     return {
-        kind: [draw_donors(labels, pools, same_sport=kind == "resample_same", rng=rng) for _ in range(draws)]
+        kind: [draw_donors(labels, pools, same_answer=kind == "resample_same", rng=rng) for _ in range(draws)]
         for kind in RESAMPLED
     }
 
 
-def chosen(prompts: pl.DataFrame, recall: pl.DataFrame, athletes: str) -> pl.DataFrame:
-    """The prompts of the athletes to intervene on: `known` ones, or `all`."""
-    rows = recall if athletes == "all" else recall.filter("known")
-    return prompts.join(rows.select("athlete"), on="athlete", how="semi", maintain_order="left")
+def chosen(prompts: pl.DataFrame, recall: pl.DataFrame, subjects: str) -> pl.DataFrame:
+    """The prompts of the subjects to intervene on: `known` ones, or `all`."""
+    rows = recall if subjects == "all" else recall.filter("known")
+    return prompts.join(rows.select("subject"), on="subject", how="semi", maintain_order="left")
 
 
-def known_prompts(inputs: Inputs, athletes: str, condition: str = "full") -> pl.DataFrame:
-    """The prompts of the study's athletes to intervene on, under a condition: of `known` ones, or of `all`."""
-    return chosen(inputs.prompts(condition), inputs.table("recall"), athletes)
+def known_prompts(inputs: Inputs, subjects: str, condition: str = "full") -> pl.DataFrame:
+    """The prompts of the study's subjects to intervene on, under a condition: of `known` ones, or of `all`."""
+    return chosen(inputs.prompts(condition), inputs.table("recall"), subjects)

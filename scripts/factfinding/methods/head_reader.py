@@ -25,12 +25,12 @@ def head_readers(
 ) -> list[Readers]:
     """A list of one reader, named `head`, or none where no head extracts or nobody is known.
 
-    full: the prompts table `full` of the athletes, over whom each layer's mean is taken. Raises InputError for a head
+    full: the prompts table `full` of the subjects, over whom each layer's mean is taken. Raises InputError for a head
     that the model does not have.
     """
     if not heads or like.empty:
         return []
-    token_of = dict(candidates.select("sport", "token_id").iter_rows())
-    matrix = head_probe(anatomy, parse(heads[0]), [token_of[sport] for sport in like.sports])
+    token_of = dict(candidates.select("answer", "token_id").iter_rows())
+    matrix = head_probe(anatomy, parse(heads[0]), [token_of[answer] for answer in like.answers])
     resid = name_outputs(anatomy, full, groups_of(full), batch_size=batch_size).resid
     return [fixed_readers("head", matrix.double().cpu().numpy(), resid.double().mean(0).numpy(), like)]

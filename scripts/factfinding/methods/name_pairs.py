@@ -22,7 +22,7 @@ from factfinding.methods.effective import EffectiveModel, effective_model_of
 from factfinding.methods.groups import known_prompts
 
 ENOUGH = 100
-"""Known athletes with names of two tokens, from which on the choice of a length falls on two."""
+"""Known subjects with names of two tokens, from which on the choice of a length falls on two."""
 NAMES = 32
 """Names that are run at once, for each prompt of `compute.batch_size`: a name is far smaller than a prompt."""
 
@@ -35,8 +35,8 @@ class NamePairs:
     row and column.
     """
 
-    athletes: tuple[str, ...]
-    sports: tuple[str, ...]
+    subjects: tuple[str, ...]
+    answers: tuple[str, ...]
     begins: Int[Tensor, "begins slots-1"]
     lasts: Int[Tensor, " lasts"]
     begin: Int[Tensor, " names"]
@@ -44,15 +44,20 @@ class NamePairs:
 
     @classmethod
     def of(
-        cls, tokens: Int[Tensor, "names slots"], sports: Sequence[str], athletes: Sequence[str] | None = None
+        cls, tokens: Int[Tensor, "names slots"], answers: Sequence[str], subjects: Sequence[str] | None = None
     ) -> NamePairs:
-        """From the token ids of names of two tokens or more. athletes: what they are called; by default their ids."""
+        """From the token ids of names of two tokens or more. subjects: what they are called; by default their ids."""
         begins, begin = tokens[:, :-1].unique(dim=0, return_inverse=True)
         lasts, last = tokens[:, -1].unique(return_inverse=True)
-        if athletes is None:
-            athletes = [" ".join(map(str, ids)) for ids in tokens.tolist()]
+        if subjects is None:
+            subjects = [" ".join(map(str, ids)) for ids in tokens.tolist()]
         return cls(
-            athletes=tuple(athletes), sports=tuple(sports), begins=begins, lasts=lasts, begin=begin, last=last
+            subjects=tuple(subjects),
+            answers=tuple(answers),
+            begins=begins,
+            lasts=lasts,
+            begin=begin,
+            last=last,
         )
 
     @property
@@ -96,15 +101,15 @@ class NamePairs:
 
     def to(self, device: torch.device) -> NamePairs:
         moved = {name: getattr(self, name).to(device) for name in ("begins", "lasts", "begin", "last")}
-        return NamePairs(athletes=self.athletes, sports=self.sports, **moved)
+        return NamePairs(subjects=self.subjects, answers=self.answers, **moved)
 
 
 def pairs_for(
     model: EffectiveModel | None, prompts: pl.DataFrame, *, name_tokens: int | None = None
 ) -> NamePairs | None:
-    """The athletes of a prompts table whose names are `name_tokens` long and stand in the model's tables, by name.
+    """The subjects of a prompts table whose names are `name_tokens` long and stand in the model's tables, by name.
 
-    None for `name_tokens`: two, if `ENOUGH` athletes have such names, else the commonest length of two or more (the
+    None for `name_tokens`: two, if `ENOUGH` subjects have such names, else the commonest length of two or more (the
     shortest of equally common ones). None is returned where fewer than two beginnings or last tokens are left, and for
     no model: there is nothing to pair.
     """
@@ -112,26 +117,26 @@ def pairs_for(
         return None
     known = prompts.filter(pl.col("n_name_tokens").cast(pl.String).is_in(list(model.names)))
     length = name_tokens or _length(known)
-    known = known.filter(n_name_tokens=length).sort("athlete")
+    known = known.filter(n_name_tokens=length).sort("subject")
     tokens = name_tokens_of(known)
     kept = _in_tables(model, tokens) if len(tokens) else np.zeros(0, dtype=bool)
     known, tokens = known.filter(kept), tokens[torch.from_numpy(kept)]
     if not len(tokens):
         return None
-    pairs = NamePairs.of(tokens, known["sport"].to_list(), known["athlete"].to_list())
+    pairs = NamePairs.of(tokens, known["answer"].to_list(), known["subject"].to_list())
     return pairs if min(pairs.shape) > 1 else None
 
 
-def pairs_of(inputs: Inputs, athletes: str, *, name_tokens: int | None, say: Say) -> NamePairs | None:
-    """The study's names, of `known` athletes or of `all`, that the effective model has tables for; see `pairs_for`."""
-    known = known_prompts(inputs, athletes, "name_only")
+def pairs_of(inputs: Inputs, subjects: str, *, name_tokens: int | None, say: Say) -> NamePairs | None:
+    """The study's names, of `known` subjects or of `all`, that the effective model has tables for; see `pairs_for`."""
+    known = known_prompts(inputs, subjects, "name_only")
     names = pairs_for(effective_model_of(inputs), known, name_tokens=name_tokens)
     if names is None:
         say("no effective model, or too few names to pair: the tables are empty")
     else:
         begins, lasts = names.shape
         say(
-            f"{len(names.athletes)} names of {names.n_name_tokens} tokens; {begins} x {lasts} pairings of their parts"
+            f"{len(names.subjects)} names of {names.n_name_tokens} tokens; {begins} x {lasts} pairings of their parts"
         )
     return names
 
@@ -141,11 +146,11 @@ def unknown_for(
 ) -> Int[Tensor, "others slots"] | None:
     """Token ids of unknown names made of the parts of `names`, each part as often as there (data/strangers.py).
 
-    prompts: the prompts of all athletes there are, those of `names` among them. None where there are no names.
+    prompts: the prompts of all subjects there are, those of `names` among them. None where there are no names.
     """
     if names is None:
         return None
-    known = prompts.filter(pl.col("athlete").is_in(list(names.athletes)))
+    known = prompts.filter(pl.col("subject").is_in(list(names.subjects)))
     return name_tokens_of(unknown_pairings(known, prompts, seed=seed)).reshape(-1, names.n_name_tokens)
 
 

@@ -27,11 +27,11 @@ Replaced = Mapping[int, Float[Tensor, "batch d_model"]]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class NameOutputs:
-    """What attention and MLP of each layer write at each athlete's final name token, and the residual after it."""
+    """What attention and MLP of each layer write at each subject's final name token, and the residual after it."""
 
-    attn: Float[Tensor, "athletes layers d_model"]
-    mlp: Float[Tensor, "athletes layers d_model"]
-    resid: Float[Tensor, "athletes layers d_model"]
+    attn: Float[Tensor, "subjects layers d_model"]
+    mlp: Float[Tensor, "subjects layers d_model"]
+    resid: Float[Tensor, "subjects layers d_model"]
 
 
 def clean_run(
@@ -52,7 +52,7 @@ def clean_run(
 def name_outputs(
     anatomy: Anatomy, prompts: pl.DataFrame, groups: Sequence[Group], *, batch_size: int
 ) -> NameOutputs:
-    """The unchanged outputs of all athletes, in the order of the prompts table; on the CPU."""
+    """The unchanged outputs of all subjects, in the order of the prompts table; on the CPU."""
     shape = (prompts.height, anatomy.n_layers, anatomy.d_model)
     dtype = torch.promote_types(anatomy.dtype, torch.float32)
     attn, mlp, resid = (torch.empty(shape, dtype=dtype) for _ in range(3))
@@ -99,13 +99,13 @@ def _put(written: Float[Tensor, "batch positions d_model"], value: Tensor | None
 
 
 def replaced(
-    outputs: Float[Tensor, "athletes layers d_model"],
+    outputs: Float[Tensor, "subjects layers d_model"],
     kind: str,
     layers: Sequence[int],
     rows: Int[np.ndarray, " batch"],
-    donors: Int[np.ndarray, " athletes"] | None,
+    donors: Int[np.ndarray, " subjects"] | None,
 ) -> dict[int, Float[Tensor, "batch d_model"]]:
-    """What each of `layers` writes under an ablation of `kind`. `donors`: a row for each athlete, if it resamples."""
+    """What each of `layers` writes under an ablation of `kind`. `donors`: a row for each subject, if it resamples."""
     if kind not in KINDS:
         raise ValueError(f"ablation kind {kind!r}; allowed: {KINDS}")
     here = torch.as_tensor(rows)

@@ -12,25 +12,25 @@ from scipy.stats import rankdata
 from factfinding.stats import RESAMPLES, Estimate, resample_counts
 
 HALVES = ("first", "second")
-"""Of the athletes: neurons are chosen on one, and scored on the other."""
+"""Of the subjects: neurons are chosen on one, and scored on the other."""
 
 
 def sign_of(auc: float) -> int:
-    """-1 for a neuron that is lower on the sport."""
+    """-1 for a neuron that is lower on the answer."""
     return -1 if auc < 0.5 else 1
 
 
-def centred_ranks(values: Float[np.ndarray, "athletes neurons"]) -> Float[np.ndarray, "athletes neurons"]:
+def centred_ranks(values: Float[np.ndarray, "subjects neurons"]) -> Float[np.ndarray, "subjects neurons"]:
     """Ranks of each column, ties at their mean, less the mean rank: multiples of one half."""
     return rankdata(values, axis=0) - (len(values) + 1) / 2
 
 
 def rank_aucs(
-    ranks: Float[np.ndarray, "athletes neurons"], positive: Bool[np.ndarray, "athletes k"]
+    ranks: Float[np.ndarray, "subjects neurons"], positive: Bool[np.ndarray, "subjects k"]
 ) -> Float[np.ndarray, "k neurons"]:
     """AUC of every column for every choice of positives, from `centred_ranks`; 0.5 where one class is empty.
 
-    The sums are exact in float64, and in float32 for up to some thousand athletes.
+    The sums are exact in float64, and in float32 for up to some thousand subjects.
     """
     n_positive = positive.sum(axis=0)[:, None]
     pairs = np.maximum(n_positive * (len(ranks) - n_positive), 1)
@@ -39,7 +39,7 @@ def rank_aucs(
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class AUC:
-    """An AUC and its bootstrap draws; those of equal athletes and seed are paired."""
+    """An AUC and its bootstrap draws; those of equal subjects and seed are paired."""
 
     value: float
     draws: Float[np.ndarray, " resamples"]
@@ -50,7 +50,7 @@ class AUC:
         return interval(self.value, self.draws, self.n)
 
     def change_from(self, other: AUC) -> Estimate:
-        """This AUC minus another one of the same athletes, paired."""
+        """This AUC minus another one of the same subjects, paired."""
         return interval(self.value - other.value, self.draws - other.draws, self.n)
 
 
@@ -68,7 +68,7 @@ def auc_draws(
     seed: int,
     n_resamples: int = RESAMPLES,
 ) -> AUC:
-    """AUC with the percentile bootstrap over athletes, both classes resampled together.
+    """AUC with the percentile bootstrap over subjects, both classes resampled together.
 
     An AUC of exactly 1 stays 1 in every resample: its interval has no width, which is what was seen and no certainty.
     """
@@ -86,5 +86,5 @@ def auc_draws(
 
 @lru_cache(maxsize=2)
 def _resamples(n: int, seed: int, n_resamples: int) -> Float[np.ndarray, "resamples n"]:
-    """How often each athlete is drawn in each resample."""
+    """How often each subject is drawn in each resample."""
     return next(resample_counts(n, np.random.default_rng(seed), n_resamples)).astype(np.float64)

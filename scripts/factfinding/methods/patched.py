@@ -1,7 +1,7 @@
-"""Athletes whose activations are replaced, and what that does to their answers (P2.7, P2.11).
+"""Subjects whose activations are replaced, and what that does to their answers (P2.7, P2.11).
 
-Each athlete has a corrupt run, an athlete of another sport with a prompt of the same layout. Replacements are measured
-by the change of the logit difference, logit(own sport) - logit(corrupt athlete's sport); beside it stands what swapping
+Each subject has a corrupt run, a subject of another answer with a prompt of the same layout. Replacements are measured
+by the change of the logit difference, logit(own answer) - logit(corrupt subject's answer); beside it stands what swapping
 the whole name would do, the corrupt run's own difference minus the clean one's, so that their ratio is a share.
 """
 
@@ -38,32 +38,32 @@ NUMBERS = estimate_schema("effect") | {"whole_swap": pl.Float64, "share": pl.Flo
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Sample:
-    """The athletes that are patched: their groups, sports, and whose activations they are given, by kind and draw."""
+    """The subjects that are patched: their groups, answers, and whose activations they are given, by kind and draw."""
 
     prompts: pl.DataFrame
     candidates: pl.DataFrame
-    groups: list[Group]  # all athletes, in layouts: means are taken over them
+    groups: list[Group]  # all subjects, in layouts: means are taken over them
     rows: Int[np.ndarray, " sampled"]
-    labels: Int[np.ndarray, " athletes"]
-    corrupt: Int[np.ndarray, " athletes"]
-    donors: dict[str, list[Int[np.ndarray, " athletes"]]]
+    labels: Int[np.ndarray, " subjects"]
+    corrupt: Int[np.ndarray, " subjects"]
+    donors: dict[str, list[Int[np.ndarray, " subjects"]]]
 
     @property
     def sampled(self) -> list[Group]:
-        """The groups, with the sampled athletes only."""
+        """The groups, with the sampled subjects only."""
         parts = [replace(group, rows=group.rows[np.isin(group.rows, self.rows)]) for group in self.groups]
         return [part for part in parts if len(part.rows)]
 
 
 def sample(
-    prompts: pl.DataFrame, candidates: pl.DataFrame, *, athletes: int, draws: int, seed: int
+    prompts: pl.DataFrame, candidates: pl.DataFrame, *, subjects: int, draws: int, seed: int
 ) -> Sample:
-    """Draw at most `athletes` of those that have a partner of another sport with a prompt of the same layout."""
+    """Draw at most `subjects` of those that have a partner of another answer with a prompt of the same layout."""
     rng, groups, labels = np.random.default_rng(seed), groups_of(prompts), labels_of(prompts, candidates)
     pools = [group.rows for group in groups]
-    corrupt = draw_donors(labels, pools, same_sport=False, rng=rng)
+    corrupt = draw_donors(labels, pools, same_answer=False, rng=rng)
     able = np.flatnonzero(corrupt >= 0)
-    rows = np.sort(rng.permutation(able)[:athletes])
+    rows = np.sort(rng.permutation(able)[:subjects])
     donors = resampling_donors(labels, pools, draws=draws, rng=rng)
     return Sample(
         prompts=prompts, candidates=candidates, groups=groups, rows=rows, labels=labels, corrupt=corrupt,
@@ -73,7 +73,7 @@ def sample(
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Effect:
-    """The change of every candidate's logit for some athletes under one replacement; `key` says which."""
+    """The change of every candidate's logit for some subjects under one replacement; `key` says which."""
 
     key: tuple
     rows: Int[np.ndarray, " batch"]
@@ -82,7 +82,7 @@ class Effect:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Batch:
-    """Some sampled athletes of one layout and their clean run; `clean_logits` of the candidates at END."""
+    """Some sampled subjects of one layout and their clean run; `clean_logits` of the candidates at END."""
 
     layout: Layout
     rows: Int[np.ndarray, " batch"]
@@ -103,7 +103,7 @@ def clean_batches(anatomy: Anatomy, drawn: Sample, group: Group, size: int) -> I
 
 
 def donor_runs(anatomy: Anatomy, drawn: Sample, batch: Batch, kinds: Sequence[str]) -> dict[str, list[Clean]]:
-    """The clean runs of the athletes whose activations this batch is given, by kind and draw."""
+    """The clean runs of the subjects whose activations this batch is given, by kind and draw."""
     found: dict[str, list[Clean]] = {}
     for kind in kinds:
         for donors in drawn.donors.get(kind, ()):
@@ -116,7 +116,7 @@ def donor_runs(anatomy: Anatomy, drawn: Sample, batch: Batch, kinds: Sequence[st
 
 
 def whole_swap(anatomy: Anatomy, drawn: Sample, batch: Batch) -> dict[int, float]:
-    """By athlete: what the logit difference changes by when the whole prompt is the corrupt one."""
+    """By subject: what the logit difference changes by when the whole prompt is the corrupt one."""
     tokens = tokens_of(drawn.prompts, drawn.corrupt[batch.rows], anatomy.device)
     corrupt = prepare(anatomy, tokens, start=batch.layout.end)
     logits = clean_values(anatomy, corrupt, batch.reading).double().cpu().numpy()
@@ -125,7 +125,7 @@ def whole_swap(anatomy: Anatomy, drawn: Sample, batch: Batch) -> dict[int, float
 
 
 def differences(drawn: Sample, effects: Iterable[Effect]) -> dict[tuple, tuple[np.ndarray, np.ndarray]]:
-    """By key: each athlete's change of the logit difference, averaged over draws, and the athletes."""
+    """By key: each subject's change of the logit difference, averaged over draws, and the subjects."""
     found: dict[tuple, tuple[list, list]] = {}
     for effect in effects:
         values, rows = found.setdefault(effect.key, ([], []))
@@ -136,25 +136,25 @@ def differences(drawn: Sample, effects: Iterable[Effect]) -> dict[tuple, tuple[n
     }
 
 
-def place_of(anatomy: Anatomy, drawn: Sample, role: str, number: int, athletes: np.ndarray) -> dict:
+def place_of(anatomy: Anatomy, drawn: Sample, role: str, number: int, subjects: np.ndarray) -> dict:
     """Role and number of a position; its token's text where that is the same in every prompt."""
     text = None
     if role in ("relation", "end"):
-        prompt = drawn.prompts.row(int(athletes[0]), named=True)
+        prompt = drawn.prompts.row(int(subjects[0]), named=True)
         at = [i for i, r in enumerate(prompt["roles"]) if r == role][number]
         text = anatomy.tokenizer.decode([prompt["token_ids"][at]])
     return {"role": role, "number": number, "token": text}
 
 
 def estimated(rows: list[dict], whole: dict[int, float], schema: dict, seed: int) -> pl.DataFrame:
-    """Rows with their effects estimated, those of the same athletes on the same resamples."""
-    by_athletes: dict[bytes, list[dict]] = {}
+    """Rows with their effects estimated, those of the same subjects on the same resamples."""
+    by_subjects: dict[bytes, list[dict]] = {}
     for row in rows:
-        by_athletes.setdefault(row["key"][1].tobytes(), []).append(row)
-    for same in by_athletes.values():
-        athletes = same[0]["key"][1]
+        by_subjects.setdefault(row["key"][1].tobytes(), []).append(row)
+    for same in by_subjects.values():
+        subjects = same[0]["key"][1]
         estimates = each(mean_intervals(np.stack([row["key"][0] for row in same], axis=1), seed=seed))
-        swap = float(np.mean([whole[int(athlete)] for athlete in athletes]))
+        swap = float(np.mean([whole[int(subject)] for subject in subjects]))
         for row, estimate in zip(same, estimates, strict=True):
             del row["key"]
             share = estimate.value / swap if swap else None
@@ -179,7 +179,7 @@ def _over_draws(
     if key[-1] in RESAMPLED:
         able = np.all([donors[rows] >= 0 for donors in drawn.donors[key[-1]]], axis=0)
         values, rows = values[able], rows[able]
-    athletes, index, counts = np.unique(rows, return_inverse=True, return_counts=True)
-    if len(athletes) == len(rows):
+    subjects, index, counts = np.unique(rows, return_inverse=True, return_counts=True)
+    if len(subjects) == len(rows):
         return values, rows
-    return np.bincount(index, weights=values) / counts, athletes
+    return np.bincount(index, weights=values) / counts, subjects

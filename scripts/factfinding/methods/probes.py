@@ -5,7 +5,7 @@ mean and standard deviation; then all are divided by one number, the root mean s
 so that a row is of about unit length at any width and one penalty serves every layer, model and baseline. The
 loss is the *mean* cross-entropy plus `regularisation`/2 times the squared weights, one fixed value, set on
 simulated data and never tuned on a study's scores. Where there are more dimensions than rows, the training
-fold is rotated into its own span (QR): an isometry, under which the penalised optimum is the same. Athletes
+fold is rotated into its own span (QR): an isometry, under which the penalised optimum is the same. Subjects
 are taken in order of their names, so no number depends on the order of a table.
 """
 
@@ -54,14 +54,14 @@ class ProbeSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class Scores:
-    """Held-out hits and losses (nats) of every athlete."""
+    """Held-out hits and losses (nats) of every subject."""
 
-    hits: Bool[np.ndarray, " athletes"]
-    losses: Float[np.ndarray, " athletes"]
+    hits: Bool[np.ndarray, " subjects"]
+    losses: Float[np.ndarray, " subjects"]
 
 
 def cross_validated(
-    features, labellings: list[np.ndarray], folds: Int[np.ndarray, " athletes"], settings: ProbeSettings
+    features, labellings: list[np.ndarray], folds: Int[np.ndarray, " subjects"], settings: ProbeSettings
 ) -> list[Scores]:
     """Held-out scores for each labelling; the preparation of a fold does not look at labels and is shared."""
     n = len(folds)
@@ -110,10 +110,10 @@ def _standardised(train: Float[np.ndarray, "train d"], held_out: Float[np.ndarra
 
 
 def _fitted(train, labels: np.ndarray, settings: ProbeSettings, regularisation: float, max_iter: int):
-    """`fit_logistic`; InputError for a training fold of one sport."""
+    """`fit_logistic`; InputError for a training fold of one answer."""
     if len(np.unique(labels)) < 2:
-        found = "all athletes of all sports but one in a single group"
-        raise InputError("folds", found, "groups such that each training fold holds two sports")
+        found = "all subjects of all answers but one in a single group"
+        raise InputError("folds", found, "groups such that each training fold holds two answers")
     options = {"max_iter": max_iter, "tolerance": settings.tolerance}
     return fit_logistic(train, labels, regularisation=regularisation, **options)
 

@@ -2,7 +2,7 @@
 
 On prompts of one layout under `name_only`:
 
-- in the concatenating layers each name token looks where athletes look on average (patterns frozen, values stay);
+- in the concatenating layers each name token looks where subjects look on average (patterns frozen, values stay);
 - the final name token does not look at itself there, except in layer 0, where it has seen nothing else yet;
 - the name's other tokens do not look at each other, so each carries itself alone (a name of two tokens has only one);
 - later attention, and the MLPs below the lookup, write constants at the final name token.

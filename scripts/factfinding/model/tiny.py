@@ -83,11 +83,11 @@ def random_model(
     return model.eval().requires_grad_(False)
 
 
-def save_tiny_model(folder: Path, athletes: pl.DataFrame, family: str) -> None:
-    """Save a tiny model whose tokenizer knows the athletes' sports as single tokens."""
+def save_tiny_model(folder: Path, subjects: pl.DataFrame, family: str) -> None:
+    """Save a tiny model whose tokenizer knows the subjects' answers as single tokens."""
     texts = [
-        f"{prompt_text(name, 'full').text} {sport}"
-        for name, sport in athletes.select("athlete", "sport").rows()
+        f"{prompt_text(name, 'full').text} {answer}"
+        for name, answer in subjects.select("subject", "answer").rows()
     ]
     tokenizer = byte_level_tokenizer(texts, vocabulary=512)
     random_model(family, vocabulary=len(tokenizer)).save_pretrained(folder)

@@ -27,11 +27,11 @@ ORDER = ("bos", "shot", "newline", "fact", "first_name", "middle_name", "final_n
 
 
 def compute(inputs: Inputs, settings: Settings, say: Say) -> dict[str, pl.DataFrame]:
-    """The tables `attention_roles` and `attention_athletes`, from cached patterns."""
+    """The tables `attention_roles` and `attention_subjects`, from cached patterns."""
     prompts, heads = pairs_of(inputs, settings.heads).prompts, heads_of(inputs, settings)
     say(f"top heads: {', '.join(map(str, heads)) or 'none'}")
     with activations_of(inputs) as file:
-        rows = rows_of(file, prompts["athlete"])
+        rows = rows_of(file, prompts["subject"])
         patterns = {
             str(head): cached_pattern(file, head.layer, rows)[:, head.index].numpy() for head in heads
         }
@@ -39,22 +39,22 @@ def compute(inputs: Inputs, settings: Settings, say: Say) -> dict[str, pl.DataFr
     tokens = role_tokens(prompts, weights_of(inputs).tokenizer.decode)
     return {
         "attention_roles": attention_roles(looked, tokens=tokens, seed=settings.heads.seed),
-        "attention_athletes": attention_athletes(looked),
+        "attention_subjects": attention_subjects(looked),
     }
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class RoleAttention:
-    """Attention from END by role, athletes sorted by sport and name; NaN for a role that a prompt does not have.
+    """Attention from END by role, subjects sorted by answer and name; NaN for a role that a prompt does not have.
 
     uniform: the share of a prompt's positions that have the role, which is what looking everywhere alike would give.
     """
 
     heads: list[str]
     roles: list[str]
-    athletes: pl.DataFrame
-    attention: Float[np.ndarray, "heads athletes roles"]
-    uniform: Float[np.ndarray, "athletes roles"]
+    subjects: pl.DataFrame
+    attention: Float[np.ndarray, "heads subjects roles"]
+    uniform: Float[np.ndarray, "subjects roles"]
 
 
 def finer_roles(roles: Sequence[str]) -> list[str]:
@@ -80,13 +80,13 @@ def role_tokens(prompts: pl.DataFrame, decode: Callable[[list[int]], str]) -> di
 
 
 def attention_by_role(
-    patterns: Mapping[str, Float[np.ndarray, "athletes key"]], prompts: pl.DataFrame
+    patterns: Mapping[str, Float[np.ndarray, "subjects key"]], prompts: pl.DataFrame
 ) -> RoleAttention:
     """Sum each head's pattern from END over the positions of each role.
 
-    patterns: by head, rows as in `prompts` (columns athlete, sport, roles), NaN beyond a prompt's end.
+    patterns: by head, rows as in `prompts` (columns subject, answer, roles), NaN beyond a prompt's end.
     """
-    order = prompts.with_row_index("row").sort("sport", "athlete")["row"].to_numpy()
+    order = prompts.with_row_index("row").sort("answer", "subject")["row"].to_numpy()
     prompts = prompts[order]
     named = [finer_roles(roles) for roles in prompts["roles"]]
     roles = sorted({role for prompt in named for role in prompt}, key=_place)
@@ -103,38 +103,38 @@ def attention_by_role(
     return RoleAttention(
         heads=list(patterns),
         roles=roles,
-        athletes=prompts.select("athlete", "sport"),
+        subjects=prompts.select("subject", "answer"),
         attention=attention,
         uniform=np.where(counts, counts / np.maximum(lengths, 1)[:, None], np.nan),
     )
 
 
-def attention_athletes(found: RoleAttention) -> pl.DataFrame:
-    """The table `attention_athletes`: a row per head, athlete (by sport and name) and role of the athlete's prompt."""
-    n, k = found.athletes.height, len(found.roles)
-    tables = [empty("attention_athletes")]
+def attention_subjects(found: RoleAttention) -> pl.DataFrame:
+    """The table `attention_subjects`: a row per head, subject (by answer and name) and role of the subject's prompt."""
+    n, k = found.subjects.height, len(found.roles)
+    tables = [empty("attention_subjects")]
     for head, attention in zip(found.heads, found.attention, strict=True):
-        rows = found.athletes[np.repeat(np.arange(n), k)]
+        rows = found.subjects[np.repeat(np.arange(n), k)]
         values = {"head": [head] * (n * k), "role": found.roles * n, "attention": attention.ravel()}
         table = rows.with_columns(**{name: pl.Series(value) for name, value in values.items()})
-        tables.append(table.filter(pl.col("attention").is_not_nan()).select(*schema_of("attention_athletes")))
+        tables.append(table.filter(pl.col("attention").is_not_nan()).select(*schema_of("attention_subjects")))
     return pl.concat(tables)
 
 
 def attention_roles(found: RoleAttention, *, tokens: Mapping[str, str], seed: int) -> pl.DataFrame:
-    """The table `attention_roles`: means over athletes, all together (sport "all") and by sport.
+    """The table `attention_roles`: means over subjects, all together (answer "all") and by answer.
 
     tokens: the text of each role that is the same one token in every prompt. A role that not all prompts have, such as
     a middle name, is averaged over those that have it, as n shows.
     """
-    sports = found.athletes["sport"].to_numpy()
+    answers = found.subjects["answer"].to_numpy()
     tables = [empty("attention_roles")]
-    for sport in (ALL, *np.unique(sports)) if found.heads and len(sports) else ():
-        mine = np.ones(len(sports), dtype=bool) if sport == ALL else sports == sport
+    for answer in (ALL, *np.unique(answers)) if found.heads and len(answers) else ():
+        mine = np.ones(len(answers), dtype=bool) if answer == ALL else answers == answer
         parts = [_means(found, rows, columns, seed) for rows, columns in _sharing(mine, found.uniform)]
         tables.append(
             pl.concat(parts)
-            .with_columns(pl.lit(sport).alias("sport"))
+            .with_columns(pl.lit(answer).alias("answer"))
             .sort("order")
             .select(*schema_of("attention_roles"))
         )
@@ -143,9 +143,9 @@ def attention_roles(found: RoleAttention, *, tokens: Mapping[str, str], seed: in
 
 
 def _sharing(
-    mine: Bool[np.ndarray, " athletes"], uniform: Float[np.ndarray, "athletes roles"]
-) -> Iterator[tuple[Bool[np.ndarray, " athletes"], list[int]]]:
-    """Sets of roles that the same athletes among `mine` have: their means can share resamples."""
+    mine: Bool[np.ndarray, " subjects"], uniform: Float[np.ndarray, "subjects roles"]
+) -> Iterator[tuple[Bool[np.ndarray, " subjects"], list[int]]]:
+    """Sets of roles that the same subjects among `mine` have: their means can share resamples."""
     columns: dict[bytes, list[int]] = {}
     for column in range(uniform.shape[1]):
         having = mine & ~np.isnan(uniform[:, column])
@@ -156,10 +156,10 @@ def _sharing(
 
 
 def _means(
-    found: RoleAttention, rows: Bool[np.ndarray, " athletes"], columns: list[int], seed: int
+    found: RoleAttention, rows: Bool[np.ndarray, " subjects"], columns: list[int], seed: int
 ) -> pl.DataFrame:
-    """Mean attention of each head to some roles over the athletes that have them."""
-    values = found.attention[:, rows][:, :, columns]  # [heads, athletes, roles]
+    """Mean attention of each head to some roles over the subjects that have them."""
+    values = found.attention[:, rows][:, :, columns]  # [heads, subjects, roles]
     mean = mean_intervals(np.moveaxis(values, 0, 1).reshape(int(rows.sum()), -1), seed=seed)
     n_heads = len(found.heads)
     table = pl.DataFrame(

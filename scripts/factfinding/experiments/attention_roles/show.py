@@ -1,4 +1,4 @@
-"""P2.3: where the extracting heads look from END, on average and athlete by athlete."""
+"""P2.3: where the extracting heads look from END, on average and subject by subject."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ HEADS = 4
 """Panels at most."""
 
 COLUMNS = 48
-"""Cells of a panel at most; where there are more athletes, each cell is the mean over a few neighbours."""
+"""Cells of a panel at most; where there are more subjects, each cell is the mean over a few neighbours."""
 
 WORTH_A_WORD = 0.01
 """Attention that is named."""
 
 
 @style.styled
-def draw_attention_roles(*, attention_roles: pl.DataFrame, attention_athletes: pl.DataFrame) -> Figure:
-    """One panel for each head: roles of positions (rows) by athletes (columns), sorted by sport and then by attention
+def draw_attention_roles(*, attention_roles: pl.DataFrame, attention_subjects: pl.DataFrame) -> Figure:
+    """One panel for each head: roles of positions (rows) by subjects (columns), sorted by answer and then by attention
     to the final name token; the mean of each role stands at the right. Frames: the tables of these names."""
     if attention_roles.is_empty():
         return style.nothing_to_draw("no head brings the answer to END")
@@ -32,11 +32,11 @@ def draw_attention_roles(*, attention_roles: pl.DataFrame, attention_athletes: p
     figure = style.new_figure(0.9 + (0.45 + 0.155 * len(words)) * len(heads))
     panels = figure.subplots(len(heads), 1, sharex=True, squeeze=False).flatten()
     for axes, head in zip(panels, heads, strict=True):
-        mesh, edges = _panel(axes, attention_athletes.filter(head=head), words)
-        means = attention_roles.filter(head=head, sport="all")
+        mesh, edges = _panel(axes, attention_subjects.filter(head=head), words)
+        means = attention_roles.filter(head=head, answer="all")
         _means(axes, means, list(words))
-        axes.set_title(f"{head}, n = {means['n'].max():,} athletes")
-    _sports(panels[-1], edges)
+        axes.set_title(f"{head}, n = {means['n'].max():,} <subjects>")
+    _answers(panels[-1], edges)
     figure.colorbar(mesh, ax=panels, label="attention from END (share)", aspect=45, pad=0.075, fraction=0.02)
     return figure
 
@@ -51,13 +51,13 @@ def role_words(attention_roles: pl.DataFrame) -> dict[str, str]:
     }
 
 
-def _panel(axes: Axes, athletes: pl.DataFrame, words: dict[str, str]) -> tuple[QuadMesh, dict[str, tuple]]:
-    """The cells of one head; returns them and where each sport begins and ends, in columns."""
-    wide = athletes.pivot("role", index=["athlete", "sport"], values="attention")
-    wide = wide.sort("sport", "final_name", descending=[False, True], maintain_order=True)
+def _panel(axes: Axes, subjects: pl.DataFrame, words: dict[str, str]) -> tuple[QuadMesh, dict[str, tuple]]:
+    """The cells of one head; returns them and where each answer begins and ends, in columns."""
+    wide = subjects.pivot("role", index=["subject", "answer"], values="attention")
+    wide = wide.sort("answer", "final_name", descending=[False, True], maintain_order=True)
     roles = list(words)
     values = np.stack([wide[role].to_numpy().astype(float) for role in roles])
-    cells, edges = _binned(values, wide["sport"].to_numpy())
+    cells, edges = _binned(values, wide["answer"].to_numpy())
     mesh = axes.pcolormesh(cells, cmap=style.sequential(), vmin=0, vmax=1)
     axes.set_yticks(np.arange(len(roles)) + 0.5, list(words.values()), fontsize=7)
     axes.invert_yaxis()
@@ -67,23 +67,23 @@ def _panel(axes: Axes, athletes: pl.DataFrame, words: dict[str, str]) -> tuple[Q
     return mesh, edges
 
 
-def _binned(values: np.ndarray, sports: np.ndarray) -> tuple[np.ndarray, dict[str, tuple[int, int]]]:
-    """Means over neighbouring athletes of one sport, at most about `COLUMNS` cells in a row."""
+def _binned(values: np.ndarray, answers: np.ndarray) -> tuple[np.ndarray, dict[str, tuple[int, int]]]:
+    """Means over neighbouring subjects of one answer, at most about `COLUMNS` cells in a row."""
     cells, edges, start = [], {}, 0
-    for sport in dict.fromkeys(sports):
-        mine = np.flatnonzero(sports == sport)
-        count = min(len(mine), max(1, round(COLUMNS * len(mine) / len(sports))))
+    for answer in dict.fromkeys(answers):
+        mine = np.flatnonzero(answers == answer)
+        count = min(len(mine), max(1, round(COLUMNS * len(mine) / len(answers))))
         for part in np.array_split(mine, count):
             given = values[:, part]
             known = ~np.isnan(given)
             cells.append(np.where(known, given, 0).sum(1) / np.where(known.any(1), known.sum(1), np.nan))
-        edges[sport] = (start, start + count)
+        edges[answer] = (start, start + count)
         start += count
     return np.stack(cells, axis=1), edges
 
 
 def _means(axes: Axes, means: pl.DataFrame, roles: list[str]) -> None:
-    """The mean over all athletes as a number beside each row."""
+    """The mean over all subjects as a number beside each row."""
     value = dict(means.select("role", "attention").iter_rows())
     for row, role in enumerate(roles):
         axes.annotate(
@@ -95,10 +95,10 @@ def _means(axes: Axes, means: pl.DataFrame, roles: list[str]) -> None:
         )
 
 
-def _sports(axes: Axes, edges: dict[str, tuple[int, int]]) -> None:
+def _answers(axes: Axes, edges: dict[str, tuple[int, int]]) -> None:
     axes.set_xticks([(start + stop) / 2 for start, stop in edges.values()], list(edges))
     axes.tick_params(axis="x", length=0)
-    axes.set_xlabel("athletes by sport, those whose final name token is looked at most first")
+    axes.set_xlabel("<subjects> by <answer>, those whose final name token is looked at most first")
 
 
 def sentences(tables: Tables) -> list[str]:
@@ -108,7 +108,7 @@ def sentences(tables: Tables) -> list[str]:
         return ["There are no heads that bring the answer to END: none whose attention could be looked at."]
     words, found = role_words(attention_roles), []
     for head in attention_roles["head"].unique(maintain_order=True).head(NAMED):
-        rows = attention_roles.filter(head=head, sport="all").sort("attention", descending=True)
+        rows = attention_roles.filter(head=head, answer="all").sort("attention", descending=True)
         most, *rest = rows.head(2).filter(pl.col("attention") >= WORTH_A_WORD).iter_rows(named=True)
         told = (
             f"From END, {head} gives {share(most, 'attention')} of its attention to {_place(words, most['role'])} "

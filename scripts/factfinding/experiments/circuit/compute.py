@@ -3,7 +3,7 @@
 Accuracies of answers are compared as *kept* shares: (accuracy - majority rate) / (unchanged accuracy - majority rate),
 1 where nothing is lost and 0 where guessing is left. The rules, each with its threshold:
 
-- The fact is looked up at the final name token if the sport can be read there (the interval of the best layer's
+- The fact is looked up at the final name token if the answer can be read there (the interval of the best layer's
   accuracy lies above `READABLE` of the way from the majority rate to 1), and if swapping the residual stream there at
   some layer above the concatenating ones does `CARRIED` of what swapping the whole name does. If it cannot be read
   there, and one MLP swapped at END does `CARRIED_END` of that, it is looked up at END. Otherwise it is unclear, and
@@ -17,7 +17,7 @@ Accuracies of answers are compared as *kept* shares: (accuracy - majority rate) 
 
 Borders are where accuracy is lost, not where work is done: a layer whose work others can do as well lies outside.
 `KEPT` is a convention, not a measurement: what lies outside the borders should cost no more than the sampling error at
-400 athletes, two to three points. At 0.9 one MLP alone would be the embedded model's lookup, and a twentieth of what it
+400 subjects, two to three points. At 0.9 one MLP alone would be the embedded model's lookup, and a twentieth of what it
 knows outside; docs/experiments/p2-8.md says more.
 Reads tables only; imports no torch.
 """
@@ -62,7 +62,7 @@ def propose(scan: pl.DataFrame, residual: pl.DataFrame, total: pl.DataFrame) -> 
     """The circuit that the tables circuit_scan, residual_patching and total_effects speak for."""
     if scan.is_empty() or residual.is_empty():
         nobody = Evidence(
-            claim="too few known athletes: nothing can be proposed", table="circuit_scan", value=None, low=None,
+            claim="too few known subjects: nothing can be proposed", table="circuit_scan", value=None, low=None,
             high=None, n=0, threshold=READABLE,
         )  # fmt: skip
         return Circuit(lookup_at=UNCLEAR, concatenate=None, lookup=None, extract=(), evidence=(nobody,))
@@ -140,7 +140,7 @@ def extracting(total: pl.DataFrame, evidence: list[Evidence]) -> tuple[str, ...]
 def _readable(scan: pl.DataFrame, evidence: list[Evidence]) -> bool:
     best = scan.filter(scan="probe").sort("accuracy", descending=True, maintain_order=True).row(0, named=True)
     bar = best["majority_rate"] + READABLE * (1 - best["majority_rate"])
-    said = f"sport read at the final name token after layer {best['layer']}: accuracy"
+    said = f"answer read at the final name token after layer {best['layer']}: accuracy"
     evidence.append(_evidence(scan, best, said, bar))
     return best["accuracy_low"] > bar
 

@@ -1,17 +1,17 @@
 """What a model card says of the circuit: does the lookup happen at the name, and does it need the MLPs there?
 
-Interventions on the prompts of the known athletes under `full`, all with mean ablation per position role, and the
+Interventions on the prompts of the known subjects under `full`, all with mean ablation per position role, and the
 accuracy that is left. They are the checks that a model may serve for the study at all, so they run on every model:
 
     clean                    nothing is changed
-    mlps_at_name             the outputs of all MLPs at the final name token, replaced by their mean over athletes
+    mlps_at_name             the outputs of all MLPs at the final name token, replaced by their mean over subjects
     mlps_after_name          the same at every later position
     late_attention_at_name   attention of all layers but the first two, at the final name token
     name_pattern_frozen      every pattern from the final name token, replaced by its mean; values stay. A model that
                              computes the AND of first and last name in its attention scores fails here
     mlps_at_name_frozen      both
     earlier_name_hidden      no later position may attend to any name token but the final one
-    donor_<layer>            resid_post of that layer at the final name token, from an athlete of another sport: how
+    donor_<layer>            resid_post of that layer at the final name token, from a subject of another answer: how
                              often the answer is the donor's
 
 Means and donors are taken among prompts of the same number of tokens, so that positions line up.
@@ -55,7 +55,7 @@ class Bucket:
 
 @dataclass(frozen=True, kw_only=True)
 class Means:
-    """Mean activations at the final name token and at each later position, over the athletes of one length."""
+    """Mean activations at the final name token and at each later position, over the subjects of one length."""
 
     name: dict[Site, Tensor]
     later: dict[Site, Tensor]
@@ -65,9 +65,9 @@ Change = Callable[[Bucket, Means], dict[str, Sequence[Edit] | Sequence[Knockout]
 
 
 def compute(inputs: Inputs, settings: Settings, say: Say) -> dict[str, pl.DataFrame]:
-    """The table `circuit_checks`. The model runs on the prompts of the known athletes."""
+    """The table `circuit_checks`. The model runs on the prompts of the known subjects."""
     prompts = known_prompts(inputs, "known")
-    say(f"checking the circuit on {prompts.height} known athletes")
+    say(f"checking the circuit on {prompts.height} known subjects")
     checks = circuit_checks(
         anatomy_of(inputs),
         prompts,
@@ -85,9 +85,9 @@ def circuit_checks(
 ) -> pl.DataFrame:
     """Columns check, accuracy, accuracy_low, accuracy_high, n, majority_rate (the `circuit_checks` table).
 
-    prompts: the rows of the prompts table to use (the known athletes, under `full`). Accuracy is the share whose
-    highest candidate logit is the right sport's; in the rows donor_<layer>, the donor's sport's. Prompts of a length
-    that fewer than two athletes have are left out, as n shows; with nobody known, the table is empty.
+    prompts: the rows of the prompts table to use (the known subjects, under `full`). Accuracy is the share whose
+    highest candidate logit is the right answer's; in the rows donor_<layer>, the donor's answer's. Prompts of a length
+    that fewer than two subjects have are left out, as n shows; with nobody known, the table is empty.
     """
     truth = labels_of(prompts, candidates)
     said: dict[str, list[tuple[list[int], np.ndarray]]] = {}
@@ -192,7 +192,7 @@ def _answers(
 
 
 def _row(
-    check: str, parts: Sequence[tuple[list[int], np.ndarray]], truth: Int[np.ndarray, " athletes"]
+    check: str, parts: Sequence[tuple[list[int], np.ndarray]], truth: Int[np.ndarray, " subjects"]
 ) -> dict:
     rows = np.concatenate([rows for rows, _ in parts])
     hits = np.concatenate([answer for _, answer in parts]) == truth[rows]
@@ -211,12 +211,12 @@ def _donor_rows(
     anatomy: Anatomy,
     prompts: pl.DataFrame,
     candidates: pl.DataFrame,
-    truth: Int[np.ndarray, " athletes"],
+    truth: Int[np.ndarray, " subjects"],
     *,
     batch_size: int,
     seed: int,
 ) -> list[dict]:
-    """Patch the name's residual from a donor of another sport, layer by layer."""
+    """Patch the name's residual from a donor of another answer, layer by layer."""
     donors, rng = np.full(len(truth), -1), np.random.default_rng(seed)
     for same in same_length(prompts):
         for row in same:

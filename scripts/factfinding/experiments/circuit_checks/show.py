@@ -21,7 +21,7 @@ CHECKS = {
     "mlps_at_name_frozen": "patterns and MLPs at the final name token averaged",
     "earlier_name_hidden": "earlier name tokens hidden from later positions",
 }
-"""The interventions of compute.py in plain words; averaged: replaced by the mean over athletes."""
+"""The interventions of compute.py in plain words; averaged: replaced by the mean over subjects."""
 
 _INTERVENTIONS = {
     "mlps_at_name": (
@@ -60,7 +60,7 @@ def draw_circuit_checks(*, circuit_checks: pl.DataFrame) -> Figure:
     circuit_checks: the table of that name.
     """
     if circuit_checks.is_empty():
-        return style.nothing_to_draw("too few known athletes to intervene on")
+        return style.nothing_to_draw("too few known <subjects> to intervene on")
     donors = donor_curve(circuit_checks)
     checks = circuit_checks.filter(~pl.col("check").str.starts_with("donor_"))
     figure = style.new_figure(4.4)
@@ -68,7 +68,9 @@ def draw_circuit_checks(*, circuit_checks: pl.DataFrame) -> Figure:
     _intervals(left, checks)
     if donors.is_empty():
         right.axis("off")
-        right.text(0, 0.5, "No pair of athletes of different\nsports has names of one length.", va="center")
+        right.text(
+            0, 0.5, "No pair of <subjects> of different\n<answers> has names of one length.", va="center"
+        )
     else:
         _donors(right, donors)
     majority = Line2D(
@@ -77,7 +79,7 @@ def draw_circuit_checks(*, circuit_checks: pl.DataFrame) -> Figure:
         color=style.INK,
         linewidth=1,
         ls="--",
-        label="always the commonest sport (right: of the donors)",
+        label="always the commonest <answer> (right: of the donors)",
     )
     interval = Line2D([], [], color=style.COLOURS[0], marker="o", label="accuracy with 95 % interval")
     style.legend_above(figure, [interval, majority], columns=2)
@@ -112,7 +114,7 @@ def _intervals(axes: Axes, checks: pl.DataFrame) -> None:
     axes.grid(False, axis="y")
     axes.invert_yaxis()
     style.panel_title(axes, "right answers that are left", checks["n"].max())
-    style.percent_axis(axes, "right answers (% of athletes)", which="x")
+    style.percent_axis(axes, "right answers (% of <subjects>)", which="x")
 
 
 def _donors(axes: Axes, donors: pl.DataFrame) -> None:
@@ -127,14 +129,14 @@ def sentences(tables: Tables) -> list[str]:
     """What the interventions leave, and which layers carry the donor's answer."""
     circuit_checks = tables["circuit_checks"]
     if circuit_checks.is_empty():
-        return ["Too few athletes are known for any intervention: there is nothing to see."]
+        return ["Too few <subjects> are known for any intervention: there is nothing to see."]
     rows = {row["check"]: row for row in circuit_checks.iter_rows(named=True)}
     clean = rows["clean"]
     if clean["accuracy_low"] <= clean["majority_rate"]:
         return [
             (
-                f"With nothing changed the answers are right for {share(clean, 'accuracy')} of {clean['n']:,} athletes, not "
-                f"above always naming the commonest sport ({percent(clean['majority_rate'])}): there is no recall to "
+                f"With nothing changed the answers are right for {share(clean, 'accuracy')} of {clean['n']:,} <subjects>, not "
+                f"above always naming the commonest <answer> ({percent(clean['majority_rate'])}): there is no recall to "
                 "intervene on, and the figure shows noise."
             )
         ]
@@ -145,14 +147,14 @@ def sentences(tables: Tables) -> list[str]:
 
 
 def _intervention(row: Row, clean: Row, what: str, if_it_falls: str, if_not: str) -> str:
-    beside = f"{percent(clean['accuracy'])} with nothing changed, {percent(row['majority_rate'])} for the commonest sport"
+    beside = f"{percent(clean['accuracy'])} with nothing changed, {percent(row['majority_rate'])} for the commonest <answer>"
     start = f"With {what}, {share(row, 'accuracy')} of {row['n']:,} answers stay right ({beside})"
     if row["accuracy_high"] >= clean["accuracy_low"]:
         return f"{start}: no fall is measured, so {if_not}."
     if row["accuracy_low"] <= row["majority_rate"]:
-        return f"{start}: no more than by always naming the commonest sport, so {if_it_falls}."
+        return f"{start}: no more than by always naming the commonest <answer>, so {if_it_falls}."
     lost = (clean["accuracy"] - row["accuracy"]) / (clean["accuracy"] - row["majority_rate"])
-    return f"{start}: {percent(lost)} of what the model knows beyond the commonest sport is lost, so {if_it_falls}."
+    return f"{start}: {percent(lost)} of what the model knows beyond the commonest <answer> is lost, so {if_it_falls}."
 
 
 def _following(donors: pl.DataFrame) -> list[str]:
@@ -163,8 +165,8 @@ def _following(donors: pl.DataFrame) -> list[str]:
     where = layers_in_words(following, donors["layer"].to_list()) if following else "at no layer"
     return [
         (
-            "When the residual stream at the final name token is taken from an athlete of another sport, more than half of "
+            "When the residual stream at the final name token is taken from <a subject> of another <answer>, more than half of "
             f"the answers are the donor's {where}; most {at_layer(best['layer'])}: {share(best, 'accuracy')} of {best['n']:,} "
-            f"(the donors' commonest sport: {percent(best['majority_rate'])})."
+            f"(the donors' commonest <answer>: {percent(best['majority_rate'])})."
         )
     ]

@@ -8,7 +8,7 @@
     probe            nothing; what a reader of the unchanged residual there gets right (`readers.py`)
 
 Mean ablation on `full` prompts. Except for `probe` it is the model's own answer that counts, the best of the candidates
-at END: a sport that is readable early may still have to be written in the way in which the model reads it.
+at END: an answer that is readable early may still have to be written in the way in which the model reads it.
 The experiment `circuit` draws the borders.
 """
 
@@ -32,14 +32,14 @@ from factfinding.tables import empty, schema_of
 def compute(inputs: Inputs, settings: Settings, say: Say) -> dict[str, pl.DataFrame]:
     """The table `circuit_scan`."""
     section = settings.interventions
-    prompts = known_prompts(inputs, section.athletes)
-    say(f"borders of the circuit on {min(prompts.height, section.patched_athletes)} athletes")
+    prompts = known_prompts(inputs, section.subjects)
+    say(f"borders of the circuit on {min(prompts.height, section.patched_subjects)} subjects")
     table = circuit_scan(
         anatomy_of(inputs),
         prompts,
         inputs.candidates,
         readers_of(inputs),
-        athletes=section.patched_athletes,
+        subjects=section.patched_subjects,
         batch_size=settings.compute.batch_size,
         seed=section.seed,
     )
@@ -63,13 +63,13 @@ def circuit_scan(
     candidates: pl.DataFrame,
     reader: Readers,
     *,
-    athletes: int,
+    subjects: int,
     batch_size: int,
     seed: int,
 ) -> pl.DataFrame:
     """Columns scan, layer, accuracy with its interval, n, majority_rate. Empty when the reader is.
 
-    prompts: `full`. At most `athletes` of them, drawn by the seed, are run under ablations; the means that are put in
+    prompts: `full`. At most `subjects` of them, drawn by the seed, are run under ablations; the means that are put in
     place, and the rows `probe`, are of all.
     """
     if reader.empty:
@@ -77,7 +77,7 @@ def circuit_scan(
     groups, labels = groups_of(prompts), labels_of(prompts, candidates)
     outputs = name_outputs(anatomy, prompts, groups, batch_size=batch_size)
     drawn = np.zeros(prompts.height, dtype=bool)
-    drawn[np.random.default_rng(seed).permutation(prompts.height)[:athletes]] = True
+    drawn[np.random.default_rng(seed).permutation(prompts.height)[:subjects]] = True
     tokens = torch.tensor(candidates["token_id"].to_list(), device=anatomy.device)
     wanted = scans(anatomy.n_layers, parallel=anatomy.parallel)
     hits = np.zeros((prompts.height, len(wanted)), dtype=bool)

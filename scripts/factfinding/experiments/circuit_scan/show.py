@@ -29,7 +29,7 @@ def draw_circuit_scan(*, circuit_scan: pl.DataFrame, circuit: pl.DataFrame) -> F
     Shaded: the layers that `circuit` has concatenate, or look up.
     """
     if circuit_scan.is_empty():
-        return style.nothing_to_draw("too few known athletes to fit a probe")
+        return style.nothing_to_draw("too few known <subjects> to fit a probe")
     parts = Circuit.from_table(circuit)
     shaded = {"attention": parts.concatenate, "MLPs": parts.lookup}
     figure = style.new_figure(3.6)
@@ -63,13 +63,13 @@ def draw_circuit_scan(*, circuit_scan: pl.DataFrame, circuit: pl.DataFrame) -> F
             linewidth=1,
         )
         style.shade_layers(axes, shaded[what])
-        label = "always the commonest sport"
+        label = "always the commonest <answer>"
         handles[label] = axes.axhline(
             100 * rows["majority_rate"][0], color=style.INK, linewidth=1, ls="--", label=label
         )
         style.panel_title(axes, f"{what} at the final name token", rows["n"][0])
         style.layer_axis(axes, circuit_scan["layer"].unique().sort().to_list(), "layer")
-        style.percent_axis(axes, "right answers (% of athletes)" if axes is panels[0] else "")
+        style.percent_axis(axes, "right answers (% of <subjects>)" if axes is panels[0] else "")
     style.legend_above(figure, list(handles.values()), columns=2)
     return figure
 
@@ -112,7 +112,7 @@ def _scan(circuit_scan: pl.DataFrame) -> list[str]:
         return [
             (
                 f"With nothing ablated {share(clean, 'accuracy')} of {clean['n']:,} answers are right, not above always "
-                f"naming the commonest sport ({percent(clean['majority_rate'])}): there is nothing to lose."
+                f"naming the commonest <answer> ({percent(clean['majority_rate'])}): there is nothing to lose."
             )
         ]
     found = []
@@ -129,6 +129,6 @@ def _scan(circuit_scan: pl.DataFrame) -> list[str]:
         )
         found.append(
             f"With {words} of one layer averaged at the final name token, {said} (unchanged: "
-            f"{percent(clean['accuracy'])}; commonest sport {percent(clean['majority_rate'])}; n = {clean['n']:,})."
+            f"{percent(clean['accuracy'])}; commonest <answer> {percent(clean['majority_rate'])}; n = {clean['n']:,})."
         )
     return found

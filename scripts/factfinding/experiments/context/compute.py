@@ -1,8 +1,8 @@
 """Does what comes before a name change what is made of it? (P2.10)
 
 The residual stream at the final name token after a few contexts, beside that of the question after one example (`full`):
-its cosine, each context centred by its own mean over athletes, and what readers of `full` (`readers.py`) get right. As
-a baseline for the cosine, that to `full` of another athlete.
+its cosine, each context centred by its own mean over subjects, and what readers of `full` (`readers.py`) get right. As
+a baseline for the cosine, that to `full` of another subject.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ CONTEXTS = {
 def compute(inputs: Inputs, settings: Settings, say: Say) -> dict[str, pl.DataFrame]:
     """The table `context`."""
     section = settings.interventions
-    prompts = known_prompts(inputs, section.athletes)
+    prompts = known_prompts(inputs, section.subjects)
     table = context_table(
         anatomy_of(inputs),
         prompts,
@@ -45,7 +45,7 @@ def compute(inputs: Inputs, settings: Settings, say: Say) -> dict[str, pl.DataFr
         batch_size=settings.compute.batch_size,
         seed=section.seed,
     )
-    say(f"{table['context'].n_unique()} contexts of {prompts.height} athletes")
+    say(f"{table['context'].n_unique()} contexts of {prompts.height} subjects")
     return {"context": table}
 
 
@@ -55,7 +55,7 @@ def context_table(
     """Columns context, layer (resid_post), cosine, cosine_other and accuracy with intervals, unknown_tokens (of the
     context: those that the tokenizer cannot tell from any other), n, majority_rate. Empty when the reader is.
 
-    full: the prompts table `full` of the athletes.
+    full: the prompts table `full` of the subjects.
     """
     if reader.empty:
         return empty("context")
@@ -77,23 +77,23 @@ def context_table(
                 | estimate_columns("cosine_other", estimates[anatomy.n_layers + layer])
                 | estimate_columns("accuracy", accuracy_estimate(hits[:, layer], seed=seed))
                 | {"unknown_tokens": unknown_tokens(anatomy.tokenizer, text), "n": full.height}
-                | {"majority_rate": majority_rate(full["sport"])}
+                | {"majority_rate": majority_rate(full["answer"])}
             )
     return pl.DataFrame(rows, schema=schema_of("context"))
 
 
-def context_prompts(tokenizer: Any, bos: int, athletes: pl.DataFrame, context: str) -> pl.DataFrame:
-    """BOS, a context and each athlete's name, as a prompts table. Raises InputError for a name that merges with it."""
+def context_prompts(tokenizer: Any, bos: int, subjects: pl.DataFrame, context: str) -> pl.DataFrame:
+    """BOS, a context and each subject's name, as a prompts table. Raises InputError for a name that merges with it."""
     texts = []
-    for athlete in athletes["athlete"]:
-        whole = f"{context} {athlete}"
+    for subject in subjects["subject"]:
+        whole = f"{context} {subject}"
         texts.append(Text(text=whole, start=len(context), stop=len(whole)))
     ids, offsets = encode(tokenizer, [text.text for text in texts])
     rows = []
-    for athlete, text, tokens, spans in zip(athletes.iter_rows(named=True), texts, ids, offsets, strict=True):
-        first, final = (at + 1 for at in name_tokens(text, spans, athlete["athlete"]))
+    for subject, text, tokens, spans in zip(subjects.iter_rows(named=True), texts, ids, offsets, strict=True):
+        first, final = (at + 1 for at in name_tokens(text, spans, subject["subject"]))
         rows.append(
-            {name: athlete[name] for name in ("athlete", "sport")}
+            {name: subject[name] for name in ("subject", "answer")}
             | {"token_ids": [bos, *tokens], "roles": roles(len(tokens) + 1, 0, first, final)}
             | {"n_tokens": len(tokens) + 1, "first_name": first, "final_name": final, "end": final}
         )
@@ -108,16 +108,16 @@ def unknown_tokens(tokenizer: Any, context: str) -> int:
 
 def _resid(
     anatomy: Anatomy, prompts: pl.DataFrame, batch_size: int
-) -> Float[np.ndarray, "athletes layers d_model"]:
+) -> Float[np.ndarray, "subjects layers d_model"]:
     return name_outputs(anatomy, prompts, groups_of(prompts), batch_size=batch_size).resid.double().numpy()
 
 
-def _centred(x: Float[np.ndarray, "athletes layers d_model"]) -> Float[np.ndarray, "athletes layers d_model"]:
+def _centred(x: Float[np.ndarray, "subjects layers d_model"]) -> Float[np.ndarray, "subjects layers d_model"]:
     return x - x.mean(axis=0)
 
 
 def _cosine(
-    x: Float[np.ndarray, "athletes layers d_model"], y: Float[np.ndarray, "athletes layers d_model"]
-) -> Float[np.ndarray, "athletes layers"]:
+    x: Float[np.ndarray, "subjects layers d_model"], y: Float[np.ndarray, "subjects layers d_model"]
+) -> Float[np.ndarray, "subjects layers"]:
     norms = np.linalg.norm(x, axis=-1) * np.linalg.norm(y, axis=-1)
     return (x * y).sum(-1) / np.where(norms > 0, norms, 1.0)

@@ -22,7 +22,7 @@ CONTEXTS = {
 def draw_context(*, context: pl.DataFrame) -> Figure:
     """Left, cosine to the residual after the example and “Fact:”; right, what probes of that one get right."""
     if context.is_empty():
-        return style.nothing_to_draw("too few known athletes to fit a probe")
+        return style.nothing_to_draw("too few known <subjects> to fit a probe")
     figure = style.new_figure(3.5)
     left, right = figure.subplots(1, 2)
     handles: dict[str, object] = {}
@@ -31,12 +31,12 @@ def draw_context(*, context: pl.DataFrame) -> Figure:
         look = {"color": colour, "ls": dash, "marker": marker, "markersize": 3.5, "label": CONTEXTS[name]}
         handles[name] = style.band(left, rows, "layer", "cosine", **look)
         style.band(right, rows, "layer", "accuracy", **look)
-    label = "cosine to another athlete"
+    label = "cosine to another <subject>"
     rows = context.filter(context="none")
     handles[label] = style.band(
         left, rows, "layer", "cosine_other", color=style.GREY, label=label, linewidth=1
     )
-    label = "always the commonest sport"
+    label = "always the commonest <answer>"
     handles[label] = right.axhline(
         100 * rows["majority_rate"][0], color=style.INK, linewidth=1, ls="--", label=label
     )
@@ -45,7 +45,7 @@ def draw_context(*, context: pl.DataFrame) -> Figure:
         style.layer_axis(axes, rows["layer"].to_list())
     left.set(ylabel="cosine (1: the same direction)")
     left.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value / 100:g}"))
-    style.percent_axis(right, "accuracy (% of athletes)")
+    style.percent_axis(right, "accuracy (% of <subjects>)")
     style.legend_above(figure, list(handles.values()), columns=3)
     return figure
 
@@ -60,7 +60,7 @@ def sentences(tables: Tables) -> list[str]:
         first, end = (context.filter(context=name, layer=layer).row(0, named=True) for layer in (0, last))
         found.append(
             f"After {CONTEXTS[name]} the cosine to the residual stream of the question after one example is "
-            f"{first['cosine']:.3f} after layer 0 and {number(end, 'cosine', '.3f')} after layer {last} (another athlete's: "
+            f"{first['cosine']:.3f} after layer 0 and {number(end, 'cosine', '.3f')} after layer {last} (another <subject>'s: "
             f"{end['cosine_other']:.3f}; n = {end['n']:,}), and probes of that one are right for {share(end, 'accuracy')}."
             + (" The tokenizer does not know all words of this context." if end["unknown_tokens"] else "")
         )

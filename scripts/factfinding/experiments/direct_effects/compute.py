@@ -32,8 +32,8 @@ def compute(inputs: Inputs, settings: Settings, say: Say) -> dict[str, pl.DataFr
     anatomy, pairs = weights_of(inputs), pairs_of(inputs, settings.heads)
     readout = Readout.of(anatomy, inputs.candidates["token_id"].to_list())
     with activations_of(inputs) as file:
-        rows = rows_of(file, pairs.prompts["athlete"])
-        say(f"direct effects of every node, {len(rows)} athletes")
+        rows = rows_of(file, pairs.prompts["subject"])
+        say(f"direct effects of every node, {len(rows)} subjects")
         nodes = cached_nodes(file, "end", rows, n_layers=anatomy.n_layers)
     effects = direct_effects(anatomy, nodes, pairs, readout, seed=settings.heads.seed)
     return {"direct_effects": largest(effects, CSV_ROWS)}
@@ -42,10 +42,10 @@ def compute(inputs: Inputs, settings: Settings, say: Say) -> dict[str, pl.DataFr
 def direct_effects(
     anatomy: Anatomy, nodes: NodeOutputs, pairs: Pairs, readout: Readout, *, seed: int, batch: int = 128
 ) -> pl.DataFrame:
-    """The table `direct_effects`: a row per node for all athletes together (sport "all") and for those of each sport.
+    """The table `direct_effects`: a row per node for all subjects together (answer "all") and for those of each answer.
 
     nodes: at END, of all layers. logit_difference is the clean one, the scale of the
-    changes; rank counts heads within their rows of a sport, 1 for the most negative exact change.
+    changes; rank counts heads within their rows of an answer, 1 for the most negative exact change.
     """
     weights = [block.out_weight for block in anatomy.blocks]
 
@@ -56,11 +56,11 @@ def direct_effects(
     if pairs.prompts.is_empty():
         return empty("direct_effects")
     changes = {exact: node_changes(nodes, pairs, path, exact, batch) for exact in (True, False)}
-    clean, sports = clean_difference(nodes.resid, pairs, readout), pairs.prompts["sport"].to_numpy()
+    clean, answers = clean_difference(nodes.resid, pairs, readout), pairs.prompts["answer"].to_numpy()
     frame = node_frame(nodes)
     tables = []
-    for sport in (ALL, *np.unique(sports)):
-        rows = np.ones(len(sports), dtype=bool) if sport == ALL else sports == sport
-        table = mean_changes(frame, changes, clean, rows, seed).with_columns(pl.lit(sport).alias("sport"))
+    for answer in (ALL, *np.unique(answers)):
+        rows = np.ones(len(answers), dtype=bool) if answer == ALL else answers == answer
+        table = mean_changes(frame, changes, clean, rows, seed).with_columns(pl.lit(answer).alias("answer"))
         tables.append(ranked(table, pl.col("kind") == "head"))
     return as_declared(pl.concat(tables), "direct_effects")

@@ -1,4 +1,4 @@
-"""P2.2: which heads and MLPs write the answer at END, by layer, and the largest of them by sport."""
+"""P2.2: which heads and MLPs write the answer at END, by layer, and the largest of them by answer."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from factfinding.figures import style
 from factfinding.findings.words import NAMED, NOBODY, Tables, logits, percent
 
 LARGEST = 8
-"""Nodes drawn by sport."""
+"""Nodes drawn by answer."""
 
 CHANGE = "change of the logit difference (logits)"
 WHOLE = {"attn_out": "all heads", "mlp_out": "MLP"}
@@ -21,13 +21,13 @@ WHOLE = {"attn_out": "all heads", "mlp_out": "MLP"}
 
 @style.styled
 def draw_direct_effects(*, direct_effects: pl.DataFrame) -> Figure:
-    """Above, heads (layer by head) and below them whole layers; at the bottom the largest nodes by sport.
+    """Above, heads (layer by head) and below them whole layers; at the bottom the largest nodes by answer.
 
-    direct_effects: the table of that name. Colours show the exact mean change over all athletes.
+    direct_effects: the table of that name. Colours show the exact mean change over all subjects.
     """
     if direct_effects.is_empty():
-        return style.nothing_to_draw("no two sports have a known athlete each")
-    everybody = direct_effects.filter(sport="all")
+        return style.nothing_to_draw("no two <answers> have a known <subject> each")
+    everybody = direct_effects.filter(answer="all")
     heads = everybody.filter(kind="head")
     more = 0.06 * max(0, heads["index"].max() - 11)  # inches, for rows that can still be told apart
     figure = style.new_figure(6.2 + more)
@@ -43,8 +43,8 @@ def draw_direct_effects(*, direct_effects: pl.DataFrame) -> Figure:
     figure.colorbar(
         mesh, ax=[above, beside], label="change of the logit\ndifference (logits)", pad=0.02, aspect=14
     )
-    _by_sport(below, direct_effects)
-    style.panel_title(above, "each head's output at END replaced by another sport's", everybody["n"][0])
+    _by_answer(below, direct_effects)
+    style.panel_title(above, "each head's output at END replaced by another <answer>'s", everybody["n"][0])
     style.legend_above(figure, _legend(direct_effects), columns=4)
     return figure
 
@@ -72,16 +72,16 @@ def _colours(limit: float) -> dict:
     return {"cmap": style.diverging(), "vmin": -limit, "vmax": limit, "shading": "nearest"}
 
 
-def _by_sport(axes: Axes, table: pl.DataFrame) -> None:
-    """The nodes of the largest mean change, each with an interval for each sport; heads and MLPs alone."""
-    nodes = table.filter((pl.col("sport") == "all") & pl.col("kind").is_in(["head", "mlp_out"]))
+def _by_answer(axes: Axes, table: pl.DataFrame) -> None:
+    """The nodes of the largest mean change, each with an interval for each answer; heads and MLPs alone."""
+    nodes = table.filter((pl.col("answer") == "all") & pl.col("kind").is_in(["head", "mlp_out"]))
     largest = nodes.sort(pl.col("exact").abs(), descending=True, maintain_order=True).head(LARGEST)
     names = largest["node"].to_list()
-    sports = table.filter(pl.col("sport") != "all")["sport"].unique().sort().to_list()
-    apart = 0.5 / len(sports)
-    for number, (sport, (colour, _, marker)) in enumerate(style.marks(sports).items()):
-        rows = table.filter(pl.col("node").is_in(names) & (pl.col("sport") == sport))
-        at = [names.index(node) + apart * (number - (len(sports) - 1) / 2) for node in rows["node"]]
+    answers = table.filter(pl.col("answer") != "all")["answer"].unique().sort().to_list()
+    apart = 0.5 / len(answers)
+    for number, (answer, (colour, _, marker)) in enumerate(style.marks(answers).items()):
+        rows = table.filter(pl.col("node").is_in(names) & (pl.col("answer") == answer))
+        at = [names.index(node) + apart * (number - (len(answers) - 1) / 2) for node in rows["node"]]
         value, low, high = (rows[name].to_numpy() for name in ("exact", "exact_low", "exact_high"))
         axes.errorbar(value, at, xerr=(value - low, high - value), fmt=marker, color=colour, elinewidth=1.4)
     axes.vlines(
@@ -103,14 +103,14 @@ def _by_sport(axes: Axes, table: pl.DataFrame) -> None:
     axes.grid(False, axis="y")
     axes.invert_yaxis()
     axes.set(xlabel=CHANGE)
-    axes.set_title("the largest heads and MLPs, by sport of the athlete, with 95 % intervals")
+    axes.set_title("the largest heads and MLPs, by <answer> of the <subject>, with 95 % intervals")
 
 
 def _legend(table: pl.DataFrame) -> list[Line2D]:
-    counts = dict(table.filter(pl.col("sport") != "all").select("sport", "n").unique().iter_rows())
+    counts = dict(table.filter(pl.col("answer") != "all").select("answer", "n").unique().iter_rows())
     handles = [
-        Line2D([], [], color=colour, marker=marker, ls="", label=f"{sport} (n = {counts[sport]:,})")
-        for sport, (colour, _, marker) in style.marks(sorted(counts)).items()
+        Line2D([], [], color=colour, marker=marker, ls="", label=f"{answer} (n = {counts[answer]:,})")
+        for answer, (colour, _, marker) in style.marks(sorted(counts)).items()
     ]
     return [
         *handles,
@@ -124,7 +124,7 @@ def sentences(tables: Tables) -> list[str]:
     direct_effects = tables["direct_effects"]
     if direct_effects.is_empty():
         return [NOBODY]
-    everybody = direct_effects.filter(sport="all")
+    everybody = direct_effects.filter(answer="all")
     heads, whole = everybody.filter(kind="head"), everybody.filter(kind="all").row(0, named=True)
     carrying = list(heads.filter(pl.col("exact_high") < 0).sort("rank").iter_rows(named=True))
     scale = (
@@ -135,14 +135,14 @@ def sentences(tables: Tables) -> list[str]:
         return [
             (
                 f"Of {heads.height:,} heads none lowers the logit difference when its output at END is replaced by that of an "
-                f"athlete of another sport ({scale})."
+                f"<subject> of another <answer> ({scale})."
             )
         ]
     named = ", ".join(f"{row['node']} by {logits(row, 'exact')}" for row in carrying[:NAMED])
     first, total = carrying[0]["exact"], sum(row["exact"] for row in carrying)
     found = [
         (
-            f"Replaced at END by the output for an athlete of another sport, {len(carrying):,} of {heads.height:,} heads lower "
+            f"Replaced at END by the output for <a subject> of another <answer>, {len(carrying):,} of {heads.height:,} heads lower "
             f"the logit difference, most of all {named} ({scale}). The first makes up {percent(first / total)} of what these "
             "heads do one by one."
         )
@@ -152,14 +152,14 @@ def sentences(tables: Tables) -> list[str]:
         f"Of the MLPs at END, MLP {row['layer']} changes it most: by {logits(row, 'exact')}."
         for row in mlps.head(1).iter_rows(named=True)
     ]
-    return found + [_apart_by_sport(direct_effects, row["node"]) for row in carrying[:1]]
+    return found + [_apart_by_answer(direct_effects, row["node"]) for row in carrying[:1]]
 
 
-def _apart_by_sport(table: pl.DataFrame, node: str) -> str:
-    rows = table.filter((pl.col("node") == node) & (pl.col("sport") != "all")).sort("exact")
+def _apart_by_answer(table: pl.DataFrame, node: str) -> str:
+    rows = table.filter((pl.col("node") == node) & (pl.col("answer") != "all")).sort("exact")
     most, least = rows.row(0, named=True), rows.row(-1, named=True)
     clear = "" if most["exact_high"] < least["exact_low"] else "; the intervals overlap"
     return (
-        f"By sport of the athlete, {node} changes it by {logits(most, 'exact')} ({most['sport']}, n = {most['n']:,}) to "
-        f"{logits(least, 'exact')} ({least['sport']}, n = {least['n']:,}){clear}."
+        f"By <answer> of the <subject>, {node} changes it by {logits(most, 'exact')} ({most['answer']}, n = {most['n']:,}) to "
+        f"{logits(least, 'exact')} ({least['answer']}, n = {least['n']:,}){clear}."
     )

@@ -1,7 +1,7 @@
-"""What the whole model loses on athletes of a neuron's sport when that neuron is ablated at the final name token (P3.4).
+"""What the whole model loses on subjects of a neuron's answer when that neuron is ablated at the final name token (P3.4).
 
-Two kinds: its activation is set to zero, or to its mean over all athletes of the experiment. Beside it, other neurons of
-the layer, drawn at random, are ablated in the same way one at a time, on the same athletes. Edits run through
+Two kinds: its activation is set to zero, or to its mean over all subjects of the experiment. Beside it, other neurons of
+the layer, drawn at random, are ablated in the same way one at a time, on the same subjects. Edits run through
 `engine/suffix`; the slow twin is `trace.run` with an edit of the same site.
 """
 
@@ -35,8 +35,8 @@ ROWS = 2048
 class Answers:
     """Log probabilities (nats) of the candidates at END: unchanged, and for each kind and unit, the neuron first."""
 
-    clean: Float[np.ndarray, "athletes candidates"]
-    ablated: Float[np.ndarray, "kinds units athletes candidates"]
+    clean: Float[np.ndarray, "subjects candidates"]
+    ablated: Float[np.ndarray, "kinds units subjects candidates"]
 
 
 def ablations(
@@ -44,20 +44,20 @@ def ablations(
     prompts: pl.DataFrame,
     candidates: pl.DataFrame,
     site: Site,
-    sport: str,
+    answer: str,
     means: Float[np.ndarray, " neurons"],
     *,
-    athletes: int,
+    subjects: int,
     random_neurons: int,
     seed: int,
 ) -> list[Ablation]:
-    """Rows of unchanged, mean and zero ablation of one neuron, on at most `athletes` of its sport, drawn.
+    """Rows of unchanged, mean and zero ablation of one neuron, on at most `subjects` of its answer, drawn.
 
-    means: of all neurons of the layer, over all athletes of the experiment at the final name token.
+    means: of all neurons of the layer, over all subjects of the experiment at the final name token.
     """
     rng, labels = np.random.default_rng(seed), labels_of(prompts, candidates)
-    own = candidates["sport"].to_list().index(sport)
-    rows = np.sort(rng.permutation(np.flatnonzero(labels == own))[:athletes])
+    own = candidates["answer"].to_list().index(answer)
+    rows = np.sort(rng.permutation(np.flatnonzero(labels == own))[:subjects])
     others = rng.permutation(np.delete(np.arange(anatomy.d_mlp), site.index))[:random_neurons]
     units = np.concatenate([[site.index], others])
     said = answers(anatomy, prompts, candidates["token_id"].to_list(), rows, site.layer, units, means)
@@ -74,7 +74,7 @@ def answers(
     anatomy: Anatomy,
     prompts: pl.DataFrame,
     token_ids: list[int],
-    rows: Int[np.ndarray, " athletes"],
+    rows: Int[np.ndarray, " subjects"],
     layer: int,
     units: Int[np.ndarray, " units"],
     means: Float[np.ndarray, " neurons"],
@@ -103,7 +103,7 @@ def answers(
 
 
 def _batches(
-    prompts: pl.DataFrame, rows: Int[np.ndarray, " athletes"], size: int
+    prompts: pl.DataFrame, rows: Int[np.ndarray, " subjects"], size: int
 ) -> Iterator[tuple[Group, Int[np.ndarray, " batch"]]]:
     for group in groups_of(prompts):
         kept = replace(group, rows=group.rows[np.isin(group.rows, rows)])
@@ -113,9 +113,9 @@ def _batches(
 
 def _row(
     kind: str,
-    logp: Float[np.ndarray, "athletes candidates"],
-    clean: Float[np.ndarray, "athletes candidates"],
-    random: Float[np.ndarray, "units athletes candidates"] | None,
+    logp: Float[np.ndarray, "subjects candidates"],
+    clean: Float[np.ndarray, "subjects candidates"],
+    random: Float[np.ndarray, "units subjects candidates"] | None,
     own: int,
     seed: int,
 ) -> dict:

@@ -20,7 +20,7 @@ from factfinding.errors import InputError
 from factfinding.experiments.dossiers.ablation import ablations
 from factfinding.experiments.dossiers.rows import tables
 from factfinding.experiments.dossiers.texts import firing, read_running
-from factfinding.experiments.dossiers.weights import Weights, cosines, projections, sport_directions
+from factfinding.experiments.dossiers.weights import Weights, answer_directions, cosines, projections
 from factfinding.inputs import Inputs, Say, Settings
 from factfinding.methods.circuit import Circuit, circuit_of
 from factfinding.methods.estimates import estimate_columns
@@ -37,10 +37,10 @@ BINS = 24
 
 @dataclass(frozen=True, kw_only=True)
 class Detector:
-    """A neuron, the sport that it is looked at for, its sign, and why it is looked at."""
+    """A neuron, the answer that it is looked at for, its sign, and why it is looked at."""
 
     site: Site
-    sport: str
+    answer: str
     sign: int
     chosen_by: str  # scan or configuration
 
@@ -57,9 +57,9 @@ class Dossiers:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Study:
-    """What all dossiers of a study are made from. prompts: of the athletes, in whose order all arrays are.
+    """What all dossiers of a study are made from. prompts: of the subjects, in whose order all arrays are.
 
-    post, pre (None where it is not cached) and mid, what a layer's MLP reads: `layer -> [athletes, ...]`.
+    post, pre (None where it is not cached) and mid, what a layer's MLP reads: `layer -> [subjects, ...]`.
     """
 
     anatomy: Anatomy
@@ -68,42 +68,42 @@ class Study:
     halves: Halves | None
     circuit: Circuit
     readers: Readers
-    post: Callable[[int], Float[np.ndarray, "athletes neurons"]]
-    pre: Callable[[int], Float[np.ndarray, "athletes neurons"] | None]
-    mid: Callable[[int], Float[np.ndarray, "athletes d_model"]]
+    post: Callable[[int], Float[np.ndarray, "subjects neurons"]]
+    pre: Callable[[int], Float[np.ndarray, "subjects neurons"] | None]
+    mid: Callable[[int], Float[np.ndarray, "subjects d_model"]]
 
     @property
-    def sports(self) -> list[str]:
-        return self.candidates["sport"].to_list()
+    def answers(self) -> list[str]:
+        return self.candidates["answer"].to_list()
 
 
 def compute(inputs: Inputs, settings: Settings, say: Say) -> dict[str, pl.DataFrame | Dossiers]:
-    """The tables `sport_neuron_histograms`, `_ablations`, `_cosines` and `_projections`, and the `dossiers`."""
-    section, scan = settings.sport_neurons, inputs.table("sport_neurons")
+    """The tables `answer_neuron_histograms`, `_ablations`, `_cosines` and `_projections`, and the `dossiers`."""
+    section, scan = settings.answer_neurons, inputs.table("answer_neurons")
     with activations_of(inputs) as file:
-        study = study_of(inputs, file, athletes=section.athletes, seed=section.seed)
+        study = study_of(inputs, file, subjects=section.subjects, seed=section.seed)
         check_named(section.neurons, study.anatomy, file.layers("post@final_name"))
-        found = detectors(scan, section.neurons, study.post, study.halves, study.sports)
+        found = detectors(scan, section.neurons, study.post, study.halves, study.answers)
         say(f"dossiers: {', '.join(str(detector.site) for detector in found) or 'none'}")
         made = dossiers(
             study,
             scan,
             found,
             texts_of(inputs, settings, sorted({detector.site for detector in found})),
-            ablated_athletes=section.ablated_athletes,
+            ablated_subjects=section.ablated_subjects,
             random_neurons=section.random_neurons,
             seed=section.seed,
         )
-    parts = {f"sport_neuron_{part}": table for part, table in tables(made).items()}
+    parts = {f"answer_neuron_{part}": table for part, table in tables(made).items()}
     return parts | {"dossiers": Dossiers(made=made)}
 
 
-def study_of(inputs: Inputs, file: Activations, *, athletes: str, seed: int) -> Study:
+def study_of(inputs: Inputs, file: Activations, *, subjects: str, seed: int) -> Study:
     """What all dossiers are made from, with activations of all neurons of a layer at the final name token."""
-    anatomy, prompts, candidates = anatomy_of(inputs), known_prompts(inputs, athletes), inputs.candidates
-    rows = rows_of(file, prompts["athlete"])
+    anatomy, prompts, candidates = anatomy_of(inputs), known_prompts(inputs, subjects), inputs.candidates
+    rows = rows_of(file, prompts["subject"])
 
-    def pre(layer: int) -> Float[np.ndarray, "athletes neurons"] | None:
+    def pre(layer: int) -> Float[np.ndarray, "subjects neurons"] | None:
         name = "pre@final_name"
         return file.layer(name, layer)[rows] if name in file.names() and layer in file.layers(name) else None
 
@@ -111,7 +111,7 @@ def study_of(inputs: Inputs, file: Activations, *, athletes: str, seed: int) -> 
         anatomy=anatomy,
         prompts=prompts,
         candidates=candidates,
-        halves=halve(prompts, candidates["sport"].to_list(), seed=seed),
+        halves=halve(prompts, candidates["answer"].to_list(), seed=seed),
         circuit=circuit_of(inputs),
         readers=readers_of(inputs),
         post=lambda layer: file.layer("post@final_name", layer)[rows],
@@ -122,7 +122,7 @@ def study_of(inputs: Inputs, file: Activations, *, athletes: str, seed: int) -> 
 
 def texts_of(inputs: Inputs, settings: Settings, sites: Sequence[Site]) -> dict[Site, Texts]:
     """Where neurons fire in the study's running text; nothing where there is no text."""
-    section, path = settings.sport_neurons, inputs.named.get("texts")
+    section, path = settings.answer_neurons, inputs.named.get("texts")
     if not path or not sites:
         return {}
     anatomy = anatomy_of(inputs)
@@ -141,19 +141,19 @@ def texts_of(inputs: Inputs, settings: Settings, sites: Sequence[Site]) -> dict[
 def detectors(
     scan: pl.DataFrame,
     named: Sequence[str],
-    activations: Callable[[int], Float[np.ndarray, "athletes neurons"]],
+    activations: Callable[[int], Float[np.ndarray, "subjects neurons"]],
     halves: Halves | None,
-    sports: Sequence[str],
+    answers: Sequence[str],
 ) -> list[Detector]:
-    """The neurons that get a dossier: the best of each sport by the scan's first half, and those that are `named`.
+    """The neurons that get a dossier: the best of each answer by the scan's first half, and those that are `named`.
 
-    A named one is looked at for the sport that it tells best on that half, and of two alike the one that it is high on. `activations(layer)` gives all neurons.
+    A named one is looked at for the answer that it tells best on that half, and of two alike the one that it is high on. `activations(layer)` gives all neurons.
     """
     if halves is None:
         return []
-    best = scan.filter(chosen_on=HALVES[0], rank=1).sort("sport")
+    best = scan.filter(chosen_on=HALVES[0], rank=1).sort("answer")
     found = [
-        Detector(site=parse(row["neuron"]), sport=row["sport"], sign=row["sign"], chosen_by="scan")
+        Detector(site=parse(row["neuron"]), answer=row["answer"], sign=row["sign"], chosen_by="scan")
         for row in best.iter_rows(named=True)
     ]
     present = np.unique(halves.labels)
@@ -162,14 +162,16 @@ def detectors(
         aucs = rank_aucs(ranks, halves.labels[halves.choosing][:, None] == present)[:, 0]
         above = np.round(aucs - 0.5, 9)
         k = int(np.lexsort((above, np.abs(above)))[-1])
-        told = Detector(site=site, sport=sports[present[k]], sign=sign_of(aucs[k]), chosen_by="configuration")
+        told = Detector(
+            site=site, answer=answers[present[k]], sign=sign_of(aucs[k]), chosen_by="configuration"
+        )
         found.append(told)
     return found
 
 
 def mlp_input(
     file: Activations, layer: int, rows: Sequence[int], *, parallel: bool
-) -> Float[np.ndarray, "athletes d_model"]:
+) -> Float[np.ndarray, "subjects d_model"]:
     """What a layer's MLP reads at the final name token: the residual before the layer, and its attention's output where
     the two are not parallel. Raises InputError naming the file where it lacks one."""
     resid = file.layer("resid@final_name", layer - 1)[rows].astype(np.float64)
@@ -183,7 +185,7 @@ def check_named(named: Sequence[str], anatomy: Anatomy, stored: Sequence[int]) -
         if site.layer not in stored:
             layers = ", ".join(map(str, stored))
             allowed = f"a neuron of a layer whose activations are stored ({layers}; see circuit.lookup and activations)"
-            raise InputError("config.sport_neurons.neurons", name, allowed)
+            raise InputError("config.answer_neurons.neurons", name, allowed)
 
 
 def dossiers(
@@ -192,30 +194,30 @@ def dossiers(
     found: Sequence[Detector],
     texts: Mapping[Site, Texts],
     *,
-    ablated_athletes: int,
+    ablated_subjects: int,
     random_neurons: int,
     seed: int,
 ) -> list[Dossier]:
-    """One dossier per detector. scan: the table `sport_neurons`, for the corrected p of those that it chose."""
+    """One dossier per detector. scan: the table `answer_neurons`, for the corrected p of those that it chose."""
     labels = labels_of(study.prompts, study.candidates)
     made = []
     for detector in found:
-        site, positive = detector.site, labels == study.sports.index(detector.sport)
+        site, positive = detector.site, labels == study.answers.index(detector.answer)
         post = study.post(site.layer)
         weighed = _weighed(study, detector, positive, seed)
         lost = ablations(
-            study.anatomy, study.prompts, study.candidates, site, detector.sport, post.mean(axis=0),
-            athletes=ablated_athletes, random_neurons=random_neurons, seed=seed,
+            study.anatomy, study.prompts, study.candidates, site, detector.answer, post.mean(axis=0),
+            subjects=ablated_subjects, random_neurons=random_neurons, seed=seed,
         )  # fmt: skip
         dossier = Dossier(
             neuron=str(site),
             layer=site.layer,
             index=site.index,
-            sport=detector.sport,
+            answer=detector.answer,
             sign=detector.sign,
             chosen_by=detector.chosen_by,
             telling=_telling(detector, post[:, site.index], positive, study.halves, scan, seed),
-            histogram=histogram(post[:, site.index], labels, study.sports),
+            histogram=histogram(post[:, site.index], labels, study.answers),
             ablations=tuple(lost),
             texts=texts.get(site),
             **weighed,
@@ -225,13 +227,13 @@ def dossiers(
 
 
 def histogram(
-    values: Float[np.ndarray, " athletes"], labels: Int[np.ndarray, " athletes"], sports: Sequence[str]
+    values: Float[np.ndarray, " subjects"], labels: Int[np.ndarray, " subjects"], answers: Sequence[str]
 ) -> Histogram:
-    """Athletes of each sport by activation, in bins of equal width that all sports share."""
+    """Subjects of each answer by activation, in bins of equal width that all answers share."""
     edges = np.histogram_bin_edges(np.asarray(values, dtype=np.float64), bins=BINS)
     counts = {
-        sport: tuple(np.histogram(values[labels == k], bins=edges)[0].tolist())
-        for k, sport in enumerate(sports)
+        answer: tuple(np.histogram(values[labels == k], bins=edges)[0].tolist())
+        for k, answer in enumerate(answers)
         if (labels == k).any()
     }
     return Histogram(edges=tuple(edges.tolist()), counts=counts)
@@ -239,8 +241,8 @@ def histogram(
 
 def _telling(
     detector: Detector,
-    values: Float[np.ndarray, " athletes"],
-    positive: Bool[np.ndarray, " athletes"],
+    values: Float[np.ndarray, " subjects"],
+    positive: Bool[np.ndarray, " subjects"],
     halves: Halves,
     scan: pl.DataFrame,
     seed: int,
@@ -248,7 +250,7 @@ def _telling(
     on = rank_aucs(centred_ranks(values[halves.choosing][:, None]), positive[halves.choosing][:, None])[0, 0]
     off = ~halves.choosing
     auc = auc_draws(detector.sign * values[off], positive[off], seed=seed).estimate
-    chosen = scan.filter(chosen_on=HALVES[0], rank=1, neuron=str(detector.site), sport=detector.sport)
+    chosen = scan.filter(chosen_on=HALVES[0], rank=1, neuron=str(detector.site), answer=detector.answer)
     by_scan = chosen.row(0, named=True) if chosen.height else {}
     return Telling(
         auc_choosing=0.5 + detector.sign * (float(on) - 0.5),
@@ -261,14 +263,14 @@ def _telling(
 
 
 def _weighed(
-    study: Study, detector: Detector, positive: Bool[np.ndarray, " athletes"], seed: int
+    study: Study, detector: Detector, positive: Bool[np.ndarray, " subjects"], seed: int
 ) -> dict[str, object]:
     """The parts of a dossier that come from the weights: cosines, projections, and the check of the recomputation."""
     site, circuit = detector.site, study.circuit
     weights = Weights.of(study.anatomy, site.layer)
-    directions = sport_directions(
+    directions = answer_directions(
         study.anatomy, weights.norm, study.readers, circuit.extract,
-        dict(study.candidates.select("sport", "token_id").iter_rows()), sport=detector.sport,
+        dict(study.candidates.select("answer", "token_id").iter_rows()), answer=detector.answer,
         read_after=site.layer if circuit.lookup is None else circuit.lookup[1],
     )  # fmt: skip
     normed, cached = weights.normed(study.mid(site.layer)), study.pre(site.layer)

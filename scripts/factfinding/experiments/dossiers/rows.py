@@ -1,4 +1,4 @@
-"""Dossiers as tables: a row per entry of a part, after the columns neuron, layer, index, sport and chosen_by (P3.4)."""
+"""Dossiers as tables: a row per entry of a part, after the columns neuron, layer, index, answer and chosen_by (P3.4)."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ WHO = {
     "neuron": pl.String,
     "layer": pl.Int64,
     "index": pl.Int64,
-    "sport": pl.String,
+    "answer": pl.String,
     "chosen_by": pl.String,
 }
 NUMBERS = {"n": pl.Int64, "base_rate": pl.Float64}
 HISTOGRAMS = WHO | {
-    "athletes_sport": pl.String,
+    "subjects_answer": pl.String,
     "low": pl.Float64,
     "high": pl.Float64,
-    "athletes": pl.Int64,
+    "subjects": pl.Int64,
     "n": pl.Int64,
 }
 ABLATIONS = WHO | {"kind": pl.String} | estimate_schema("loss", "accuracy", "change", "random_change")
@@ -33,7 +33,7 @@ COSINES |= {"neurons": pl.Int64}
 PROJECTIONS = (
     WHO | {"removed": pl.String, "dimensions": pl.Int64} | estimate_schema("auc", "change") | NUMBERS
 )
-"""Columns of the tables sport_neuron_histograms, _ablations, _cosines and _projections."""
+"""Columns of the tables answer_neuron_histograms, _ablations, _cosines and _projections."""
 
 
 def tables(made: Sequence[Dossier]) -> dict[str, pl.DataFrame]:
@@ -59,7 +59,7 @@ def _who(dossier: Dossier) -> dict[str, object]:
 def _bars(dossier: Dossier) -> list[dict]:
     edges, n = dossier.histogram.edges, sum(map(sum, dossier.histogram.counts.values()))
     return [
-        _who(dossier) | {"athletes_sport": sport, "low": low, "high": high, "athletes": count, "n": n}
-        for sport, counts in dossier.histogram.counts.items()
+        _who(dossier) | {"subjects_answer": answer, "low": low, "high": high, "subjects": count, "n": n}
+        for answer, counts in dossier.histogram.counts.items()
         for low, high, count in zip(edges, edges[1:], counts, strict=False)
     ]

@@ -1,4 +1,4 @@
-"""P3.4: the weights of the neurons that tell a sport, beside one another and beside the sport's direction."""
+"""P3.4: the weights of the neurons that tell an answer, beside one another and beside the answer's direction."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import polars as pl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from factfinding.experiments.sport_neurons.show import NO_NEURON, auc_in_words, shown
+from factfinding.experiments.answer_neurons.show import NO_NEURON, auc_in_words, shown
 from factfinding.figures import style
 from factfinding.findings.words import Tables
 
@@ -15,18 +15,20 @@ SPREAD = 0.7
 
 
 @style.styled
-def draw_dossier(*, sport_neuron_cosines: pl.DataFrame, sport_neuron_projections: pl.DataFrame) -> Figure:
+def draw_dossier(*, answer_neuron_cosines: pl.DataFrame, answer_neuron_projections: pl.DataFrame) -> Figure:
     """Above, cosines of the neurons' weights over the range of their layer; below, AUC with directions projected out.
 
     Frames: the tables of these names.
     """
-    neurons = shown(sport_neuron_projections)
+    neurons = shown(answer_neuron_projections)
     if neurons.is_empty():
-        return style.nothing_to_draw("no lookup was found, or too few athletes are known to choose a neuron")
-    cosines = sport_neuron_cosines.with_columns(
+        return style.nothing_to_draw(
+            "no lookup was found, or too few <subjects> are known to choose a neuron"
+        )
+    cosines = answer_neuron_cosines.with_columns(
         pl.format("{} and\n{}", "first", "second").str.replace_all(" weights", "").alias("what")
     )
-    projections = sport_neuron_projections.with_columns(pl.col("removed").alias("what"))
+    projections = answer_neuron_projections.with_columns(pl.col("removed").alias("what"))
     lines = 0.11 * neurons.height + 0.12
     heights = [0.8 + max(lines, 0.36) * table["what"].n_unique() for table in (cosines, projections)]
     figure = style.new_figure(0.7 + sum(heights))
@@ -48,7 +50,7 @@ def _places(axes: Axes, table: pl.DataFrame, neurons: pl.DataFrame) -> list[tupl
     step = SPREAD / neurons.height
     places = []
     for number, who in enumerate(neurons.iter_rows()):
-        mine = table.filter(neuron=who[0], sport=who[1], chosen_by=who[2])
+        mine = table.filter(neuron=who[0], answer=who[1], chosen_by=who[2])
         shift = (number - (neurons.height - 1) / 2) * step
         places += [(row, what.index(row["what"]) + shift, looks[who]) for row in mine.iter_rows(named=True)]
     axes.set_yticks(range(len(what)), what)
@@ -59,7 +61,7 @@ def _places(axes: Axes, table: pl.DataFrame, neurons: pl.DataFrame) -> list[tupl
 def _cosines(axes: Axes, table: pl.DataFrame, neurons: pl.DataFrame) -> dict[str, object]:
     handles: dict[str, object] = {}
     for row, y, (colour, _, marker) in _places(axes, table, neurons):
-        label = f"{row['neuron']}, for {row['sport']}"
+        label = f"{row['neuron']}, for {row['answer']}"
         span = [row["layer_low"], row["layer_high"]]
         (handles["layer"],) = axes.plot(
             span, [y, y], color=style.LINE, linewidth=4, label="95 % of its layer", zorder=1
@@ -78,24 +80,24 @@ def _aucs(axes: Axes, table: pl.DataFrame, neurons: pl.DataFrame) -> None:
         axes.plot([low, high], [y, y], color=colour, linewidth=1.2)
         axes.plot([row["auc"]], [y], ls="", marker=marker, color=colour)
     axes.axvline(0.5, color=style.INK, linewidth=1)
-    axes.set(xlabel="AUC for its sport, before the activation function (0.5: chance)")
+    axes.set(xlabel="AUC for its <answer>, before the activation function (0.5: chance)")
     axes.set_ylabel("projected out of the input (directions)")
-    axes.set_title(f"athletes it was not chosen on, n = {table['n'].max():,} athletes")
+    axes.set_title(f"<subjects> it was not chosen on, n = {table['n'].max():,} <subjects>")
 
 
 def sentences(tables: Tables) -> list[str]:
     """What the tables say, the sentence of the summary first."""
     return [
-        *projection_findings(tables["sport_neuron_projections"]),
-        *cosine_findings(tables["sport_neuron_cosines"]),
+        *projection_findings(tables["answer_neuron_projections"]),
+        *cosine_findings(tables["answer_neuron_cosines"]),
     ]
 
 
 def projection_findings(projections: pl.DataFrame) -> list[str]:
-    """From the table `sport_neuron_projections`: what is left without the directions of the sport."""
+    """From the table `answer_neuron_projections`: what is left without the directions of the answer."""
     found = []
-    for who in projections.select("neuron", "sport", "chosen_by").unique(maintain_order=True).head(4).rows():
-        mine = projections.filter(neuron=who[0], sport=who[1], chosen_by=who[2])
+    for who in projections.select("neuron", "answer", "chosen_by").unique(maintain_order=True).head(4).rows():
+        mine = projections.filter(neuron=who[0], answer=who[1], chosen_by=who[2])
         rows = {row["removed"]: row for row in mine.iter_rows(named=True)}
         last = next(row for name, row in reversed(rows.items()) if name != "random directions")
         whole, random = rows["nothing"], rows["random directions"]
@@ -103,21 +105,21 @@ def projection_findings(projections: pl.DataFrame) -> list[str]:
         meaning = "what is left it reads elsewhere" if left else "nothing is left for sure"
         found.append(
             f"With {last['removed']} projected out of its input weights ({last['dimensions']} dimensions), the AUC of "
-            f"{whole['neuron']} for {whole['sport']} before its activation function goes from {auc_in_words(whole)} to {auc_in_words(last)} "
+            f"{whole['neuron']} for {whole['answer']} before its activation function goes from {auc_in_words(whole)} to {auc_in_words(last)} "
             f"(n = {whole['n']:,}; chance 0.5; as many random directions: {auc_in_words(random)}): {meaning}."
         )
     return found or [NO_NEURON]
 
 
 def cosine_findings(cosines: pl.DataFrame) -> list[str]:
-    """From the table `sport_neuron_cosines`: which cosines lie outside those of most neurons of the layer."""
+    """From the table `answer_neuron_cosines`: which cosines lie outside those of most neurons of the layer."""
     if cosines.is_empty():
         return []
     outside = cosines.filter(
         (pl.col("cosine") < pl.col("layer_low")) | (pl.col("cosine") > pl.col("layer_high"))
     )
     named = "; ".join(
-        f"{row['neuron']} for {row['sport']}, {row['first']} with {row['second']}: {row['cosine']:+.2f} "
+        f"{row['neuron']} for {row['answer']}, {row['first']} with {row['second']}: {row['cosine']:+.2f} "
         f"[{row['layer_low']:+.2f}, {row['layer_high']:+.2f}]"
         for row in outside.head(4).iter_rows(named=True)
     )

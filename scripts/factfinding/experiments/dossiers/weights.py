@@ -1,16 +1,16 @@
-"""A neuron's weights beside one another and beside the sport's direction (P3.4).
+"""A neuron's weights beside one another and beside the answer's direction (P3.4).
 
 **The space.** Input weights read the residual stream through the MLP's norm. Its weight and centring are linear and are
-folded into them (its scale is one positive number per athlete and is left out), so that input weights, output weights
-and directions of the sport all live in the residual stream. Where the norm centres, all of them are centred too: their
+folded into them (its scale is one positive number per subject and is left out), so that input weights, output weights
+and directions of the answer all live in the residual stream. Where the norm centres, all of them are centred too: their
 mean is what no reader sees. The input weights of a gated neuron are those of its gate.
 
-**Directions of a sport.** A probe's weights for the sport minus the mean of those for the others: of the logistic probe
+**Directions of an answer.** A probe's weights for the answer minus the mean of those for the others: of the logistic probe
 after the last lookup layer (after the neuron's own layer where there is no lookup), and of the head probe of the first
 extracting head.
 
 **Projected out.** Directions are taken out of the input weights, and the pre-activation is computed again from what the
-norm gives each athlete, scale and bias as they were. With nothing taken out it must be the cached one (`pre_error`).
+norm gives each subject, scale and bias as they were. With nothing taken out it must be the cached one (`pre_error`).
 """
 
 from __future__ import annotations
@@ -66,30 +66,30 @@ class Weights:
             offset=_numpy(offset[0]),
         )
 
-    def normed(self, mid: Float[np.ndarray, "athletes d_model"]) -> Float[np.ndarray, "athletes d_model"]:
+    def normed(self, mid: Float[np.ndarray, "subjects d_model"]) -> Float[np.ndarray, "subjects d_model"]:
         """What the norm makes of the MLP's input, without its weight and bias, which are folded elsewhere."""
         plain = replace(self.norm, weight=torch.ones(mid.shape[1], dtype=torch.float64), bias=None)
         return plain(torch.from_numpy(np.asarray(mid, dtype=np.float64))).numpy()
 
     def pre(
-        self, normed: Float[np.ndarray, "athletes d_model"], index: int
-    ) -> Float[np.ndarray, " athletes"]:
+        self, normed: Float[np.ndarray, "subjects d_model"], index: int
+    ) -> Float[np.ndarray, " subjects"]:
         """The pre-activation of one neuron, recomputed."""
         return normed @ self.into[index] + self.offset[index]
 
 
-def sport_directions(
+def answer_directions(
     anatomy: Anatomy, norm: Norm, readers: Readers, heads: Sequence[str], token_of: Mapping[str, int],
-    *, sport: str, read_after: int,
+    *, answer: str, read_after: int,
 ) -> Directions:  # fmt: skip
-    """By name: what tells a sport from the others, in the residual stream. None of the probes where nobody is known."""
-    if readers.empty or sport not in readers.sports or len(readers.sports) < 2:
+    """By name: what tells an answer from the others, in the residual stream. None of the probes where nobody is known."""
+    if readers.empty or answer not in readers.answers or len(readers.answers) < 2:
         return {}
     probes = {"logistic probe": readers.weight[-1, read_after]}
     if heads:
-        ids = [token_of[name] for name in readers.sports]
+        ids = [token_of[name] for name in readers.answers]
         probes[f"head probe {heads[0]}"] = _numpy(head_probe(anatomy, parse(heads[0]), ids))
-    own = readers.sports.index(sport)
+    own = readers.answers.index(answer)
     return {
         name: _centred(norm, weight[:, own] - np.delete(weight, own, axis=1).mean(axis=1))
         for name, weight in probes.items()
@@ -117,14 +117,14 @@ def projections(
     weights: Weights,
     index: int,
     directions: Directions,
-    normed: Float[np.ndarray, "athletes d_model"],
-    positive: Bool[np.ndarray, " athletes"],
+    normed: Float[np.ndarray, "subjects d_model"],
+    positive: Bool[np.ndarray, " subjects"],
     *,
     sign: int,
     seed: int,
 ) -> list[Projection]:
-    """AUC of sign * pre-activation with the output weights, the sport's directions, all of them, or as many random ones
-    projected out of the input weights. normed: `Weights.normed` of the athletes that are scored."""
+    """AUC of sign * pre-activation with the output weights, the answer's directions, all of them, or as many random ones
+    projected out of the input weights. normed: `Weights.normed` of the subjects that are scored."""
     into, out = weights.into[index], weights.out[index]
     removed = {"nothing": [], "output weights": [out]}
     removed |= {name: [direction] for name, direction in directions.items()}

@@ -34,8 +34,8 @@ def compute(inputs: Inputs, settings: Settings, say: Say) -> dict[str, pl.DataFr
 
 
 def effect_concentration(effects: pl.DataFrame, *, seed: int) -> pl.DataFrame:
-    """Columns fact (or `all`: each athlete's mean over facts), kind, measure, top, layer, value with its interval
-    over athletes, gaussian, n (athletes), n_neurons.
+    """Columns fact (or `all`: each subject's mean over facts), kind, measure, top, layer, value with its interval
+    over subjects, gaussian, n (subjects), n_neurons.
 
     measure `top`: share of the summed absolute effect that the `top` largest neurons carry. `participation_ratio`:
     (sum |e|)^2 / sum e^2, the number of neurons if all carried alike. `layer`: share of the neurons of `layer`. gaussian: the same for effects that are drawn
@@ -85,9 +85,9 @@ def _concentration(
 
 
 def _by_fact(found: Vectors, measured: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
-    """The measures of each fact's athletes, and of all facts with each athlete's mean."""
+    """The measures of each fact's subjects, and of all facts with each subject's mean."""
     there = ~np.isnan(measured).any(axis=1)
-    people = np.array(found.athletes)
+    people = np.array(found.subjects)
     means = [
         measured[rows].mean(axis=0)
         for name in dict.fromkeys(people)

@@ -11,9 +11,9 @@ from factfinding.figures import style
 from factfinding.findings.single_neurons import NO_PAIRS, ORDER, READINGS
 from factfinding.findings.words import Row, Tables, number, percent
 
-KINDS = {"mean": "its mean instead", "resample_other": "that of another sport's athlete instead"}
+KINDS = {"mean": "its mean instead", "resample_other": "that of another <answer>'s <subject> instead"}
 SHOWN = 16
-"""Facts of the right panel: those that most athletes have."""
+"""Facts of the right panel: those that most subjects have."""
 
 
 @style.styled
@@ -54,7 +54,7 @@ def _curves(axes: Axes, rows: pl.DataFrame, looks: dict) -> list:
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set(xlabel=f"largest neurons (of {rows['n_neurons'].max():,})")
     style.percent_axis(axes, "share of the summed effect (%)")
-    axes.set_title(f"each athlete's mean over facts\nn = {rows['n'].max():,} athletes")
+    axes.set_title(f"each <subject>'s mean over facts\nn = {rows['n'].max():,} <subjects>")
     return handles
 
 
@@ -95,7 +95,7 @@ def _concentrated(rows: pl.DataFrame, kind: str) -> str:
     ]
     return (
         f"Of {ratio['n_neurons']:,} neurons {READINGS[kind]}, {', '.join(told)} of the summed absolute effect on a fact; as "
-        f"many as {_interval(ratio, 1)} carrying alike would share it so (participation ratio; n = {ratio['n']:,} athletes; "
+        f"many as {_interval(ratio, 1)} carrying alike would share it so (participation ratio; n = {ratio['n']:,} <subjects>; "
         f"effects from one normal distribution: {percent(shares[min(shares)]['gaussian'])} for the largest, and "
         f"{ratio['gaussian']:.0f})."
     )

@@ -25,8 +25,8 @@ from factfinding.stats import majority_rate, mean_interval
 from factfinding.tables import empty, schema_of
 
 FEWEST = 2
-"""Athletes with a name of one length, below which it has no tables: a mean pattern of one prompt is no mean."""
-NONE = "a study in which no lookup at the name was found, or too few athletes are known"
+"""Subjects with a name of one length, below which it has no tables: a mean pattern of one prompt is no mean."""
+NONE = "a study in which no lookup at the name was found, or too few subjects are known"
 
 
 def compute(
@@ -34,7 +34,7 @@ def compute(
 ) -> dict[str, pl.DataFrame | EffectiveModel | NoEffectiveModel]:
     """The effective model as a file, `model`, and the tables `effective_model` and `effective_confusion`."""
     anatomy, section = anatomy_of(inputs), settings.interventions
-    prompts = {name: known_prompts(inputs, section.athletes, name) for name in ("full", "name_only")}
+    prompts = {name: known_prompts(inputs, section.subjects, name) for name in ("full", "name_only")}
     result = effective_model(
         anatomy,
         prompts,
@@ -72,12 +72,12 @@ def effective_model(
     batch_size: int,
     seed: int,
 ) -> Result:
-    """The effective model for the names of the athletes, one set of tables per number of name tokens.
+    """The effective model for the names of the subjects, one set of tables per number of name tokens.
 
-    prompts: `full` and `name_only` of the same athletes in the same order. accuracy has columns model (`effective`, and
+    prompts: `full` and `name_only` of the same subjects in the same order. accuracy has columns model (`effective`, and
     the unchanged model `full` read by the same probe at the same layer), n_name_tokens, accuracy, loss (nats),
     n, majority_rate, and largest_error: of the effective model's residual from the simplified model's, over the largest
-    value. Probes are those of folds that have not seen the athlete; the saved model has the one fitted on all.
+    value. Probes are those of folds that have not seen the subject; the saved model has the one fitted on all.
     """
     if reader.empty or parts is None:
         return Result(model=None, accuracy=empty("effective_model"), confusion=empty("effective_confusion"))
@@ -90,7 +90,7 @@ def effective_model(
     mlp = {layer: outputs.mlp[:, layer].mean(0) for layer in range(parts.lookup[0])}
     names = [names_of(anatomy, table, group, parts, batch_size=batch_size) for group in groups]
     model = EffectiveModel.from_anatomy(
-        anatomy, parts, names, attn=attn, mlp=mlp, sports=reader.sports, seed=seed,
+        anatomy, parts, names, attn=attn, mlp=mlp, answers=reader.answers, seed=seed,
         weight=torch.from_numpy(reader.weight[-1, last]), bias=torch.from_numpy(reader.bias[-1, last]),
     )  # fmt: skip
     full = name_outputs(anatomy, prompts["full"], groups_of(prompts["full"]), batch_size=batch_size)
@@ -134,8 +134,8 @@ def names_of(
 
 def _logp(
     reader: Readers, layer: int, resid: np.ndarray, prompts: pl.DataFrame, group: Group
-) -> Float[np.ndarray, "group sports"]:
-    folds = reader.folds_of(prompts["athlete"][group.rows].to_list())
+) -> Float[np.ndarray, "group answers"]:
+    folds = reader.folds_of(prompts["subject"][group.rows].to_list())
     return reader.log_probabilities(layer, resid, folds)
 
 
@@ -155,19 +155,19 @@ def _row(
 def _confusion(
     logp: np.ndarray, prompts: pl.DataFrame, group: Group, reader: Readers, seed: int
 ) -> list[dict]:
-    truth, answers = _truth(prompts, group, reader), logp.argmax(axis=1)
+    truth, chosen = _truth(prompts, group, reader), logp.argmax(axis=1)
     rows = []
-    for i, sport in enumerate(reader.sports):
-        given = answers[truth == i]
-        for j, answer in enumerate(reader.sports):
-            share = accuracy_estimate(given == j, seed=seed) if len(given) else None
+    for i, answer in enumerate(reader.answers):
+        mine = chosen[truth == i]
+        for j, given in enumerate(reader.answers):
+            share = accuracy_estimate(mine == j, seed=seed) if len(mine) else None
             rows.append(
-                {"n_name_tokens": group.layout.n_name_tokens, "sport": sport, "answer": answer}
-                | {"athletes": int((given == j).sum()), "n": len(given)}
+                {"n_name_tokens": group.layout.n_name_tokens, "answer": answer, "given": given}
+                | {"subjects": int((mine == j).sum()), "n": len(mine)}
                 | estimate_columns("share", share)
             )
     return rows
 
 
 def _truth(prompts: pl.DataFrame, group: Group, reader: Readers) -> np.ndarray:
-    return np.array([reader.sports.index(sport) for sport in prompts["sport"][group.rows]])
+    return np.array([reader.answers.index(answer) for answer in prompts["answer"][group.rows]])

@@ -1,4 +1,4 @@
-"""P2.9: what the effective model answers, by sport and by length of the name."""
+"""P2.9: what the effective model answers, by answer and by length of the name."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ MODELS = {"effective": "effective model", "full": "probe of the unchanged model"
 def draw_effective_model(*, effective_model: pl.DataFrame, effective_confusion: pl.DataFrame) -> Figure:
     """Left, the confusion matrix of the shortest names of two tokens or more; right, accuracy by length of the name."""
     if effective_model.is_empty():
-        return style.nothing_to_draw("no lookup at the name was found, or too few athletes are known")
+        return style.nothing_to_draw("no lookup at the name was found, or too few <subjects> are known")
     lengths = effective_model["n_name_tokens"].unique().sort().to_list()
     shown = next((length for length in lengths if length >= 2), lengths[0])
     figure = style.new_figure(3.6)
     left, right = figure.subplots(1, 2, width_ratios=(1.2, 1))
     mesh = _confusion(left, effective_confusion.filter(n_name_tokens=shown), shown)
-    figure.colorbar(mesh, ax=left, label="share of the sport's athletes (%)", pad=0.02)
+    figure.colorbar(mesh, ax=left, label="share of the <answer>'s <subjects> (%)", pad=0.02)
     style.legend_above(figure, _lengths(right, effective_model, lengths), columns=2)
     return figure
 
 
 def _confusion(axes: Axes, rows: pl.DataFrame, length: int):
-    sports = rows["sport"].unique().sort().to_list()
-    values = rows.sort("sport", "answer")["share"].fill_null(np.nan).to_numpy().reshape(len(sports), -1)
-    counts = rows.sort("sport", "answer")["athletes"].to_numpy().reshape(len(sports), -1)
+    answers = rows["answer"].unique().sort().to_list()
+    values = rows.sort("answer", "given")["share"].fill_null(np.nan).to_numpy().reshape(len(answers), -1)
+    counts = rows.sort("answer", "given")["subjects"].to_numpy().reshape(len(answers), -1)
     mesh = axes.pcolormesh(
-        range(len(sports)),
-        range(len(sports)),
+        range(len(answers)),
+        range(len(answers)),
         100 * values,
         cmap=style.sequential(),
         vmin=0,
@@ -47,11 +47,11 @@ def _confusion(axes: Axes, rows: pl.DataFrame, length: int):
     for (row, column), count in np.ndenumerate(counts):
         colour = style.PAPER if values[row, column] > 0.55 else style.INK
         axes.text(column, row, f"{count:,}", ha="center", va="center", color=colour)
-    axes.set_xticks(range(len(sports)), sports, rotation=20)
-    axes.set_yticks(range(len(sports)), sports)
+    axes.set_xticks(range(len(answers)), answers, rotation=20)
+    axes.set_yticks(range(len(answers)), answers)
     axes.invert_yaxis()
-    axes.set(xlabel="answer", ylabel="sport (the right one)")
-    axes.set_title(f"names of {length} tokens\nn = {counts.sum():,} athletes")
+    axes.set(xlabel="<answer> given", ylabel="<answer> (the right one)")
+    axes.set_title(f"names of {length} tokens\nn = {counts.sum():,} <subjects>")
     axes.grid(False)
     return mesh
 
@@ -73,7 +73,7 @@ def _lengths(axes: Axes, table: pl.DataFrame, lengths: list[int]) -> list:
         }
         handles.append(axes.errorbar(at, value, yerr=(value - low, high - value), **look))
     rate = 100 * table.filter(model="effective").sort("n_name_tokens")["majority_rate"].to_numpy()
-    label = "always the commonest sport"
+    label = "always the commonest <answer>"
     handles.append(
         axes.hlines(
             rate,
@@ -88,9 +88,9 @@ def _lengths(axes: Axes, table: pl.DataFrame, lengths: list[int]) -> list:
     turned = len(lengths) > LEVEL
     words = [f"{k}{' ' if turned else chr(10)}({n:,})" for k, n in zip(lengths, ns, strict=True)]
     axes.set_xticks(range(len(lengths)), words, rotation=90 if turned else 0)
-    axes.set(xlabel="tokens of the name (athletes)", xlim=(-0.6, len(lengths) - 0.4))
+    axes.set(xlabel="tokens of the name (<subjects>)", xlim=(-0.6, len(lengths) - 0.4))
     axes.grid(False, axis="x")
-    style.percent_axis(axes, "right (% of athletes)")
+    style.percent_axis(axes, "right (% of <subjects>)")
     return handles
 
 
@@ -99,7 +99,7 @@ def sentences(tables: Tables) -> list[str]:
     effective_model = tables["effective_model"]
     if effective_model.is_empty():
         return [
-            "No lookup at the name was found, or too few athletes are known: there is no effective model."
+            "No lookup at the name was found, or too few <subjects> are known: there is no effective model."
         ]
     found = []
     for length in effective_model["n_name_tokens"].unique().sort():
@@ -109,7 +109,7 @@ def sentences(tables: Tables) -> list[str]:
         row, full = rows["effective"], rows["full"]
         found.append(
             f"On names of {length} tokens the effective model is right for {share(row, 'accuracy')} of {row['n']:,}; the "
-            f"same probe of the unchanged model for {share(full, 'accuracy')}, the commonest sport for "
+            f"same probe of the unchanged model for {share(full, 'accuracy')}, the commonest <answer> for "
             f"{percent(row['majority_rate'])}."
         )
     error = effective_model["largest_error"].max()

@@ -1,14 +1,14 @@
-"""Where in the effective model a probe reads the sport: in the sum of the name's parts, and after each lookup MLP (P3.5).
+"""Where in the effective model a probe reads the answer: in the sum of the name's parts, and after each lookup MLP (P3.5).
 
 The probes are those of P2.6 (probes.py: same regression, penalty and scaling), fitted on the effective model's residual
 stream instead of the model's own. Before the lookup that stream is a sum of one term per token and nothing else, so a
 probe there can learn only what tokens say by themselves.
 
 One draw of folds over a few hundred names moves an accuracy by a per cent or two, so folds and shuffled labels are drawn
-several times. An athlete's hits and losses are averaged over the draws; intervals are over athletes, as everywhere, and
+several times. A subject's hits and losses are averaged over the draws; intervals are over subjects, as everywhere, and
 take the draws as given. Folds are grouped by the parts of the name as the effective model sees them: all names with one
 last token (or one beginning) lie in one fold, so the probe is never asked about a table entry that it was fitted on. A
-step from one layer to the next is paired, athlete by athlete.
+step from one layer to the next is paired, subject by subject.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def compute(inputs: Inputs, settings: Settings, say: Say) -> dict[str, pl.DataFr
     )
     table = effective_probes(
         effective_model_of(inputs),
-        pairs_of(inputs, section.athletes, name_tokens=section.name_tokens, say=say),
+        pairs_of(inputs, section.subjects, name_tokens=section.name_tokens, say=say),
         settings=fitted,
         repeats=section.probe_repeats,
         batch_size=NAMES * settings.compute.batch_size,
@@ -61,10 +61,10 @@ def compute(inputs: Inputs, settings: Settings, say: Say) -> dict[str, pl.DataFr
 
 @dataclass(frozen=True, kw_only=True)
 class _Held:
-    """Held-out hits and losses (nats) of each athlete, means over the draws of the folds."""
+    """Held-out hits and losses (nats) of each subject, means over the draws of the folds."""
 
-    hits: Float[np.ndarray, " athletes"]
-    losses: Float[np.ndarray, " athletes"]
+    hits: Float[np.ndarray, " subjects"]
+    losses: Float[np.ndarray, " subjects"]
 
 
 def effective_probes(
@@ -81,12 +81,12 @@ def effective_probes(
     Columns: n_name_tokens, input (token_sum, resid), layer (null for the sum), labels (true, shuffled), folds, repeats,
     accuracy, loss, selectivity (true minus shuffled), step and loss_step (from the input before), n, n_groups,
     majority_rate. settings.folds: kinds of folds; of random ones there is no group. Empty for None, and where there are
-    too few athletes or groups for the folds.
+    too few subjects or groups for the folds.
     """
     if model is None or names is None or not _enough(names, settings):
         return pl.DataFrame(schema=SCHEMA)
     rows: list[dict] = []
-    labels = np.unique(names.sports, return_inverse=True)[1]
+    labels = np.unique(names.answers, return_inverse=True)[1]
     inputs = list(streams(model, names, batch_size=batch_size))
     for kind in settings.folds:
         groups = _groups(names, kind)
@@ -107,11 +107,11 @@ def effective_probes(
 @torch.no_grad()
 def streams(
     model: EffectiveModel, names: NamePairs, *, batch_size: int
-) -> Iterator[tuple[str, int | None, Float[np.ndarray, "athletes d_model"]]]:
+) -> Iterator[tuple[str, int | None, Float[np.ndarray, "subjects d_model"]]]:
     """(input, layer, array) of the names: the sum of their parts, then the residual stream after each lookup MLP."""
     names = names.to(model.weight.device)
     tables, sums, found = model.names[str(names.n_name_tokens)], [], []
-    for start in range(0, len(names.athletes), batch_size):
+    for start in range(0, len(names.subjects), batch_size):
         part = slice(start, start + batch_size)
         tokens = names.tokens(names.begin[part], names.last[part])
         sums.append(tables(*tokens).sum(1).double().cpu())
@@ -122,23 +122,23 @@ def streams(
         yield RESID, model.shape.lookup[0] + i, stream[:, i]
 
 
-def _groups(names: NamePairs, kind: str) -> Int[np.ndarray, " athletes"]:
-    """What must not stand in two folds: the last token, the beginning, or nothing but the athlete."""
+def _groups(names: NamePairs, kind: str) -> Int[np.ndarray, " subjects"]:
+    """What must not stand in two folds: the last token, the beginning, or nothing but the subject."""
     if kind == "random":
-        return np.arange(len(names.athletes))
+        return np.arange(len(names.subjects))
     return (names.last if kind == "last_name" else names.begin).cpu().numpy()
 
 
 def _enough(names: NamePairs, settings: ProbeSettings) -> bool:
-    counts = np.unique(names.sports, return_counts=True)[1]
+    counts = np.unique(names.answers, return_counts=True)[1]
     groups = [len(np.unique(_groups(names, kind))) for kind in settings.folds]
     return len(counts) > 1 and min(counts.min(), *groups) >= settings.n_folds
 
 
 def _repeated(
-    resid: Float[np.ndarray, "athletes d_model"],
-    labels: Int[np.ndarray, " athletes"],
-    groups: Int[np.ndarray, " athletes"],
+    resid: Float[np.ndarray, "subjects d_model"],
+    labels: Int[np.ndarray, " subjects"],
+    groups: Int[np.ndarray, " subjects"],
     kind: str,
     settings: ProbeSettings,
     repeats: int,
@@ -171,5 +171,5 @@ def _scores(held: _Held, before: _Held | None, seed: int) -> dict:
     return row | estimate_columns("loss_step", _mean(before and held.losses - before.losses, seed))
 
 
-def _mean(values: Float[np.ndarray, " athletes"] | None, seed: int):
+def _mean(values: Float[np.ndarray, " subjects"] | None, seed: int):
     return None if values is None else mean_interval(values, seed=seed)

@@ -1,4 +1,4 @@
-"""P3.5: where in the effective model a probe reads the sport."""
+"""P3.5: where in the effective model a probe reads the answer."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PARTS = {
 }
 
 
-NO_FIT = "There is no effective model, or too few athletes with names of one length to fit a probe on it."
+NO_FIT = "There is no effective model, or too few <subjects> with names of one length to fit a probe on it."
 
 
 @style.styled
@@ -31,10 +31,10 @@ def draw_effective_probes(*, effective_probes: pl.DataFrame) -> Figure:
     left, right = figure.subplots(1, 2)
     handles = _lines(left, effective_probes, layers, "accuracy", 100)
     _lines(right, effective_probes, layers, "loss", 1)
-    label = "always the commonest sport"
+    label = "always the commonest <answer>"
     rate = 100 * effective_probes["majority_rate"][0]
     handles[label] = left.axhline(rate, color=style.INK, linewidth=1, label=label)
-    style.percent_axis(left, "accuracy, held out (% of athletes)")
+    style.percent_axis(left, "accuracy, held out (% of <subjects>)")
     right.set_ylabel("loss, held out (nats)")
     right.set_ylim(bottom=0)
     n, length = effective_probes["n"].max(), effective_probes["n_name_tokens"][0]
@@ -90,7 +90,7 @@ def probe_findings(effective_probes: pl.DataFrame) -> list[str]:
     chance = f", with shuffled labels {percent(control['accuracy'][0])}" if control.height else ""
     found = (
         f"On the sum of a name's parts, before the lookup, a probe is right for {share(first, 'accuracy')} of "
-        f"{first['n']:,} held-out athletes with names of {first['n_name_tokens']} tokens ({PARTS[folds]}; commonest sport "
+        f"{first['n']:,} held-out <subjects> with names of {first['n_name_tokens']} tokens ({PARTS[folds]}; commonest <answer> "
         f"{percent(first['majority_rate'])}{chance}), after the last lookup MLP, {after[-1]['layer']}, for "
         f"{share(after[-1], 'accuracy')}."
     )

@@ -1,13 +1,13 @@
 """How alike the neurons behind different facts are (P3.2).
 
-Made from the table `neuron_effects` alone. An athlete and a fact give one vector,
+Made from the table `neuron_effects` alone. A subject and a fact give one vector,
 the effect of every lookup neuron. Vectors are compared over neurons by
 
     pearson, spearman  their correlation: do the same neurons help, and hurt, both facts
     absolute           Pearson's correlation of the absolute effects: do the same neurons matter, in whatever direction
     top_neuron         1 if the neuron of the largest absolute effect is the same, else 0
 
-The baselines are one fact of two *different* athletes, who share what these neurons do to any prompt, and the noise of
+The baselines are one fact of two *different* subjects, who share what these neurons do to any prompt, and the noise of
 the draws, which sets the most that Pearson's correlation could be:
 
     ceiling = sqrt(r_a r_b),  r = 1 - mean(standard_error^2) / variance of the effects over neurons
@@ -15,7 +15,7 @@ the draws, which sets the most that Pearson's correlation could be:
 r is the reliability that two halves of the draws would show (brought to the full number), known here from the spread of
 the draws without splitting them. A correlation well below the ceiling is not low for want of draws.
 
-Beside the pairs of facts stands the mean over all of them, taken in each athlete first, so that an athlete is resampled
+Beside the pairs of facts stands the mean over all of them, taken in each subject first, so that a subject is resampled
 with all his pairs and the mean has an interval of its own. It is no average of the pairs' intervals: a mean over many
 pairs is known better than any of them.
 
@@ -23,8 +23,8 @@ All neurons together may hide that facts share neurons in one layer and not in a
 taken over the neurons of each layer alone, too. A layer that does nothing for the facts has a correlation near 1 of what
 little there is: effect_concentration says which share of the effects each layer has.
 
-Athletes are what is sampled: intervals are bootstrapped over them. Neurons are not: they are all there are. Only where
-a single athlete has both facts, as in the study, is the interval one over neurons, and the column says so.
+Subjects are what is sampled: intervals are bootstrapped over them. Neurons are not: they are all there are. Only where
+a single subject has both facts, as in the study, is the interval one over neurons, and the column says so.
 """
 
 from __future__ import annotations
@@ -44,15 +44,15 @@ from factfinding.stats import RESAMPLES_OF_PAIRS, Estimate, mean_interval, resam
 CHUNK = 2_000_000
 """Counts held at once in a bootstrap over neurons."""
 MOST = 40
-"""Facts that are compared with one another, at most: those that most athletes have."""
+"""Facts that are compared with one another, at most: those that most subjects have."""
 
 CORRELATIONS = (
-    dict.fromkeys(("fact", "other_fact", "layers", "athletes", "kind", "statistic"), pl.String)
+    dict.fromkeys(("fact", "other_fact", "layers", "subjects", "kind", "statistic"), pl.String)
     | estimate_schema("value")
     | {"interval": pl.String, "ceiling": pl.Float64, "n": pl.Int64, "n_neurons": pl.Int64}
 )
 PAIRS = (
-    dict.fromkeys(("pair", "athlete", "fact", "other_fact", "kind"), pl.String)
+    dict.fromkeys(("pair", "subject", "fact", "other_fact", "kind"), pl.String)
     | dict.fromkeys(("layer", "neuron"), pl.Int64)
     | dict.fromkeys(("effect", "other_effect"), pl.Float64)
 )
@@ -70,10 +70,10 @@ def compute(inputs: Inputs, settings: Settings, say: Say) -> dict[str, pl.DataFr
 
 def fact_correlations(effects: pl.DataFrame, *, seed: int) -> pl.DataFrame:
     """Columns fact, other_fact (both `all`: the mean over pairs of facts), layers (`all`, or the one whose neurons are
-    compared, for the mean over pairs alone), athletes (`same`: two facts of one athlete; `different`: one fact of two
-    athletes), kind, statistic (`STATISTICS`), value (mean over athletes, or over pairs of them) with its interval,
-    interval (over `athletes` or `neurons`; null where there is none), ceiling (pearson and resampled effects only), n
-    (athletes), n_neurons.
+    compared, for the mean over pairs alone), subjects (`same`: two facts of one subject; `different`: one fact of two
+    subjects), kind, statistic (`STATISTICS`), value (mean over subjects, or over pairs of them) with its interval,
+    interval (over `subjects` or `neurons`; null where there is none), ceiling (pearson and resampled effects only), n
+    (subjects), n_neurons.
 
     Vectors that are constant have no correlation and do not count; of more than `MOST` facts, the rarest do not either.
     Empty when the effects are.
@@ -94,14 +94,14 @@ def fact_correlations(effects: pl.DataFrame, *, seed: int) -> pl.DataFrame:
                     different[key] = _different(found, alike, pair[0], seed=seed)
         singles = [key for key, row in same.items() if row and row["n"] == 1 and key[2] != "top_neuron"]
         _neuron_intervals(found, same, singles, seed)
-        for athletes, table in (("same", same), ("different", different)):
+        for subjects, table in (("same", same), ("different", different)):
             for (fact, other, statistic), row in table.items():
                 if row is not None:
                     about = {
                         "fact": fact,
                         "other_fact": other,
                         "layers": ALL,
-                        "athletes": athletes,
+                        "subjects": subjects,
                         "kind": kind,
                     }
                     about |= {"statistic": statistic, "n_neurons": found.effects.shape[1]}
@@ -111,27 +111,27 @@ def fact_correlations(effects: pl.DataFrame, *, seed: int) -> pl.DataFrame:
 
 
 def _commonest(effects: pl.DataFrame) -> pl.DataFrame:
-    """The effects on the `MOST` facts that most athletes have, in their order."""
-    counts = effects.group_by("fact", maintain_order=True).agg(pl.col("athlete").n_unique())
-    kept = counts.sort("athlete", descending=True, maintain_order=True).head(MOST)
+    """The effects on the `MOST` facts that most subjects have, in their order."""
+    counts = effects.group_by("fact", maintain_order=True).agg(pl.col("subject").n_unique())
+    kept = counts.sort("subject", descending=True, maintain_order=True).head(MOST)
     return effects.join(kept.select("fact"), on="fact", how="semi", maintain_order="left")
 
 
 def _same(found: Vectors, alike: np.ndarray, fact: str, other: str, *, seed: int) -> dict | None:
-    """Two facts of one athlete, averaged over athletes; None where nobody has both."""
-    of = {found.athletes[row]: row for row in found.rows(other)}
-    pairs = [(row, of[found.athletes[row]]) for row in found.rows(fact) if found.athletes[row] in of]
+    """Two facts of one subject, averaged over subjects; None where nobody has both."""
+    of = {found.subjects[row]: row for row in found.rows(other)}
+    pairs = [(row, of[found.subjects[row]]) for row in found.rows(fact) if found.subjects[row] in of]
     pairs = [(i, j) for i, j in pairs if not np.isnan(alike[i, j])]
     if not pairs:
         return None
     i, j = np.array(pairs).T
     value = mean_interval(alike[i, j], seed=seed)
-    about = {"interval": "athletes" if value.n > 1 else None, "ceiling": _ceiling(found, i, j), "n": value.n}
+    about = {"interval": "subjects" if value.n > 1 else None, "ceiling": _ceiling(found, i, j), "n": value.n}
     return estimate_columns("value", value) | about
 
 
 def _different(found: Vectors, alike: np.ndarray, fact: str, *, seed: int) -> dict | None:
-    """One fact of two athletes, averaged over pairs of them; None where there is no pair."""
+    """One fact of two subjects, averaged over pairs of them; None where there is no pair."""
     rows = found.rows(fact)
     matrix = alike[np.ix_(rows, rows)]
     np.fill_diagonal(matrix, np.nan)
@@ -161,15 +161,15 @@ def _layers(effects: pl.DataFrame, kind: str, seed: int) -> Iterator[dict]:
         found = vectors(effects.filter(layer=layer), kind)
         for statistic in STATISTICS:
             alike = similarity(found.effects, statistic)
-            for athletes, row in (("same", _all_same(found, alike, seed)), ("different", _all_different(found, alike, seed))):  # fmt: skip
-                about = {"fact": ALL, "other_fact": ALL, "layers": str(layer), "athletes": athletes}
+            for subjects, row in (("same", _all_same(found, alike, seed)), ("different", _all_different(found, alike, seed))):  # fmt: skip
+                about = {"fact": ALL, "other_fact": ALL, "layers": str(layer), "subjects": subjects}
                 about |= {"kind": kind, "statistic": statistic, "n_neurons": found.effects.shape[1]}
                 if row is not None:
                     yield about | row | ({} if statistic == "pearson" else {"ceiling": None})
 
 
 def _all_same(found: Vectors, alike: np.ndarray, seed: int) -> dict | None:
-    """Each athlete's mean over pairs of his facts, averaged over athletes."""
+    """Each subject's mean over pairs of his facts, averaged over subjects."""
     person = found.people
     i, j = np.nonzero(np.triu(person[:, None] == person, 1) & ~np.isnan(alike))
     if not len(i):
@@ -177,12 +177,12 @@ def _all_same(found: Vectors, alike: np.ndarray, seed: int) -> dict | None:
     pairs = np.bincount(person[i])
     means = np.bincount(person[i], alike[i, j])[pairs > 0] / pairs[pairs > 0]
     value = mean_interval(means, seed=seed)
-    about = {"interval": "athletes" if value.n > 1 else None, "ceiling": _ceiling(found, i, j), "n": value.n}
+    about = {"interval": "subjects" if value.n > 1 else None, "ceiling": _ceiling(found, i, j), "n": value.n}
     return estimate_columns("value", value) | about
 
 
 def _all_different(found: Vectors, alike: np.ndarray, seed: int) -> dict | None:
-    """Each two athletes' mean over the facts that both have, averaged over pairs of athletes."""
+    """Each two subjects' mean over the facts that both have, averaged over pairs of subjects."""
     person, fact = found.people, np.array(found.facts)
     i, j = np.nonzero((person[:, None] != person) & (fact[:, None] == fact) & ~np.isnan(alike))
     if not len(i):
@@ -196,7 +196,7 @@ def _all_different(found: Vectors, alike: np.ndarray, seed: int) -> dict | None:
 
 def _between(matrix: Float[np.ndarray, "people people"], ceiling: float | None, seed: int) -> dict:
     value = _over_pairs(matrix, int((~np.isnan(matrix)).any(axis=1).sum()), seed)
-    interval = None if np.isnan(value.low) else "athletes"
+    interval = None if np.isnan(value.low) else "subjects"
     return estimate_columns("value", value) | {"interval": interval, "ceiling": ceiling, "n": value.n}
 
 
@@ -206,7 +206,7 @@ def _ceiling(found: Vectors, i: np.ndarray, j: np.ndarray) -> float | None:
 
 
 def _neuron_intervals(found: Vectors, same: dict, singles: Sequence[tuple], seed: int) -> None:
-    """Intervals over neurons for pairs of facts that one athlete has, and for the mean over them where nobody else has
+    """Intervals over neurons for pairs of facts that one subject has, and for the mean over them where nobody else has
     two facts: all of them share the resampled neurons."""
     if not singles:
         return
@@ -229,9 +229,9 @@ def _neuron_intervals(found: Vectors, same: dict, singles: Sequence[tuple], seed
 
 
 def _pair_of(found: Vectors, fact: str, other: str) -> tuple[int, int]:
-    """The vectors of two facts that exactly one athlete has."""
-    of = {found.athletes[row]: row for row in found.rows(other)}
-    return next((row, of[found.athletes[row]]) for row in found.rows(fact) if found.athletes[row] in of)
+    """The vectors of two facts that exactly one subject has."""
+    of = {found.subjects[row]: row for row in found.rows(other)}
+    return next((row, of[found.subjects[row]]) for row in found.rows(fact) if found.subjects[row] in of)
 
 
 def _resampled_correlations(x: np.ndarray, y: np.ndarray, seed: int) -> Iterator[np.ndarray]:
@@ -250,21 +250,21 @@ def _resampled_correlations(x: np.ndarray, y: np.ndarray, seed: int) -> Iterator
 
 def neuron_pairs(effects: pl.DataFrame, correlations: pl.DataFrame) -> pl.DataFrame:
     """The effects behind the two pairs of facts that are most and least alike (Pearson, resampled where there are
-    draws), in the first athlete who has both: columns pair (most, least), athlete, fact, other_fact, kind, layer,
+    draws), in the first subject who has both: columns pair (most, least), subject, fact, other_fact, kind, layer,
     neuron, effect, other_effect; of more than `SHOWN` neurons those that matter most to either fact. For the eye.
     """
     found = [pl.DataFrame(schema=PAIRS)]
-    alike = correlations.filter(pl.col("fact") != ALL, athletes="same", statistic="pearson")
+    alike = correlations.filter(pl.col("fact") != ALL, subjects="same", statistic="pearson")
     alike = alike.sort("value", descending=True)
     alike = alike.filter(kind="resample_other") if "resample_other" in alike["kind"] else alike
     for pair, row in zip(("most", "least"), (alike.head(1), alike.tail(1)), strict=True):
         for fact, other in row.select("fact", "other_fact").iter_rows():
-            on = ["athlete", "layer", "neuron", "kind"]
+            on = ["subject", "layer", "neuron", "kind"]
             one, two = (
                 effects.filter(pl.col("fact") == name).select(*on, "effect") for name in (fact, other)
             )
             both = one.join(two.rename({"effect": "other_effect"}), on=on, maintain_order="left")
-            both = both.filter(pl.col("athlete") == both["athlete"][0])
+            both = both.filter(pl.col("subject") == both["subject"][0])
             largest = pl.max_horizontal(pl.col("effect").abs(), pl.col("other_effect").abs())
             for kind in both["kind"].unique(maintain_order=True):
                 part = both.filter(pl.col("kind") == kind).top_k(SHOWN, by=largest).sort("layer", "neuron")

@@ -1,4 +1,4 @@
-"""P3.2: how alike the neurons behind different facts of one athlete are."""
+"""P3.2: how alike the neurons behind different facts of one subject are."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from factfinding.findings.words import Row, Tables, number, percent
 KINDS = {"mean": "at the mean", "resample_other": "resampled"}
 STATISTICS = {"pearson": "effects", "absolute": "sizes of effects"}
 SHOWN = 24
-"""Facts that are drawn: those that most athletes have."""
+"""Facts that are drawn: those that most subjects have."""
 
 
 IDLE = 0.1
@@ -25,12 +25,12 @@ APART = 0.1
 @style.styled
 def draw_fact_correlations(*, fact_correlations: pl.DataFrame) -> Figure:
     """Facts by facts: correlation over all neurons of their effects (above) and of their sizes (below), for both readings;
-    on the diagonal, one fact of two athletes. Titles: means over pairs of facts, the neurons of single layers alone.
+    on the diagonal, one fact of two subjects. Titles: means over pairs of facts, the neurons of single layers alone.
 
     fact_correlations: the table of that name.
     """
     pairs = fact_correlations.filter(pl.col("fact") != "all")
-    if pairs.filter(athletes="same").is_empty():
+    if pairs.filter(subjects="same").is_empty():
         return style.nothing_to_draw("no lookup was found, or nobody of whom two facts are known")
     facts, kinds = shown(pairs), [k for k in KINDS if k in fact_correlations["kind"]]
     figure = style.new_figure(3.0 + 3.6)
@@ -40,7 +40,7 @@ def draw_fact_correlations(*, fact_correlations: pl.DataFrame) -> Figure:
             layers = by_layer(fact_correlations.filter(kind=kind, statistic=statistic))
             rows = pairs.filter(kind=kind, statistic=statistic)
             mesh = axes.pcolormesh(matrix(rows, facts), cmap=style.diverging(), vmin=-1, vmax=1)
-            axes.set_title(f"{words}, {KINDS[kind]}\nn = {rows['n'].max():,} athletes{layers}")
+            axes.set_title(f"{words}, {KINDS[kind]}\nn = {rows['n'].max():,} <subjects>{layers}")
             axes.set_aspect("equal")
             axes.grid(False)
     at = np.arange(len(facts)) + 0.5
@@ -58,7 +58,7 @@ def draw_fact_correlations(*, fact_correlations: pl.DataFrame) -> Figure:
 
 def by_layer(rows: pl.DataFrame) -> str:
     """The mean over pairs of facts in each layer alone, as the line of a title; of more than two, highest and lowest."""
-    layers = rows.filter(pl.col("layers") != "all", athletes="same").sort("value", descending=True)
+    layers = rows.filter(pl.col("layers") != "all", subjects="same").sort("value", descending=True)
     if layers.height < 2:
         return ""
     few = layers.height == 2
@@ -71,7 +71,7 @@ def by_layer(rows: pl.DataFrame) -> str:
 
 def shown(table: pl.DataFrame) -> list[str]:
     """The facts that are drawn, in the table's order."""
-    counts = table.filter(athletes="same").unpivot(["fact", "other_fact"], index="n", value_name="name")
+    counts = table.filter(subjects="same").unpivot(["fact", "other_fact"], index="n", value_name="name")
     most = counts.group_by("name", maintain_order=True).agg(pl.col("n").max())
     most = most.sort("n", descending=True, maintain_order=True).head(SHOWN)["name"].to_list()
     order = list(dict.fromkeys([*table["fact"], *table["other_fact"]]))
@@ -79,7 +79,7 @@ def shown(table: pl.DataFrame) -> list[str]:
 
 
 def matrix(rows: pl.DataFrame, facts: list[str]) -> np.ndarray:
-    """Values by fact and fact, symmetric; the diagonal is between athletes. NaN where there is none."""
+    """Values by fact and fact, symmetric; the diagonal is between subjects. NaN where there is none."""
     values = np.full((len(facts), len(facts)), np.nan)
     for fact, other, value in rows.select("fact", "other_fact", "value").iter_rows():
         if fact in facts and other in facts:
@@ -94,9 +94,9 @@ def sentences(tables: Tables) -> list[str]:
 
 
 def correlation_findings(fact_correlations: pl.DataFrame, effect_concentration: pl.DataFrame) -> list[str]:
-    """From the tables of those names (P3.2): how alike two facts of an athlete are, against two athletes, and in which
+    """From the tables of those names (P3.2): how alike two facts of a subject are, against two subjects, and in which
     layers. Rank correlations are left alone: they are decided by the many neurons that hardly matter."""
-    if fact_correlations.filter(athletes="same").is_empty():
+    if fact_correlations.filter(subjects="same").is_empty():
         return [NO_PAIRS]
     told = []
     for kind in (kind for kind in ORDER if kind in fact_correlations["kind"]):
@@ -108,15 +108,15 @@ def correlation_findings(fact_correlations: pl.DataFrame, effect_concentration: 
 
 def _alike(table: pl.DataFrame, kind: str) -> list[str]:
     """The mean over all pairs of facts, with its interval, and the pairs that are most and least alike."""
-    pairs = table.filter(pl.col("fact") != "all", athletes="same", statistic="pearson")
-    mean = table.filter(fact="all", athletes="same", statistic="pearson").row(0, named=True)
+    pairs = table.filter(pl.col("fact") != "all", subjects="same", statistic="pearson")
+    mean = table.filter(fact="all", subjects="same", statistic="pearson").row(0, named=True)
     of_pairs = f"{pairs.height:,} pair{'s' if pairs.height > 1 else ''} of facts"
     found = [
         (
-            f"With single neurons {READINGS[kind]}, the effects on two facts of one athlete correlate at "
-            f"{_mean(table, 'same', 'pearson')} (mean over {of_pairs}, n = {mean['n']:,} athlete{'s' if mean['n'] > 1 else ''}; one fact of "
-            f"two athletes: {_mean(table, 'different', 'pearson')}{_ceiling(mean)}), their sizes at "
-            f"{_mean(table, 'same', 'absolute')} (one fact of two athletes: {_mean(table, 'different', 'absolute')})."
+            f"With single neurons {READINGS[kind]}, the effects on two facts of one <subject> correlate at "
+            f"{_mean(table, 'same', 'pearson')} (mean over {of_pairs}, n = {mean['n']:,} <subject>{'s' if mean['n'] > 1 else ''}; one fact of "
+            f"two <subjects>: {_mean(table, 'different', 'pearson')}{_ceiling(mean)}), their sizes at "
+            f"{_mean(table, 'same', 'absolute')} (one fact of two <subjects>: {_mean(table, 'different', 'absolute')})."
         )
     ]
     ranked = pairs.sort("value", descending=True, maintain_order=True)
@@ -129,7 +129,7 @@ def _alike(table: pl.DataFrame, kind: str) -> list[str]:
 def _by_layer(table: pl.DataFrame, concentration: pl.DataFrame) -> list[str]:
     """Pearson's correlation over the neurons of single layers that do something for the facts, and how these differ."""
     sizes = concentration.filter(measure="layer", fact="all").select("layer", share="value")
-    rows = table.filter(athletes="same", statistic="pearson").with_columns(
+    rows = table.filter(subjects="same", statistic="pearson").with_columns(
         layer=pl.col("layers").cast(pl.Int64)
     )
     rows = rows.join(sizes, on="layer").sort("layer")
@@ -137,7 +137,7 @@ def _by_layer(table: pl.DataFrame, concentration: pl.DataFrame) -> list[str]:
         return []
     works = rows.filter(pl.col("share") * rows.height >= IDLE)
     idle = rows.filter(pl.col("share") * rows.height < IDLE)["layer"].to_list()
-    told = "Over the neurons of one MLP alone (each athlete's mean over pairs of facts): "
+    told = "Over the neurons of one MLP alone (each <subject>'s mean over pairs of facts): "
     told += "; ".join(_layer(row) for row in works.iter_rows(named=True))
     if idle:
         told += f"; left out, as they have hardly any of the effects, MLP {', '.join(map(str, idle))}"
@@ -159,9 +159,9 @@ def _layer(row: Row) -> str:
     return f"MLP {row['layer']} {_correlation(row)} (n = {row['n']:,}; {percent(row['share'])} of the summed effects)"
 
 
-def _mean(table: pl.DataFrame, athletes: str, statistic: str) -> str:
+def _mean(table: pl.DataFrame, subjects: str, statistic: str) -> str:
     """The mean over all pairs of facts, with its interval."""
-    rows = table.filter(fact="all", athletes=athletes, statistic=statistic)
+    rows = table.filter(fact="all", subjects=subjects, statistic=statistic)
     return "there are no two" if rows.is_empty() else _correlation(rows.row(0, named=True))
 
 

@@ -39,7 +39,7 @@ def compute(inputs: Inputs, settings: Settings, say: Say) -> dict[str, pl.DataFr
     at_name = torch.tensor(pairs.prompts["final_name"].to_list(), dtype=torch.int64)
     tables = [empty("head_inputs")]
     with activations_of(inputs) as file:
-        rows = rows_of(file, pairs.prompts["athlete"])
+        rows = rows_of(file, pairs.prompts["subject"])
         resid_end = cached_resid(file, "end", anatomy.n_layers - 1, rows)
         for head in heads_of(inputs, settings):
             say(f"what {head} reads at the name")
@@ -58,8 +58,8 @@ def head_inputs(
     pairs: Pairs,
     readout: Readout,
     *,
-    attention: Float[Tensor, " athletes"],
-    resid_end: Float[Tensor, "athletes d_model"],
+    attention: Float[Tensor, " subjects"],
+    resid_end: Float[Tensor, "subjects d_model"],
     seed: int,
     batch: int = 128,
 ) -> pl.DataFrame:

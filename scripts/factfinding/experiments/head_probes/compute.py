@@ -1,21 +1,21 @@
 """What each attention head would answer if it read the name: head probes (P2.5) and their curve over layers (P2.6).
 
-A head probe is W_V W_O W_U[:, sports] of one head, applied to a residual from which the mean activation is taken away;
+A head probe is W_V W_O W_U[:, answers] of one head, applied to a residual from which the mean activation is taken away;
 its answer is the argmax (engine/head_probe.py). Nothing is fitted but the mean, so what it finds is what the head is
 built to read, not what a regression could.
 
-**The norms.** Between the residual and the sports stand the norm before the head and the final norm. Their weights and
-centring are linear and are folded into the matrix. Their scales are one positive number per athlete: the final norm's
-multiplies all sports alike and cannot change an argmax; the head's own divides *before* the mean is taken away and can.
+**The norms.** Between the residual and the answers stand the norm before the head and the final norm. Their weights and
+centring are linear and are folded into the matrix. Their scales are one positive number per subject: the final norm's
+multiplies all answers alike and cannot change an argmax; the head's own divides *before* the mean is taken away and can.
 So the scan is read in three ways, and the columns show how much it matters:
 
-    folded     (accuracy)  both norms folded in, no scale: one linear map for all athletes
+    folded     (accuracy)  both norms folded in, no scale: one linear map for all subjects
     unfolded               the bare matrices, no norm at all
-    scaled                 as folded, and each athlete divided by the head's own norm's scale, as in the model
+    scaled                 as folded, and each subject divided by the head's own norm's scale, as in the model
 
-**Choosing.** Among many heads one looks good by chance. The known athletes are split into halves, each sport evenly:
+**Choosing.** Among many heads one looks good by chance. The known subjects are split into halves, each answer evenly:
 heads are ranked on the first, which also gives the mean, and scored on the second alone. For heads that were not
-chosen, `p_corrected` asks how often, under shuffled sports, the *best* of all heads does as well (a permutation test
+chosen, `p_corrected` asks how often, under shuffled answers, the *best* of all heads does as well (a permutation test
 that takes the number of heads and their likeness into account); `chance_best` is the 95 % point of that best.
 """
 
@@ -47,18 +47,18 @@ from factfinding.tables import as_declared, empty, schema_of
 READINGS = ("folded", "unfolded", "scaled")
 SHARES = ("accuracy", "accuracy_unfolded", "accuracy_scaled", "same_unfolded", "same_scaled")
 
-Answers = Int[np.ndarray, "heads athletes"]
-Residuals = Iterator[tuple[int, Float[np.ndarray, "athletes d_model"]]]
+Answers = Int[np.ndarray, "heads subjects"]
+Residuals = Iterator[tuple[int, Float[np.ndarray, "subjects d_model"]]]
 
 
 def compute(inputs: Inputs, settings: Settings, say: Say) -> dict[str, pl.DataFrame]:
     """The tables `head_probes` and `head_probe_layers`. From weights and cached activations: the model does not run."""
     anatomy, section, seed = weights_of(inputs), settings.heads, settings.heads.seed
-    prompts, candidates = known_prompts(inputs, section.athletes), inputs.candidates
-    halves = halve(prompts, candidates["sport"].to_list(), seed=seed)
-    token_ids, athletes = candidates["token_id"].to_list(), prompts["athlete"].to_list()
-    say(f"{anatomy.n_layers * anatomy.n_heads} heads on {prompts.height} athletes")
-    residuals = _residuals(inputs, "full", athletes)
+    prompts, candidates = known_prompts(inputs, section.subjects), inputs.candidates
+    halves = halve(prompts, candidates["answer"].to_list(), seed=seed)
+    token_ids, subjects = candidates["token_id"].to_list(), prompts["subject"].to_list()
+    say(f"{anatomy.n_layers * anatomy.n_heads} heads on {prompts.height} subjects")
+    residuals = _residuals(inputs, "full", subjects)
     scan = scan_heads(anatomy, residuals, halves, token_ids, permutations=section.permutations, seed=seed)
     extracting = heads_of(inputs, settings)
     heads = heads_to_follow(scan, extracting, fixed=settings.circuit.extract is not None)
@@ -66,23 +66,23 @@ def compute(inputs: Inputs, settings: Settings, say: Say) -> dict[str, pl.DataFr
     layers = (
         (condition, layer, resid)
         for condition in section.conditions
-        for layer, resid in _residuals(inputs, condition, athletes)
+        for layer, resid in _residuals(inputs, condition, subjects)
     )
     by_layer = head_probe_layers(anatomy, heads, layers, halves, token_ids, seed=seed)
     return {"head_probes": scan, "head_probe_layers": by_layer}
 
 
-def _residuals(inputs: Inputs, condition: str, athletes: Sequence[str]) -> Residuals:
-    """(layer, activations of the athletes at the final name token), the embeddings first."""
+def _residuals(inputs: Inputs, condition: str, subjects: Sequence[str]) -> Residuals:
+    """(layer, activations of the subjects at the final name token), the embeddings first."""
     with activations_of(inputs, condition) as file:
-        rows = rows_of(file, athletes)
+        rows = rows_of(file, subjects)
         for layer in file.layers("resid@final_name"):
             yield layer, file.layer("resid@final_name", layer)[rows]
 
 
 def scan_heads(
     anatomy: Anatomy,
-    residuals: Iterable[tuple[int, Float[np.ndarray, "athletes d_model"]]],
+    residuals: Iterable[tuple[int, Float[np.ndarray, "subjects d_model"]]],
     halves: Halves | None,
     token_ids: Sequence[int],
     *,
@@ -92,7 +92,7 @@ def scan_heads(
     """The table `head_probes`: every head's probe on the residual that the head itself reads (P2.5).
 
     residuals: (layer, resid_post at the final name token) from -1, the embeddings, on; a head of layer L reads that of
-    L - 1 (column read_after). token_ids: of the sports, in the order of the labels. Empty for no halves.
+    L - 1 (column read_after). token_ids: of the answers, in the order of the labels. Empty for no halves.
     """
     if halves is None:
         return empty("head_probes")
@@ -121,7 +121,7 @@ def scan_heads(
 def layer_answers(
     anatomy: Anatomy,
     layer: int,
-    resid: Float[torch.Tensor, "athletes d_model"],
+    resid: Float[torch.Tensor, "subjects d_model"],
     halves: Halves,
     token_ids: Sequence[int],
 ) -> dict[str, Answers]:
@@ -141,12 +141,12 @@ def layer_answers(
 
 
 def chance_best(
-    answers: Answers, labels: Int[np.ndarray, " athletes"], *, permutations: int, seed: int
+    answers: Answers, labels: Int[np.ndarray, " subjects"], *, permutations: int, seed: int
 ) -> Float[np.ndarray, " permutations"]:
-    """The best head's accuracy under each of many shufflings of the sports."""
-    rng, sports = np.random.default_rng(seed), np.unique(labels)
+    """The best head's accuracy under each of many shufflings of the answers."""
+    rng, answers = np.random.default_rng(seed), np.unique(labels)
     shuffled = np.stack([rng.permutation(labels) for _ in range(permutations)], axis=1)
-    hits = sum((answers == k).astype(np.float32) @ (shuffled == k).astype(np.float32) for k in sports)
+    hits = sum((answers == k).astype(np.float32) @ (shuffled == k).astype(np.float32) for k in answers)
     return hits.max(axis=0) / len(labels)
 
 
@@ -166,7 +166,7 @@ def heads_to_follow(scan: pl.DataFrame, extracting: Sequence[Site], *, fixed: bo
 def head_probe_layers(
     anatomy: Anatomy,
     heads: Mapping[Site, str],
-    activations: Iterable[tuple[str, int, Float[np.ndarray, "athletes d_model"]]],
+    activations: Iterable[tuple[str, int, Float[np.ndarray, "subjects d_model"]]],
     halves: Halves | None,
     token_ids: Sequence[int],
     *,
@@ -194,7 +194,7 @@ def head_probe_layers(
 
 
 def _scores(
-    answers: Mapping[str, Int[np.ndarray, " athletes"]],
+    answers: Mapping[str, Int[np.ndarray, " subjects"]],
     halves: Halves,
     best: Float[np.ndarray, " permutations"],
 ) -> dict:
@@ -213,7 +213,7 @@ def _scores(
     }
 
 
-def _held_out(outputs: Float[np.ndarray, "athletes sports"], halves: Halves, seed: int) -> dict:
+def _held_out(outputs: Float[np.ndarray, "subjects answers"], halves: Halves, seed: int) -> dict:
     """Accuracy and loss on the scored half, as cells of the table."""
     factor = _loss_factor(outputs[halves.choosing], halves.labels[halves.choosing])
     outputs, labels = outputs[~halves.choosing], halves.scored
@@ -224,7 +224,7 @@ def _held_out(outputs: Float[np.ndarray, "athletes sports"], halves: Halves, see
 
 
 def _loss_factor(
-    outputs: Float[np.ndarray, "athletes sports"], labels: Int[np.ndarray, " athletes"]
+    outputs: Float[np.ndarray, "subjects answers"], labels: Int[np.ndarray, " subjects"]
 ) -> float:
     """The number by which outputs are multiplied for the least loss; the loss is convex in it."""
     spread = outputs.std() or 1.0

@@ -1,4 +1,4 @@
-"""P2.5, P2.6: every head as a probe of the sport, and the best of them by layer beside logistic regression."""
+"""P2.5, P2.6: every head as a probe of the answer, and the best of them by layer beside logistic regression."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def draw_head_probes(
     """
     if head_probes.is_empty():
         return style.nothing_to_draw(
-            "too few athletes are known to choose a head on one half and score it on the other"
+            "too few <subjects> are known to choose a head on one half and score it on the other"
         )
     conditions = head_probe_layers["condition"].unique(maintain_order=True).to_list()
     more = 0.06 * max(0, head_probes["index"].max() - 11)  # inches, for rows that can still be told apart
@@ -39,13 +39,13 @@ def draw_head_probes(
         axes = first = figure.add_subplot(grid[1, column], sharey=first)
         part = head_probe_layers.filter(condition=condition)
         handles |= _curves(axes, part) | _logistic(axes, layer_probes.filter(condition=condition))
-        label = "always the commonest sport"
+        label = "always the commonest <answer>"
         handles[label] = axes.axhline(
             100 * part["majority_rate"][0], color=style.INK, linewidth=1, label=label
         )
         style.panel_title(axes, style.CONDITIONS.get(condition, condition), part["n"].max())
         style.layer_axis(axes, part["layer"].unique().sort().to_list())
-        style.percent_axis(axes, "accuracy (% of athletes)" if column == 0 else "")
+        style.percent_axis(axes, "accuracy (% of <subjects>)" if column == 0 else "")
     style.legend_above(figure, list(handles.values()), columns=2)
     return figure
 
@@ -74,8 +74,8 @@ def _scan(axes: Axes, table: pl.DataFrame) -> QuadMesh:
     style.layer_axis(axes, range(n_layers), "layer of the head (reads the residual stream before it)")
     axes.set_xlim(-0.5, n_layers - 0.5)
     axes.set_title(
-        f"each head as a probe, n = {best['n']:,} athletes; framed: {best['head']}, best on the other half\n"
-        f"dots: better than the best of {best['heads_tried']:,} heads on shuffled sports (95 %: {chance:.0f} %)"
+        f"each head as a probe, n = {best['n']:,} <subjects>; framed: {best['head']}, best on the other half\n"
+        f"dots: better than the best of {best['heads_tried']:,} heads on shuffled <answers> (95 %: {chance:.0f} %)"
     )
     return mesh
 
@@ -116,7 +116,7 @@ def sentences(tables: Tables) -> list[str]:
     head_probe_layers = tables["head_probe_layers"]
     layer_probes = tables["layer_probes"]
     if head_probes.is_empty():
-        return ["Too few athletes are known to choose a head on one half and score it on the other."]
+        return ["Too few <subjects> are known to choose a head on one half and score it on the other."]
     best = head_probes.filter(rank=1).row(0, named=True)
     better = head_probes.filter(pl.col("p_corrected") < 0.05).height
     where = (
@@ -126,15 +126,15 @@ def sentences(tables: Tables) -> list[str]:
     )
     found = [
         (
-            f"Of {best['heads_tried']:,} heads as probes, the best on one half of the athletes, {best['head']}, is right for "
+            f"Of {best['heads_tried']:,} heads as probes, the best on one half of the <subjects>, {best['head']}, is right for "
             f"{share(best, 'accuracy')} of the other half (n = {best['n']:,}) on {where}, which is what it reads; the commonest "
-            f"sport gives {percent(best['majority_rate'])}, the best of all heads under shuffled sports up to "
+            f"<answer> gives {percent(best['majority_rate'])}, the best of all heads under shuffled <answers> up to "
             f"{percent(best['chance_best'])} (95 % point)."
         ),
         f"{better:,} of all heads do better than that best by chance (p < 0.05, corrected for the number of heads).",
         (
             f"How the norms are treated: with neither norm folded in, {best['head']} gives the same answer for "
-            f"{share(best, 'same_unfolded')}, and divided by each athlete's own scale for {share(best, 'same_scaled')} "
+            f"{share(best, 'same_unfolded')}, and divided by each <subject>'s own scale for {share(best, 'same_scaled')} "
             f"(right for {share(best, 'accuracy_unfolded')} and {share(best, 'accuracy_scaled')}); of all heads, the one that "
             f"changes most still gives the same answer for {percent(head_probes['same_unfolded'].min())} and "
             f"{percent(head_probes['same_scaled'].min())}."

@@ -1,4 +1,4 @@
-"""The circuit simplified step by step: what of the sport is left at each layer of the final name token (P2.8).
+"""The circuit simplified step by step: what of the answer is left at each layer of the final name token (P2.8).
 
     full                 nothing is changed; the question after one example
     late_attention       attention above the concatenating layers is ablated
@@ -11,7 +11,7 @@
     attention_<layer>    contrast: one concatenating layer alone is ablated, under `full`
 
 All of it at the final name token, and each with every kind of ablation. What is read is the accuracy of readers that
-were fitted on the unchanged model (`readers.py`), each athlete by one that has not seen it.
+were fitted on the unchanged model (`readers.py`), each subject by one that has not seen it.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def compute(inputs: Inputs, settings: Settings, say: Say) -> dict[str, pl.DataFr
     """The table `ladder`."""
     anatomy, circuit, logistic = anatomy_of(inputs), circuit_of(inputs), readers_of(inputs)
     section, size = settings.interventions, settings.compute.batch_size
-    prompts = {name: known_prompts(inputs, section.athletes, name) for name in ("full", "name_only")}
+    prompts = {name: known_prompts(inputs, section.subjects, name) for name in ("full", "name_only")}
     heads = head_readers(
         anatomy, circuit.extract, inputs.candidates, prompts["full"], logistic, batch_size=size
     )
@@ -66,7 +66,7 @@ def compute(inputs: Inputs, settings: Settings, say: Say) -> dict[str, pl.DataFr
         batch_size=size,
         seed=section.seed,
     )
-    say(f"{table['step'].n_unique()} steps on {prompts['full'].height} athletes")
+    say(f"{table['step'].n_unique()} steps on {prompts['full'].height} subjects")
     return {"ladder": table}
 
 
@@ -89,14 +89,14 @@ class Step:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Scores:
-    """What a reader says of every athlete at every layer; NaN where a step does not apply. Means over draws."""
+    """What a reader says of every subject at every layer; NaN where a step does not apply. Means over draws."""
 
-    hits: Float[np.ndarray, "athletes layers"]
-    losses: Float[np.ndarray, "athletes layers"]
+    hits: Float[np.ndarray, "subjects layers"]
+    losses: Float[np.ndarray, "subjects layers"]
 
     @classmethod
-    def none(cls, athletes: int, layers: int) -> Scores:
-        return cls(hits=np.full((athletes, layers), np.nan), losses=np.full((athletes, layers), np.nan))
+    def none(cls, subjects: int, layers: int) -> Scores:
+        return cls(hits=np.full((subjects, layers), np.nan), losses=np.full((subjects, layers), np.nan))
 
 
 def steps(parts: Parts | None, n_layers: int, *, parallel: bool) -> list[Step]:
@@ -138,9 +138,9 @@ def ladder_table(
     seed: int,
 ) -> pl.DataFrame:
     """Columns step, reader, kind (`none` where nothing is ablated), layer, accuracy and loss (nats) with intervals,
-    drop (of accuracy from the step `before`, same athletes and kind, paired), before, n, majority_rate.
+    drop (of accuracy from the step `before`, same subjects and kind, paired), before, n, majority_rate.
 
-    prompts: `full` and `name_only`, of the same athletes in the same order. Empty when the readers are.
+    prompts: `full` and `name_only`, of the same subjects in the same order. Empty when the readers are.
     """
     readers = [reader for reader in readers if not reader.empty]
     if not readers:
@@ -152,7 +152,7 @@ def ladder_table(
             anatomy, prompts[condition], parts, draws=draws, batch_size=batch_size, seed=seed
         )
         scored |= runs.score([step for step in ladder if step.condition == condition], kinds, readers)
-    truth = np.array(prompts["full"]["sport"].to_list())
+    truth = np.array(prompts["full"]["answer"].to_list())
     return pl.DataFrame(_rows(ladder, scored, truth, seed), schema=schema_of("ladder"))
 
 
@@ -172,15 +172,15 @@ class Simplifications:
         self.anatomy, self.prompts, self.parts, self.batch_size = anatomy, prompts, parts, batch_size
         self.groups = groups_of(prompts)
         self.outputs: NameOutputs = name_outputs(anatomy, prompts, self.groups, batch_size=batch_size)
-        sports = np.unique(prompts["sport"].to_list(), return_inverse=True)[1]
+        answers = np.unique(prompts["answer"].to_list(), return_inverse=True)[1]
         rng, everyone = np.random.default_rng(seed), np.arange(prompts.height)
-        self.donors = resampling_donors(sports, [everyone], draws=draws, rng=rng)
+        self.donors = resampling_donors(answers, [everyone], draws=draws, rng=rng)
 
     def score(
         self, ladder: Sequence[Step], kinds: Sequence[str], readers: Sequence[Readers]
     ) -> dict[tuple[str, str, str], Scores]:
         """What each reader says under each step and kind, by (step, reader, kind). Batch by batch, so that memory
-        does not grow with the athletes."""
+        does not grow with the subjects."""
         asked = [(step, kind) for step in ladder for kind in (kinds if step.ablates else (NOTHING,))]
         found = {
             (step.name, reader.name, kind): Scores.none(self.prompts.height, self.anatomy.n_layers)
@@ -216,7 +216,7 @@ class Simplifications:
         clean: Clean,
         patterns,
     ) -> Float[np.ndarray, "batch layers d_model"]:
-        """resid_post at the final name token under a step; NaN for athletes who have no donor of this kind."""
+        """resid_post at the final name token under a step; NaN for subjects who have no donor of this kind."""
         if not step.ablates:
             return self.outputs.resid[rows].double().numpy()
         attn = replaced(self.outputs.attn, kind, step.attention, rows, donors)
@@ -248,7 +248,7 @@ def applies(step: Step, group: Group) -> bool:
 def _rows(
     ladder: Sequence[Step], scored: Mapping[tuple[str, str, str], Scores], truth: np.ndarray, seed: int
 ) -> list[dict]:
-    """One row per step, reader, kind and layer; steps of the same athletes are bootstrapped together."""
+    """One row per step, reader, kind and layer; steps of the same subjects are bootstrapped together."""
     rows, same = [], {}
     for step in ladder:
         for (name, reader, kind), scores in scored.items():

@@ -1,4 +1,4 @@
-"""P2.8: what is left of the sport at the final name token as the circuit is simplified step by step."""
+"""P2.8: what is left of the answer at the final name token as the circuit is simplified step by step."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ READERS = {"logistic": "logistic probe", "head": "head probe"}
 KINDS = {
     "zero": "zero",
     "mean": "mean",
-    "resample_same": "another athlete's, same sport",
-    "resample_other": "another athlete's, other sport",
+    "resample_same": "another <subject>'s, same <answer>",
+    "resample_other": "another <subject>'s, other <answer>",
 }
 
 
@@ -31,7 +31,7 @@ KINDS = {
 def draw_ladder(*, ladder: pl.DataFrame) -> Figure:
     """Above, a panel for each reader with every step under mean ablation; below, the last steps under every kind."""
     if ladder.is_empty():
-        return style.nothing_to_draw("too few known athletes to fit a probe")
+        return style.nothing_to_draw("too few known <subjects> to fit a probe")
     readers = ladder["reader"].unique(maintain_order=True).to_list()
     last = _last(ladder)
     figure = style.new_figure(3.8 if last is None else 7.0)
@@ -48,7 +48,7 @@ def draw_ladder(*, ladder: pl.DataFrame) -> Figure:
             handles |= _kinds(axes, part)
             style.panel_title(axes, f"down to “{STEPS[last]}”, by kind", part["n"][0])
     for line in rows:
-        style.percent_axis(line[0], "accuracy (% of athletes)")
+        style.percent_axis(line[0], "accuracy (% of <subjects>)")
     for axes in rows.flatten():
         style.layer_axis(axes, ladder["layer"].unique().to_list())
     style.legend_above(figure, list(handles.values()), columns=2)
@@ -115,7 +115,7 @@ def _stairs(axes: Axes, part: pl.DataFrame, words: str, look: dict):
 
 
 def _commonest(axes: Axes, rows: pl.DataFrame) -> dict[str, object]:
-    label = "always the commonest sport"
+    label = "always the commonest <answer>"
     return {
         label: axes.axhline(
             100 * rows["majority_rate"][0], color=style.INK, linewidth=1, ls="--", label=label
@@ -140,7 +140,7 @@ def sentences(tables: Tables) -> list[str]:
         told = "; ".join(f"{STEPS[row['step']]} {share(row, 'accuracy')}" for row in steps)
         found.append(
             f"Read by the {READERS.get(reader, reader)} after layer {full['layer']}: unchanged {share(full, 'accuracy')}; "
-            f"{told} (commonest sport {percent(full['majority_rate'])}, n = {full['n']:,})."
+            f"{told} (commonest <answer> {percent(full['majority_rate'])}, n = {full['n']:,})."
         )
     if ladder.filter(kind="mean").is_empty():
         return [*found, "No lookup at the name was found, so there is no ladder below these steps."]

@@ -1,12 +1,12 @@
-"""Can a linear probe read the sport at the name, layer by layer, and would it mean anything (P2.6)?
+"""Can a linear probe read the answer at the name, layer by layer, and would it mean anything (P2.6)?
 
-A probe's accuracy means little alone: a name's letters or tokens may give the sport away, relatives share
-last names and sports, and a wide residual fits anything. So each probe stands beside
+A probe's accuracy means little alone: a name's letters or tokens may give the answer away, relatives share
+last names and answers, and a wide residual fits anything. So each probe stands beside
 
 - the majority rate;
-- folds that keep all athletes of one last name (or first name) together, so that nothing learnt about a name
+- folds that keep all subjects of one last name (or first name) together, so that nothing learnt about a name
   is used on it;
-- the same probe on shuffled labels. Every athlete occurs once, so held out this control is at chance if
+- the same probe on shuffled labels. Every subject occurs once, so held out this control is at chance if
   nothing leaks: selectivity (true minus shuffled) is accuracy over what the procedure itself yields, not over
   memorisation in general;
 - the same regression on the name as a string and as a bag of tokens, with no model at all (`name_baselines`).
@@ -45,101 +45,101 @@ def compute(inputs: Inputs, settings: Settings, say: Say) -> dict[str, pl.DataFr
     """The table `layer_probes`: the baselines on names alone, then every layer under every condition."""
     section = settings.probes
     fitting = ProbeSettings(**section.model_dump(include=set(ProbeSettings.__dataclass_fields__)))
-    prompts = known_prompts(inputs, section.athletes)
-    athletes = with_name_groups(prompts.select("athlete", "sport"))
-    if not enough_for_folds(athletes, fitting):
+    prompts = known_prompts(inputs, section.subjects)
+    subjects = with_name_groups(prompts.select("subject", "answer"))
+    if not enough_for_folds(subjects, fitting):
         say(
-            f"only {prompts.height} athletes to probe, too few for {fitting.n_folds} folds: the table is empty"
+            f"only {prompts.height} subjects to probe, too few for {fitting.n_folds} folds: the table is empty"
         )
         return {"layer_probes": empty("layer_probes")}
     tokens = [
         row["token_ids"][row["first_name"] : row["final_name"] + 1] for row in prompts.iter_rows(named=True)
     ]
-    baselines = name_baselines(athletes, tokens, settings=fitting, seed=section.seed)
-    layers = _layers(inputs, section.conditions, prompts["athlete"].to_list(), say)
-    probes = layer_probes(layers, athletes, settings=fitting, seed=section.seed)
+    baselines = name_baselines(subjects, tokens, settings=fitting, seed=section.seed)
+    layers = _layers(inputs, section.conditions, prompts["subject"].to_list(), say)
+    probes = layer_probes(layers, subjects, settings=fitting, seed=section.seed)
     return {"layer_probes": pl.concat([baselines, probes])}
 
 
 def _layers(
-    inputs: Inputs, conditions: Sequence[str], athletes: Sequence[str], say: Say
-) -> Iterator[tuple[str, int, Float[np.ndarray, "athletes d_model"]]]:
+    inputs: Inputs, conditions: Sequence[str], subjects: Sequence[str], say: Say
+) -> Iterator[tuple[str, int, Float[np.ndarray, "subjects d_model"]]]:
     """(condition, layer, activations at the final name token), the embeddings first."""
     for condition in conditions:
         with activations_of(inputs, condition) as file:
-            rows = rows_of(file, athletes)
+            rows = rows_of(file, subjects)
             for layer in file.layers("resid@final_name"):
-                say(f"{condition}, layer {layer}, {len(rows)} athletes")
+                say(f"{condition}, layer {layer}, {len(rows)} subjects")
                 yield condition, layer, file.layer("resid@final_name", layer)[rows]
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Task:
-    """What is predicted and on which folds, the same for each layer. Rows are athletes by name."""
+    """What is predicted and on which folds, the same for each layer. Rows are subjects by name."""
 
-    order: Int[np.ndarray, " athletes"]
+    order: Int[np.ndarray, " subjects"]
     names: list[str]
-    labels: Int[np.ndarray, " athletes"]
-    shuffled: Int[np.ndarray, " athletes"]
-    folds: dict[str, Int[np.ndarray, " athletes"]]
+    labels: Int[np.ndarray, " subjects"]
+    shuffled: Int[np.ndarray, " subjects"]
+    folds: dict[str, Int[np.ndarray, " subjects"]]
     n_groups: dict[str, int]
 
 
-def with_name_groups(athletes: pl.DataFrame) -> pl.DataFrame:
-    """`athletes` with the columns first_name_group and last_name_group: the name's outer words, case folded.
+def with_name_groups(subjects: pl.DataFrame) -> pl.DataFrame:
+    """`subjects` with the columns first_name_group and last_name_group: the name's outer words, case folded.
 
     A generational suffix (Jr., III) is no last name: father and son share a group. One word is both first and
     last.
     """
-    words = [_group_words(name) for name in athletes["athlete"]]
-    return athletes.with_columns(
+    words = [_group_words(name) for name in subjects["subject"]]
+    return subjects.with_columns(
         pl.Series("first_name_group", [first for first, _ in words], dtype=pl.String),
         pl.Series("last_name_group", [last for _, last in words], dtype=pl.String),
     )
 
 
-def enough_for_folds(athletes: pl.DataFrame, settings: ProbeSettings) -> bool:
-    """Whether every kind of fold can be made: two sports or more, each with an athlete for every fold, and as many
-    first and last names. A model that knows too few athletes has an empty table, and that is its result."""
-    counts = athletes["sport"].value_counts()["count"]
+def enough_for_folds(subjects: pl.DataFrame, settings: ProbeSettings) -> bool:
+    """Whether every kind of fold can be made: two answers or more, each with a subject for every fold, and as many
+    first and last names. A model that knows too few subjects has an empty table, and that is its result."""
+    counts = subjects["answer"].value_counts()["count"]
     groups = min(
-        (athletes[f"{kind}_group"].n_unique() for kind in settings.folds if kind != "random"),
+        (subjects[f"{kind}_group"].n_unique() for kind in settings.folds if kind != "random"),
         default=counts.sum(),
     )
     return len(counts) > 1 and counts.min() >= settings.n_folds and groups >= settings.n_folds
 
 
 def layer_probes(
-    activations: Iterable[tuple[str, int, Float[np.ndarray, "athletes d"]]],
-    athletes: pl.DataFrame,
+    activations: Iterable[tuple[str, int, Float[np.ndarray, "subjects d"]]],
+    subjects: pl.DataFrame,
     *,
     settings: ProbeSettings,
     seed: int,
     source: str = "resid",
 ) -> pl.DataFrame:
-    """Logistic regression from each layer's activations at one position to the sport, held out (P2.6).
+    """Logistic regression from each layer's activations at one position to the answer, held out (P2.6).
 
     activations: (condition, layer, array), taken one at a time; layer -1 is the embeddings. Rows as in
-        `athletes`.
-    athletes: columns athlete (no name twice), sport, first_name_group, last_name_group; see
+        `subjects`.
+    subjects: columns subject (no name twice), answer, first_name_group, last_name_group; see
         `with_name_groups`.
     source: what the column `input` says, "resid" or "token_sum".
 
     Returns the rows of the table `layer_probes`: condition, layer, input, probe, labels, folds, accuracy and
-    loss (nats per athlete) with intervals over athletes, n, n_groups (for random folds each athlete is a
+    loss (nats per subject) with intervals over subjects, n, n_groups (for random folds each subject is a
     group), majority_rate, selectivity with its paired interval (null for shuffled labels and where no control
     ran). An empty frame for no layers.
 
-    Raises ValueError for activations that do not fit the athletes or are not finite; InputError for too few
-    athletes or groups for the folds. scikit-learn warns (ConvergenceWarning) when `max_iter` was reached.
+    Raises ValueError for activations that do not fit the subjects or are not finite; InputError for too few
+    subjects or groups for the folds. scikit-learn warns (ConvergenceWarning) when `max_iter` was reached.
     """
-    task = _task(athletes, settings, seed)
+    task = _task(subjects, settings, seed)
     rows: list[dict] = []
     for condition, layer, array in activations:
         values = np.asarray(array, dtype=np.float64)
-        if values.ndim != 2 or len(values) != athletes.height or not np.isfinite(values).all():
+        if values.ndim != 2 or len(values) != subjects.height or not np.isfinite(values).all():
             raise ValueError(
-                f"{condition}, layer {layer}: {values.shape} must be finite, {athletes.height} rows"
+                f"{condition}, layer {layer}: {values.shape} must be finite, {subjects.height} rows"
             )
         head = {"condition": condition, "layer": layer, "input": source}
         rows += _probe_rows(head, values[task.order], task, settings, seed)
@@ -147,7 +147,7 @@ def layer_probes(
 
 
 def name_baselines(
-    athletes: pl.DataFrame,
+    subjects: pl.DataFrame,
     token_ids: Sequence[Sequence[int]],
     *,
     settings: ProbeSettings,
@@ -159,19 +159,19 @@ def name_baselines(
 
     `name_tokens`: counts of the name's tokens, and one mark each for its first and its final token. It
     can express every sum of one term per token, first and final ones apart, and no combination of tokens.
-    Also, under folds "none", fitted on all athletes almost without penalty and scored on the same: can *any*
+    Also, under folds "none", fitted on all subjects almost without penalty and scored on the same: can *any*
     additive model give these labels? Only if it cannot does recall need the tokens to be combined. (That
     row's shuffled twin: could it give any labels?)
 
-    token_ids: of each athlete's name, in the order of `athletes`. The folds and labels are those of
+    token_ids: of each subject's name, in the order of `subjects`. The folds and labels are those of
     `layer_probes` with the same settings and seed. Returns rows of the same table, condition and layer null.
     Raises as `layer_probes`.
     """
-    if len(token_ids) != athletes.height or not all(len(tokens) for tokens in token_ids):
+    if len(token_ids) != subjects.height or not all(len(tokens) for tokens in token_ids):
         raise ValueError(
-            f"{len(token_ids)} token lists, none empty, are needed for {athletes.height} athletes"
+            f"{len(token_ids)} token lists, none empty, are needed for {subjects.height} subjects"
         )
-    task = _task(athletes, settings, seed)
+    task = _task(subjects, settings, seed)
     head = {"condition": None, "layer": None}
     tokens = _token_marks([token_ids[i] for i in task.order])
     rows: list[dict] = []
@@ -188,27 +188,27 @@ def _group_words(name: str) -> tuple[str, str]:
     return words[0], words[-1].rstrip(",")
 
 
-def _task(athletes: pl.DataFrame, settings: ProbeSettings, seed: int) -> _Task:
-    if athletes["athlete"].is_duplicated().any():
-        raise ValueError("an athlete stands twice: one held-out row could be known from its twin")
+def _task(subjects: pl.DataFrame, settings: ProbeSettings, seed: int) -> _Task:
+    if subjects["subject"].is_duplicated().any():
+        raise ValueError("a subject stands twice: one held-out row could be known from its twin")
     unknown = {*settings.folds, *settings.control_folds} - set(FOLDS)
     if unknown:
         raise ValueError(f"folds {sorted(unknown)}; allowed: {FOLDS}")
-    order = athletes["athlete"].arg_sort().to_numpy()
-    athletes = athletes[order]
-    labels = np.unique(athletes["sport"].to_numpy(), return_inverse=True)[1]
+    order = subjects["subject"].arg_sort().to_numpy()
+    subjects = subjects[order]
+    labels = np.unique(subjects["answer"].to_numpy(), return_inverse=True)[1]
     folds, n_groups = {}, {}
     for kind in settings.folds:
         if kind == "random":
             folds[kind] = stratified_folds(labels, n_folds=settings.n_folds, seed=seed)
-            n_groups[kind] = athletes.height
+            n_groups[kind] = subjects.height
         else:
-            groups = athletes[f"{kind}_group"].to_numpy()
+            groups = subjects[f"{kind}_group"].to_numpy()
             folds[kind] = grouped_folds(groups, labels, n_folds=settings.n_folds, seed=seed)
             n_groups[kind] = len(np.unique(groups))
     return _Task(
         order=order,
-        names=athletes["athlete"].to_list(),
+        names=subjects["subject"].to_list(),
         labels=labels,
         shuffled=np.random.default_rng(seed).permutation(labels),
         folds=folds,
@@ -225,7 +225,7 @@ def _probe_rows(head: dict, features, task: _Task, settings: ProbeSettings, seed
 
 
 def _fitted_rows(head: dict, features, task: _Task, settings: ProbeSettings, seed: int) -> Iterator[dict]:
-    """Rows of one input fitted and scored on all athletes: what it can express, not what it predicts."""
+    """Rows of one input fitted and scored on all subjects: what it can express, not what it predicts."""
     scores = scored_on_all(features, [task.labels, task.shuffled], settings)
     yield from _table_rows(head | {"folds": "none"}, scores, task.labels, len(task.labels), seed)
 
@@ -235,7 +235,7 @@ def _table_rows(
 ) -> Iterator[dict]:
     """Rows for true labels and, if there is a second entry in `scores`, for shuffled ones."""
     gain = None
-    if len(scores) == 2:  # -1, 0 or 1 for each athlete: the same athletes under both labellings
+    if len(scores) == 2:  # -1, 0 or 1 for each subject: the same subjects under both labellings
         gain = mean_interval(scores[0].hits.astype(float) - scores[1].hits, seed=seed)
     for name, result in zip(("true", "shuffled"), scores, strict=False):
         row = head | {"probe": "logistic", "labels": name}
@@ -252,7 +252,7 @@ def _columns(name: str, estimate: Estimate | None) -> dict:
 
 
 def _token_marks(token_ids: Sequence[Sequence[int]]) -> sp.csr_matrix:
-    """Counts of each token, then one-hot first tokens, then one-hot final tokens: [athletes, 3 * tokens]."""
+    """Counts of each token, then one-hot first tokens, then one-hot final tokens: [subjects, 3 * tokens]."""
     tokens_used = sorted({token for tokens in token_ids for token in tokens})
     vocabulary, size = {token: i for i, token in enumerate(tokens_used)}, len(tokens_used)
     marks = sp.lil_matrix((len(token_ids), 3 * size))

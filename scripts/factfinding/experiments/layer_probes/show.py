@@ -1,4 +1,4 @@
-"""P2.6: at which layer a linear probe reads the sport at the final name token, beside what the name alone gives."""
+"""P2.6: at which layer a linear probe reads the answer at the final name token, beside what the name alone gives."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def draw_layer_probes(*, layer_probes: pl.DataFrame) -> Figure:
         handles |= _lines(axes, part) | _levels(axes, layer_probes, part["majority_rate"][0])
         style.panel_title(axes, style.CONDITIONS.get(condition, condition), part["n"].max())
         style.layer_axis(axes, part["layer"].unique().sort().to_list())
-        style.percent_axis(axes, "accuracy (% of athletes)" if axes is panels[0] else "")
+        style.percent_axis(axes, "accuracy (% of <subjects>)" if axes is panels[0] else "")
     style.legend_above(figure, list(handles.values()), columns=2)
     return figure
 
@@ -84,7 +84,7 @@ def _lines(axes: Axes, part: pl.DataFrame) -> dict[str, object]:
 
 def _levels(axes: Axes, table: pl.DataFrame, majority: float) -> dict[str, object]:
     """Horizontal lines: the majority rate and what the name gives away without a model; handles by label."""
-    label = "always the commonest sport"
+    label = "always the commonest <answer>"
     handles = {label: axes.axhline(100 * majority, color=style.INK, linewidth=1, label=label)}
     for (source, kind), (label, colour, dash) in BASELINES.items():
         fitted = pl.col("folds") == "none"
@@ -101,7 +101,7 @@ def _levels(axes: Axes, table: pl.DataFrame, majority: float) -> dict[str, objec
 
 
 def sentences(tables: Tables) -> list[str]:
-    """Where the sport can be read, then what the name alone gives away."""
+    """Where the answer can be read, then what the name alone gives away."""
     layer_probes = tables["layer_probes"]
     probes = layer_probes.filter(input="resid", labels="true")
     if probes.is_empty():
@@ -119,8 +119,8 @@ def additive_findings(layer_probes: pl.DataFrame) -> list[str]:
         return []
     true = fitted.filter(labels="true").row(0, named=True)
     told = (
-        f"A sum of one term per name token, with no model, fitted to all {true['n']:,} athletes and scored on the same "
-        f"ones, gives the right sport for {share(true, 'accuracy')}"
+        f"A sum of one term per name token, with no model, fitted to all {true['n']:,} <subjects> and scored on the same "
+        f"ones, gives the right <answer> for {share(true, 'accuracy')}"
     )
     if true["accuracy"] >= ADDITIVE_ENOUGH:
         told += (
@@ -132,12 +132,12 @@ def additive_findings(layer_probes: pl.DataFrame) -> list[str]:
     shuffled = fitted.filter(labels="shuffled")
     if shuffled.height:
         row = shuffled.row(0, named=True)
-        told += f" Fitted to shuffled sports the same sum reaches {share(row, 'accuracy')}: so much is mere capacity."
+        told += f" Fitted to shuffled <answers> the same sum reaches {share(row, 'accuracy')}: so much is mere capacity."
     return [told]
 
 
 def _above_additive(layer_probes: pl.DataFrame, probes: pl.DataFrame) -> list[str]:
-    """The layers at which a probe that has not seen the athletes beats the sum over tokens that has."""
+    """The layers at which a probe that has not seen the subjects beats the sum over tokens that has."""
     fitted = layer_probes.filter(input="name_tokens", folds="none", labels="true")
     if fitted.is_empty():
         return []
@@ -172,18 +172,18 @@ def _readable(table: pl.DataFrame, probes: pl.DataFrame) -> str:
     rows = list(probes.sort("layer").iter_rows(named=True))
     above = [row for row in rows if row["accuracy_low"] > max(bar, shuffled.get(row["layer"], 0.0))]
     best = max(rows, key=lambda row: row["accuracy"])
-    beside = ["by naming the commonest sport"]
+    beside = ["by naming the commonest <answer>"]
     beside += ["from the name without a model"] * bool(rivals.height) + ["from shuffled labels"] * bool(
         shuffled
     )
     setting = f"{style.CONDITIONS.get(condition, condition)}; n = {best['n']:,}, {style.FOLDS[folds]}"
-    baselines = f"commonest sport {percent(majority)}" + "".join(
+    baselines = f"commonest <answer> {percent(majority)}" + "".join(
         f", {'letters' if row['input'] == 'name_string' else 'tokens'} of the name {percent(row['accuracy'])}"
         for row in rivals.iter_rows(named=True)
     )
     if not above:
         return (
-            f"At no layer can the sport be read at the final name token better than {either(beside)} ({setting}): "
+            f"At no layer can the <answer> be read at the final name token better than {either(beside)} ({setting}): "
             f"the best is {share(best, 'accuracy')}, {at_layer(best['layer'])}; {baselines}. There is nothing to see."
         )
     probed = [row["layer"] for row in rows]
@@ -192,11 +192,11 @@ def _readable(table: pl.DataFrame, probes: pl.DataFrame) -> str:
     ends = f"better than {either(beside)} {better}; at best {share(best, 'accuracy')} {at_layer(best['layer'])}; {baselines}."
     if not surely:
         return (
-            f"The sport can be read at the final name token in part: at no layer surely for {100 * READ_WELL:.0f} % of "
-            f"the athletes or more ({setting}), yet {ends}"
+            f"The <answer> can be read at the final name token in part: at no layer surely for {100 * READ_WELL:.0f} % of "
+            f"the <subjects> or more ({setting}), yet {ends}"
         )
     return (
-        f"The sport can be read at the final name token {layers_in_words([row['layer'] for row in surely], probed)}, surely "
-        f"for {100 * READ_WELL:.0f} % of the athletes or more ({setting}): {share(surely[0], 'accuracy')} "
+        f"The <answer> can be read at the final name token {layers_in_words([row['layer'] for row in surely], probed)}, surely "
+        f"for {100 * READ_WELL:.0f} % of the <subjects> or more ({setting}): {share(surely[0], 'accuracy')} "
         f"{at_layer(surely[0]['layer'])}. It is read {ends}"
     )

@@ -1,6 +1,6 @@
 """How far a layer is from adding up the parts of a name (P3.7).
 
-For known athletes A = (f1, l1) and B = (f2, l2) whose swaps C = (f1, l2) and D = (f2, l1) are unknown names, and random
+For known subjects A = (f1, l1) and B = (f2, l2) whose swaps C = (f1, l2) and D = (f2, l1) are unknown names, and random
 unknown names C', D':
 
     ratio = |g(A) + g(B) - g(C) - g(D)| / |g(A) + g(B) - g(C') - g(D')|
@@ -55,7 +55,7 @@ def compute(inputs: Inputs, settings: Settings, say: Say) -> dict[str, pl.DataFr
     """The table `linear_structure`."""
     section, parts = settings.names, []
     for condition in section.conditions:
-        known = known_prompts(inputs, section.athletes, condition)
+        known = known_prompts(inputs, section.subjects, condition)
         say(f"{condition}: {known.height} known names")
         parts.append(
             linear_structure(
@@ -83,7 +83,7 @@ def linear_structure(
 ) -> pl.DataFrame:
     """The table `linear_structure`: a row per names (known, unknown, shuffled), output (mlp, resid) and layer.
 
-    known, table: prompts of the known athletes and of all athletes, in one condition; at most `pairs` pairs of each
+    known, table: prompts of the known subjects and of all subjects, in one condition; at most `pairs` pairs of each
     kind. Columns condition, names, output, layer, median and mean of the ratio over pairs with intervals, n (pairs in
     which the ratio exists: at a layer that writes the same for all names it does not). Kinds of names of which no pair
     can be made are left out; empty if that is all.

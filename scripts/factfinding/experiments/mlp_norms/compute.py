@@ -1,6 +1,6 @@
 """Known and unknown names told apart by how much each MLP writes (P3.6).
 
-The norm of an MLP's output at the final name token, for known athletes and for unknown pairings of the same tokens
+The norm of an MLP's output at the final name token, for known subjects and for unknown pairings of the same tokens
 (data/strangers.py), as an AUC: the probability that a known name has the larger norm. 0.5 is no difference. Beside it,
 the same of attention's output, and as a control the AUC between two halves of the unknown names, which is 0.5 but for
 chance.
@@ -37,7 +37,7 @@ def compute(inputs: Inputs, settings: Settings, say: Say) -> dict[str, pl.DataFr
     """The table `mlp_norms`."""
     section, parts = settings.names, []
     for condition in section.conditions:
-        known = known_prompts(inputs, section.athletes, condition)
+        known = known_prompts(inputs, section.subjects, condition)
         unknown = unknown_pairings(known, inputs.prompts(condition), seed=section.seed)
         say(f"{condition}: {known.height} known names, {unknown.height} unknown pairings of their tokens")
         parts.append(
@@ -64,7 +64,7 @@ def mlp_norms(
 ) -> pl.DataFrame:
     """The table `mlp_norms`: a row per output (mlp, attn) and layer.
 
-    known: prompts of known athletes; unknown: of unknown names (`strangers.unknown_pairings`), in the same condition.
+    known: prompts of known subjects; unknown: of unknown names (`strangers.unknown_pairings`), in the same condition.
     Columns condition, output, layer, auc, auc_control (between halves of the unknown names; null where there are fewer
     than four), known and unknown (mean norms), each with its interval, baseline, n_known, n_unknown. Empty without known
     or without unknown names.

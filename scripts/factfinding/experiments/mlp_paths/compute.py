@@ -2,15 +2,15 @@
 
 MLP j at the final name token reads the residual stream there, in which the output of an earlier MLP i is one term. With
 the path i -> j removed, MLP j reads LN(residual - out_i + replacement), and everything else (attention, the other MLPs,
-the residual stream itself) runs on with the true out_i. The replacement is the mean of out_i over the athletes, or that
-of an athlete of another sport. What i does to j through what lies between them stays.
+the residual stream itself) runs on with the true out_i. The replacement is the mean of out_i over the subjects, or that
+of a subject of another answer. What i does to j through what lies between them stays.
 
-What is measured, on each athlete, against the unchanged model:
+What is measured, on each subject, against the unchanged model:
 
     probe_accuracy   readers of the unchanged model (readers.py), after the last lookup layer at the final name token
-    accuracy         the right sport is the most probable token of the vocabulary
-    sport_accuracy   it is the best of the sports
-    loss             -log P(right sport's token), nats
+    accuracy         the right answer is the most probable token of the vocabulary
+    answer_accuracy   it is the best of the answers
+    loss             -log P(right answer's token), nats
     kl               of the prediction at END from the unchanged model's, nats
 
 In effect the edit adds one vector to MLP j's output, so only what comes after is run (engine/suffix.py).
@@ -50,14 +50,14 @@ UNCHANGED = "none"
 
 Metric = tuple[str, str | None]
 """What is measured, and for the probes which reader."""
-Measured = dict[Metric, Float[np.ndarray, " athletes"]]
+Measured = dict[Metric, Float[np.ndarray, " subjects"]]
 
 
 def compute(inputs: Inputs, settings: Settings, say: Say) -> dict[str, pl.DataFrame]:
     """The table `mlp_paths`."""
     anatomy, circuit, logistic = anatomy_of(inputs), circuit_of(inputs), readers_of(inputs)
     section, size = settings.mlp_paths, settings.compute.batch_size
-    prompts = known_prompts(inputs, section.athletes)
+    prompts = known_prompts(inputs, section.subjects)
     heads = head_readers(anatomy, circuit.extract, inputs.candidates, prompts, logistic, batch_size=size)
     table = mlp_paths(
         anatomy,
@@ -70,7 +70,7 @@ def compute(inputs: Inputs, settings: Settings, say: Say) -> dict[str, pl.DataFr
         seed=section.seed,
     )
     pairs = table.drop_nulls("source").select("source", "target").n_unique() if table.height else 0
-    say(f"{pairs} paths between MLPs removed, on {prompts.height} athletes")
+    say(f"{pairs} paths between MLPs removed, on {prompts.height} subjects")
     return {"mlp_paths": table}
 
 
@@ -102,10 +102,10 @@ def mlp_paths(
     seed: int,
 ) -> pl.DataFrame:
     """Columns source, target (layers; null where nothing is removed), kind (`none` there), metric, reader, value and
-    change (from the unchanged model, same athletes) with their intervals, n, majority_rate.
+    change (from the unchanged model, same subjects) with their intervals, n, majority_rate.
 
-    prompts: `full`, of the athletes to measure on, over whom the means are taken. parts: `simplified.parts_of` the
-    circuit. Empty where it has no lookup at the name or a lookup of one MLP, or with fewer than two athletes.
+    prompts: `full`, of the subjects to measure on, over whom the means are taken. parts: `simplified.parts_of` the
+    circuit. Empty where it has no lookup at the name or a lookup of one MLP, or with fewer than two subjects.
     """
     paths = [] if parts is None else paths_of(parts.lookup, kinds)
     if not paths or prompts.height < 2:
@@ -156,7 +156,7 @@ class Paths:
             batch_size,
         )
         self.readers = {
-            reader.name: (reader, reader.folds_of(prompts["athlete"].to_list()))
+            reader.name: (reader, reader.folds_of(prompts["subject"].to_list()))
             for reader in readers
             if not reader.empty
         }
@@ -168,7 +168,7 @@ class Paths:
         self.donors = resampling_donors(self.labels, [everyone], draws=draws, rng=rng)
 
     def measure(self, paths: Sequence[Removed]) -> dict[Removed, Measured]:
-        """Each metric of each athlete, nothing removed first; means over draws, NaN for athletes without a donor."""
+        """Each metric of each subject, nothing removed first; means over draws, NaN for subjects without a donor."""
         nothing = Removed(source=None, target=None, kind=UNCHANGED)
         found: dict[Removed, Measured] = {nothing: {}} | {path: {} for path in paths}
         for group in self.groups:
@@ -182,7 +182,7 @@ class Paths:
                     self._keep(found[path], rows, drawn)
         return found
 
-    def _without(self, batch: _Batch, path: Removed, donors: Int[np.ndarray, " athletes"] | None) -> Measured:
+    def _without(self, batch: _Batch, path: Removed, donors: Int[np.ndarray, " subjects"] | None) -> Measured:
         own = self.outputs.mlp[batch.rows, path.source]
         given = replaced(self.outputs.mlp, path.kind, [path.source], batch.rows, donors)[path.source]
         moved = (given - own).to(batch.clean.resid.device)
@@ -199,7 +199,7 @@ class Paths:
 
 
 class _Batch:
-    """Athletes of one layout, run once without a change, and what is read of them with one."""
+    """Subjects of one layout, run once without a change, and what is read of them with one."""
 
     def __init__(self, paths: Paths, group: Group, rows: Int[np.ndarray, " batch"]) -> None:
         self.paths, self.rows = paths, rows
@@ -223,24 +223,24 @@ class _Batch:
         top, said = said.argmax(1).cpu().numpy(), said[:, self.paths.tokens].cpu().numpy()
         scores = {
             ("accuracy", None): top == self.paths.tokens[truth],
-            ("sport_accuracy", None): said.argmax(1) == truth,
+            ("answer_accuracy", None): said.argmax(1) == truth,
             ("loss", None): -said[np.arange(len(truth)), truth],
             ("kl", None): divergence,
         }
         return self._probed(resid.double().cpu().numpy()) | scores
 
     def _probed(self, resid: Float[np.ndarray, "batch d_model"]) -> Measured:
-        scores, sports = {}, np.array(self.paths.prompts["sport"].to_list())[self.rows]
+        scores, answers = {}, np.array(self.paths.prompts["answer"].to_list())[self.rows]
         for name, (reader, folds) in self.paths.readers.items():
             logp = reader.log_probabilities(self.paths.read_after, resid, folds[self.rows])
-            scores["probe_accuracy", name] = np.array(reader.sports)[logp.argmax(1)] == sports
+            scores["probe_accuracy", name] = np.array(reader.answers)[logp.argmax(1)] == answers
         return scores
 
 
 def _rows(
-    measured: Mapping[Removed, Measured], labels: Int[np.ndarray, " athletes"], seed: int
+    measured: Mapping[Removed, Measured], labels: Int[np.ndarray, " subjects"], seed: int
 ) -> list[dict]:
-    """One row per path and metric; the columns of the same athletes are bootstrapped together."""
+    """One row per path and metric; the columns of the same subjects are bootstrapped together."""
     (_, before), *_ = measured.items()
     rows = []
     for path, scores in measured.items():

@@ -10,18 +10,18 @@ from factfinding.figures import style
 from factfinding.findings.words import Row, Tables, number, percent, share
 
 MEASURES = {
-    "probe_accuracy": "sport read\nat the name",
+    "probe_accuracy": "<answer> read\nat the name",
     "accuracy": "right answers",
-    "sport_accuracy": "right among\nthe sports",
+    "answer_accuracy": "right among\nthe <answers>",
     "loss": "loss",
     "kl": "divergence",
 }
-KINDS = {"mean": "its mean instead", "resample_other": "that of another sport's athlete instead"}
+KINDS = {"mean": "its mean instead", "resample_other": "that of another <answer>'s <subject> instead"}
 SHOWN = 12
 """Paths that are drawn: those whose removal costs most."""
 
 
-NO_PATHS = "No path between MLPs was removed: no lookup of two MLPs or more was found at the name, or too few athletes are known."
+NO_PATHS = "No path between MLPs was removed: no lookup of two MLPs or more was found at the name, or too few <subjects> are known."
 NEEDED = 0.05
 """Nats of loss that removing a path must surely cost for the path to be called needed. A sign is not enough: through
 LayerNorm every MLP feels every earlier one a little (7e-6 nats in models whose later MLPs read nothing of it)."""
@@ -112,16 +112,16 @@ def _worst(table: pl.DataFrame, kind: str) -> str:
     here = rows.filter(source=worst["source"], target=worst["target"])
     measured = {row["metric"]: row for row in here.sort("reader", nulls_last=True).iter_rows(named=True)}
     probe = measured.get("probe_accuracy")
-    put_in = {"mean": "the mean", "resample_other": "that of an athlete of another sport"}[kind]
+    put_in = {"mean": "the mean", "resample_other": "that of <a subject> of another <answer>"}[kind]
     said = (
         f"With {put_in} put in place of what MLP {worst['source']} writes, as MLP {worst['target']} alone reads it at the "
         f"final name token, the loss changes most: by {_nats(worst)}; the answer is still right for "
-        f"{share(measured['accuracy'], 'value')}, it is the best of the sports for {share(measured['sport_accuracy'], 'value')}"
+        f"{share(measured['accuracy'], 'value')}, it is the best of the <answers> for {share(measured['answer_accuracy'], 'value')}"
     )
-    said += f", and the sport is read at the name for {share(probe, 'value')}" if probe else ""
+    said += f", and the <answer> is read at the name for {share(probe, 'value')}" if probe else ""
     return (
         f"{said} (divergence from the unchanged model {measured['kl']['value']:.2g} nats; n = {worst['n']:,}; the commonest "
-        f"sport gives {percent(worst['majority_rate'])})."
+        f"<answer> gives {percent(worst['majority_rate'])})."
     )
 
 

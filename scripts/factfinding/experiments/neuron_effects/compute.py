@@ -28,7 +28,7 @@ def merged(shards: Sequence[pl.DataFrame], facts: Sequence[pl.DataFrame]) -> pl.
     facts: the table neuron_facts of each shard. Raises InputError if two shards do not agree on which facts are used:
     they come from runs that differ.
     """
-    used = [frame.filter("used").select("athlete", "fact") for frame in facts]
+    used = [frame.filter("used").select("subject", "fact") for frame in facts]
     for number, other in enumerate(used[1:], 1):
         if not other.equals(used[0]):
             raise InputError(
@@ -37,5 +37,5 @@ def merged(shards: Sequence[pl.DataFrame], facts: Sequence[pl.DataFrame]) -> pl.
                 "shards of one run (remove results/<study>/neuron_effects to have them made again)",
             )
     order = used[0].with_row_index("_fact")
-    together = pl.concat(shards).join(order, on=["athlete", "fact"], how="left", maintain_order="left")
+    together = pl.concat(shards).join(order, on=["subject", "fact"], how="left", maintain_order="left")
     return together.sort("_fact", "layer", "neuron", maintain_order=True).drop("_fact")

@@ -1,12 +1,12 @@
-"""Do different facts of one athlete come from the same neurons? The effect of every lookup neuron on every fact (P3.2).
+"""Do different facts of one subject come from the same neurons? The effect of every lookup neuron on every fact (P3.2).
 
     asked = ask_facts(anatomy, facts, people, subjects=24, seed=0, batch_size=128)      # which facts are known
     sweep = neuron_effects(anatomy, asked.filter("used"), people, range(2, 7), engine=Suffix(anatomy), draws=64, ...)
 
 Each neuron of the lookup's MLPs is replaced, one at a time, at the final name token; its effect is the change of
-log P(answer). Both readings of the posts: `mean`, its mean over the athletes, and `resample_other`, the mean effect of
-the values of athletes of another sport. Those values are recorded after the very words that stand before the name in
-the fact's prompt, since what follows a name cannot change what is there: one forward pass per athlete and prefix.
+log P(answer). Both readings of the posts: `mean`, its mean over the subjects, and `resample_other`, the mean effect of
+the values of subjects of another answer. Those values are recorded after the very words that stand before the name in
+the fact's prompt, since what follows a name cannot change what is there: one forward pass per subject and prefix.
 The 64 effects of a neuron are points on one curve, of which a few are evaluated (engine/sweep_neurons.py).
 """
 
@@ -39,8 +39,8 @@ FEWEST = 2
 """A subject with fewer known facts has no pair of facts to compare."""
 
 FACTS = {
-    "athlete": pl.String,
-    "sport": pl.String,
+    "subject": pl.String,
+    "answer": pl.String,
     "fact": pl.String,
     "answer": pl.String,
     "p": pl.Float64,
@@ -51,7 +51,7 @@ FACTS = {
 """The table neuron_facts."""
 
 EFFECTS = {
-    "athlete": pl.String,
+    "subject": pl.String,
     "fact": pl.String,
     "layer": pl.Int64,
     "neuron": pl.Int64,
@@ -99,7 +99,7 @@ def ask_facts(
     seed: int,
     batch_size: int,
 ) -> pl.DataFrame:
-    """Facts as prompts (columns of data/fact_prompts.py) with sport (null for subjects not in `people`), p, log_p
+    """Facts as prompts (columns of data/fact_prompts.py) with answer (null for subjects not in `people`), p, log_p
     (nats, of the answer's first token), known, used. The model must come with its tokenizer.
 
     Subjects are asked in the order of `subject_order` until `subjects` of them know two facts or more (None: everybody
@@ -112,13 +112,13 @@ def ask_facts(
         now, order = order[:size], order[size:]
         asked.append(_asked(anatomy, facts.filter(pl.col("subject").is_in(now)), batch_size))
         counted = asked[-1].filter("known") if known_only else asked[-1]
-        able = counted.group_by("athlete").len().filter(pl.col("len") >= FEWEST)["athlete"].to_list()
+        able = counted.group_by("subject").len().filter(pl.col("len") >= FEWEST)["subject"].to_list()
         chosen += [name for name in now if name in able]
         size *= 2
     chosen = chosen[:wanted]
-    used = pl.col("athlete").is_in(chosen) & (pl.col("known") if known_only else True)
-    sports = people.select("athlete", "sport").unique("athlete")
-    found = pl.concat(asked).join(sports, on="athlete", how="left", maintain_order="left")
+    used = pl.col("subject").is_in(chosen) & (pl.col("known") if known_only else True)
+    answers = people.select("subject", "answer").unique("subject")
+    found = pl.concat(asked).join(answers, on="subject", how="left", maintain_order="left")
     return found.with_columns(used=used)
 
 
@@ -144,17 +144,17 @@ def neuron_effects(
     log: Log = print,
     progress: Progress = lambda done, total: None,
 ) -> Sweep:
-    """Columns athlete, fact, layer, neuron, kind, effect (nats), standard_error (over the draws; null for `mean`), n
+    """Columns subject, fact, layer, neuron, kind, effect (nats), standard_error (over the draws; null for `mean`), n
     (draws), evaluations and certificate (of the neuron's curve); every neuron of `layers`, in the order of `prompts`.
 
-    prompts: rows of `ask_facts`, at least columns athlete, sport, fact, prefix, token_ids, n_tokens, final_name, end,
-    answer. people: columns athlete, sport: whose values are put in. With people of one sport only, there is no
+    prompts: rows of `ask_facts`, at least columns subject, answer, fact, prefix, token_ids, n_tokens, final_name, end,
+    answer. people: columns subject, answer: whose values are put in. With people of one answer only, there is no
     `resample_other`. `model`, `folder`: finished pieces are kept there under their content, with the model's digest
     in it. The twin table has one row for each prefix. Empty where there are no prompts, layers or people.
     """
     if prompts.is_empty() or people.is_empty() or not len(layers):
         return Sweep(table=pl.DataFrame(schema=EFFECTS), twin=pl.DataFrame(schema=TWIN))
-    kinds = {"mean": 1} | ({"resample_other": draws} if people["sport"].n_unique() > 1 else {})
+    kinds = {"mean": 1} | ({"resample_other": draws} if people["answer"].n_unique() > 1 else {})
     tables, twins = [], []
     for (prefix,), part in prompts.with_row_index("_row").group_by("prefix", maintain_order=True):
         index = neuron_index(
@@ -165,7 +165,7 @@ def neuron_effects(
             engine=engine, model=model, folder=folder, tolerance=tolerance, seed=seed,
             twin_rows=ceil(twin_rows * part.height / prompts.height), log=log, progress=progress,
         )  # fmt: skip
-        about = part.select("_row", "athlete", "fact").with_row_index("prompt").cast({"prompt": pl.Int64})
+        about = part.select("_row", "subject", "fact").with_row_index("prompt").cast({"prompt": pl.Int64})
         tables.append(sweep.table.join(about, on="prompt", how="left", maintain_order="left"))
         twins.append(sweep.twin.with_columns(prefix=pl.lit(prefix)))
     table = pl.concat(tables).sort("_row", maintain_order=True).select(list(EFFECTS)).cast(EFFECTS)
@@ -188,8 +188,8 @@ def donors_after(
         for layer, value in zip(layers, found, strict=True):
             values[layer][rows] = value.cpu()
     return Donors(
-        athletes=prompts["athlete"].to_list(),
-        sports=prompts["sport"].to_list(),
+        subjects=prompts["subject"].to_list(),
+        answers=prompts["answer"].to_list(),
         values=lambda layer, role: values[layer],
     )
 

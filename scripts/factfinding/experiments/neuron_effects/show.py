@@ -11,7 +11,7 @@ from factfinding.figures import style
 from factfinding.findings.words import Tables
 
 PAIRS = {"most": "most alike", "least": "least alike"}
-KINDS = {"mean": "its mean instead", "resample_other": "another sport's athlete's instead"}
+KINDS = {"mean": "its mean instead", "resample_other": "another <answer>'s <subject>'s instead"}
 SHOWN = 16
 """Facts of the last panel: those asked most often."""
 
@@ -24,7 +24,7 @@ NAMED = 5
 def draw_neuron_effects(
     *, neuron_pairs: pl.DataFrame, neuron_facts: pl.DataFrame, neuron_effects_twin: pl.DataFrame
 ) -> Figure:
-    """Left, every neuron's effect on one fact against that on another, for two pairs of facts of one athlete; right,
+    """Left, every neuron's effect on one fact against that on another, for two pairs of facts of one subject; right,
     the probability of each answer that was asked for.
 
     Frames: the tables of these names.
@@ -43,7 +43,7 @@ def draw_neuron_effects(
     looks, handles = style.marks([kind for kind in KINDS if kind in neuron_pairs["kind"]]), []
     for axes, pair in zip(panels, pairs, strict=False):
         handles = _scatter(axes, neuron_pairs.filter(pair=pair), looks)
-        axes.set_title(f"the pair {PAIRS[pair]}:\n{neuron_pairs.filter(pair=pair)['athlete'][0]}")
+        axes.set_title(f"the pair {PAIRS[pair]}:\n{neuron_pairs.filter(pair=pair)['subject'][0]}")
     _asked(panels[-1], neuron_facts, facts)
     for known, colour, words in ((True, style.COLOURS[2], "known"), (False, style.GREY, "not known")):
         if known in neuron_facts["known"]:
@@ -72,15 +72,15 @@ def _scatter(axes: Axes, rows: pl.DataFrame, looks: dict) -> list:
 
 
 def _asked(axes: Axes, neuron_facts: pl.DataFrame, facts: list[str]) -> None:
-    """A stroke for each athlete's answer."""
+    """A stroke for each subject's answer."""
     for known, colour in ((False, style.GREY), (True, style.COLOURS[2])):
         part = neuron_facts.filter(pl.col("fact").is_in(facts), pl.col("known") == known)
         at = [facts.index(fact) for fact in part["fact"]]
         axes.plot(100 * part["p"], at, ls="", marker="|", markersize=8, color=colour, alpha=0.7)
     axes.set_yticks(range(len(facts)), facts)
     axes.set(xlim=(-3, 103), ylim=(len(facts) - 0.4, -0.6), xlabel="P(answer) (%)")
-    n = neuron_facts["athlete"].n_unique()
-    axes.set_title(f"facts asked\nn = {n:,} athlete{'' if n == 1 else 's'}")
+    n = neuron_facts["subject"].n_unique()
+    axes.set_title(f"facts asked\nn = {n:,} <subject>{'' if n == 1 else 's'}")
 
 
 def sentences(tables: Tables) -> list[str]:
@@ -92,12 +92,12 @@ def asked_findings(neuron_facts: pl.DataFrame, neuron_effects_twin: pl.DataFrame
     """From the tables `neuron_facts` and `neuron_effects_twin` (P3.2): what is known, what is left out, how exact."""
     if neuron_facts.is_empty():
         return ["No facts were asked."]
-    known, people = neuron_facts.filter("known"), neuron_facts["athlete"].n_unique()
+    known, people = neuron_facts.filter("known"), neuron_facts["subject"].n_unique()
     used = neuron_facts.filter("used")
     found = [
         (
-            f"Of {neuron_facts.height:,} facts asked of {people:,} athletes, {known.height:,} are known (P above 0.5); "
-            f"{used.height:,} facts of {used['athlete'].n_unique():,} athletes go into the comparison."
+            f"Of {neuron_facts.height:,} facts asked of {people:,} <subjects>, {known.height:,} are known (P above 0.5); "
+            f"{used.height:,} facts of {used['subject'].n_unique():,} <subjects> go into the comparison."
         )
     ]
     found += _left_out(neuron_facts.filter(~pl.col("known")))
@@ -114,7 +114,7 @@ def _left_out(unknown: pl.DataFrame) -> list[str]:
     if unknown.is_empty():
         return []
     named = [
-        f"{fact} of {athlete}" for athlete, fact in unknown.head(NAMED).select("athlete", "fact").iter_rows()
+        f"{fact} of {subject}" for subject, fact in unknown.head(NAMED).select("subject", "fact").iter_rows()
     ]
     more = f" and {unknown.height - NAMED:,} more (all in neuron_facts)" if unknown.height > NAMED else ""
     return [f"Not known: {', '.join(named)}{more}."]

@@ -5,7 +5,7 @@ For anything x that the effective model computes from a name (A, B),
     NLE(x) = x(A, B) - x(A', B) - x(A, B') + x(A', B'),   averaged over other beginnings A' and other last tokens B'
 
 is zero if x is a sum of a term for A and a term for B. A' runs over the distinct beginnings, B' over the distinct last
-tokens of the known athletes, each counted once, A and B themselves left out. With them the terms of A' = A and B' = B
+tokens of the known subjects, each counted once, A and B themselves left out. With them the terms of A' = A and B' = B
 are zero, so the average over *all* is the same up to a factor, and needs only means over rows, columns and the grid:
 
     NLE(x) = F L / ((F - 1)(L - 1)) * (x(A, B) - mean of its column - mean of its row + mean of the grid)
@@ -13,7 +13,7 @@ are zero, so the average over *all* is the same up to a factor, and needs only m
 The grid of all F x L pairings is therefore run through the model once and forgotten batch by batch; what stays are
 sums, in float64, for each beginning and each last token.
 
-The probe's output for the own sport minus the mean of the others is affine in the last residual stream, which is a sum
+The probe's output for the own answer minus the mean of the others is affine in the last residual stream, which is a sum
 of terms of the tokens and of what the neurons write. So its excess *passes* through neurons, exactly:
 
     NLE(output) = sum over neurons of  W_out[n] . direction * NLE(post[n])
@@ -26,7 +26,7 @@ less the part of it that is there in NLE(pre) already, with the same sign. The t
 
 No norm lies between the last residual stream and the probe, so the direct weight is the same for every name. The
 baseline is what unknown names give, pairings of the same parts that are nobody's name (data/strangers.py). They have no
-sport of their own and are held to the one that the model answers, which can only flatter them.
+answer of their own and are held to the one that the model answers, which can only flatter them.
 """
 
 from __future__ import annotations
@@ -58,22 +58,22 @@ SCHEMA = (
     | estimate_schema(*_MEDIANS, "pooled", "pooled_both", "positive", *_MEANS, *_CONCENTRATION)
     | {"n": pl.Int64, "n_names": pl.Int64, "begins": pl.Int64, "lasts": pl.Int64, "largest_error": pl.Float64}
 )
-ATHLETES_SCHEMA = (
-    {"n_name_tokens": pl.Int64, "names": pl.String, "athlete": pl.String, "sport": pl.String}
+SUBJECTS_SCHEMA = (
+    {"n_name_tokens": pl.Int64, "names": pl.String, "subject": pl.String, "answer": pl.String}
     | {"layers": pl.String, "last": pl.Boolean}
     | dict.fromkeys((*_MEANS, *_MEDIANS, *_CONCENTRATION), pl.Float64)
 )
 NEURONS_SCHEMA = (
-    {"n_name_tokens": pl.Int64, "layer": pl.Int64, "neuron": pl.Int64, "sport": pl.String}
+    {"n_name_tokens": pl.Int64, "layer": pl.Int64, "neuron": pl.Int64, "answer": pl.String}
     | estimate_schema("made", "made_both", "passed")
     | {"share": pl.Float64, "rank": pl.Int64, "n": pl.Int64}
 )
 
 
 def compute(inputs: Inputs, settings: Settings, say: Say) -> dict[str, pl.DataFrame]:
-    """The tables `nonlinear_excess`, `nonlinear_excess_athletes` and `nonlinear_excess_neurons`."""
+    """The tables `nonlinear_excess`, `nonlinear_excess_subjects` and `nonlinear_excess_neurons`."""
     section = settings.lookup
-    names = pairs_of(inputs, section.athletes, name_tokens=section.name_tokens, say=say)
+    names = pairs_of(inputs, section.subjects, name_tokens=section.name_tokens, say=say)
     found = nonlinear_excess(
         effective_model_of(inputs),
         names,
@@ -85,17 +85,17 @@ def compute(inputs: Inputs, settings: Settings, say: Say) -> dict[str, pl.DataFr
         say(f"{row['names']} names: {row['excess']:.3f} beyond a sum, of which {row['made']:.3f} made")
     return {
         "nonlinear_excess": found.summary,
-        "nonlinear_excess_athletes": found.athletes,
+        "nonlinear_excess_subjects": found.subjects,
         "nonlinear_excess_neurons": found.neurons,
     }
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Excess:
-    """The tables `nonlinear_excess` (medians and means), `_athletes` (each name) and `_neurons` (each neuron)."""
+    """The tables `nonlinear_excess` (medians and means), `_subjects` (each name) and `_neurons` (each neuron)."""
 
     summary: pl.DataFrame
-    athletes: pl.DataFrame
+    subjects: pl.DataFrame
     neurons: pl.DataFrame
 
 
@@ -110,31 +110,31 @@ def nonlinear_excess(
 ) -> Excess:
     """Who makes the excess of the probe's output over a sum of parts, on all pairings of the names' parts.
 
-    names: `NamePairs.of(tokens, sports)`; sports are those of `model.shape.sports`. unknown: token ids of pairings that
+    names: `NamePairs.of(tokens, answers)`; answers are those of `model.shape.answers`. unknown: token ids of pairings that
     are nobody's name, the baseline. batch_size: pairings run at once; rounding apart it changes nothing. Tables are
     empty for None: no effective model, or nobody to pair. Works on the model's device, in float32 or better.
     """
-    if model is None or names is None or len(model.shape.sports) < 2:
+    if model is None or names is None or len(model.shape.answers) < 2:
         return Excess(
             summary=pl.DataFrame(schema=SCHEMA),
-            athletes=pl.DataFrame(schema=ATHLETES_SCHEMA),
+            subjects=pl.DataFrame(schema=SUBJECTS_SCHEMA),
             neurons=pl.DataFrame(schema=NEURONS_SCHEMA),
         )
     network = Network(model)
     names = names.to(network.device)
     means = grid_means(network, names, batch_size)
-    own = torch.tensor([model.shape.sports.index(sport) for sport in names.sports], device=network.device)
+    own = torch.tensor([model.shape.answers.index(answer) for answer in names.answers], device=network.device)
     groups = {KNOWN: measured(network, names, means, (names.begin, names.last), own, batch_size)}
     if unknown is not None and len(unknown):
         groups[UNKNOWN] = measured(network, names, means, names.cells(unknown), None, batch_size)
     least = LEAST * float(np.abs(groups[KNOWN].excess).mean())
     groups = {group: replace(found, least=least) for group, found in groups.items()}
     layers = range(model.shape.lookup[0], model.shape.lookup[0] + len(model.mlps))
-    each_name = [_athletes(group, found, names, layers, model) for group, found in groups.items()]
+    each_name = [_subjects(group, found, names, layers, model) for group, found in groups.items()]
     summary = [row for group, found in groups.items() for row in _summary(group, found, names, layers, seed)]
     neurons = _neurons(groups[KNOWN], names, layers, seed)
     return Excess(
-        summary=pl.DataFrame(summary, schema=SCHEMA), athletes=pl.concat(each_name), neurons=neurons
+        summary=pl.DataFrame(summary, schema=SCHEMA), subjects=pl.concat(each_name), neurons=neurons
     )
 
 
@@ -150,11 +150,11 @@ def _columns(found: Measured, span: slice) -> dict[str, Float[np.ndarray, " name
     return columns | {"ratio": columns["made"] / excess, "ratio_both": columns["made_both"] / excess}
 
 
-def _athletes(
+def _subjects(
     group: str, found: Measured, names: NamePairs, layers: range, model: EffectiveModel
 ) -> pl.DataFrame:
     if group == KNOWN:
-        called = list(names.athletes)
+        called = list(names.subjects)
     else:
         tokens = names.tokens(
             *(torch.from_numpy(index).to(names.lasts) for index in (found.begin, found.last))
@@ -162,10 +162,10 @@ def _athletes(
         called = [" ".join(map(str, ids)) for ids in tokens.T.tolist()]
     frames = []
     for span, last, part, concentrated in found.spans(layers):
-        head = {"n_name_tokens": names.n_name_tokens, "names": group, "athlete": called}
-        head |= {"sport": [model.shape.sports[i] for i in found.sport], "layers": span, "last": last}
+        head = {"n_name_tokens": names.n_name_tokens, "names": group, "subject": called}
+        head |= {"answer": [model.shape.answers[i] for i in found.answer], "layers": span, "last": last}
         frames.append(pl.DataFrame(head | _columns(found, part) | concentrated))
-    return pl.concat(frames).select(*ATHLETES_SCHEMA).cast(ATHLETES_SCHEMA).fill_nan(None)
+    return pl.concat(frames).select(*SUBJECTS_SCHEMA).cast(SUBJECTS_SCHEMA).fill_nan(None)
 
 
 def _summary(
@@ -216,13 +216,13 @@ def _pooled(made: np.ndarray, excess: np.ndarray, seed: int) -> Estimate | None:
 
 
 def _neurons(found: Measured, names: NamePairs, layers: range, seed: int) -> pl.DataFrame:
-    """Means over known athletes, all and of each sport, of what every neuron makes and lets pass."""
-    sports = np.array(names.sports)
-    groups = {"all": np.ones(len(sports), dtype=bool)} | {
-        sport: sports == sport for sport in sorted(set(sports))
+    """Means over known subjects, all and of each answer, of what every neuron makes and lets pass."""
+    answers = np.array(names.answers)
+    groups = {"all": np.ones(len(answers), dtype=bool)} | {
+        answer: answers == answer for answer in sorted(set(answers))
     }
     frames = []
-    for sport, rows in groups.items():
+    for answer, rows in groups.items():
         parts = []
         for layer, *values in zip(layers, found.made, found.both, found.passed, strict=True):
             part = {"neuron": np.arange(values[0].shape[1])}
@@ -236,7 +236,7 @@ def _neurons(found: Measured, names: NamePairs, layers: range, seed: int) -> pl.
             head = {
                 "n_name_tokens": names.n_name_tokens,
                 "layer": layer,
-                "sport": sport,
+                "answer": answer,
                 "n": int(rows.sum()),
             }
             parts.append(pl.DataFrame(head | part))
@@ -246,4 +246,4 @@ def _neurons(found: Measured, names: NamePairs, layers: range, seed: int) -> pl.
             size.rank("ordinal", descending=True).cast(pl.Int64).alias("rank"),
         )
         frames.append(ranked.select(*NEURONS_SCHEMA).cast(NEURONS_SCHEMA))
-    return pl.concat(frames).sort("sport", "rank", maintain_order=True)
+    return pl.concat(frames).sort("answer", "rank", maintain_order=True)

@@ -23,7 +23,7 @@ from factfinding.model.anatomy import weight_in_out
 class Network:
     """The effective model with its neurons: `network(tokens)` gives `[scores, pre, post, pre, post, ...]`.
 
-    scores: `[batch, sports]`; pre, post: `[batch, d_mlp]` of each lookup MLP, before and after the activation function
+    scores: `[batch, answers]`; pre, post: `[batch, d_mlp]` of each lookup MLP, before and after the activation function
     (of a gated MLP: the gate's input, and what enters the down projection).
     """
 
@@ -50,8 +50,8 @@ class Network:
                 handle.remove()
         return [scores, *found]
 
-    def direct(self) -> list[Float[Tensor, "d_mlp sports"]]:
-        """Of each neuron, layer by layer: what one unit of it adds to a sport's score minus the mean of the others'."""
+    def direct(self) -> list[Float[Tensor, "d_mlp answers"]]:
+        """Of each neuron, layer by layer: what one unit of it adds to an answer's score minus the mean of the others'."""
         directions = against_others(self.model.weight.double())
         outputs = (mlp.get_submodule(self.family.mlp_out) for mlp in self.model.mlps)
         return [weight_in_out(output).double() @ directions for output in outputs]
@@ -99,7 +99,7 @@ def grid_means(network: Callable[[Tensor], list[Tensor]], names: NamePairs, batc
     ]
 
 
-def against_others(values: Float[Tensor, "... sports"]) -> Float[Tensor, "... sports"]:
-    """Each sport's value minus the mean of the others'."""
-    sports = values.shape[-1]
-    return (sports * values - values.sum(-1, keepdim=True)) / (sports - 1)
+def against_others(values: Float[Tensor, "... answers"]) -> Float[Tensor, "... answers"]:
+    """Each answer's value minus the mean of the others'."""
+    answers = values.shape[-1]
+    return (answers * values - values.sum(-1, keepdim=True)) / (answers - 1)

@@ -46,7 +46,7 @@ def concentration(values: Float[Tensor, "names neurons"]) -> dict[str, Float[Ten
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Measured:
-    """Of names: the output's excess towards a sport and, by lookup layer, what neurons add to it.
+    """Of names: the output's excess towards an answer and, by lookup layer, what neurons add to it.
 
     concentration: of `made`, over the neurons of all layers (first) and of each. scale: rounding; least: what the excess
     of a name must be for a ratio to it, in logits.
@@ -54,7 +54,7 @@ class Measured:
 
     begin: Int[np.ndarray, " names"]
     last: Int[np.ndarray, " names"]
-    sport: Int[np.ndarray, " names"]
+    answer: Int[np.ndarray, " names"]
     excess: Float[np.ndarray, " names"]
     passed: list[Float[np.ndarray, "names neurons"]]
     made: list[Float[np.ndarray, "names neurons"]]
@@ -83,23 +83,23 @@ def measured(
     own: Int[Tensor, " names"] | None,
     batch_size: int,
 ) -> Measured:
-    """The excess of cells of the grid towards `own` sport; None: towards the sport that the model answers."""
+    """The excess of cells of the grid towards `own` answer; None: towards the answer that the model answers."""
     direct, parts = network.direct(), []
     for start in range(0, len(cells[0]), batch_size):
         begin, last = (index[start : start + batch_size] for index in cells)
         values = network(names.tokens(begin, last))
-        sport = values[0].argmax(1) if own is None else own[start : start + batch_size]
+        answer = values[0].argmax(1) if own is None else own[start : start + batch_size]
         scores, *neurons = (
             mean.excess(value, begin, last) for mean, value in zip(means, values, strict=True)
         )
-        weights = [weight[:, sport].T for weight in direct]
+        weights = [weight[:, answer].T for weight in direct]
         pairs = list(zip(neurons[::2], neurons[1::2], weights, strict=True))
         made = [made_by_activation(pre, post) * weight for pre, post, weight in pairs]
         found = {
             "begin": begin,
             "last": last,
-            "sport": sport,
-            "excess": against_others(scores).gather(1, sport[:, None])[:, 0],
+            "answer": answer,
+            "excess": against_others(scores).gather(1, answer[:, None])[:, 0],
             "passed": [post * weight for _, post, weight in pairs],
             "made": made,
             "both": [made_of_both_signs(pre, post) * weight for pre, post, weight in pairs],

@@ -22,14 +22,14 @@ LISTED = 10
 """Neurons by name."""
 
 
-NO_MODEL = "No lookup at the name was found, or too few athletes are known: there is no effective model to look into."
+NO_MODEL = "No lookup at the name was found, or too few <subjects> are known: there is no effective model to look into."
 
 
 @style.styled
 def draw_nonlinear_excess(
     *,
     nonlinear_excess: pl.DataFrame,
-    nonlinear_excess_athletes: pl.DataFrame,
+    nonlinear_excess_subjects: pl.DataFrame,
     nonlinear_excess_neurons: pl.DataFrame,
 ) -> Figure:
     """Ratios over names; shares by layer; the neurons that make most; how many make how much."""
@@ -37,9 +37,9 @@ def draw_nonlinear_excess(
         return style.nothing_to_draw("no effective model, or too few names to pair")
     figure = style.new_figure(6.9)
     panels = figure.subplots(2, 2).flatten()
-    handles = _ratios(panels[0], nonlinear_excess_athletes.filter(layers="all"))
+    handles = _ratios(panels[0], nonlinear_excess_subjects.filter(layers="all"))
     handles |= _layers(panels[1], nonlinear_excess.filter(names="known"))
-    neurons = nonlinear_excess_neurons.filter(sport="all").sort("rank")
+    neurons = nonlinear_excess_neurons.filter(answer="all").sort("rank")
     _neurons(panels[2], neurons)
     _cumulative(panels[3], neurons)
     style.legend_above(figure, list(handles.values()), columns=2)
@@ -94,7 +94,7 @@ def _layers(axes: Axes, rows: pl.DataFrame) -> dict[str, object]:
 
 
 def _neurons(axes: Axes, neurons: pl.DataFrame) -> None:
-    """The neurons that make most, on average over the known athletes."""
+    """The neurons that make most, on average over the known subjects."""
     rows = neurons.head(LISTED)
     value, low, high = (rows[f"made{end}"].to_numpy() for end in ("", "_low", "_high"))
     at = np.arange(rows.height)
@@ -112,7 +112,7 @@ def _neurons(axes: Axes, neurons: pl.DataFrame) -> None:
 
 
 def _cumulative(axes: Axes, neurons: pl.DataFrame) -> None:
-    """Share of what all neurons make, signs apart, in the mean over athletes, that the largest k have."""
+    """Share of what all neurons make, signs apart, in the mean over subjects, that the largest k have."""
     share = 100 * np.cumsum(neurons["share"].fill_null(0).to_numpy())
     counts = np.arange(1, len(share) + 1)
     axes.plot(counts, share, color=RULES["ratio"][1])
@@ -150,8 +150,8 @@ def excess_findings(nonlinear_excess: pl.DataFrame, nonlinear_excess_neurons: pl
     beside = _unknown(base, "ratio", "unknown names of the same parts")
     found = [
         (
-            f"Of what the probe's output for the own sport has beyond a sum of the name's parts, the activation functions of "
-            f"the lookup's neurons make {share(row, 'ratio')} in the median athlete (names of {row['n_name_tokens']} tokens; "
+            f"Of what the probe's output for the own <answer> has beyond a sum of the name's parts, the activation functions of "
+            f"the lookup's neurons make {share(row, 'ratio')} in the median <subject> (names of {row['n_name_tokens']} tokens; "
             f"n = {row['n']:,}{beside}){alone if len(known) > 2 else ''}."
         ),
         _both_signs(row, base),
@@ -209,13 +209,13 @@ def _in_logits(row: Row, base: Row | None) -> str:
 def _size(row: Row, base: Row | None) -> str:
     told = (
         f"The excess itself is {_units(row, 'excess')} in the mean over {row['n_names']:,} known names (in logits of the "
-        f"probe, own sport minus the mean of the others), and above zero for {share(row, 'positive')}"
+        f"probe, own <answer> minus the mean of the others), and above zero for {share(row, 'positive')}"
     )
     if not base:
         return f"{told}."
     apart = "" if _apart(row, base, "excess") else "; the intervals overlap"
     return (
-        f"{told}; over {base['n_names']:,} unknown names, held to the sport that the model answers, it is "
+        f"{told}; over {base['n_names']:,} unknown names, held to the <answer> that the model answers, it is "
         f"{_units(base, 'excess')}{apart}."
     )
 
@@ -236,7 +236,7 @@ def _layers_in_words(known: dict[str, Row]) -> list[str]:
 
 def _few(row: Row, neurons: pl.DataFrame) -> str:
     """How few neurons make it."""
-    everybody = neurons.filter(sport="all").sort("rank")
+    everybody = neurons.filter(answer="all").sort("rank")
     if row["neurons"] is None:
         return f"No activation function of these {everybody.height:,} neurons makes any of it (n = {row['n_names']:,})."
     first = everybody.row(0, named=True)

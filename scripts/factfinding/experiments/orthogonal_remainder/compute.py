@@ -1,13 +1,13 @@
-"""What of an athlete's residual is no combination of the others', and what the sport neuron makes of it (P3.8).
+"""What of a subject's residual is no combination of the others', and what the answer neuron makes of it (P3.8).
 
-An athlete's *remainder* is the component of the residual stream, as the sport neuron's MLP reads it at the final name
-token, that is orthogonal to the span of the residuals of all other athletes. Its score is what it adds to the neuron's
+A subject's *remainder* is the component of the residual stream, as the answer neuron's MLP reads it at the final name
+token, that is orthogonal to the span of the residuals of all other subjects. Its score is what it adds to the neuron's
 pre-activation, the norm's scale kept as it was for the whole residual.
 
 **The reading was withdrawn by the study's authors.** They had taken an AUC above one half for a sign that something is
-learnt about each athlete alone. What it needs to mean that is not given: the remainder depends on how many others there
-are (with as many as dimensions it is zero for everybody), and since all others include those of the same sport, what
-is left is not "the athlete without the sport".
+learnt about each subject alone. What it needs to mean that is not given: the remainder depends on how many others there
+are (with as many as dimensions it is zero for everybody), and since all others include those of the same answer, what
+is left is not "the subject without the answer".
 
 **All at once.** With the residuals as rows of X and G = X X^T of full rank, the remainder of row i is
 
@@ -53,7 +53,7 @@ DEFINED, FULL, SPANNED, ONE_CLASS = (
 )
 
 SCHEMA = (
-    {"condition": pl.String, "sport": pl.String, "neuron": pl.String, "sign": pl.Int64, "others": pl.String}
+    {"condition": pl.String, "answer": pl.String, "neuron": pl.String, "sign": pl.Int64, "others": pl.String}
     | {"spanned": pl.Int64, "rank": pl.Int64, "d_model": pl.Int64, "status": pl.String}
     | estimate_schema("auc", "auc_whole", "length")
     | {"baseline": pl.Float64, "n": pl.Int64, "base_rate": pl.Float64}
@@ -63,10 +63,10 @@ SCHEMA = (
 def compute(inputs: Inputs, settings: Settings, say: Say) -> dict[str, pl.DataFrame]:
     """The table `orthogonal_remainder`."""
     section, parts = settings.names, []
-    neurons = best_neurons(inputs.table("sport_neurons"))
+    neurons = best_neurons(inputs.table("answer_neurons"))
     for condition in section.conditions:
-        known = known_prompts(inputs, section.athletes, condition)
-        say(f"{condition}: {known.height} athletes, {neurons.height} neurons")
+        known = known_prompts(inputs, section.subjects, condition)
+        say(f"{condition}: {known.height} subjects, {neurons.height} neurons")
         parts.append(
             orthogonal_remainder(
                 anatomy_of(inputs),
@@ -113,21 +113,21 @@ def orthogonal_remainder(
     batch_size: int,
     seed: int,
 ) -> pl.DataFrame:
-    """The table `orthogonal_remainder`: for each neuron a row with all other athletes, and one with blocks of them.
+    """The table `orthogonal_remainder`: for each neuron a row with all other subjects, and one with blocks of them.
 
-    prompts: of the known athletes; neurons: columns sport, layer, index, sign (1, or -1 for a neuron that is low on its
-    sport). `others` is `all`, or `block`: athletes fall into random blocks of at most half as many as the residual
+    prompts: of the known subjects; neurons: columns answer, layer, index, sign (1, or -1 for a neuron that is low on its
+    answer). `others` is `all`, or `block`: subjects fall into random blocks of at most half as many as the residual
     stream has dimensions, and the others are those of the block, so that a remainder is left in any model. Columns as in
     `SCHEMA`: spanned (the most others that anybody has), rank (of all residuals; of blocks the lowest), status (`defined`,
     or why there is no number), auc of the remainder's score and auc_whole of the whole residual's, length (of remainder
-    over residual, mean), n (athletes with a remainder), base_rate (share of the sport among them). Empty without athletes.
+    over residual, mean), n (subjects with a remainder), base_rate (share of the answer among them). Empty without subjects.
     """
     if prompts.height < 2 or neurons.is_empty():
         return pl.DataFrame(schema=SCHEMA)
     layers = sorted(set(neurons["layer"]))
     inputs = mlp_inputs(anatomy, prompts, layers, batch_size)
     eps = torch.finfo(anatomy.dtype).eps
-    sports = prompts["sport"].to_numpy()
+    answers = prompts["answer"].to_numpy()
     rows = []
     for layer, resid in zip(layers, inputs, strict=True):
         scale = norm_scale(anatomy, layer, resid)
@@ -139,24 +139,29 @@ def orthogonal_remainder(
             into = row["sign"] * input_weights(anatomy, layer, row["index"])
             for others, (part, spanned) in found.items():
                 scores = {"auc": part.vectors @ into / scale, "auc_whole": resid @ into / scale}
-                where = {"condition": condition, "sport": row["sport"], "sign": row["sign"], "others": others}
+                where = {
+                    "condition": condition,
+                    "answer": row["answer"],
+                    "sign": row["sign"],
+                    "others": others,
+                }
                 where |= {"neuron": str(neuron_site(layer, row["index"])), "d_model": anatomy.d_model}
                 length = np.linalg.norm(part.vectors, axis=1) / np.linalg.norm(resid, axis=1)
-                measured = _measured(scores, length, part, sports == row["sport"], seed)
+                measured = _measured(scores, length, part, answers == row["answer"], seed)
                 rows.append(where | {"spanned": spanned, "rank": part.rank, "baseline": BASELINE} | measured)
-    return pl.DataFrame(rows, schema=SCHEMA).sort("sport", maintain_order=True)
+    return pl.DataFrame(rows, schema=SCHEMA).sort("answer", maintain_order=True)
 
 
 def best_neurons(scan: pl.DataFrame) -> pl.DataFrame:
-    """From the table `sport_neurons` (P3.4), the best neuron of each sport by its first half: sport, layer, index, sign."""
+    """From the table `answer_neurons` (P3.4), the best neuron of each answer by its first half: answer, layer, index, sign."""
     best = scan if scan.is_empty() else scan.filter(chosen_on="first", rank=1)  # an empty CSV has no types
-    return best.select("sport", "layer", "index", "sign").sort("sport")
+    return best.select("answer", "layer", "index", "sign").sort("answer")
 
 
 @torch.no_grad()
 def mlp_inputs(
     anatomy: Anatomy, prompts: pl.DataFrame, layers: list[int], batch_size: int
-) -> Float[np.ndarray, "layers athletes d_model"]:
+) -> Float[np.ndarray, "layers subjects d_model"]:
     """What the MLPs of these layers read at the final name token, before their norm."""
     found = np.empty((len(layers), prompts.height, anatomy.d_model))
     for rows, tokens in name_batches([prompts], anatomy.device, batch_size):
@@ -200,9 +205,9 @@ def input_weights(anatomy: Anatomy, layer: int, index: int) -> Float[np.ndarray,
 
 
 def norm_scale(
-    anatomy: Anatomy, layer: int, resid: Float[np.ndarray, "athletes d_model"]
-) -> Float[np.ndarray, " athletes"]:
-    """What the norm before a layer's MLP divides each athlete's residual by."""
+    anatomy: Anatomy, layer: int, resid: Float[np.ndarray, "subjects d_model"]
+) -> Float[np.ndarray, " subjects"]:
+    """What the norm before a layer's MLP divides each subject's residual by."""
     norm = Norm.of(anatomy.blocks[layer].norm_mlp)
     x = resid - resid.mean(axis=1, keepdims=True) if norm.centred else resid
     return np.sqrt((x**2).mean(axis=1) + norm.eps)

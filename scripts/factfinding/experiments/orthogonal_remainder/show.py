@@ -1,4 +1,4 @@
-"""P3.8: the component of each athlete that no others span, through the sport neuron."""
+"""P3.8: the component of each subject that no others span, through the answer neuron."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from matplotlib.figure import Figure
 from factfinding.figures import style
 from factfinding.findings.words import Row, Tables, percent, share_of
 
-NO_NEURON = "No sport neuron was found, or too few athletes are known: there is nothing to see."
+NO_NEURON = "No <answer> neuron was found, or too few <subjects> are known: there is nothing to see."
 WITHDRAWN = (
-    "They had taken an AUC above 50 % for a sign of what is learnt about each athlete alone; but what is left of an athlete "
-    "depends on how many others there are, and these include those of the same sport."
+    "They had taken an AUC above 50 % for a sign of what is learnt about each <subject> alone; but what is left of <a subject> "
+    "depends on how many others there are, and these include those of the same <answer>."
 )
 
 
@@ -19,7 +19,7 @@ WITHDRAWN = (
 def draw_orthogonal_remainder(*, orthogonal_remainder: pl.DataFrame) -> Figure:
     """A row per neuron and kind of others: the AUC of the remainder, and beside it that of the whole residual."""
     if orthogonal_remainder.is_empty():
-        return style.nothing_to_draw("no sport neuron, or no known athletes")
+        return style.nothing_to_draw("no <answer> neuron, or no known <subjects>")
     rows = list(orthogonal_remainder.iter_rows(named=True))
     figure = style.new_figure(1.3 + 0.32 * len(rows))
     axes, handles = figure.subplots(), {}
@@ -40,18 +40,20 @@ def draw_orthogonal_remainder(*, orthogonal_remainder: pl.DataFrame) -> Figure:
         if row["auc"] is None:
             axes.text(51.5, at, row["status"], va="center", color=style.INK, fontsize=8)
     handles["chance"] = axes.axvline(50, color=style.INK, linewidth=1, ls="--", label="chance")
-    style.percent_axis(axes, "AUC of the sport neuron (%)", which="x")
+    style.percent_axis(axes, "AUC of the <answer> neuron (%)", which="x")
     axes.set(yticks=range(len(rows)), yticklabels=[_words(row) for row in rows], ylim=(len(rows) - 0.5, -0.5))
     axes.set(ylabel="neuron (others removed)")
     n = orthogonal_remainder["n"].max()
-    axes.set_title(f"each athlete's remainder beside that of others\nn = {n:,} athletes where it is defined")
+    axes.set_title(
+        f"each <subject>'s remainder beside that of others\nn = {n:,} <subjects> where it is defined"
+    )
     style.legend_above(figure, list(handles.values()), columns=3)
     return figure
 
 
 def _words(row: dict) -> str:
     sign = "" if row["sign"] > 0 else "-"
-    return f"{row['sport']} {sign}{row['neuron']} ({row['spanned']:,} others)"
+    return f"{row['answer']} {sign}{row['neuron']} ({row['spanned']:,} others)"
 
 
 def sentences(tables: Tables) -> list[str]:
@@ -77,23 +79,23 @@ def remainder_findings(orthogonal_remainder: pl.DataFrame) -> list[str]:
 def _remainders(defined: pl.DataFrame) -> str:
     first = defined.row(0, named=True)
     each = "; ".join(
-        f"{row['sport']} {share_of(row, 'auc')} ({row['neuron']}; whole residual {percent(row['auc_whole'])})"
+        f"{row['answer']} {share_of(row, 'auc')} ({row['neuron']}; whole residual {percent(row['auc_whole'])})"
         for row in defined.iter_rows(named=True)
     )
-    others = "all other athletes" if first["others"] == "all" else f"{first['spanned']:,} random others"
+    others = "all other <subjects>" if first["others"] == "all" else f"{first['spanned']:,} random others"
     return (
-        f"What of an athlete's residual is no combination of that of {others}, read by the sport neuron, tells the sport with "
+        f"What of <a subject>'s residual is no combination of that of {others}, read by the <answer> neuron, tells the <answer> with "
         f"an AUC of: {each} (n = {first['n']:,}, chance {percent(first['baseline'])})."
     )
 
 
 def _undefined(row: Row) -> str:
-    others = "all other athletes" if row["others"] == "all" else f"{row['spanned']:,} random others"
+    others = "all other <subjects>" if row["others"] == "all" else f"{row['spanned']:,} random others"
     why = {
         "undefined: rank is full": (
-            f"the residuals of {row['spanned'] + 1:,} athletes span all {row['d_model']:,} dimensions, so nothing of anybody "
+            f"the residuals of {row['spanned'] + 1:,} <subjects> span all {row['d_model']:,} dimensions, so nothing of anybody "
             "is left"
         ),
-        "undefined: one class": "the athletes that it is left of are all of one kind",
-    }.get(row["status"], f"they have rank {row['rank']:,}, and each athlete lies in the span of the others")
+        "undefined: one class": "the <subjects> that it is left of are all of one kind",
+    }.get(row["status"], f"they have rank {row['rank']:,}, and each <subject> lies in the span of the others")
     return f"Beside {others} the remainder gives no number: {why}."

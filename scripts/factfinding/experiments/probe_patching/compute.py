@@ -1,18 +1,18 @@
 """Is the direction that a probe reads the one that the model reads? (P2.11)
 
-At the final name token, resid_post of one layer, only the component in a subspace is replaced by that of an athlete of
-another sport, and the answers at END are counted that become the donor's. Or the subspace is erased: what it says of
-the sport is taken away, and the recall that is left is counted.
+At the final name token, resid_post of one layer, only the component in a subspace is replaced by that of a subject of
+another answer, and the answers at END are counted that become the donor's. Or the subspace is erased: what it says of
+the answer is taken away, and the recall that is left is counted.
 
     whole                         everything is replaced
-    logistic, head                the span of a probe's directions: what it uses to tell sports apart
+    logistic, head                the span of a probe's directions: what it uses to tell answers apart
     random                        a random subspace with as many dimensions
     <probe>_complement            everything but the probe's span
     leace                         LEACE erasure (Belrose et al. 2023): the least change after which no linear probe
-                                  tells the sports apart
+                                  tells the answers apart
     random_erased                 a random subspace with as many dimensions, set to its mean
 
-The logistic probe and the eraser are those of the folds that have not seen the athlete.
+The logistic probe and the eraser are those of the folds that have not seen the subject.
 """
 
 from __future__ import annotations
@@ -51,28 +51,28 @@ def compute(inputs: Inputs, settings: Settings, say: Say) -> dict[str, pl.DataFr
     """The table `probe_patching`."""
     anatomy, circuit, logistic = anatomy_of(inputs), circuit_of(inputs), readers_of(inputs)
     section, size = settings.interventions, settings.compute.batch_size
-    prompts = known_prompts(inputs, section.athletes)
+    prompts = known_prompts(inputs, section.subjects)
     heads = head_readers(anatomy, circuit.extract, inputs.candidates, prompts, logistic, batch_size=size)
-    drawn = sample(prompts, inputs.candidates, athletes=section.patched_athletes, draws=0, seed=section.seed)
+    drawn = sample(prompts, inputs.candidates, subjects=section.patched_subjects, draws=0, seed=section.seed)
     table = probe_patching(anatomy, drawn, [logistic, *heads], batch_size=size, seed=section.seed)
-    say(f"{table['change'].n_unique()} changes in {len(drawn.rows)} athletes")
+    say(f"{table['change'].n_unique()} changes in {len(drawn.rows)} subjects")
     return {"probe_patching": table}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Change:
-    """New residuals for every athlete at one layer, and in how many dimensions they may differ from the old."""
+    """New residuals for every subject at one layer, and in how many dimensions they may differ from the old."""
 
     name: str
     dimensions: int
-    value: Float[np.ndarray, "athletes d_model"]
+    value: Float[np.ndarray, "subjects d_model"]
 
 
 def probe_patching(
     anatomy: Anatomy, drawn: Sample, readers: Sequence[Readers], *, batch_size: int, seed: int
 ) -> pl.DataFrame:
-    """Columns change, layer, dimensions, follows (share of answers that are the donor's sport), stays (that are right),
-    recalled (P(right sport) above 0.5), each with its interval, n, majority_rate (of the donors' sports).
+    """Columns change, layer, dimensions, follows (share of answers that are the donor's answer), stays (that are right),
+    recalled (P(right answer) above 0.5), each with its interval, n, majority_rate (of the donors' answers).
 
     drawn: a sample of `patched.sample`, on `full` prompts. readers: the first is the logistic one, whose folds
     the eraser shares. Empty when it is.
@@ -107,11 +107,11 @@ def probe_patching(
 
 
 def changes(
-    drawn: Sample, readers: Sequence[Readers], resid: Float[np.ndarray, "athletes d_model"], layer: int,
+    drawn: Sample, readers: Sequence[Readers], resid: Float[np.ndarray, "subjects d_model"], layer: int,
     rng: np.random.Generator,
 ) -> Iterator[Change]:  # fmt: skip
     """Every change at one layer."""
-    names, d_model = drawn.prompts["athlete"].to_list(), resid.shape[1]
+    names, d_model = drawn.prompts["subject"].to_list(), resid.shape[1]
     difference = resid[np.where(drawn.corrupt < 0, np.arange(len(resid)), drawn.corrupt)] - resid
     yield Change(name="whole", dimensions=d_model, value=resid + difference)
     for reader in readers:
@@ -126,7 +126,7 @@ def changes(
             name=f"{reader.name}_complement", dimensions=d_model - size, value=resid + difference - within
         )
         yield complement
-    size = len(readers[0].sports) - 1
+    size = len(readers[0].answers) - 1
     basis = np.linalg.qr(rng.normal(size=(d_model, size)))[0]
     yield Change(name="random", dimensions=size, value=resid + difference @ basis @ basis.T)
     yield Change(name="leace", dimensions=size, value=erased(resid, drawn.labels, readers[0].folds_of(names)))
@@ -134,19 +134,19 @@ def changes(
     yield Change(name="random_erased", dimensions=size, value=resid - centred @ basis @ basis.T)
 
 
-def span(weight: Float[np.ndarray, "d_model sports"]) -> Float[np.ndarray, "d_model k"]:
-    """An orthonormal basis of the directions that tell sports apart; what is added to all scores alike is none."""
+def span(weight: Float[np.ndarray, "d_model answers"]) -> Float[np.ndarray, "d_model k"]:
+    """An orthonormal basis of the directions that tell answers apart; what is added to all scores alike is none."""
     apart = weight - weight.mean(axis=1, keepdims=True)
     left, size, _ = np.linalg.svd(apart, full_matrices=False)
     return left[:, size > 1e-9 * max(size[0], np.finfo(float).tiny)]
 
 
 def erased(
-    resid: Float[np.ndarray, "athletes d_model"],
-    labels: Int[np.ndarray, " athletes"],
-    folds: Int[np.ndarray, " athletes"],
-) -> Float[np.ndarray, "athletes d_model"]:
-    """Residuals with the sport erased by LEACE, each fold by an eraser that was fitted on the others."""
+    resid: Float[np.ndarray, "subjects d_model"],
+    labels: Int[np.ndarray, " subjects"],
+    folds: Int[np.ndarray, " subjects"],
+) -> Float[np.ndarray, "subjects d_model"]:
+    """Residuals with the answer erased by LEACE, each fold by an eraser that was fitted on the others."""
     x, z = torch.from_numpy(resid), torch.nn.functional.one_hot(torch.from_numpy(labels)).double()
     found = torch.empty_like(x)
     for fold in np.unique(folds):

@@ -17,25 +17,25 @@ PATCHED = {
     "head_complement": "all but what the head probe reads",
     "random": "as many random dimensions",
 }
-ERASED = {"leace": "the sport erased (LEACE)", "random_erased": "as many random dimensions erased"}
+ERASED = {"leace": "the <answer> erased (LEACE)", "random_erased": "as many random dimensions erased"}
 
 
 @style.styled
 def draw_probe_patching(*, probe_patching: pl.DataFrame) -> Figure:
     """Left, answers that follow the donor by what is replaced; right, recall that is left by what is erased."""
     if probe_patching.is_empty():
-        return style.nothing_to_draw("too few known athletes to fit a probe")
+        return style.nothing_to_draw("too few known <subjects> to fit a probe")
     figure = style.new_figure(3.9)
     left, right = figure.subplots(1, 2, sharey=True)
     handles = _curves(left, probe_patching, PATCHED, "follows", 0)
     handles |= _curves(right, probe_patching, ERASED, "recalled", 1)
-    label = "donors' commonest sport"
+    label = "donors' commonest <answer>"
     rate = 100 * probe_patching["majority_rate"][0]
     handles[label] = left.axhline(rate, color=style.INK, linewidth=1, ls="--", label=label)
     style.panel_title(left, "replaced by a donor's", probe_patching["n"][0])
     style.panel_title(right, "erased", probe_patching["n"][0])
     style.percent_axis(left, "answers that follow the donor (%)")
-    right.set(ylabel="athletes still recalled (%)")
+    right.set(ylabel="<subjects> still recalled (%)")
     right.yaxis.set_tick_params(labelleft=True)
     for axes in (left, right):
         style.layer_axis(axes, probe_patching["layer"].unique().to_list())
@@ -62,7 +62,7 @@ def _curves(
 
 
 def sentences(tables: Tables) -> list[str]:
-    """At the layer where the logistic probe's directions do most; then what is left when the sport is erased."""
+    """At the layer where the logistic probe's directions do most; then what is left when the answer is erased."""
     probe_patching = tables["probe_patching"]
     if probe_patching.is_empty():
         return [NO_PROBE]
@@ -86,8 +86,8 @@ def sentences(tables: Tables) -> list[str]:
     erased = probe_patching.filter(change="leace").sort("recalled", maintain_order=True).row(0, named=True)
     control = probe_patching.filter(change="random_erased", layer=erased["layer"]).row(0, named=True)
     found.append(
-        f"With the sport erased (LEACE) after layer {erased['layer']}, {share(erased, 'recalled')} of {erased['n']:,} "
-        f"athletes are still recalled; with as many random dimensions erased {share(control, 'recalled')}."
+        f"With the <answer> erased (LEACE) after layer {erased['layer']}, {share(erased, 'recalled')} of {erased['n']:,} "
+        f"<subjects> are still recalled; with as many random dimensions erased {share(control, 'recalled')}."
     )
     if "head" in rows:
         head = probe_patching.filter(change="head").sort("follows", descending=True, maintain_order=True)

@@ -19,30 +19,30 @@ to the size of the others, and a simplified run need not leave them where they w
 
 
 def compute(inputs: Inputs, settings: Settings, say: Say) -> dict[str, Readers]:
-    """The readers of every layer, fitted on the athletes that are intervened on."""
-    section, prompts = settings.probes, known_prompts(inputs, settings.interventions.athletes)
-    athletes = prompts["athlete"].to_list()
+    """The readers of every layer, fitted on the subjects that are intervened on."""
+    section, prompts = settings.probes, known_prompts(inputs, settings.interventions.subjects)
+    subjects = prompts["subject"].to_list()
     with activations_of(inputs) as file:
-        rows = rows_of(file, athletes)
+        rows = rows_of(file, subjects)
         layers = [layer for layer in file.layers("resid@final_name") if layer >= 0]
         readers = fit_readers(
             (file.layer("resid@final_name", layer)[rows] for layer in layers),
-            athletes,
-            prompts["sport"].to_list(),
+            subjects,
+            prompts["answer"].to_list(),
             n_folds=section.n_folds,
             regularisation=section.regularisation,
             max_iter=section.max_iter,
             tolerance=section.tolerance,
             seed=section.seed,
         )
-    say(f"readers of {readers.n_layers} layers, fitted on {len(readers.athletes)} athletes")
+    say(f"readers of {readers.n_layers} layers, fitted on {len(readers.subjects)} subjects")
     return {"readers": readers}
 
 
 def fit_readers(
-    layers: Iterable[Float[np.ndarray, "athletes d_model"]],
-    athletes: Sequence[str],
-    sports: Sequence[str],
+    layers: Iterable[Float[np.ndarray, "subjects d_model"]],
+    subjects: Sequence[str],
+    answers: Sequence[str],
     *,
     n_folds: int,
     regularisation: float,
@@ -53,15 +53,15 @@ def fit_readers(
     """Logistic regressions, fold by fold and on everybody, from resid_post of layer 0, 1, ... (taken one at a time).
 
     Columns are standardised by the training rows and all are divided by one number, as in methods/probes.py, so that
-    the same `regularisation` means the same. With fewer than `n_folds` athletes of a sport, or one sport, the readers
+    the same `regularisation` means the same. With fewer than `n_folds` subjects of an answer, or one answer, the readers
     are empty: there is nothing to fit.
     """
-    names, labels = tuple(sorted(set(sports))), np.asarray(sports)
+    names, labels = tuple(sorted(set(answers))), np.asarray(answers)
     counts = [int((labels == name).sum()) for name in names]
     if len(names) < 2 or min(counts) < n_folds:
         return _no_readers(names)
     label = np.searchsorted(names, labels)
-    by_name = np.argsort(athletes)
+    by_name = np.argsort(subjects)
     fold = np.empty(len(label), dtype=np.int64)
     fold[by_name] = stratified_folds(label[by_name], n_folds=n_folds, seed=seed)
     options = {"regularisation": regularisation, "max_iter": max_iter, "tolerance": tolerance}
@@ -75,16 +75,16 @@ def fit_readers(
         name="logistic",
         weight=np.stack(weights, axis=1),
         bias=np.stack(biases, axis=1),
-        athletes=tuple(athletes),
+        subjects=tuple(subjects),
         fold=fold,
-        sports=names,
+        answers=names,
     )
 
 
-def _no_readers(sports: Sequence[str]) -> Readers:
-    empty = {"weight": np.zeros((1, 0, 1, len(sports))), "bias": np.zeros((1, 0, len(sports)))}
+def _no_readers(answers: Sequence[str]) -> Readers:
+    empty = {"weight": np.zeros((1, 0, 1, len(answers))), "bias": np.zeros((1, 0, len(answers)))}
     return Readers(
-        name="logistic", athletes=(), fold=np.zeros(0, dtype=np.int64), sports=tuple(sports), **empty
+        name="logistic", subjects=(), fold=np.zeros(0, dtype=np.int64), answers=tuple(answers), **empty
     )
 
 
@@ -95,8 +95,8 @@ def _fitted(
     regularisation: float,
     max_iter: int,
     tolerance: float,
-) -> tuple[Float[np.ndarray, "d_model sports"], Float[np.ndarray, " sports"]]:
-    """One regression, its scaling folded into weight and bias; two sports get a column each."""
+) -> tuple[Float[np.ndarray, "d_model answers"], Float[np.ndarray, " answers"]]:
+    """One regression, its scaling folded into weight and bias; two answers get a column each."""
     from sklearn.linear_model import LogisticRegression  # slow to import, and only needed to fit
 
     rows = np.asarray(rows, dtype=np.float64)

@@ -1,4 +1,4 @@
-"""Recall (P2.1): does the model know each athlete's sport, with and without the example shot?"""
+"""Recall (P2.1): does the model know each subject's answer, with and without the example shot?"""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def compute(inputs: Inputs, settings: Settings, say: Say) -> dict[str, pl.DataFr
         for condition in CONDITIONS
     }
     recall = recall_table(inputs.prompts("full"), candidates, scores)
-    say(f"{recall['known'].sum()} of {recall.height} athletes known")
+    say(f"{recall['known'].sum()} of {recall.height} subjects known")
     return {"recall": recall, "recall_summary": recall_summary(recall, seed=settings.recall.seed)}
 
 
@@ -38,12 +38,12 @@ def compute(inputs: Inputs, settings: Settings, say: Say) -> dict[str, pl.DataFr
 class AnswerScores:
     """What the model says at END under one condition.
 
-    logits: of each candidate sport's token. logp: their log probabilities in nats, the softmax taken over the
+    logits: of each candidate answer's token. logp: their log probabilities in nats, the softmax taken over the
     *whole* vocabulary. top_token: the likeliest token of all, as text.
     """
 
-    logits: Float[np.ndarray, "athletes candidates"]
-    logp: Float[np.ndarray, "athletes candidates"]
+    logits: Float[np.ndarray, "subjects candidates"]
+    logp: Float[np.ndarray, "subjects candidates"]
     top_token: list[str]
 
 
@@ -59,45 +59,45 @@ def answer_scores(
 def recall_table(
     prompts: pl.DataFrame, candidates: pl.DataFrame, scores: Mapping[str, AnswerScores]
 ) -> pl.DataFrame:
-    """The table `recall`: one row per athlete, probabilities and logits under `full` and `zero_shot`.
+    """The table `recall`: one row per subject, probabilities and logits under `full` and `zero_shot`.
 
-    prompts: columns athlete, sport, n_name_tokens, one row per athlete, in the order of the scores' rows.
-    candidates: columns sport, token_id, in the order of the scores' columns.
+    prompts: columns subject, answer, n_name_tokens, one row per subject, in the order of the scores' rows.
+    candidates: columns answer, token_id, in the order of the scores' columns.
     scores: for each of `CONDITIONS`.
 
-    Raises InputError when a sport is no candidate or two candidates share a token; ValueError for arrays that
+    Raises InputError when an answer is no candidate or two candidates share a token; ValueError for arrays that
     do not fit the frames or hold what no log probability can be.
     """
-    sports = candidates["sport"].to_list()
+    answers = candidates["answer"].to_list()
     own = _own_candidate(prompts, candidates)
     for condition in CONDITIONS:
-        _check_scores(condition, scores[condition], (prompts.height, len(sports)))
+        _check_scores(condition, scores[condition], (prompts.height, len(answers)))
     full, zero_shot = scores["full"], scores["zero_shot"]
     full_p = _of_own(_probabilities(full), own)
-    return prompts.select("athlete", "sport", "n_name_tokens").with_columns(
+    return prompts.select("subject", "answer", "n_name_tokens").with_columns(
         pl.Series("full_p", full_p),
         pl.Series("full_logp", _of_own(full.logp, own)),
-        *_by_sport("full_p", sports, _probabilities(full)),
-        *_by_sport("full_logit", sports, full.logits),
-        pl.Series("full_answer", _answers(full.logits, sports)),
+        *_by_answer("full_p", answers, _probabilities(full)),
+        *_by_answer("full_logit", answers, full.logits),
+        pl.Series("full_answer", _answers(full.logits, answers)),
         pl.Series("full_top_token", full.top_token, dtype=pl.String),
         pl.Series("known", is_known(full_p)),
         pl.Series("zero_shot_p", _of_own(_probabilities(zero_shot), own)),
         pl.Series("zero_shot_logp", _of_own(zero_shot.logp, own)),
-        *_by_sport("zero_shot_logit", sports, zero_shot.logits),
-        pl.Series("zero_shot_answer", _answers(zero_shot.logits, sports)),
+        *_by_answer("zero_shot_logit", answers, zero_shot.logits),
+        pl.Series("zero_shot_answer", _answers(zero_shot.logits, answers)),
     )
 
 
 def recall_summary(recall: pl.DataFrame, *, seed: int) -> pl.DataFrame:
-    """The table `recall_summary`: shares and means over all athletes, by sport and by number of name tokens.
+    """The table `recall_summary`: shares and means over all subjects, by answer and by number of name tokens.
 
     Columns: condition, group, level, n, then with `_low` and `_high` recalled (share with P > 0.5 under the
-    row's condition), mean_p, accuracy (argmax among the candidates); majority_rate (of the sports within the
-    row's athletes, hence 1 by sport); removed (how many of the row's athletes the known filter removes: it
+    row's condition), mean_p, accuracy (argmax among the candidates); majority_rate (of the answers within the
+    row's subjects, hence 1 by answer); removed (how many of the row's subjects the known filter removes: it
     looks at `full` whatever the row's condition).
 
-    Shares have Wilson's interval, mean_p the bootstrap over athletes. Raises ValueError for a table without
+    Shares have Wilson's interval, mean_p the bootstrap over subjects. Raises ValueError for a table without
     rows.
     """
     rows = [
@@ -110,7 +110,7 @@ def recall_summary(recall: pl.DataFrame, *, seed: int) -> pl.DataFrame:
 
 def _groups(recall: pl.DataFrame) -> Iterator[tuple[str, str, pl.DataFrame]]:
     yield "all", "all", recall
-    for column in ("sport", "n_name_tokens"):
+    for column in ("answer", "n_name_tokens"):
         for level in recall[column].unique().sort():
             yield column, str(level), recall.filter(pl.col(column) == level)
 
@@ -120,25 +120,25 @@ def _summary_row(condition: str, group: str, level: str, part: pl.DataFrame, see
     estimates = {
         "recalled": share_interval(is_known(p)),
         "mean_p": mean_interval(p, seed=seed),
-        "accuracy": share_interval((part[f"{condition}_answer"] == part["sport"]).to_numpy()),
+        "accuracy": share_interval((part[f"{condition}_answer"] == part["answer"]).to_numpy()),
     }
     row: dict = {"condition": condition, "group": group, "level": level, "n": part.height}
     for name, estimate in estimates.items():
         row |= {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
-    return row | {"majority_rate": majority_rate(part["sport"]), "removed": int((~part["known"]).sum())}
+    return row | {"majority_rate": majority_rate(part["answer"]), "removed": int((~part["known"]).sum())}
 
 
-def _own_candidate(prompts: pl.DataFrame, candidates: pl.DataFrame) -> Int[np.ndarray, " athletes"]:
-    """Column of each athlete's own sport."""
-    for column in ("sport", "token_id"):
+def _own_candidate(prompts: pl.DataFrame, candidates: pl.DataFrame) -> Int[np.ndarray, " subjects"]:
+    """Column of each subject's own answer."""
+    for column in ("answer", "token_id"):
         twice = candidates.filter(pl.col(column).is_duplicated())[column]
         if len(twice):
             raise InputError("candidates", f"the {column} {twice[0]!r} more than once", "each once")
-    column_of = {sport: column for column, sport in enumerate(candidates["sport"])}
-    for athlete, sport in prompts.select("athlete", "sport").iter_rows():
-        if sport not in column_of:
-            raise InputError(f"sport of {athlete}", repr(sport), f"one of {', '.join(column_of)}")
-    return np.array([column_of[sport] for sport in prompts["sport"]], dtype=np.int64)
+    column_of = {answer: column for column, answer in enumerate(candidates["answer"])}
+    for subject, answer in prompts.select("subject", "answer").iter_rows():
+        if answer not in column_of:
+            raise InputError(f"answer of {subject}", repr(answer), f"one of {', '.join(column_of)}")
+    return np.array([column_of[answer] for answer in prompts["answer"]], dtype=np.int64)
 
 
 def _check_scores(condition: str, scores: AnswerScores, shape: tuple[int, int]) -> None:
@@ -152,24 +152,26 @@ def _check_scores(condition: str, scores: AnswerScores, shape: tuple[int, int]) 
             f"{condition}: logp holds probabilities above 1: is it a log softmax over the vocabulary?"
         )
     if len(scores.top_token) != shape[0]:
-        raise ValueError(f"{condition}: {len(scores.top_token)} top tokens for {shape[0]} athletes")
+        raise ValueError(f"{condition}: {len(scores.top_token)} top tokens for {shape[0]} subjects")
 
 
-def _probabilities(scores: AnswerScores) -> Float[np.ndarray, "athletes candidates"]:
+def _probabilities(scores: AnswerScores) -> Float[np.ndarray, "subjects candidates"]:
     return np.exp(np.minimum(scores.logp.astype(np.float64), 0.0))
 
 
 def _of_own(
-    values: Float[np.ndarray, "athletes candidates"], own: Int[np.ndarray, " athletes"]
-) -> Float[np.ndarray, " athletes"]:
+    values: Float[np.ndarray, "subjects candidates"], own: Int[np.ndarray, " subjects"]
+) -> Float[np.ndarray, " subjects"]:
     return values[np.arange(len(own)), own].astype(np.float64)
 
 
-def _by_sport(
-    prefix: str, sports: list[str], values: Float[np.ndarray, "athletes candidates"]
+def _by_answer(
+    prefix: str, answers: list[str], values: Float[np.ndarray, "subjects candidates"]
 ) -> list[pl.Series]:
-    return [pl.Series(f"{prefix}_{sport}", values[:, i].astype(np.float64)) for i, sport in enumerate(sports)]
+    return [
+        pl.Series(f"{prefix}_{answer}", values[:, i].astype(np.float64)) for i, answer in enumerate(answers)
+    ]
 
 
-def _answers(logits: Float[np.ndarray, "athletes candidates"], sports: list[str]) -> list[str]:
-    return [sports[column] for column in logits.argmax(axis=1)]
+def _answers(logits: Float[np.ndarray, "subjects candidates"], answers: list[str]) -> list[str]:
+    return [answers[column] for column in logits.argmax(axis=1)]

@@ -1,4 +1,4 @@
-"""P2.1: how sure the model is of each athlete's sport, and whether long names are recalled less."""
+"""P2.1: how sure the model is of each subject's answer, and whether long names are recalled less."""
 
 from __future__ import annotations
 
@@ -17,36 +17,36 @@ SHOWN = ("full", "zero_shot")
 
 @style.styled
 def draw_recall(*, recall: pl.DataFrame, recall_summary: pl.DataFrame) -> Figure:
-    """Above, the share of athletes whose P(own sport) exceeds each value; below, recall by number of name tokens.
+    """Above, the share of subjects whose P(own answer) exceeds each value; below, recall by number of name tokens.
 
     The upper curves cross the vertical line at the share that is recalled. Frames: the tables `recall` and
     `recall_summary`.
     """
     if recall.is_empty():
-        return style.nothing_to_draw("no athlete was asked about")
+        return style.nothing_to_draw("no <subject> was asked about")
     figure = style.new_figure(5.4)
     grid = figure.add_gridspec(2, 2, height_ratios=(1.2, 1))
-    sports = recall["sport"].unique().sort().to_list()
+    answers = recall["answer"].unique().sort().to_list()
     first = figure.add_subplot(grid[0, 0])
     panels = (first, figure.add_subplot(grid[0, 1], sharey=first))
     for axes, condition in zip(panels, SHOWN, strict=True):
-        _survival(axes, recall, condition, sports)
+        _survival(axes, recall, condition, answers)
     panels[1].tick_params(labelleft=False)
     panels[1].set_ylabel("")
     _by_length(figure.add_subplot(grid[1, :]), recall_summary)
-    style.legend_above(figure, _legend(sports), columns=3)
+    style.legend_above(figure, _legend(answers), columns=3)
     return figure
 
 
-def _survival(axes: Axes, recall: pl.DataFrame, condition: str, sports: list[str]) -> None:
-    for sport, (colour, dash, _) in style.marks(sports).items():
-        p = np.sort(recall.filter(pl.col("sport") == sport)[f"{condition}_p"].to_numpy())
+def _survival(axes: Axes, recall: pl.DataFrame, condition: str, answers: list[str]) -> None:
+    for answer, (colour, dash, _) in style.marks(answers).items():
+        p = np.sort(recall.filter(pl.col("answer") == answer)[f"{condition}_p"].to_numpy())
         above = 100 * np.arange(len(p), -1, -1) / len(p)  # above the first 0, 1, 2, ... of the sorted values
         axes.step([0, *p, 1], [*above, 0], where="post", color=colour, ls=dash)
     axes.axvline(KNOWN_ABOVE, color=style.GREY, linewidth=1.2, linestyle=":")
     axes.set(xlim=(-0.02, 1.02), xlabel="x, a probability")
     style.panel_title(axes, style.CONDITIONS[condition], recall.height)
-    style.percent_axis(axes, "P(own sport) > x\n(% of athletes)")
+    style.percent_axis(axes, "P(own <answer>) > x\n(% of <subjects>)")
 
 
 def _by_length(axes: Axes, summary: pl.DataFrame) -> None:
@@ -68,16 +68,16 @@ def _by_length(axes: Axes, summary: pl.DataFrame) -> None:
     axes.set_xticks(range(len(lengths)), [f"{length}\n{counts[length]:,}" for length in lengths])
     axes.set(
         xlim=(-0.6, len(lengths) - 0.4),
-        xlabel="tokens of the name (number); below it n, the athletes with so many",
+        xlabel="tokens of the name (number); below it n, the <subjects> with so many",
     )
-    axes.set_title(f"recalled: P(own sport) > {KNOWN_ABOVE}, with 95 % intervals")
-    style.percent_axis(axes, "recalled\n(% of athletes)")
+    axes.set_title(f"recalled: P(own <answer>) > {KNOWN_ABOVE}, with 95 % intervals")
+    style.percent_axis(axes, "recalled\n(% of <subjects>)")
 
 
-def _legend(sports: list[str]) -> list[Line2D]:
+def _legend(answers: list[str]) -> list[Line2D]:
     curves = [
-        Line2D([], [], color=colour, ls=dash, label=sport)
-        for sport, (colour, dash, _) in style.marks(sports).items()
+        Line2D([], [], color=colour, ls=dash, label=answer)
+        for answer, (colour, dash, _) in style.marks(answers).items()
     ]
     threshold = Line2D(
         [], [], color=style.GREY, ls=":", linewidth=1.2, label="P = 0.5, from here on: recalled"
@@ -90,28 +90,28 @@ def _legend(sports: list[str]) -> list[Line2D]:
 
 
 def sentences(tables: Tables) -> list[str]:
-    """How many athletes are known, with the example and without, by sport and by length of the name."""
+    """How many subjects are known, with the example and without, by answer and by length of the name."""
     recall_summary = tables["recall_summary"]
     whole = {row["condition"]: row for row in recall_summary.filter(group="all").iter_rows(named=True)}
     full, zero_shot = whole["full"], whole["zero_shot"]
     recalled = round(full["recalled"] * full["n"])
     found = [
         (
-            f"After one example the model recalls the sport of {recalled:,} of {full['n']:,} athletes "
-            f"({share(full, 'recalled')}: P\N{NO-BREAK SPACE}>\N{NO-BREAK SPACE}0.5). Among the candidate sports its likeliest is right for "
-            f"{share(full, 'accuracy')}; always naming the commonest sport is right for {percent(full['majority_rate'])}."
+            f"After one example the model recalls the <answer> of {recalled:,} of {full['n']:,} <subjects> "
+            f"({share(full, 'recalled')}: P\N{NO-BREAK SPACE}>\N{NO-BREAK SPACE}0.5). Among the candidate <answers> its likeliest is right for "
+            f"{share(full, 'accuracy')}; always naming the commonest <answer> is right for {percent(full['majority_rate'])}."
         )
     ]
     if full["accuracy_low"] <= full["majority_rate"]:
         found.append(
-            "That is not above always naming the commonest sport: nothing here shows that the model knows these "
-            "athletes, so there is no recall whose workings the other sections could explain."
+            "That is not above always naming the commonest <answer>: nothing here shows that the model knows these "
+            "<subjects>, so there is no recall whose workings the other sections could explain."
         )
     found.append(
-        f"Without the example it recalls {share(zero_shot, 'recalled')} of the same athletes, "
+        f"Without the example it recalls {share(zero_shot, 'recalled')} of the same <subjects>, "
         f"{_compared(zero_shot, full, 'recalled')}."
     )
-    found += _extremes(recall_summary.filter(group="sport"), "By sport", lambda level: level)
+    found += _extremes(recall_summary.filter(group="answer"), "By <answer>", lambda level: level)
     lengths = recall_summary.filter(group="n_name_tokens", condition="full")
     if lengths.height == 1:
         found.append(f"All names have {_tokens(lengths['level'][0])}.")
@@ -134,7 +134,7 @@ def _compared(row: Row, other: Row, name: str) -> str:
 
 
 def _extremes(summary: pl.DataFrame, by: str, words) -> list[str]:
-    """The groups with the least and the most recalled under `full`, groups of a few athletes left out."""
+    """The groups with the least and the most recalled under `full`, groups of a few subjects left out."""
     rows = summary.filter((pl.col("condition") == "full") & (pl.col("n") >= FEW)).sort(
         "recalled", maintain_order=True
     )

@@ -37,9 +37,9 @@ from factfinding.tables import schema_of
 def compute(inputs: Inputs, settings: Settings, say: Say) -> dict[str, pl.DataFrame]:
     """The table `residual_patching`."""
     section = settings.interventions
-    prompts = known_prompts(inputs, section.athletes)
-    drawn = sample(prompts, inputs.candidates, athletes=section.patched_athletes, draws=0, seed=section.seed)
-    say(f"the residual stream of {len(drawn.rows)} athletes patched")
+    prompts = known_prompts(inputs, section.subjects)
+    drawn = sample(prompts, inputs.candidates, subjects=section.patched_subjects, draws=0, seed=section.seed)
+    say(f"the residual stream of {len(drawn.rows)} subjects patched")
     table = residual_patching(
         anatomy_of(inputs), drawn, batch_size=settings.compute.batch_size, seed=section.seed
     )
@@ -48,7 +48,7 @@ def compute(inputs: Inputs, settings: Settings, say: Say) -> dict[str, pl.DataFr
 
 def residual_patching(anatomy: Anatomy, drawn: Sample, *, batch_size: int, seed: int) -> pl.DataFrame:
     """Columns layer (resid_pre of it), role, number, token, effect, whole_swap, share, n, and follows: the share of
-    answers (best candidate) that are the donor's sport; majority_rate is of the donors' sports."""
+    answers (best candidate) that are the donor's answer; majority_rate is of the donors' answers."""
     effects: dict[tuple, list[Effect]] = {}
     whole: dict[int, float] = {}
     clean_logits = np.full((drawn.prompts.height, drawn.candidates.height), np.nan)
@@ -67,14 +67,14 @@ def residual_patching(anatomy: Anatomy, drawn: Sample, *, batch_size: int, seed:
                     key = (layer, role, number)
                     effect = Effect(key=key, rows=batch.rows, change=change.double().cpu().numpy())
                     effects.setdefault(key, []).append(effect)
-    rows, sports = [], drawn.labels[drawn.corrupt]
-    for key, (difference, athletes) in differences(drawn, chain.from_iterable(effects.values())).items():
+    rows, answers = [], drawn.labels[drawn.corrupt]
+    for key, (difference, subjects) in differences(drawn, chain.from_iterable(effects.values())).items():
         change = np.concatenate([effect.change for effect in effects[key]])
-        follows = (clean_logits[athletes] + change).argmax(axis=1) == sports[athletes]
+        follows = (clean_logits[subjects] + change).argmax(axis=1) == answers[subjects]
         layer, role, number = key
         rows.append(
-            {"layer": layer} | place_of(anatomy, drawn, role, number, athletes) | {"key": (difference, athletes)}
+            {"layer": layer} | place_of(anatomy, drawn, role, number, subjects) | {"key": (difference, subjects)}
             | estimate_columns("follows", accuracy_estimate(follows, seed=seed))
-            | {"majority_rate": majority_rate(sports[athletes])}
+            | {"majority_rate": majority_rate(answers[subjects])}
         )  # fmt: skip
     return estimated(rows, whole, schema_of("residual_patching"), seed)

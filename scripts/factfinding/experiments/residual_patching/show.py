@@ -35,7 +35,7 @@ MEASURES = {
 def draw_residual_patching(*, residual_patching: pl.DataFrame) -> Figure:
     """Heat maps of layer by position: the change of the logit difference, and the answers that follow the donor."""
     if residual_patching.is_empty():
-        return style.nothing_to_draw("no two athletes of different sports have prompts of one layout")
+        return style.nothing_to_draw("no two <subjects> of different <answers> have prompts of one layout")
     shown = residual_patching.filter(pl.col("n") >= min(FEW, residual_patching["n"].max()))
     places = places_of(shown)
     n_layers = shown["layer"].max() + 1
@@ -49,7 +49,7 @@ def draw_residual_patching(*, residual_patching: pl.DataFrame) -> Figure:
     fewest, most = shown["n"].min(), shown["n"].max()
     style.panel_title(panels[0], "logit difference", most)
     if fewest < most:  # not every name has every position
-        panels[0].set_title(f"logit difference\nn = {fewest:,} to {most:,} athletes, by position")
+        panels[0].set_title(f"logit difference\nn = {fewest:,} to {most:,} <subjects>, by position")
     panels[0].set(
         ylabel="layer (residual stream before it)", yticks=range(0, n_layers, max(1, n_layers // 8))
     )
@@ -122,7 +122,7 @@ def sentences(tables: Tables) -> list[str]:
     row = enough.sort("n", descending=True, maintain_order=True).row(0, named=True)
     return [
         (
-            f"Put in place of the residual stream before a layer, another athlete's does most: {told}. These are shares of "
+            f"Put in place of the residual stream before a layer, another <subject>'s does most: {told}. These are shares of "
             f"what swapping the whole name does, {row['whole_swap']:.2f} logits on average (n = {row['n']:,})."
         )
     ]

@@ -4,7 +4,7 @@ Nodes are every head, attention layer and MLP layer; positions are those from th
 the same in all prompts. A node's output there is ablated in each of the four ways, or patched from the corrupt run, and
 the rest of the model runs on.
 
-Run through the fast engine (engine/suffix.py) on a seeded sample of athletes: all nodes of a layer and position are rows
+Run through the fast engine (engine/suffix.py) on a seeded sample of subjects: all nodes of a layer and position are rows
 of one batch.
 """
 
@@ -44,13 +44,13 @@ from factfinding.tables import schema_of
 def compute(inputs: Inputs, settings: Settings, say: Say) -> dict[str, pl.DataFrame]:
     """The table `total_effects`."""
     anatomy, section, size = anatomy_of(inputs), settings.interventions, settings.compute.batch_size
-    prompts = known_prompts(inputs, section.athletes)
+    prompts = known_prompts(inputs, section.subjects)
     patched, ablated = (
-        sample(prompts, inputs.candidates, athletes=athletes, draws=section.draws, seed=section.seed)
-        for athletes in (section.patched_athletes, section.node_athletes)  # the second are some of the first
+        sample(prompts, inputs.candidates, subjects=subjects, draws=section.draws, seed=section.seed)
+        for subjects in (section.patched_subjects, section.node_subjects)  # the second are some of the first
     )
     nodes = anatomy.n_layers * (anatomy.n_heads + 2)
-    say(f"{nodes} nodes of {len(patched.rows)} athletes patched, of {len(ablated.rows)} ablated")
+    say(f"{nodes} nodes of {len(patched.rows)} subjects patched, of {len(ablated.rows)} ablated")
     few = min(size, 32)  # four kinds of rows and more for each prompt
     kinds = [
         total_effects(anatomy, ablated, kinds=KINDS, batch_size=few, seed=section.seed),
@@ -63,7 +63,7 @@ def total_effects(
     anatomy: Anatomy, drawn: Sample, *, kinds: Sequence[str] = (*KINDS, CORRUPT), batch_size: int, seed: int
 ) -> pl.DataFrame:
     """Columns node, type (head, attention, mlp), layer, head, role, number, token, kind, effect (logits) with its
-    interval, whole_swap (mean, of the same athletes), share, n. Resampling averages over its draws first."""
+    interval, whole_swap (mean, of the same subjects), share, n. Resampling averages over its draws first."""
     effects: list[Effect] = []
     whole: dict[int, float] = {}
     for group in drawn.sampled:
@@ -75,17 +75,17 @@ def total_effects(
                 for layer in range(anatomy.n_layers):
                     effects += _node_effects(anatomy, batch, means, others, (layer, at, role, number), kinds)
     rows = []
-    for key, (difference, athletes) in differences(drawn, effects).items():
+    for key, (difference, subjects) in differences(drawn, effects).items():
         layer, role, number, node, kind = key
-        where = place_of(anatomy, drawn, role, number, athletes)
-        rows.append(_node(layer, node) | where | {"kind": kind, "key": (difference, athletes)})
+        where = place_of(anatomy, drawn, role, number, subjects)
+        rows.append(_node(layer, node) | where | {"kind": kind, "key": (difference, subjects)})
     return estimated(rows, whole, schema_of("total_effects"), seed)
 
 
 def place_means(
     anatomy: Anatomy, drawn: Sample, layout: Layout, *, batch_size: int
 ) -> dict[Site, Float[Tensor, "positions ..."]]:
-    """Mean outputs of all nodes at every position, over all athletes with this layout."""
+    """Mean outputs of all nodes at every position, over all subjects with this layout."""
     sites = [Site(kind, layer) for kind in ("z", "mlp_out") for layer in range(anatomy.n_layers)]
     group = next(group for group in drawn.groups if group.layout == layout)
     total: list[Tensor] = []
@@ -117,7 +117,7 @@ def _node_effects(
             ):
                 deltas.append(delta)
                 keys += [((layer, role, number, name, kind), i) for name in names]
-        rows = torch.cat([delta.transpose(0, 1).flatten(0, 1) for delta in deltas])  # kind, node, athlete
+        rows = torch.cat([delta.transpose(0, 1).flatten(0, 1) for delta in deltas])  # kind, node, subject
         prompt = torch.arange(b, device=rows.device).repeat(len(rows) // b)
         edits = Edits(kind=kind_of_site, layer=layer, at=at, prompt=prompt, delta=rows)
         change = Suffix(anatomy).effects(batch.clean, edits, batch.reading).double().cpu().numpy()

@@ -13,11 +13,11 @@ from factfinding.findings.words import NOBODY, Row, Tables, percent
 
 POSITIONS = {"first_name": "first name token", "final_name": "final name token", "end": "END"}
 KINDS = {
-    "corrupt": "patched from another sport's athlete",
+    "corrupt": "patched from another <answer>'s <subject>",
     "zero": "zero",
     "mean": "mean",
-    "resample_same": "another athlete's, same sport",
-    "resample_other": "another athlete's, other sport",
+    "resample_same": "another <subject>'s, same <answer>",
+    "resample_other": "another <subject>'s, other <answer>",
 }
 
 
@@ -26,7 +26,7 @@ def draw_total_effects(*, total_effects: pl.DataFrame) -> Figure:
     """Above, a heat map for each position: layer by head, with whole attention layers and MLPs beside; below, whole
     layers at the final name token under every kind of ablation."""
     if total_effects.is_empty():
-        return style.nothing_to_draw("no two athletes of different sports have prompts of one layout")
+        return style.nothing_to_draw("no two <subjects> of different <answers> have prompts of one layout")
     patched = total_effects.filter(kind="corrupt", number=0)
     roles = [role for role in POSITIONS if role in patched["role"]]
     n_layers = total_effects["layer"].max() + 1
@@ -111,7 +111,7 @@ def sentences(tables: Tables) -> list[str]:
 
 
 def _kinds(total_effects: pl.DataFrame) -> list[str]:
-    """Mean against resampling within the sport: the MLP at the final name token that they judge most differently."""
+    """Mean against resampling within the answer: the MLP at the final name token that they judge most differently."""
     rows = total_effects.filter(type="mlp", role="final_name").pivot("kind", index="layer", values="effect")
     if rows.is_empty() or not {"mean", "resample_same"} <= set(rows.columns):
         return []
@@ -120,7 +120,7 @@ def _kinds(total_effects: pl.DataFrame) -> list[str]:
     return [
         (
             f"Kinds of ablation disagree most on MLP {row['layer']} at the final name token: its mean changes the logit "
-            f"difference by {row['mean']:.2f}, another athlete's of the same sport by {row['resample_same']:.2f} logits."
+            f"difference by {row['mean']:.2f}, another <subject>'s of the same <answer> by {row['resample_same']:.2f} logits."
         )
         for row in row.iter_rows(named=True)
     ]

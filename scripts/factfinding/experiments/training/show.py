@@ -9,9 +9,9 @@ from factfinding.figures import style
 from factfinding.findings.words import Tables, percent
 
 TOLD = {"active": "recalled", "described": "recalled_own"}
-"""Columns of people told about, and of what is recalled of these: their sports; all facts of the described."""
+"""Columns of people told about, and of what is recalled of these: their answers; all facts of the described."""
 
-WORDS = {"active": "the sport of each person", "described": "the other facts of the described people"}
+WORDS = {"active": "the <answer> of each person", "described": "the other facts of the described people"}
 
 
 @style.styled
@@ -19,7 +19,7 @@ def draw_training(*, training: pl.DataFrame) -> Figure:
     """Three panels over the steps.
 
     training: columns step, tokens, loss (nats a token), active and described (people), recalled and recalled_own
-    (shares of a sample). Where nobody is described, as in the world of real athletes, that line is left out.
+    (shares of a sample). Where nobody is described, as in the world of real subjects, that line is left out.
     """
     if training.is_empty():
         return style.nothing_to_draw("the training took no step")

@@ -1,13 +1,13 @@
-"""Every neuron of the lookup MLPs as a detector of each sport (P3.4): which one tells it best, and is that luck?
+"""Every neuron of the lookup MLPs as a detector of each answer (P3.4): which one tells it best, and is that luck?
 
-A neuron's activation at the final name token is taken for a score; its AUC for a sport against all others is the
-probability that an athlete of the sport has a higher one than another athlete (ties count half). Neurons that are low
-on the sport count as well, with sign -1 and the AUC of the negated activation.
+A neuron's activation at the final name token is taken for a score; its AUC for an answer against all others is the
+probability that a subject of the answer has a higher one than another subject (ties count half). Neurons that are low
+on the answer count as well, with sign -1 and the AUC of the negated activation.
 
-**Choosing.** The best of thousands looks good by chance. Athletes are split into halves, each sport evenly: neurons and
+**Choosing.** The best of thousands looks good by chance. Subjects are split into halves, each answer evenly: neurons and
 their signs are chosen on one, and their AUC is that on the other. The table has both ways round. `p_corrected` asks how
-often, under shuffled sports on the scored half, the best of *all* neurons with either sign is as good for this sport;
-it takes into account how many neurons there are and how alike they are. It does not count the sports that were tried.
+often, under shuffled answers on the scored half, the best of *all* neurons with either sign is as good for this answer;
+it takes into account how many neurons there are and how alike they are. It does not count the answers that were tried.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from factfinding.methods.groups import known_prompts
 from factfinding.methods.halves import Halves, halve
 from factfinding.methods.neuron_aucs import HALVES, auc_draws, centred_ranks, rank_aucs, sign_of
 
-SPORT_NEURONS = {
+ANSWER_NEURONS = {
     "chosen_on": pl.String,
-    "sport": pl.String,
+    "answer": pl.String,
     "rank": pl.Int64,
     "neuron": pl.String,
     "layer": pl.Int64,
@@ -37,64 +37,64 @@ SPORT_NEURONS = {
     "sign": pl.Int64,
     "auc_choosing": pl.Float64,
 }
-SPORT_NEURONS |= estimate_schema("auc")
-SPORT_NEURONS |= {"p_corrected": pl.Float64, "chance_best": pl.Float64, "neurons_tried": pl.Int64}
-SPORT_NEURONS |= {"n": pl.Int64, "base_rate": pl.Float64}
-"""Columns of the table `sport_neurons`."""
+ANSWER_NEURONS |= estimate_schema("auc")
+ANSWER_NEURONS |= {"p_corrected": pl.Float64, "chance_best": pl.Float64, "neurons_tried": pl.Int64}
+ANSWER_NEURONS |= {"n": pl.Int64, "base_rate": pl.Float64}
+"""Columns of the table `answer_neurons`."""
 
 PERMUTED = 1000
-"""Shuffled sports held at once: bounds memory."""
+"""Shuffled answers held at once: bounds memory."""
 ROUNDING = 1e-6
 
-Layers = Iterable[tuple[int, Float[np.ndarray, "athletes neurons"]]]
+Layers = Iterable[tuple[int, Float[np.ndarray, "subjects neurons"]]]
 
 
 def compute(inputs: Inputs, settings: Settings, say: Say) -> dict[str, pl.DataFrame]:
-    """The table `sport_neurons`."""
-    section, lookup = settings.sport_neurons, circuit_of(inputs).lookup
-    prompts, sports = known_prompts(inputs, section.athletes), inputs.candidates["sport"].to_list()
+    """The table `answer_neurons`."""
+    section, lookup = settings.answer_neurons, circuit_of(inputs).lookup
+    prompts, answers = known_prompts(inputs, section.subjects), inputs.candidates["answer"].to_list()
     with activations_of(inputs) as file:
-        rows = rows_of(file, prompts["athlete"])
+        rows = rows_of(file, prompts["subject"])
         layers = [] if lookup is None else range(lookup[0], lookup[1] + 1)
-        say(f"{len(layers)} layers of neurons on {prompts.height} athletes")
+        say(f"{len(layers)} layers of neurons on {prompts.height} subjects")
         scan = scan_neurons(
             ((layer, file.layer("post@final_name", layer)[rows]) for layer in layers),
-            halve(prompts, sports, seed=section.seed),
-            sports,
+            halve(prompts, answers, seed=section.seed),
+            answers,
             best=section.best,
             permutations=section.permutations,
             seed=section.seed,
         )
-    return {"sport_neurons": scan}
+    return {"answer_neurons": scan}
 
 
 def scan_neurons(
-    layers: Layers, halves: Halves | None, sports: Sequence[str], *, best: int, permutations: int, seed: int
+    layers: Layers, halves: Halves | None, answers: Sequence[str], *, best: int, permutations: int, seed: int
 ) -> pl.DataFrame:
-    """The table `sport_neurons`: for each sport and half the `best` neurons that were chosen on it, scored on the other.
+    """The table `answer_neurons`: for each answer and half the `best` neurons that were chosen on it, scored on the other.
 
-    layers: (layer, activations at the final name token), one at a time. sports: in the order of the labels; those that
-    no athlete has are left out. Empty where there are no halves or no layers.
+    layers: (layer, activations at the final name token), one at a time. answers: in the order of the labels; those that
+    no subject has are left out. Empty where there are no halves or no layers.
     """
     layers = iter(layers)
     first = None if halves is None else next(layers, None)
     if first is None:
-        return pl.DataFrame(schema=SPORT_NEURONS)
+        return pl.DataFrame(schema=ANSWER_NEURONS)
     present = np.unique(halves.labels)
     turns = [_Turn(halves.labels, chosen_on, present, permutations, seed) for chosen_on in _choosing(halves)]
     for layer, values in (first, *layers):
         for turn in turns:
             turn.add(layer, np.asarray(values))
     rows = [
-        {"chosen_on": half, "sport": sports[label]} | row
+        {"chosen_on": half, "answer": answers[label]} | row
         for half, turn in zip(HALVES, turns, strict=True)
         for k, label in enumerate(present)
         for row in turn.best(k, best)
     ]
-    return pl.DataFrame(rows, schema=SPORT_NEURONS)
+    return pl.DataFrame(rows, schema=ANSWER_NEURONS)
 
 
-def _choosing(halves: Halves) -> tuple[Bool[np.ndarray, " athletes"], Bool[np.ndarray, " athletes"]]:
+def _choosing(halves: Halves) -> tuple[Bool[np.ndarray, " subjects"], Bool[np.ndarray, " subjects"]]:
     return halves.choosing, ~halves.choosing
 
 
@@ -103,9 +103,9 @@ class _Turn:
 
     def __init__(
         self,
-        labels: Int[np.ndarray, " athletes"],
-        choosing: Bool[np.ndarray, " athletes"],
-        present: Int[np.ndarray, " sports"],
+        labels: Int[np.ndarray, " subjects"],
+        choosing: Bool[np.ndarray, " subjects"],
+        present: Int[np.ndarray, " answers"],
         permutations: int,
         seed: int,
     ) -> None:
@@ -118,7 +118,7 @@ class _Turn:
         self.columns: list[Float[np.ndarray, "scored neurons"]] = []
         self.found: list[tuple[np.ndarray, np.ndarray]] = []
 
-    def add(self, layer: int, values: Float[np.ndarray, "athletes neurons"]) -> None:
+    def add(self, layer: int, values: Float[np.ndarray, "subjects neurons"]) -> None:
         on, off = (centred_ranks(values[half]) for half in (self.choosing, ~self.choosing))
         one_hot = [labels[:, None] == self.present for labels in (self.labels[self.choosing], self.scored)]
         self.found.append((rank_aucs(on, one_hot[0]), rank_aucs(off, one_hot[1])))
@@ -136,7 +136,7 @@ class _Turn:
         return self.labels[~self.choosing]
 
     def best(self, k: int, count: int) -> list[dict]:
-        """Rows of the best neurons for the k-th sport that is present."""
+        """Rows of the best neurons for the k-th answer that is present."""
         on, off = (np.concatenate([found[half][k] for found in self.found]) for half in (0, 1))
         values, positive = np.concatenate(self.columns, axis=1), self.scored == self.present[k]
         order = np.argsort(-np.abs(on - 0.5), kind="stable")[:count]

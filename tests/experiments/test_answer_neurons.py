@@ -1,4 +1,4 @@
-"""Sport neurons: a planted one is found and nothing where there is none; each part of a dossier against a slow twin."""
+"""Answer neurons: a planted one is found and nothing where there is none; each part of a dossier against a slow twin."""
 
 from __future__ import annotations
 
@@ -19,6 +19,11 @@ from factfinding.engine.direct import Norm
 from factfinding.engine.sites import Site, neuron
 from factfinding.engine.trace import Edit, Read, run
 from factfinding.errors import InputError
+from factfinding.experiments.answer_neurons import show as scan_show
+from factfinding.experiments.answer_neurons.compute import (
+    ANSWER_NEURONS,
+    scan_neurons,
+)
 from factfinding.experiments.dossiers import show as dossiers_show
 from factfinding.experiments.dossiers.ablation import KINDS, answers
 from factfinding.experiments.dossiers.compute import (
@@ -32,11 +37,6 @@ from factfinding.experiments.dossiers.compute import (
 from factfinding.experiments.dossiers.rows import tables
 from factfinding.experiments.dossiers.texts import Running, firing, highest, read_running
 from factfinding.experiments.dossiers.weights import Weights, basis_of, cosines, projections
-from factfinding.experiments.sport_neurons import show as scan_show
-from factfinding.experiments.sport_neurons.compute import (
-    SPORT_NEURONS,
-    scan_neurons,
-)
 from factfinding.methods.circuit import Circuit
 from factfinding.methods.halves import Halves, halve
 from factfinding.methods.neuron_aucs import auc_draws, centred_ranks, rank_aucs
@@ -46,16 +46,16 @@ from helpers.head_tables import name_residuals, planted_candidates
 from helpers.intervention_tables import readers_of
 from helpers.models import FAMILIES, random_anatomy, tokenizer
 
-SPORTS = ["baseball", "basketball", "football"]
+ANSWERS = ["baseball", "basketball", "football"]
 READER = 5
 """The neuron of layer 2 that is planted: it reads the fact that layer 1 has looked up."""
 
 
 def halves_of(n: int = 120) -> Halves:
     frame = pl.DataFrame(
-        {"athlete": [f"A{i:03d}" for i in range(n)], "sport": [SPORTS[i % 3] for i in range(n)]}
+        {"subject": [f"A{i:03d}" for i in range(n)], "answer": [ANSWERS[i % 3] for i in range(n)]}
     )
-    return halve(frame, SPORTS, seed=0)
+    return halve(frame, ANSWERS, seed=0)
 
 
 def noise_layers(halves: Halves, seed: int = 0, neurons: int = 40, **planted_values):
@@ -68,23 +68,23 @@ def noise_layers(halves: Halves, seed: int = 0, neurons: int = 40, **planted_val
 
 
 def scan(layers, halves, **options):
-    return scan_neurons(layers, halves, SPORTS, **{"best": 3, "permutations": 200, "seed": 0} | options)
+    return scan_neurons(layers, halves, ANSWERS, **{"best": 3, "permutations": 200, "seed": 0} | options)
 
 
 @pytest.mark.parametrize("sign", [1, -1])
-def test_a_neuron_that_fires_for_one_sport_is_found_and_its_p_is_at_the_floor(sign):
+def test_a_neuron_that_fires_for_one_answer_is_found_and_its_p_is_at_the_floor(sign):
     halves = halves_of()
     fires = sign * (halves.labels == 1) + 0.0
     table = scan(noise_layers(halves, n7=fires), halves)
     for half in ("first", "second"):
-        row = table.filter(chosen_on=half, sport="basketball", rank=1).row(0, named=True)
+        row = table.filter(chosen_on=half, answer="basketball", rank=1).row(0, named=True)
         assert (row["neuron"], row["sign"], row["auc"], row["auc_choosing"]) == ("L3N7", sign, 1.0, 1.0)
         assert row["p_corrected"] == pytest.approx(1 / 201) and row["neurons_tried"] == 80
         assert row["n"] == 60 and row["base_rate"] == pytest.approx(1 / 3)
     assert table.filter(pl.col("neuron") != "L3N7")["p_corrected"].min() > 0.05
 
 
-def test_where_no_neuron_tells_a_sport_p_is_not_small():
+def test_where_no_neuron_tells_a_answer_p_is_not_small():
     halves = halves_of()
     ps = [
         p
@@ -99,7 +99,7 @@ def test_the_correction_grows_with_the_number_of_neurons():
     weak = (halves.labels == 0) + np.random.default_rng(1).normal(size=120)
     rows = [
         scan(noise_layers(halves, neurons=k, n0=weak), halves)
-        .filter(sport="baseball", chosen_on="first", neuron="L3N0")
+        .filter(answer="baseball", chosen_on="first", neuron="L3N0")
         .row(0, named=True)
         for k in (1, 200)
     ]
@@ -116,9 +116,9 @@ def test_the_same_scan_twice_and_in_another_layer_order_of_equals():
     assert table.filter(rank=1)["neuron"].unique().to_list() == ["L0N0"]
 
 
-def test_without_athletes_or_layers_the_table_is_empty_but_whole():
-    assert scan([], halves_of()).schema == pl.Schema(SPORT_NEURONS)
-    assert scan(noise_layers(halves_of()), None).schema == pl.Schema(SPORT_NEURONS)
+def test_without_subjects_or_layers_the_table_is_empty_but_whole():
+    assert scan([], halves_of()).schema == pl.Schema(ANSWER_NEURONS)
+    assert scan(noise_layers(halves_of()), None).schema == pl.Schema(ANSWER_NEURONS)
 
 
 @settings(max_examples=40, deadline=None)
@@ -136,7 +136,7 @@ def test_aucs_are_those_of_the_plain_way(rows):
     assert auc_draws(scores, positive, seed=0, n_resamples=10).value == pytest.approx(plain)
 
 
-def test_bootstrap_draws_are_aucs_of_resampled_athletes_and_pair_up():
+def test_bootstrap_draws_are_aucs_of_resampled_subjects_and_pair_up():
     rng = np.random.default_rng(0)
     positive = np.arange(40) % 3 == 0
     scores = rng.normal(size=40).round(1) + positive
@@ -170,7 +170,7 @@ def study(family: str | None = None) -> Study:
         anatomy=anatomy,
         prompts=prompts,
         candidates=planted_candidates(made),
-        halves=halve(prompts, list(planted.SPORTS), seed=0),
+        halves=halve(prompts, list(planted.ANSWERS), seed=0),
         circuit=Circuit(lookup_at="final_name", concatenate=(0, 0), lookup=(1, 2), extract=("L2H2",)),
         readers=readers_of(anatomy, prompts),
         post=lambda layer: values[anatomy.n_layers + layer],
@@ -184,19 +184,19 @@ def made() -> tuple[pl.DataFrame, list[Dossier]]:
     """Scan and dossiers of the planted model, with a neuron that looks the fact up named as well."""
     s = study()
     layers = [(layer, s.post(layer)) for layer in (1, 2)]
-    table = scan_neurons(layers, s.halves, s.sports, best=2, permutations=100, seed=0)
-    found = detectors(table, ("L1N3", "L1N3"), s.post, s.halves, s.sports)
+    table = scan_neurons(layers, s.halves, s.answers, best=2, permutations=100, seed=0)
+    found = detectors(table, ("L1N3", "L1N3"), s.post, s.halves, s.answers)
     texts = {neuron(1, 3): highest(Running(source="here", ids=np.zeros((2, 2)), pieces=[["<b>", "\n"], ["c", "d"]]), np.array([[0.0, 1.0], [2.0, -1.0]]), 2)}  # fmt: skip
-    return table, dossiers(s, table, found, texts, ablated_athletes=50, random_neurons=4, seed=0)
+    return table, dossiers(s, table, found, texts, ablated_subjects=50, random_neurons=4, seed=0)
 
 
 def test_the_planted_neuron_of_a_model_is_found():
     table, found = made()
-    best = table.filter(rank=1, chosen_on="first").sort("sport")
+    best = table.filter(rank=1, chosen_on="first").sort("answer")
     assert best["neuron"].to_list() == [f"L2N{READER}"] * 2
     assert best["sign"].to_list() == [-1, 1] and set(best["auc"]) == {1.0}
     assert set(best["p_corrected"]) == {1 / 101}
-    assert [(d.neuron, d.sport, d.chosen_by) for d in found] == [
+    assert [(d.neuron, d.answer, d.chosen_by) for d in found] == [
         (f"L2N{READER}", "baseball", "scan"),
         (f"L2N{READER}", "basketball", "scan"),
         ("L1N3", "basketball", "configuration"),
@@ -209,7 +209,7 @@ def test_only_the_neuron_that_the_model_needs_changes_its_loss():
     assert [row.kind for row in reader.ablations] == ["none", "mean", "zero"]
     assert all(row.change == pytest.approx(0, abs=1e-9) for row in reader.ablations[1:])
     zero = pair.ablations[2]
-    # half of basketball's athletes have two positive signs; without L1N3 they are answered as baseball's
+    # half of basketball's subjects have two positive signs; without L1N3 they are answered as baseball's
     assert zero.accuracy == pytest.approx(0.5) and zero.change == pytest.approx(planted.LOGIT, abs=0.1)
     assert zero.n == 18 and zero.random_neurons == 4 and zero.base_rate == 0.5
     assert zero.change_low < zero.change < zero.change_high and zero.random_as_large == 0
@@ -285,7 +285,7 @@ def test_ablated_answers_are_those_of_the_slow_twin_with_names_of_any_length(fam
     lengths = [9, 7, 9, 7, 7]
     prompts = pl.DataFrame(
         {
-            "athlete": [f"A{i}" for i in range(5)],
+            "subject": [f"A{i}" for i in range(5)],
             "token_ids": [rng.integers(0, 300, n).tolist() for n in lengths],
             "roles": [["bos"] * n for n in lengths],
             "n_tokens": lengths,
@@ -312,10 +312,10 @@ def test_ablated_answers_are_those_of_the_slow_twin_with_names_of_any_length(fam
 
 def test_histograms_count_everybody_once():
     values, labels = np.linspace(-1, 2, 31), np.arange(31) % 2
-    made = histogram(values, labels, SPORTS)
-    assert list(made.counts) == SPORTS[:2] and sum(map(sum, made.counts.values())) == 31
+    made = histogram(values, labels, ANSWERS)
+    assert list(made.counts) == ANSWERS[:2] and sum(map(sum, made.counts.values())) == 31
     assert made.edges[0] == -1 and made.edges[-1] == 2
-    assert sum(histogram(np.zeros(5), np.zeros(5), SPORTS).counts["baseball"]) == 5
+    assert sum(histogram(np.zeros(5), np.zeros(5), ANSWERS).counts["baseball"]) == 5
 
 
 def text_anatomy():
@@ -384,14 +384,14 @@ def test_the_mlp_reads_the_residual_before_its_layer_and_attention_where_they_ar
 
 def test_dossiers_are_written_and_read_and_what_is_wrong_is_named(tmp_path):
     found = made()[1]
-    odd = found[0].model_copy(update={"sport": "ice hockey/../x"})
+    odd = found[0].model_copy(update={"answer": "ice hockey/../x"})
     write_dossiers([*found, odd], tmp_path / "d")
     names = sorted(path.name for path in (tmp_path / "d").iterdir())
     assert names == [
         "neuron_L1N3.json",
-        "sport_neuron_baseball.json",
-        "sport_neuron_basketball.json",
-        "sport_neuron_ice%20hockey%2F..%2Fx.json",
+        "answer_neuron_baseball.json",
+        "answer_neuron_basketball.json",
+        "answer_neuron_ice%20hockey%2F..%2Fx.json",
     ]
     assert read_dossiers(tmp_path / "d") == [found[0], found[1], odd, found[2]]
     path = tmp_path / "d" / "neuron_L1N3.json"
@@ -405,24 +405,24 @@ def test_dossiers_are_written_and_read_and_what_is_wrong_is_named(tmp_path):
 
 def all_tables(clear: bool = False) -> dict[str, pl.DataFrame]:
     table, found = made()
-    frames = {"sport_neurons": table} | {f"sport_neuron_{k}": frame for k, frame in tables(found).items()}
+    frames = {"answer_neurons": table} | {f"answer_neuron_{k}": frame for k, frame in tables(found).items()}
     return {name: frame.clear() if clear else frame for name, frame in frames.items()}
 
 
 def test_tables_have_a_row_per_entry_and_their_columns_when_empty():
     frames = all_tables()
-    assert frames["sport_neuron_ablations"].height == 9
-    assert frames["sport_neuron_cosines"].height == sum(len(one.cosines) for one in made()[1])
-    bars = frames["sport_neuron_histograms"].filter(neuron="L1N3")
-    assert bars["athletes"].sum() == 36 == bars["n"][0]
+    assert frames["answer_neuron_ablations"].height == 9
+    assert frames["answer_neuron_cosines"].height == sum(len(one.cosines) for one in made()[1])
+    bars = frames["answer_neuron_histograms"].filter(neuron="L1N3")
+    assert bars["subjects"].sum() == 36 == bars["n"][0]
     for name, frame in tables([]).items():
-        assert frame.is_empty() and frame.schema == frames[f"sport_neuron_{name}"].schema
+        assert frame.is_empty() and frame.schema == frames[f"answer_neuron_{name}"].schema
 
 
 def test_sentences_are_true_of_the_planted_model_and_say_so_where_nothing_was_chosen():
     told = scan_show.sentences(all_tables())
-    assert "For 2 of 2 sports one neuron tells the sport better" in told[0] and "n = 18" in told[0]
-    assert "L2N5 is the best for more than one sport" in told[2]
+    assert "For 2 of 2 answers one neuron tells the answer better" in told[0] and "n = 18" in told[0]
+    assert "L2N5 is the best for more than one answer" in told[2]
     assert any("with L1N3" in sentence and "0 of 4 random neurons" in sentence for sentence in told)
     read = dossiers_show.sentences(all_tables())
     assert "projected out" in read[0] and "chance 0.5" in read[0]
@@ -433,9 +433,9 @@ def test_sentences_are_true_of_the_planted_model_and_say_so_where_nothing_was_ch
 
 def draws(clear: bool = False):
     frames = all_tables(clear)
-    first = ("sport_neurons", "sport_neuron_histograms", "sport_neuron_ablations")
-    yield scan_show.draw_sport_neurons(**{name: frames[name] for name in first})
-    second = ("sport_neuron_cosines", "sport_neuron_projections")
+    first = ("answer_neurons", "answer_neuron_histograms", "answer_neuron_ablations")
+    yield scan_show.draw_answer_neurons(**{name: frames[name] for name in first})
+    second = ("answer_neuron_cosines", "answer_neuron_projections")
     yield dossiers_show.draw_dossier(**{name: frames[name] for name in second})
 
 

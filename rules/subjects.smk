@@ -1,21 +1,21 @@
-"""Athletes and prompts.
+"""Subjects and prompts.
 
-In: an athlete table, the model's tokenizer. Out: the checked athletes with what was dropped and why; one prompts
-table per condition with tokens, positions and roles; the answer tokens. Config: athletes. No GPU; seconds; 1 MB.
+In: a subject table, the model's tokenizer. Out: the checked subjects with what was dropped and why; one prompts
+table per condition with tokens, positions and roles; the answer tokens. Config: subjects. No GPU; seconds; 1 MB.
 """
 
 
-rule athletes:
+rule subjects:
     input:
-        table=of(athlete_table),
+        table=of(subject_table),
     output:
-        athletes="results/{study}/tables/athletes.csv",
-        notes="results/{study}/tables/athletes_notes.csv",
-        provenance="results/{study}/provenance/athletes.json",
+        subjects="results/{study}/tables/subjects.csv",
+        notes="results/{study}/tables/subjects_notes.csv",
+        provenance="results/{study}/provenance/subjects.json",
     log:
-        "results/{study}/logs/athletes.log",
+        "results/{study}/logs/subjects.log",
     benchmark:
-        "results/{study}/benchmarks/athletes.tsv"
+        "results/{study}/benchmarks/subjects.tsv"
     conda:
         "../envs/factfinding.yaml"
     threads: 1
@@ -23,16 +23,16 @@ rule athletes:
         mem_mb=megabytes(1000),
         runtime=5,
     params:
-        settings=settings("athletes"),
-        code=code("athletes.py"),
+        settings=settings("subjects"),
+        code=code("subjects.py"),
     script:
-        "../scripts/athletes.py"
+        "../scripts/subjects.py"
 
 
 rule prompts:
     input:
         source="results/{study}/model/source.json",
-        athletes="results/{study}/tables/athletes.csv",
+        subjects="results/{study}/tables/subjects.csv",
     output:
         full="results/{study}/prompts/full.parquet",
         name_only="results/{study}/prompts/name_only.parquet",

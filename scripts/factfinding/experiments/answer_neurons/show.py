@@ -1,6 +1,6 @@
-"""P3.4: who fires the neurons that tell a sport, and what the model loses without them.
+"""P3.4: who fires the neurons that tell an answer, and what the model loses without them.
 
-A neuron is said to tell its sport if the best of all neurons does as well under shuffled sports in fewer than 5 % of
+A neuron is said to tell its answer if the best of all neurons does as well under shuffled answers in fewer than 5 % of
 the shufflings, and to matter more than others if no random neuron of its layer changes the loss as much.
 """
 
@@ -22,50 +22,52 @@ KINDS = {"none": ("unchanged", style.INK, "o"), "mean": ("its mean instead", sty
 
 
 NO_NEURON = (
-    "No neuron was chosen: no lookup was found at the name, or too few athletes are known to choose on one half and score "
+    "No neuron was chosen: no lookup was found at the name, or too few <subjects> are known to choose on one half and score "
     "on the other."
 )
 SURE = 0.05
-ABLATED = {"mean": "at its mean over athletes", "zero": "at zero"}
+ABLATED = {"mean": "at its mean over <subjects>", "zero": "at zero"}
 
 
 @style.styled
-def draw_sport_neurons(
+def draw_answer_neurons(
     *,
-    sport_neurons: pl.DataFrame,
-    sport_neuron_histograms: pl.DataFrame,
-    sport_neuron_ablations: pl.DataFrame,
+    answer_neurons: pl.DataFrame,
+    answer_neuron_histograms: pl.DataFrame,
+    answer_neuron_ablations: pl.DataFrame,
 ) -> Figure:
-    """Above, a panel per neuron: its activations by sport; below, losses on its sport under ablation.
+    """Above, a panel per neuron: its activations by answer; below, losses on its answer under ablation.
 
     Frames: the tables of these names.
     """
-    neurons = shown(sport_neuron_histograms)
+    neurons = shown(answer_neuron_histograms)
     if neurons.is_empty():
-        return style.nothing_to_draw("no lookup was found, or too few athletes are known to choose a neuron")
+        return style.nothing_to_draw(
+            "no lookup was found, or too few <subjects> are known to choose a neuron"
+        )
     rows, height = ceil(neurons.height / COLUMNS), 0.9 + 0.34 * neurons.height
     figure = style.new_figure(0.9 + 2.1 * rows + height)
     grid = figure.add_gridspec(rows + 1, min(COLUMNS, neurons.height), height_ratios=[2.1] * rows + [height])
-    looks = style.marks(sport_neuron_histograms["athletes_sport"].unique().sort().to_list())
+    looks = style.marks(answer_neuron_histograms["subjects_answer"].unique().sort().to_list())
     handles: dict[str, object] = {}
     for i, row in enumerate(neurons.iter_rows(named=True)):
         axes = figure.add_subplot(grid[i // COLUMNS, i % COLUMNS])
-        bars = sport_neuron_histograms.filter(
-            neuron=row["neuron"], sport=row["sport"], chosen_by=row["chosen_by"]
+        bars = answer_neuron_histograms.filter(
+            neuron=row["neuron"], answer=row["answer"], chosen_by=row["chosen_by"]
         )
         handles |= _histogram(axes, bars, looks)
         axes.set_title(
-            f"{row['neuron']}, for {row['sport']}{_held_out(sport_neurons, row)}\nn = {bars['n'][0]:,} athletes"
+            f"{row['neuron']}, for {row['answer']}{_held_out(answer_neurons, row)}\nn = {bars['n'][0]:,} <subjects>"
         )
-        axes.set(xlabel="activation", ylabel="" if i % COLUMNS else "athletes (% of their sport)")
-    handles |= _losses(figure.add_subplot(grid[rows, :]), sport_neuron_ablations, neurons)
+        axes.set(xlabel="activation", ylabel="" if i % COLUMNS else "<subjects> (% of their <answer>)")
+    handles |= _losses(figure.add_subplot(grid[rows, :]), answer_neuron_ablations, neurons)
     style.legend_above(figure, list(handles.values()), columns=3)
     return figure
 
 
 def shown(table: pl.DataFrame) -> pl.DataFrame:
-    """The neurons that are drawn: columns neuron, sport, chosen_by; those that the scan chose first."""
-    who = table.select("neuron", "sport", "chosen_by").unique(maintain_order=True)
+    """The neurons that are drawn: columns neuron, answer, chosen_by; those that the scan chose first."""
+    who = table.select("neuron", "answer", "chosen_by").unique(maintain_order=True)
     return who.sort(pl.col("chosen_by") != "scan", maintain_order=True).head(SHOWN)
 
 
@@ -73,7 +75,7 @@ def _held_out(scan: pl.DataFrame, row: dict) -> str:
     """The held-out AUC of a neuron that the scan chose."""
     if scan.is_empty():  # neurons that the configuration names are drawn all the same
         return ""
-    found = scan.filter(chosen_on="first", rank=1, neuron=row["neuron"], sport=row["sport"])
+    found = scan.filter(chosen_on="first", rank=1, neuron=row["neuron"], answer=row["answer"])
     return (
         f"\nAUC {found['auc'][0]:.2f}{' (low on it)' if found['sign'][0] < 0 else ''}" if found.height else ""
     )
@@ -81,12 +83,12 @@ def _held_out(scan: pl.DataFrame, row: dict) -> str:
 
 def _histogram(axes: Axes, bars: pl.DataFrame, looks: dict) -> dict[str, object]:
     handles: dict[str, object] = {}
-    for sport in bars["athletes_sport"].unique(maintain_order=True):
-        part, (colour, dash, _) = bars.filter(athletes_sport=sport), looks[sport]
+    for answer in bars["subjects_answer"].unique(maintain_order=True):
+        part, (colour, dash, _) = bars.filter(subjects_answer=answer), looks[answer]
         edges = [*part["low"], part["high"][-1]]
-        share = (100 * part["athletes"] / part["athletes"].sum()).to_list()
-        look = {"color": colour, "ls": dash, "linewidth": 1.3, "label": f"athletes: {sport}"}
-        (handles[sport],) = axes.step(edges, [*share, share[-1]], where="post", **look)
+        share = (100 * part["subjects"] / part["subjects"].sum()).to_list()
+        look = {"color": colour, "ls": dash, "linewidth": 1.3, "label": f"<subjects>: {answer}"}
+        (handles[answer],) = axes.step(edges, [*share, share[-1]], where="post", **look)
     axes.set_ylim(bottom=0)
     return handles
 
@@ -96,7 +98,7 @@ def _losses(axes: Axes, table: pl.DataFrame, neurons: pl.DataFrame) -> dict[str,
     handles: dict[str, object] = {}
     rows = neurons.iter_rows(named=True)
     for y, who in enumerate(rows):
-        mine = table.filter(neuron=who["neuron"], sport=who["sport"], chosen_by=who["chosen_by"])
+        mine = table.filter(neuron=who["neuron"], answer=who["answer"], chosen_by=who["chosen_by"])
         unchanged = mine.filter(kind="none")["loss"][0]
         for shift, (kind, (label, colour, marker)) in zip((-0.22, 0, 0.22), KINDS.items(), strict=True):
             row = mine.filter(kind=kind).row(0, named=True)
@@ -109,11 +111,13 @@ def _losses(axes: Axes, table: pl.DataFrame, neurons: pl.DataFrame) -> dict[str,
                 at = unchanged + row["random_largest"]
                 look = {"ls": "", "marker": "x", "color": style.GREY, "markersize": 5, "label": label}
                 (handles["random"],) = axes.plot([at], [y + shift], **look)
-    names = [f"{row['neuron']} ({row['sport']})" for row in neurons.iter_rows(named=True)]
+    names = [f"{row['neuron']} ({row['answer']})" for row in neurons.iter_rows(named=True)]
     axes.set_yticks(range(len(names)), names)
-    axes.set(ylim=(len(names) - 0.5, -0.5), xlabel="loss of the whole model on athletes of that sport (nats)")
-    axes.set_ylabel("neuron (sport)")
-    axes.set_title(f"ablated at the final name token, n = {_span(table['n'])} athletes each")
+    axes.set(
+        ylim=(len(names) - 0.5, -0.5), xlabel="loss of the whole model on <subjects> of that <answer> (nats)"
+    )
+    axes.set_ylabel("neuron (<answer>)")
+    axes.set_title(f"ablated at the final name token, n = {_span(table['n'])} <subjects> each")
     return handles
 
 
@@ -123,52 +127,54 @@ def _span(n: pl.Series) -> str:
 
 def sentences(tables: Tables) -> list[str]:
     """What the tables say, the sentence of the summary first."""
-    return [*scan_findings(tables["sport_neurons"]), *ablation_findings(tables["sport_neuron_ablations"])]
+    return [*scan_findings(tables["answer_neurons"]), *ablation_findings(tables["answer_neuron_ablations"])]
 
 
-def scan_findings(sport_neurons: pl.DataFrame) -> list[str]:
-    """From the table `sport_neurons`: the best neuron of each sport, and whether both halves choose it."""
-    if sport_neurons.is_empty():
+def scan_findings(answer_neurons: pl.DataFrame) -> list[str]:
+    """From the table `answer_neurons`: the best neuron of each answer, and whether both halves choose it."""
+    if answer_neurons.is_empty():
         return [NO_NEURON]
-    best = sport_neurons.filter(rank=1, chosen_on="first")
+    best = answer_neurons.filter(rank=1, chosen_on="first")
     rows = list(best.sort("auc", descending=True).iter_rows(named=True))
     told = [row for row in rows if row["p_corrected"] < SURE]
-    named = "; ".join(f"{row['sport']}: {_who(row)}, {auc_in_words(row)}" for row in rows[:4])
+    named = "; ".join(f"{row['answer']}: {_who(row)}, {auc_in_words(row)}" for row in rows[:4])
     chance = max(row["chance_best"] for row in rows)
     found = [
         (
-            f"For {len(told)} of {len(rows)} sports one neuron tells the sport better than the best of all "
-            f"{rows[0]['neurons_tried']:,} does by chance (p < {SURE}, corrected). Chosen on one half of the athletes and "
-            f"scored on the other (AUC; chance 0.5, the best on shuffled sports up to {chance:.2f}; "
+            f"For {len(told)} of {len(rows)} <answers> one neuron tells the <answer> better than the best of all "
+            f"{rows[0]['neurons_tried']:,} does by chance (p < {SURE}, corrected). Chosen on one half of the <subjects> and "
+            f"scored on the other (AUC; chance 0.5, the best on shuffled <answers> up to {chance:.2f}; "
             f"n = {rows[0]['n']:,}): {named}."
         )
     ]
-    again = {row["sport"]: row["neuron"] for row in _best(sport_neurons, "second")}
-    same = sum(again.get(row["sport"]) == row["neuron"] for row in rows)
-    found.append(f"The other half chooses the same neuron for {same} of {len(rows)} sports.")
+    again = {row["answer"]: row["neuron"] for row in _best(answer_neurons, "second")}
+    same = sum(again.get(row["answer"]) == row["neuron"] for row in rows)
+    found.append(f"The other half chooses the same neuron for {same} of {len(rows)} <answers>.")
     several = {row["neuron"] for row in rows if sum(row["neuron"] == r["neuron"] for r in rows) > 1}
     found += [
-        f"{neuron} is the best for more than one sport, so it is no neuron of one sport alone."
+        f"{neuron} is the best for more than one <answer>, so it is no neuron of one <answer> alone."
         for neuron in sorted(several)
     ]
     return found
 
 
 def ablation_findings(ablations: pl.DataFrame) -> list[str]:
-    """From the table `sport_neuron_ablations`: losses without the neuron, beside random neurons of its layer."""
+    """From the table `answer_neuron_ablations`: losses without the neuron, beside random neurons of its layer."""
     found = []
-    neurons = ablations.select("neuron", "sport", "chosen_by").unique(maintain_order=True)
-    for neuron, sport, chosen_by in neurons.head(4).iter_rows():
+    neurons = ablations.select("neuron", "answer", "chosen_by").unique(maintain_order=True)
+    for neuron, answer, chosen_by in neurons.head(4).iter_rows():
         rows = {
             row["kind"]: row
-            for row in ablations.filter(neuron=neuron, sport=sport, chosen_by=chosen_by).iter_rows(named=True)
+            for row in ablations.filter(neuron=neuron, answer=answer, chosen_by=chosen_by).iter_rows(
+                named=True
+            )
         }
         found.append(_loss(rows))
     if found:
         left = ablations.filter(pl.col("kind") != "none").sort("accuracy").row(0, named=True)
         found.append(
-            f"Without any one of them the model still names the right sport for {share(left, 'accuracy')} or more "
-            f"(n = {left['n']:,}; the sport's share of all athletes: {percent(left['base_rate'])})."
+            f"Without any one of them the model still names the right <answer> for {share(left, 'accuracy')} or more "
+            f"(n = {left['n']:,}; the <answer>'s share of all <subjects>: {percent(left['base_rate'])})."
         )
     return found
 
@@ -185,7 +191,7 @@ def _loss(rows: dict[str, Row]) -> str:
             beside = f"; {count} of {row['random_neurons']} random neurons of its layer change it as much"
         parts.append(f"{words} it is {_nats(row, 'loss')} (change {change}{beside})")
     return (
-        f"On athletes of {none['sport']} (n = {none['n']:,}) the loss is {_nats(none, 'loss')} nats; with {none['neuron']} "
+        f"On <subjects> of {none['answer']} (n = {none['n']:,}) the loss is {_nats(none, 'loss')} nats; with {none['neuron']} "
         f"{'; '.join(parts)}."
     )
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from factfinding.data.athletes import read_athletes
+from factfinding.data.subjects import read_subjects
 from factfinding.errors import InputError
 
 
@@ -19,32 +19,32 @@ def _csv(tmp_path, text: str | bytes):
 
 def _read(tmp_path, rows, *, header="athlete,sport", **settings):
     path = _csv(tmp_path, "\n".join([header, *rows]) + "\n")
-    return read_athletes(path, **{"min_per_sport": 1} | settings)
+    return read_subjects(path, **{"min_per_answer": 1} | settings)
 
 
 def _public_look_alike(tmp_path, newline: str, bom: str):
     """The shape of the study's own table: unnamed index, eight columns, newlines in prompts, repeats."""
     columns = [
         "",
-        "athlete",
-        "sport",
+        "subject",
+        "answer",
         "log_prob_one_shot",
-        "num_athlete_tokens",
-        "sport_index",
-        "sport_token",
+        "num_subject_tokens",
+        "answer_index",
+        "answer_token",
         "prompt",
     ]
-    sports = {"baseball": (0, 14623), "basketball": (1, 14648), "football": (2, 5842)}
-    people = [(f"First{i} Last{i}", list(sports)[i % 3]) for i in range(45)]
+    answers = {"baseball": (0, 14623), "basketball": (1, 14648), "football": (2, 5842)}
+    people = [(f"First{i} Last{i}", list(answers)[i % 3]) for i in range(45)]
     people += [("José Ramírez", "baseball"), ("Shaquille O'Neal", "basketball"), ("Nene", "basketball")]
     people += [("Ronald Acuña Jr.", "baseball"), ("Juan Carlos de la Cruz-Peña", "football")]
     people += [("Michael Jordan", "basketball"), ("Michael Jordan", "baseball"), people[3]]
     buffer = io.StringIO(newline="")
     writer = csv.writer(buffer, lineterminator=newline)
     writer.writerow(columns)
-    for i, (athlete, sport) in enumerate(people):
-        prompt = f"Fact: Tiger Woods plays the sport of golf\nFact: {athlete} plays the sport of"
-        writer.writerow([i, athlete, sport, -0.25, 3, *sports[sport], prompt])
+    for i, (subject, answer) in enumerate(people):
+        prompt = f"Fact: Tiger Woods plays the sport of golf\nFact: {subject} plays the sport of"
+        writer.writerow([i, subject, answer, -0.25, 3, *answers[answer], prompt])
     return _csv(tmp_path, bom + buffer.getvalue()), people
 
 
@@ -52,8 +52,8 @@ def _public_look_alike(tmp_path, newline: str, bom: str):
 @pytest.mark.parametrize("bom", ["", "\ufeff"])
 def test_the_public_table_loads_as_it_is(tmp_path, newline, bom):
     path, people = _public_look_alike(tmp_path, newline, bom)
-    table = read_athletes(path)
-    assert table.frame.columns == ["athlete", "sport"]
+    table = read_subjects(path)
+    assert table.frame.columns == ["subject", "answer"]
     assert table.frame.rows() == people[:50]
     assert table.notes.rows() == [
         ("First3 Last3", "baseball", "4, 53", "row repeated", "kept once"),
@@ -62,8 +62,8 @@ def test_the_public_table_loads_as_it_is(tmp_path, newline, bom):
     ]
 
 
-def test_first_of_two_sports(tmp_path):
-    table = _read(tmp_path, ["A B,golf", "C D,chess", "A B,chess", "A B,golf"], two_sports="first")
+def test_first_of_two_answers(tmp_path):
+    table = _read(tmp_path, ["A B,golf", "C D,chess", "A B,chess", "A B,golf"], two_answers="first")
     assert table.frame.rows() == [("A B", "golf"), ("C D", "chess")]
     assert [(row[1], row[2], row[4]) for row in table.notes.rows()] == [
         ("golf", "1, 4", "kept"),
@@ -85,19 +85,19 @@ def test_one_name_in_two_unicode_forms_is_one_person(tmp_path):
 def test_case_and_accents_make_other_people_and_a_note(tmp_path):
     table = _read(tmp_path, ["José Cruz,golf", "Jose Cruz,golf", "JOSE CRUZ,chess", "B,chess"])
     assert table.frame.height == 4
-    assert table.notes["athlete"].to_list() == ["Jose Cruz", "JOSE CRUZ"]
+    assert table.notes["subject"].to_list() == ["Jose Cruz", "JOSE CRUZ"]
     assert "'José Cruz'" in table.notes["reason"][0] and "another person" in table.notes["action"][0]
 
 
 def test_clean_table_has_empty_notes_with_their_columns(tmp_path):
     notes = _read(tmp_path, ["A,golf", "B,chess"]).notes
-    assert notes.height == 0 and notes.columns == ["athlete", "sport", "rows", "reason", "action"]
+    assert notes.height == 0 and notes.columns == ["subject", "answer", "rows", "reason", "action"]
 
 
 @pytest.mark.parametrize("newline", ["\n", "\r\n", "\r"])
 def test_byte_order_mark_before_the_first_column(tmp_path, newline):
     path = _csv(tmp_path, newline.join(["\ufeffathlete,sport", "A,golf", "B,chess"]))
-    assert read_athletes(path, min_per_sport=1).frame.rows() == [("A", "golf"), ("B", "chess")]
+    assert read_subjects(path, min_per_answer=1).frame.rows() == [("A", "golf"), ("B", "chess")]
 
 
 def test_blank_lines_and_spaced_headers(tmp_path):
@@ -139,52 +139,52 @@ BAD = [
 def test_bad_tables_say_where_what_and_what_is_allowed(tmp_path, text, found, allowed):
     path = _csv(tmp_path, text)
     with pytest.raises(InputError) as error:
-        read_athletes(path, min_per_sport=2)
+        read_subjects(path, min_per_answer=2)
     said = str(error.value)
     assert said.startswith(str(path)) and found in said and allowed in said.split("; allowed: ")[1]
 
 
 def test_missing_file_and_folder(tmp_path):
     with pytest.raises(InputError, match="none.csv: found no such file"):
-        read_athletes(tmp_path / "none.csv")
+        read_subjects(tmp_path / "none.csv")
     with pytest.raises(InputError, match="cannot be read"):
-        read_athletes(tmp_path)
+        read_subjects(tmp_path)
 
 
 def test_dropping_counts_before_the_minimum(tmp_path):
     rows = ["A,golf", "B,golf", "C,chess", "D,chess", "C,golf"]
     with pytest.raises(InputError, match="1 athletes of the sport 'chess'"):
-        _read(tmp_path, rows, min_per_sport=2)
-    assert _read(tmp_path, rows, min_per_sport=2, two_sports="first").frame.height == 4
+        _read(tmp_path, rows, min_per_answer=2)
+    assert _read(tmp_path, rows, min_per_answer=2, two_answers="first").frame.height == 4
 
 
-@pytest.mark.parametrize("settings", [{"two_sports": "both"}, {"min_per_sport": 0}])
+@pytest.mark.parametrize("settings", [{"two_answers": "both"}, {"min_per_answer": 0}])
 def test_settings_that_do_not_exist(tmp_path, settings):
     with pytest.raises(ValueError, match="allowed are drop or first"):
         _read(tmp_path, ["A,golf"], **settings)
 
 
 cells = st.text(max_size=8) | st.sampled_from(
-    ["athlete", "sport", "golf", "chess", "A B", "José", '"', "\n", " "]
+    ["subject", "answer", "golf", "chess", "A B", "José", '"', "\n", " "]
 )
 grids = st.lists(st.lists(cells, max_size=4), max_size=8)
 raw = st.binary(max_size=80) | st.text(alphabet='athlesporg,"\r\n \x00é\ufeff', max_size=80).map(str.encode)
 
 
 @settings(max_examples=200, deadline=None)
-@given(grid=grids, header=st.booleans(), tail=raw, two_sports=st.sampled_from(["drop", "first"]))
-def test_any_table_loads_or_is_refused(tmp_path_factory, grid, header, tail, two_sports):
+@given(grid=grids, header=st.booleans(), tail=raw, two_answers=st.sampled_from(["drop", "first"]))
+def test_any_table_loads_or_is_refused(tmp_path_factory, grid, header, tail, two_answers):
     buffer = io.StringIO(newline="")
-    csv.writer(buffer).writerows([["athlete", "sport"]] * header + grid)
+    csv.writer(buffer).writerows([["subject", "answer"]] * header + grid)
     path = tmp_path_factory.getbasetemp() / "fuzz.csv"
     path.write_bytes(buffer.getvalue().encode("utf-8", "surrogatepass") + tail)
     try:
-        table = read_athletes(path, two_sports=two_sports, min_per_sport=1)
+        table = read_subjects(path, two_answers=two_answers, min_per_answer=1)
     except InputError as error:
         assert str(path) in str(error) and "; allowed: " in str(error)
         return
-    names = table.frame["athlete"].to_list()
-    assert len(names) == len(set(names)) and table.frame["sport"].n_unique() >= 2
+    names = table.frame["subject"].to_list()
+    assert len(names) == len(set(names)) and table.frame["answer"].n_unique() >= 2
     assert all(text == " ".join(text.split()) != "" for row in table.frame.rows() for text in row)
 
 
@@ -203,5 +203,5 @@ def test_good_tables_come_back_as_they_were(tmp_path_factory, names):
     path = tmp_path_factory.getbasetemp() / "good.csv"
     people = [(name, "golf" if i % 2 else "chess") for i, name in enumerate(names)]
     path.write_text("athlete,sport\n" + "\n".join(map(",".join, people)), encoding="utf-8")
-    kept = [(unicodedata.normalize("NFC", name), sport) for name, sport in people]
-    assert read_athletes(path, min_per_sport=1).frame.rows() == kept
+    kept = [(unicodedata.normalize("NFC", name), answer) for name, answer in people]
+    assert read_subjects(path, min_per_answer=1).frame.rows() == kept
