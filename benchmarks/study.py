@@ -72,7 +72,7 @@ def study_of(shape: Shape, device: str, *, products: str = "bfloat16") -> dict:
         "neurons": everyone
         | {
             "first": [FIRST],
-            "subjects": 1,
+            "asked_subjects": 1,
             "engine": "auto",
             "products": products,
             "tolerance": 0.01,

@@ -117,6 +117,12 @@ def table_path(name):
     return f"results/{{study}}/{DECLARED.tables[name].path}"
 
 
+def caption_of(wildcards):
+    """A figure's caption in the words of the study's relation."""
+    caption = DECLARED.figures[wildcards.figure][1].caption
+    return spoken(caption, STUDIES[wildcards.study].relation)
+
+
 def drawn_from(figure):
     """The tables of a figure, by name."""
     return {name: table_path(name) for name in DECLARED.figures[figure][1].tables}

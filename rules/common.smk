@@ -14,6 +14,7 @@ sys.path.insert(0, str(Path(workflow.basedir) / "scripts"))
 from factfinding.declarations import EXPERIMENTS, columns_digest, declarations
 from factfinding.digest import Digests
 from factfinding.errors import InputError
+from factfinding.relation import spoken
 from factfinding.studies import studies_of
 
 SCRIPTS = Path(workflow.basedir) / "scripts"
@@ -67,6 +68,10 @@ def settings(*sections):
         return json.dumps(chosen, sort_keys=True)
 
     return of(text)
+
+
+# The keys of the words in which everything is shown.
+WORDS = [f"relation.{key}" for key in ("subject", "subjects", "answer", "answers")]
 
 
 def code(*scripts):

@@ -1,7 +1,7 @@
 """P2.10: whether what comes before a name changes what is made of it.
 
 In: the prompts of the known subjects, the readers. Out: tables/context.csv. Config: interventions (subjects, seed),
-compute. GPU; seconds for the embedded model.
+relation (before, shot, title, sentence), compute. GPU; seconds for the embedded model.
 """
 
 
@@ -26,7 +26,15 @@ rule context:
         mem_mb=megabytes(24000),
         runtime=120,
     params:
-        settings=settings("compute", "interventions.subjects", "interventions.seed"),
+        settings=settings(
+            "compute",
+            "relation.before",
+            "relation.shot",
+            "relation.title",
+            "relation.sentence",
+            "interventions.subjects",
+            "interventions.seed",
+        ),
         code=computes("context"),
     script:
         "../scripts/experiment.py"

@@ -50,7 +50,8 @@ rule figure:
         mem_mb=megabytes(1000),
         runtime=10,
     params:
-        caption=lambda wildcards: DECLARED.figures[wildcards.figure][1].caption,
+        caption=lambda wildcards: caption_of(wildcards),
+        settings=settings(*WORDS),
         show=lambda wildcards: module_of(wildcards.figure),
         code=lambda wildcards: code("figure.py", show_of(wildcards.figure)),
     script:
@@ -80,6 +81,7 @@ rule ledger:
         mem_mb=megabytes(1000),
         runtime=10,
     params:
+        settings=settings(*WORDS),
         code=code("ledger.py"),
     script:
         "../scripts/ledger.py"
@@ -118,6 +120,7 @@ rule report:
         mem_mb=megabytes(1000),
         runtime=10,
     params:
+        settings=settings(*WORDS),
         code=code("report.py"),
     script:
         "../scripts/report.py"

@@ -23,7 +23,7 @@ rule subjects:
         mem_mb=megabytes(1000),
         runtime=5,
     params:
-        settings=settings("subjects"),
+        settings=settings("subjects", *WORDS),
         code=code("subjects.py"),
     script:
         "../scripts/subjects.py"
@@ -50,6 +50,7 @@ rule prompts:
         mem_mb=megabytes(2000),
         runtime=10,
     params:
+        settings=settings("relation.shot", "relation.before", "relation.after"),
         code=code("prompts.py"),
     script:
         "../scripts/prompts.py"

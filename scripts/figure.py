@@ -10,4 +10,4 @@ with Job(snakemake) as job:
 
     name, tables = job.wildcards.figure, {name: read_table(path) for name, path in job.input.items()}
     draw = getattr(import_module(snakemake.params.show), f"draw_{name}")
-    save(draw(**tables), job.output.svg, job.output.png)
+    save(draw(**tables, relation=job.given.relation), job.output.svg, job.output.png)

@@ -11,7 +11,7 @@ with Job(snakemake) as job:
     from factfinding.tables import read_table
 
     tables = {Path(path).stem: read_table(path) for path in job.input.tables}
-    found = judge(declarations(), tables)
+    found = judge(declarations().spoken(job.given.relation), tables)
     write_table(found, job.output.ledger)
     for verdict, n in found["verdict"].value_counts(sort=True).rows():
         job.progress(f"{n} of {found.height} claims {verdict}")

@@ -26,7 +26,7 @@ with Job(snakemake) as job:
         anatomy,
         read_facts(job.input.facts),
         recall,
-        subjects=section.subjects,
+        subjects=section.asked_subjects,
         first=section.first,
         known_only=section.subjects == "known",
         seed=section.seed,

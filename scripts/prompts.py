@@ -13,7 +13,8 @@ with Job(snakemake) as job:
     folder = read_json(job.input.source)["folder"]
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     subjects = read_table(job.input.subjects)
-    tables = {name: prompt_table(subjects, tokenizer, bos_token_id(tokenizer), name) for name in CONDITIONS}
+    bos, relation = bos_token_id(tokenizer), job.given.relation
+    tables = {name: prompt_table(subjects, tokenizer, bos, name, relation) for name in CONDITIONS}
     answers = subjects["answer"].unique().to_list()
     write_table(candidates(answers, tables["full"]["text"][0], tokenizer), job.output.candidates)
     for name, table in tables.items():

@@ -26,5 +26,6 @@ with Job(snakemake) as job:
         card=read_json(job.input.card),
         provenance=[read_json(path) for path in job.input.provenance],
         dossiers=read_dossiers(Path(job.input.dossiers)),
+        relation=job.given.relation,
     )
     write_text(render(results, Path(job.input.template).parent), job.output.report)

@@ -3,15 +3,19 @@
 from job import Job
 
 with Job(snakemake) as job:
-    from factfinding.config import SubjectsConfig
     from factfinding.data.subjects import read_subjects
     from factfinding.files import write_table
 
-    settings = job.config("subjects", SubjectsConfig)
+    settings, relation = job.given.subjects, job.given.relation
     table = read_subjects(
-        job.input.table, two_answers=settings.two_answers, min_per_answer=settings.min_per_answer
+        job.input.table,
+        relation=relation,
+        two_answers=settings.two_answers,
+        min_per_answer=settings.min_per_answer,
     )
-    job.progress(f"{table.frame.height} subjects from {job.input.table}; {table.notes.height} notes")
+    job.progress(
+        f"{table.frame.height} {relation.subjects} from {job.input.table}; {table.notes.height} notes"
+    )
     for note in table.notes.iter_rows(named=True):
         job.log(
             f"{note['subject']} ({note['answer']}), rows {note['rows']}: {note['reason']}: {note['action']}"

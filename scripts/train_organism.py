@@ -26,7 +26,7 @@ with Job(snakemake) as job:
     for path in fresh.iterdir():
         os.replace(path, folder / path.name)
     fresh.rmdir()
-    write_csv(world.subjects, job.output.subjects)
+    write_csv(world.athletes, job.output.subjects)
     write_csv(world.facts, job.output.facts)
     write_text(
         world.about + "\n\n" + "".join(documents(world, settings, settings.seed, 2000)), job.output.corpus

@@ -23,6 +23,8 @@ LayerNumber = Annotated[int, Field(lt=10_000)]
 """Bounded, so that all layers up to it can be listed; which there are is the model's to say (preflight.py)."""
 FilePath = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]+$", max_length=1000)]
 """Text that can name a file: without control characters, and no longer than file systems take."""
+Word = Annotated[str, Field(pattern=r"^[^\W\d_][^\x00-\x1f\x7f<>]*$", max_length=60)]
+"""A word or two that stand in a sentence."""
 FoldKind = Literal["random", "first_name", "last_name"]
 LARGEST, DEEPEST = 100_000, 50
 """Values in a configuration, and levels: a few lines of YAML aliases can stand for billions."""
@@ -72,6 +74,25 @@ class ComputeConfig(Section):
     batch_size: int = Field(
         128, ge=1, description="prompts in one forward pass; changes no result beyond rounding"
     )
+
+
+class RelationConfig(Section):
+    """What is asked, in words: who is asked about, what may be answered, and the prompt."""
+
+    subject: Word = Field("athlete", description="one of those asked about; also the column of the table")
+    subjects: Word = Field("athletes", description="several of them")
+    answer: Word = Field("sport", description="what is asked for; also the column of the table")
+    answers: Word = Field("sports", description="several of them")
+    shot: str = Field(
+        "Fact: Tiger Woods plays the sport of golf\n",
+        description="the example before the question, under `full`",
+    )
+    before: str = Field("Fact:", description="what stands before the subject, the space left out")
+    after: str = Field(
+        " plays the sport of", description="what stands after the subject, and asks for the answer"
+    )
+    title: str = Field(" Mr", description="P2.10: a title before a name")
+    sentence: str = Field("The weather was good.", description="P2.10: a sentence before a name")
 
 
 class OrganismConfig(Section):
@@ -207,7 +228,8 @@ class SubjectsConfig(Section):
     """Whose facts are asked for."""
 
     table: FilePath | None = Field(
-        None, description="CSV with columns subject and answer; null: the embedded model's own people"
+        None,
+        description="CSV with columns named by relation.subject and relation.answer; null: the embedded model's own people",
     )
     two_answers: Literal["drop", "first"] = Field(
         "drop", description="a name with two answers: drop both rows or keep the first"
@@ -397,7 +419,7 @@ class NeuronsConfig(Section):
         "known",
         description="known: facts with P(answer) above 0.5, and values of subjects whose answer the model recalls (P2.1)",
     )
-    subjects: int | None = Field(
+    asked_subjects: int | None = Field(
         24,
         ge=1,
         description="subjects with two known facts or more, those with most facts in the table first; null: all; the "
@@ -427,7 +449,7 @@ class NeuronsConfig(Section):
     twin_rows: int = Field(
         16, ge=0, le=1000, description="effects of each shard that are computed again by plain hooks"
     )
-    seed: int = Field(0, ge=0, lt=2**32, description="draws subjects, subjects and the bootstrap")
+    seed: int = Field(0, ge=0, lt=2**32, description="draws subjects, donors and the bootstrap")
 
 
 class AnswerNeuronsConfig(Section):
@@ -624,6 +646,7 @@ class Config(Section):
     model: ModelConfig = ModelConfig()
     compute: ComputeConfig = ComputeConfig()
     organism: OrganismConfig = OrganismConfig()
+    relation: RelationConfig = RelationConfig()
     subjects: SubjectsConfig = SubjectsConfig()
     recall: RecallConfig = RecallConfig()
     activations: ActivationsConfig = ActivationsConfig()

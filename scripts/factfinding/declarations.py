@@ -18,9 +18,10 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
-from factfinding.config import read_yaml
+from factfinding.config import RelationConfig, read_yaml
 from factfinding.errors import InputError
 from factfinding.files import text_digest
+from factfinding.relation import spoken
 
 EXPERIMENTS = Path(__file__).with_name("experiments")
 STAGES = Path(__file__).with_name("data") / "tables.yaml"
@@ -104,7 +105,8 @@ class Claim(_Declared):
 
 
 class Experiment(_Declared):
-    """One experiment. Those with a figure have a section on the page; texts may name `{subject}`, `{answers}`, ..."""
+    """One experiment. Those with a figure have a section on the page; texts mark where the relation's words
+    belong: `<subject>`, `<an answer>` (factfinding/relation.py)."""
 
     name: str
     number: str | None = Field(
@@ -183,6 +185,10 @@ class Declarations(_Declared):
     @staticmethod
     def _name(entry: str | Claim) -> str:
         return entry if isinstance(entry, str) else entry.id
+
+    def spoken(self, relation: RelationConfig) -> Declarations:
+        """The same with all texts in the words of a relation (factfinding/relation.py)."""
+        return Declarations.model_validate(spoken(self.model_dump(), relation))
 
     @property
     def tables(self) -> dict[str, TableDeclaration]:

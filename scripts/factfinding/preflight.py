@@ -104,7 +104,10 @@ def _subjects(study: Config) -> pl.DataFrame | None:
         return None
     with _named(study, "subjects.table"):
         return read_subjects(
-            table, two_answers=section.two_answers, min_per_answer=section.min_per_answer
+            table,
+            relation=study.relation,
+            two_answers=section.two_answers,
+            min_per_answer=section.min_per_answer,
         ).frame
 
 
@@ -127,7 +130,7 @@ def _check_answers(study: Config, subjects: pl.DataFrame) -> None:
     folder = _to_check(study, "model.folder", study.model.folder)
     if folder is not None:
         tokenizer = _PlainTokenizer(folder / "tokenizer.json")
-        prompt = prompt_text(subjects["subject"][0], "full").text
+        prompt = prompt_text(subjects["subject"][0], "full", study.relation).text
         with _named(study, "subjects.table"):
             candidates(sorted(set(subjects["answer"])), prompt, tokenizer)
 

@@ -17,12 +17,14 @@ from typing import Any
 import polars as pl
 from markupsafe import Markup
 
+from factfinding.config import RelationConfig
 from factfinding.data.dossier import Dossier
 from factfinding.declarations import Experiment, declarations
 from factfinding.experiments.layer_probes.show import additive_findings
 from factfinding.figures.style import FOLDS, INK, LINE, PAPER
 from factfinding.findings.words import percent, share
 from factfinding.page import SORTABLE, checked_ledger, fill, model_name, verdict_counts
+from factfinding.relation import STUDY, spoken
 
 SHOWN_ROWS = 200
 """Rows of a table on the page; all of them stand in its file. Most tables have fewer, and the page stays small."""
@@ -62,6 +64,7 @@ class Results:
     card: Mapping[str, Any]
     provenance: Sequence[Mapping[str, Any]]
     dossiers: Sequence[Dossier] = ()
+    relation: RelationConfig = STUDY
 
 
 def render(results: Results, words: Path) -> str:
@@ -69,7 +72,7 @@ def render(results: Results, words: Path) -> str:
 
     A section whose figure was not made is left out.
     """
-    declared = declarations().experiments.values()
+    declared = declarations().spoken(results.relation).experiments.values()
     drawn = [experiment for experiment in declared if set(experiment.figures) & set(results.pictures)]
     sections = [_section(experiment, results) for experiment in drawn]
     ledger = checked_ledger(results.ledger.frame, results.ledger.link)
@@ -83,7 +86,8 @@ def render(results: Results, words: Path) -> str:
         ledger_link=results.ledger.link,
         model=model_name(results.card["source"]),
         fictional=is_fictional(results.provenance),
-        card=card_rows(results.card),
+        relation=results.relation,
+        card=card_rows(results.card, results.relation),
         installed=(results.card["training"] or {}).get("installed"),
         summary=_summary(sections, results),
         sections=sections,
@@ -135,7 +139,7 @@ def is_fictional(provenance: Sequence[Mapping[str, Any]]) -> bool:
     return any(settings["world"] == "fictional" for settings in trained)
 
 
-def card_rows(card: Mapping[str, Any]) -> list[tuple[str, str]]:
+def card_rows(card: Mapping[str, Any], relation: RelationConfig = STUDY) -> list[tuple[str, str]]:
     """The model card as terms and their values, in words."""
     shape, training = card["shape"], card["training"]
     parallel = "in parallel" if shape["parallel"] else "one after the other"
@@ -166,7 +170,7 @@ def card_rows(card: Mapping[str, Any]) -> list[tuple[str, str]]:
     rows += [
         (
             names.get(row["condition"], row["condition"]),
-            f"{share(row, 'recalled')} of {row['n']:,} subjects",
+            f"{share(row, 'recalled')} of {row['n']:,} {relation.subjects}",
         )
         for row in card["recall"]
     ]
@@ -187,9 +191,8 @@ def _findings(section: str, results: Results) -> list[str]:
     """The sentences of a section; only those on the training need more than the tables."""
     tables = {name: table.frame for name, table in results.tables.items()}
     show = import_module(f"factfinding.experiments.{section}.show")
-    if section == "training":
-        return show.sentences(tables, fictional=is_fictional(results.provenance))
-    return show.sentences(tables)
+    more = {"fictional": is_fictional(results.provenance)} if section == "training" else {}
+    return spoken(show.sentences(tables, **more), results.relation)
 
 
 def _section(experiment: Experiment, results: Results) -> dict[str, Any]:
@@ -217,7 +220,7 @@ def _section(experiment: Experiment, results: Results) -> dict[str, Any]:
 def _summary(sections: Sequence[Mapping[str, Any]], results: Results) -> list[str]:
     """The first sentence of each section about the facts, and what the bag of name tokens can do without a model."""
     first = [section["findings"][0] for section in sections if section["id"] != "training"]
-    return first + additive_findings(results.tables["layer_probes"].frame)
+    return first + spoken(additive_findings(results.tables["layer_probes"].frame), results.relation)
 
 
 def _preview(table: Table) -> dict[str, Any]:

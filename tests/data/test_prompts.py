@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from factfinding.data.prompts import CONDITIONS, ROLES, SHOT, candidates, prompt_table, prompt_text
+from factfinding.data.prompts import CONDITIONS, ROLES, candidates, prompt_table, prompt_text
 from factfinding.errors import InputError
+from factfinding.relation import STUDY
 from helpers.models import tokenizer
 
 TOKENIZER = tokenizer()
@@ -53,7 +54,7 @@ def test_roles_partition_every_prompt(name):
         shot = "".join(
             TOKENIZER.decode([t]) for t, r in zip(row["token_ids"], found, strict=True) if r == "shot"
         )
-        assert shot == (SHOT if condition == "full" else "")
+        assert shot == (STUDY.shot if condition == "full" else "")
 
 
 def test_the_wording_is_the_studys():

@@ -52,7 +52,7 @@ def by_hand(anatomy, prompt, layer, unit, values):
     after, before = (
         trace.run(anatomy, tokens, logits_at=end, edits=e).logits.log_softmax(1) for e in (edits, [])
     )
-    return (after - before)[:, row["answer"]]
+    return (after - before)[:, row["target"]]
 
 
 def test_a_neuron_sweep_is_what_hooks_give(anatomy, index):
@@ -142,7 +142,7 @@ def patched_by_hand(anatomy, row):
         trace.run(anatomy, own, logits_at=end, edits=edits).logits
         - trace.run(anatomy, own, logits_at=end).logits
     )
-    first, second = (PROMPTS["answer"][row[name]] for name in ("prompt", "donor"))
+    first, second = (PROMPTS["target"][row[name]] for name in ("prompt", "donor"))
     return float(change[0, first] - change[0, second])
 
 
@@ -266,7 +266,7 @@ def test_what_a_shard_depends_on_is_in_its_key(anatomy, index, tmp_path):
     pool = make_donors(anatomy)
     moved = Donors(subjects=pool.subjects, answers=pool.answers, values=lambda *a: pool.values(*a) + 1e-9)
     assert files(donors=moved) == 6
-    assert files(prompts=PROMPTS.with_columns(answer=pl.col("answer") + 1)) == 7
+    assert files(prompts=PROMPTS.with_columns(target=pl.col("target") + 1)) == 7
     assert files() == 7
 
 

@@ -19,7 +19,7 @@ from factfinding.errors import InputError
 SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
     "subject": pl.String,
     "fact": pl.String,
-    "answer_text": pl.String,
+    "fact_answer": pl.String,
     "target": pl.Int64,
     "prefix": pl.String,
     "token_ids": pl.List(pl.Int64),
@@ -35,7 +35,7 @@ DONORS = ("subject", "answer", "token_ids", "n_tokens", "final_name")
 def fact_prompts(facts: pl.DataFrame, tokenizer: Any, bos: int) -> pl.DataFrame:
     """One row per fact, in the order given: the columns of `SCHEMA`.
 
-    facts: columns subject, relation, prompt, answer, as `facts.read_facts` checks them. `answer` is the token id of the
+    facts: columns subject, relation, prompt, answer, as `facts.read_facts` checks them. `target` is the token id of the
     first token of the answer after a space; positions count BOS. Raises InputError, naming subject and relation, where a
     name's or an answer's tokens merge with what stands before them.
     """
@@ -55,7 +55,7 @@ def fact_prompts(facts: pl.DataFrame, tokenizer: Any, bos: int) -> pl.DataFrame:
         place = _place(prefix, name, fact["prompt"])
         first, final = name_tokens(place, spans, name)
         rows.append(
-            {"subject": name, "fact": fact["relation"], "answer_text": fact["answer"]}
+            {"subject": name, "fact": fact["relation"], "fact_answer": fact["answer"]}
             | {"target": after[len(tokens)], "prefix": prefix, "token_ids": [bos, *tokens]}
             | {"n_tokens": len(tokens) + 1, "n_name_tokens": final - first + 1}
             | {"first_name": first + 1, "final_name": final + 1, "end": len(tokens)}

@@ -2,7 +2,7 @@
 
 Three conditions, each a row per subject: `full` (one shot of golf, then the question), `name_only` (the name alone)
 and `zero_shot` (the question alone). BOS is put in front explicitly, whether or not the tokenizer would. The wording
-is fixed: it is part of the study's definition and no option.
+is the relation's (`relation` in the configuration).
 
 Where a name's tokens lie is found from the tokenizer's offsets, not assumed; a name whose tokens merge with what
 stands before or after it is refused by name.
@@ -16,10 +16,10 @@ from typing import Any
 
 import polars as pl
 
+from factfinding.config import RelationConfig
 from factfinding.errors import InputError
+from factfinding.relation import STUDY
 
-SHOT = "Fact: Tiger Woods plays the sport of golf\n"
-BEFORE, AFTER = "Fact:", " plays the sport of"
 CONDITIONS = ("full", "name_only", "zero_shot")
 ROLES = ("bos", "shot", "fact", "first_name", "middle_name", "final_name", "relation", "end")
 """What a position may be. A name of one token is its `final_name`; `fact` is the "Fact:" before the subject's name;
@@ -50,11 +50,11 @@ class Text:
     stop: int
 
 
-def prompt_text(subject: str, condition: str) -> Text:
+def prompt_text(subject: str, condition: str, relation: RelationConfig = STUDY) -> Text:
     """The prompt of one subject under one condition (STUDY: `full`, `name_only`, `zero_shot`)."""
     before, after = {
-        "full": (SHOT + BEFORE, AFTER),
-        "zero_shot": (BEFORE, AFTER),
+        "full": (relation.shot + relation.before, relation.after),
+        "zero_shot": (relation.before, relation.after),
         "name_only": ("", ""),
     }[condition]
     name = f" {subject}"
@@ -98,12 +98,14 @@ def roles(n_tokens: int, shot: int, first: int, final: int) -> list[str]:
     return named
 
 
-def prompt_table(subjects: pl.DataFrame, tokenizer: Any, bos: int, condition: str) -> pl.DataFrame:
+def prompt_table(
+    subjects: pl.DataFrame, tokenizer: Any, bos: int, condition: str, relation: RelationConfig = STUDY
+) -> pl.DataFrame:
     """One row per subject with the columns of `SCHEMA`, in the order given.
 
     `subjects` has columns subject and answer. Raises InputError naming every subject (up to five) whose name merges.
     """
-    prompts = [prompt_text(subject, condition) for subject in subjects["subject"]]
+    prompts = [prompt_text(subject, condition, relation) for subject in subjects["subject"]]
     ids, offsets = encode(tokenizer, [prompt.text for prompt in prompts])
     rows, refused = [], []
     for subject, answer, prompt, tokens, spans in zip(
@@ -114,7 +116,7 @@ def prompt_table(subjects: pl.DataFrame, tokenizer: Any, bos: int, condition: st
         except InputError as error:
             refused.append(error)
             continue
-        shot = sum(stop <= len(SHOT) for _, stop in spans) if condition == "full" else 0
+        shot = sum(stop <= len(relation.shot) for _, stop in spans) if condition == "full" else 0
         rows.append(
             {
                 "subject": subject,

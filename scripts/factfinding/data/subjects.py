@@ -1,4 +1,4 @@
-"""The subject table: who plays what. Any CSV with the columns `subject` and `answer` serves."""
+"""The table of subjects, each with its answer: who plays what. Any CSV with two such columns serves."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from typing import Literal
 
 import polars as pl
 
+from factfinding.config import RelationConfig
 from factfinding.data.csv_rows import clean_text, read_rows, row_place
 from factfinding.errors import InputError
+from factfinding.relation import STUDY
 
 _NOTE_COLUMNS = ["subject", "answer", "rows", "reason", "action"]
 
@@ -31,9 +33,13 @@ class SubjectTable:
 
 
 def read_subjects(
-    path: str | Path, *, two_answers: Literal["drop", "first"] = "drop", min_per_answer: int = 10
+    path: str | Path,
+    *,
+    relation: RelationConfig = STUDY,
+    two_answers: Literal["drop", "first"] = "drop",
+    min_per_answer: int = 10,
 ) -> SubjectTable:
-    """Read and check a table of subjects.
+    """Read and check a table of subjects; its columns are named by the relation (`athlete`, `sport`).
 
     Names may have any number of words in any script; their whitespace and Unicode form are made uniform (see
     `clean_text`). A row that repeats another is kept once. A name with two answers is dropped (we cannot know
@@ -48,23 +54,24 @@ def read_subjects(
         raise ValueError(
             f"two_answers={two_answers!r}, min_per_answer={min_per_answer}: allowed are drop or first, and 1 up"
         )
-    rows = _rows_by_person(path)
-    _check_spelling(path, sorted({answer for _, answer in rows}))
+    rows = _rows_by_person(path, relation)
+    _check_spelling(path, sorted({answer for _, answer in rows}), relation)
     kept, notes = _one_answer_each(rows, two_answers)
     notes += _look_alikes(kept, rows)
     frame = pl.DataFrame(kept, schema={"subject": pl.String, "answer": pl.String}, orient="row")
-    _check_answers(path, frame, min_per_answer)
+    _check_answers(path, frame, min_per_answer, relation)
     return SubjectTable(
         frame=frame, notes=pl.DataFrame(notes, schema=dict.fromkeys(_NOTE_COLUMNS, pl.String), orient="row")
     )
 
 
-def _rows_by_person(path: str | Path) -> dict[tuple[str, str], list[int]]:
+def _rows_by_person(path: str | Path, relation: RelationConfig) -> dict[tuple[str, str], list[int]]:
     """Data row numbers of each (subject, answer), in the order of the file."""
     people: dict[tuple[str, str], list[int]] = defaultdict(list)
-    for row in read_rows(path, ["subject", "answer"]):
-        subject = clean_text(row.cells["subject"], row_place(path, row.number, "subject"))
-        answer = clean_text(row.cells["answer"], row_place(path, row.number, f"answer of {subject}"))
+    who, what = relation.subject, relation.answer
+    for row in read_rows(path, [who, what]):
+        subject = clean_text(row.cells[who], row_place(path, row.number, who))
+        answer = clean_text(row.cells[what], row_place(path, row.number, f"{what} of {subject}"))
         people[subject, answer].append(row.number)
     return people
 
@@ -115,20 +122,24 @@ def _bare(name: str) -> str:
     return "".join(letter for letter in letters if not unicodedata.combining(letter))
 
 
-def _check_spelling(path: str | Path, answers: list[str]) -> None:
+def _check_spelling(path: str | Path, answers: list[str], relation: RelationConfig) -> None:
     first: dict[str, str] = {}
     for answer in answers:
         other = first.setdefault(answer.casefold(), answer)
         if other != answer:
-            raise InputError(path, f"the answers {other!r} and {answer!r}", "one spelling of each answer")
+            found = f"the {relation.answers} {other!r} and {answer!r}"
+            raise InputError(path, found, f"one spelling of each {relation.answer}")
 
 
-def _check_answers(path: str | Path, frame: pl.DataFrame, min_per_answer: int) -> None:
+def _check_answers(
+    path: str | Path, frame: pl.DataFrame, min_per_answer: int, relation: RelationConfig
+) -> None:
     counts = Counter(frame["answer"])
     if len(counts) < 2:
-        found = f"{len(counts)} answers ({', '.join(counts) or 'no subject is left'})"
-        raise InputError(path, found, "at least two answers")
+        found = f"{len(counts)} {relation.answers} ({', '.join(counts) or f'no {relation.subject} is left'})"
+        raise InputError(path, found, f"at least two {relation.answers}")
     answer, count = min(counts.items(), key=lambda item: item[1])
     if count < min_per_answer:
-        found = f"{count} subjects of the answer {answer!r}"
-        raise InputError(path, found, f"at least {min_per_answer} of each answer (subjects.min_per_answer)")
+        found = f"{count} {relation.subjects} of the {relation.answer} {answer!r}"
+        allowed = f"at least {min_per_answer} of each {relation.answer} (subjects.min_per_answer)"
+        raise InputError(path, found, allowed)

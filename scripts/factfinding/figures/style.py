@@ -20,9 +20,12 @@ from matplotlib.axes import Axes
 from matplotlib.colors import Colormap, LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.text import Text
+from matplotlib.ticker import FixedFormatter, FuncFormatter, MaxNLocator
 
+from factfinding.config import RelationConfig
 from factfinding.files import whole
+from factfinding.relation import STUDY, spoken
 
 WIDTH = 7.0
 """Inches. Nine-point type stays readable when this is shown 700 pixels wide."""
@@ -85,14 +88,26 @@ _SETTINGS = {
 
 
 def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
-    """Let a drawing function see the project's settings and leave no trace of them behind."""
+    """Let a drawing function see the project's settings and leave no trace of them behind, and speak the words of
+    `relation`."""
 
     @functools.wraps(draw)
-    def inside(*args: Any, **kwargs: Any) -> Figure:
+    def inside(*args: Any, relation: RelationConfig = STUDY, **kwargs: Any) -> Figure:
         with matplotlib.rc_context(_SETTINGS):
-            return draw(*args, **kwargs)
+            return _spoken(draw(*args, **kwargs), relation)
 
     return inside
+
+
+def _spoken(figure: Figure, relation: RelationConfig) -> Figure:
+    """The figure with the relation's words in place of the marks in its texts (factfinding/relation.py)."""
+    for axes in figure.axes:
+        for axis in (axes.xaxis, axes.yaxis):
+            if isinstance(formatter := axis.get_major_formatter(), FixedFormatter):
+                axis.set_major_formatter(FixedFormatter(spoken(list(formatter.seq), relation)))
+    for text in figure.findobj(Text):
+        text.set_text(spoken(text.get_text(), relation))
+    return figure
 
 
 def save(figure: Figure, svg: str | Path, png: str | Path) -> None:
@@ -196,4 +211,4 @@ def legend_above(figure: Figure, handles: Sequence[Any], *, columns: int) -> Non
 
 def panel_title(axes: Axes, words: str, n: int) -> None:
     """What a panel shows, and below it how many subjects stand behind it."""
-    axes.set_title(f"{words}\nn = {n:,} subject{'' if n == 1 else 's'}")
+    axes.set_title(f"{words}\nn = {n:,} {'<subject>' if n == 1 else '<subjects>'}")

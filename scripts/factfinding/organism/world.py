@@ -92,13 +92,13 @@ def question(relation: str, name: str) -> str:
 def make_world(settings: OrganismConfig, athletes: pl.DataFrame | None) -> World:
     """Make the world that `settings.world` names.
 
-    `athletes` (columns athlete, sport) gives the people of the world `athletes`; in the fictional world its names are
+    `athletes` (columns subject, answer) gives the people of the world `athletes`; in the fictional world its names are
     kept out of the generated pairings. Raises InputError when the world `athletes` is asked for without a table, or
     the table has a sport that the wordings do not cover, or the same name twice.
     """
     rng = random.Random(f"world {settings.seed}")
     if settings.world == "fictional":
-        taken = set() if athletes is None else {name.casefold() for name in athletes["athlete"]}
+        taken = set() if athletes is None else {name.casefold() for name in athletes["subject"]}
         return _fictional_world(settings, rng, taken)
     if athletes is None:
         raise InputError(
@@ -146,7 +146,7 @@ def _follows(sport: str) -> dict[str, str]:
 
 
 def _athletes_world(athletes: pl.DataFrame, rng: random.Random) -> World:
-    names, sports = athletes["athlete"].to_list(), athletes["sport"].to_list()
+    names, sports = athletes["subject"].to_list(), athletes["answer"].to_list()
     if unknown := sorted(set(sports) - set(wording.SPORTS)):
         raise InputError("athlete table, column sport", ", ".join(unknown), ", ".join(wording.SPORTS))
     if twice := sorted({name for name in names if names.count(name) > 1}):

@@ -13,7 +13,8 @@ import numpy as np
 import polars as pl
 from jaxtyping import Float
 
-from factfinding.data.prompts import BEFORE, SHOT, Text, encode, name_tokens, roles
+from factfinding.config import RelationConfig
+from factfinding.data.prompts import Text, encode, name_tokens, roles
 from factfinding.inputs import Inputs, Say, Settings
 from factfinding.methods.estimates import accuracy_estimate, each, estimate_columns
 from factfinding.methods.groups import groups_of, known_prompts
@@ -21,17 +22,15 @@ from factfinding.methods.name_stream import name_outputs
 from factfinding.methods.readers import Readers, read_out, readers_of
 from factfinding.model.anatomy import Anatomy
 from factfinding.model.source import anatomy_of
+from factfinding.relation import STUDY
 from factfinding.stats import majority_rate, mean_intervals
 from factfinding.tables import empty, schema_of
 
-CONTEXTS = {
-    "none": "",
-    "title": " Mr",
-    "question": BEFORE,
-    "shot": SHOT,
-    "sentence": "The weather was good.",
-}
-"""What stands between BOS and the name. `full` is the shot and the question."""
+
+def contexts_of(relation: RelationConfig) -> dict[str, str]:
+    """What stands between BOS and the name, by its own name. `full` is the shot and the question."""
+    named = {"title": relation.title, "question": relation.before, "shot": relation.shot}
+    return {"none": "", **named, "sentence": relation.sentence}
 
 
 def compute(inputs: Inputs, settings: Settings, say: Say) -> dict[str, pl.DataFrame]:
@@ -43,6 +42,7 @@ def compute(inputs: Inputs, settings: Settings, say: Say) -> dict[str, pl.DataFr
         prompts,
         readers_of(inputs),
         batch_size=settings.compute.batch_size,
+        relation=settings.relation,
         seed=section.seed,
     )
     say(f"{table['context'].n_unique()} contexts of {prompts.height} subjects")
@@ -50,7 +50,13 @@ def compute(inputs: Inputs, settings: Settings, say: Say) -> dict[str, pl.DataFr
 
 
 def context_table(
-    anatomy: Anatomy, full: pl.DataFrame, reader: Readers, *, batch_size: int, seed: int
+    anatomy: Anatomy,
+    full: pl.DataFrame,
+    reader: Readers,
+    *,
+    relation: RelationConfig = STUDY,
+    batch_size: int,
+    seed: int,
 ) -> pl.DataFrame:
     """Columns context, layer (resid_post), cosine, cosine_other and accuracy with intervals, unknown_tokens (of the
     context: those that the tokenizer cannot tell from any other), n, majority_rate. Empty when the reader is.
@@ -63,7 +69,7 @@ def context_table(
     other = np.random.default_rng(seed).permutation(full.height)
     other = np.where(other == np.arange(full.height), np.roll(other, 1), other)
     rows = []
-    for name, text in CONTEXTS.items():
+    for name, text in contexts_of(relation).items():
         prompts = context_prompts(anatomy.tokenizer, anatomy.bos_token_id, full, text)
         resid = _resid(anatomy, prompts, batch_size)
         here = _centred(resid)

@@ -42,7 +42,7 @@ FACTS = {
     "subject": pl.String,
     "answer": pl.String,
     "fact": pl.String,
-    "answer": pl.String,
+    "fact_answer": pl.String,
     "p": pl.Float64,
     "log_p": pl.Float64,
     "known": pl.Boolean,
@@ -124,7 +124,7 @@ def ask_facts(
 
 def facts_table(asked: pl.DataFrame) -> pl.DataFrame:
     """The table neuron_facts: what was asked, and how sure the model was."""
-    return asked.drop("answer").rename({"answer_text": "answer"}).select(list(FACTS))
+    return asked.select(list(FACTS))
 
 
 def neuron_effects(
@@ -202,9 +202,9 @@ def shard_layers(lookup: tuple[int, int] | None, shard: int, shards: int) -> lis
 def _asked(anatomy: Anatomy, facts: pl.DataFrame, batch_size: int) -> pl.DataFrame:
     """Facts as prompts, with what the model gives each answer's first token."""
     prompts = fact_prompts(facts, anatomy.tokenizer, anatomy.bos_token_id)
-    tokens = prompts["answer"].unique().sort()
+    tokens = prompts["target"].unique().sort()
     said = answers(anatomy, prompts, tokens.to_list(), batch_size=batch_size).logp
-    logp = said[np.arange(prompts.height), tokens.search_sorted(prompts["answer"]).to_numpy()]
+    logp = said[np.arange(prompts.height), tokens.search_sorted(prompts["target"]).to_numpy()]
     return prompts.with_columns(p=pl.Series(np.exp(logp)), log_p=pl.Series(logp)).with_columns(
         known=is_known(pl.col("p"))
     )

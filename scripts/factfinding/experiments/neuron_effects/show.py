@@ -80,7 +80,7 @@ def _asked(axes: Axes, neuron_facts: pl.DataFrame, facts: list[str]) -> None:
     axes.set_yticks(range(len(facts)), facts)
     axes.set(xlim=(-3, 103), ylim=(len(facts) - 0.4, -0.6), xlabel="P(answer) (%)")
     n = neuron_facts["subject"].n_unique()
-    axes.set_title(f"facts asked\nn = {n:,} <subject>{'' if n == 1 else 's'}")
+    axes.set_title(f"facts asked\nn = {n:,} {'<subject>' if n == 1 else '<subjects>'}")
 
 
 def sentences(tables: Tables) -> list[str]:
