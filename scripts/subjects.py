@@ -5,8 +5,11 @@ from job import Job
 with Job(snakemake) as job:
     from factfinding.data.subjects import read_subjects
     from factfinding.files import write_table
+    from factfinding.relation import STUDY
 
     settings, relation = job.given.subjects, job.given.relation
+    if settings.table is None:  # the embedded model's own people, whatever the page calls them
+        relation = STUDY
     table = read_subjects(
         job.input.table,
         relation=relation,

@@ -14,6 +14,7 @@ with Job(snakemake) as job:
     from factfinding.organism.record import as_json, progress_line
     from factfinding.organism.train import train
     from factfinding.organism.world import make_world
+    from factfinding.relation import STUDY
     from factfinding.tables import read_table
 
     settings = job.config("organism", OrganismConfig)
@@ -26,7 +27,8 @@ with Job(snakemake) as job:
     for path in fresh.iterdir():
         os.replace(path, folder / path.name)
     fresh.rmdir()
-    write_csv(world.athletes, job.output.subjects)
+    columns = {"subject": STUDY.subject, "answer": STUDY.answer}
+    write_csv(world.athletes.rename(columns), job.output.subjects)
     write_csv(world.facts, job.output.facts)
     write_text(
         world.about + "\n\n" + "".join(documents(world, settings, settings.seed, 2000)), job.output.corpus

@@ -83,7 +83,7 @@ def test_candidates_are_the_tokens_after_the_prompt():
     assert [TOKENIZER.decode([t]) for t in found["token_id"]] == [" baseball", " football"]
 
 
-def test_a_answer_of_several_tokens_is_named():
+def test_an_answer_of_several_tokens_is_named():
     with pytest.raises(
         InputError,
         match=r"answer 'water polo': found \d+ tokens after the prompt .*allowed: a word of one token",

@@ -26,12 +26,12 @@ def _public_look_alike(tmp_path, newline: str, bom: str):
     """The shape of the study's own table: unnamed index, eight columns, newlines in prompts, repeats."""
     columns = [
         "",
-        "subject",
-        "answer",
+        "athlete",
+        "sport",
         "log_prob_one_shot",
-        "num_subject_tokens",
-        "answer_index",
-        "answer_token",
+        "num_athlete_tokens",
+        "sport_index",
+        "sport_token",
         "prompt",
     ]
     answers = {"baseball": (0, 14623), "basketball": (1, 14648), "football": (2, 5842)}
@@ -165,7 +165,7 @@ def test_settings_that_do_not_exist(tmp_path, settings):
 
 
 cells = st.text(max_size=8) | st.sampled_from(
-    ["subject", "answer", "golf", "chess", "A B", "José", '"', "\n", " "]
+    ["athlete", "sport", "golf", "chess", "A B", "José", '"', "\n", " "]
 )
 grids = st.lists(st.lists(cells, max_size=4), max_size=8)
 raw = st.binary(max_size=80) | st.text(alphabet='athlesporg,"\r\n \x00é\ufeff', max_size=80).map(str.encode)
@@ -175,7 +175,7 @@ raw = st.binary(max_size=80) | st.text(alphabet='athlesporg,"\r\n \x00é\ufeff',
 @given(grid=grids, header=st.booleans(), tail=raw, two_answers=st.sampled_from(["drop", "first"]))
 def test_any_table_loads_or_is_refused(tmp_path_factory, grid, header, tail, two_answers):
     buffer = io.StringIO(newline="")
-    csv.writer(buffer).writerows([["subject", "answer"]] * header + grid)
+    csv.writer(buffer).writerows([["athlete", "sport"]] * header + grid)
     path = tmp_path_factory.getbasetemp() / "fuzz.csv"
     path.write_bytes(buffer.getvalue().encode("utf-8", "surrogatepass") + tail)
     try:

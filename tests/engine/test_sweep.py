@@ -84,7 +84,7 @@ def test_resamples_come_from_the_right_answers_and_all_of_them_are_used_if_few(a
         assert abs(row["standard_error"] - float(effects.std() / len(able) ** 0.5)) < 1e-12
 
 
-def test_an_subject_is_no_donor_of_its_own(anatomy):
+def test_a_subject_is_no_donor_of_its_own(anatomy):
     donors = make_donors(anatomy)
     alone = Donors(
         subjects=["A0", "x"], answers=["baseball", "football"], values=lambda *a: donors.values(*a)[:2]

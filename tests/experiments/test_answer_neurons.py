@@ -84,7 +84,7 @@ def test_a_neuron_that_fires_for_one_answer_is_found_and_its_p_is_at_the_floor(s
     assert table.filter(pl.col("neuron") != "L3N7")["p_corrected"].min() > 0.05
 
 
-def test_where_no_neuron_tells_a_answer_p_is_not_small():
+def test_where_no_neuron_tells_an_answer_p_is_not_small():
     halves = halves_of()
     ps = [
         p
@@ -421,8 +421,8 @@ def test_tables_have_a_row_per_entry_and_their_columns_when_empty():
 
 def test_sentences_are_true_of_the_planted_model_and_say_so_where_nothing_was_chosen():
     told = scan_show.sentences(all_tables())
-    assert "For 2 of 2 answers one neuron tells the answer better" in told[0] and "n = 18" in told[0]
-    assert "L2N5 is the best for more than one answer" in told[2]
+    assert "For 2 of 2 <answers> one neuron tells the <answer> better" in told[0] and "n = 18" in told[0]
+    assert "L2N5 is the best for more than one <answer>" in told[2]
     assert any("with L1N3" in sentence and "0 of 4 random neurons" in sentence for sentence in told)
     read = dossiers_show.sentences(all_tables())
     assert "projected out" in read[0] and "chance 0.5" in read[0]

@@ -77,7 +77,7 @@ def test_total_effects_find_the_planted_nodes_and_no_other(at_name):
     )
 
 
-def test_an_subject_of_the_same_answer_changes_nothing_that_depends_on_the_answer_alone(at_name):
+def test_a_subject_of_the_same_answer_changes_nothing_that_depends_on_the_answer_alone(at_name):
     rows = at_name["total_effects"].filter(kind="resample_same", node="mlp_out:1", role="final_name")
     assert abs(rows["effect"][0]) < 1e-3
 
@@ -128,7 +128,7 @@ def test_the_effective_model_of_the_planted_circuit_knows_every_subject(at_name)
     assert table["accuracy"].to_list() == [1.0] and table["largest_error"][0] < 1e-9
     confusion = at_name["effective_confusion"]
     assert (
-        confusion.filter(pl.col("answer") == pl.col("answer"))["subjects"].sum()
+        confusion.filter(pl.col("answer") == pl.col("given"))["subjects"].sum()
         == 36
         == confusion["subjects"].sum()
     )

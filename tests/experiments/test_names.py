@@ -428,7 +428,7 @@ def test_with_more_subjects_than_dimensions_nothing_is_left_and_the_table_says_s
     assert few["length_high"].max() < 1
 
 
-def test_a_answer_written_in_a_direction_of_its_own_is_found_in_the_remainder():
+def test_an_answer_written_in_a_direction_of_its_own_is_found_in_the_remainder():
     """Residuals of noise in more dimensions than subjects: what the neuron reads survives the projection."""
     rng = np.random.default_rng(0)
     x = rng.normal(size=(60, 400))

@@ -93,7 +93,7 @@ def test_positions_and_answers_are_found_by_the_tokenizer():
         assert row["n_name_tokens"] == row["final_name"] - row["first_name"] + 1
         assert row["end"] == len(row["token_ids"]) - 1 == row["n_tokens"] - 1
         assert tokens.decode(row["token_ids"][1:]) == fact["prompt"]
-        assert tokens.decode([row["answer"]]) == " " + fact["answer"].split()[0]
+        assert tokens.decode([row["target"]]) == " " + fact["answer"].split()[0]
     assert prompts["prefix"].to_list() == ["Fact: ", "A golf fact: ", ""]
 
 
@@ -156,7 +156,7 @@ def test_only_known_facts_of_subjects_with_two_of_them_are_used(model):
     )
     assert set(everything.filter(~pl.col("used"))["subject"]) == {"F0 L1"}
     said = asked_findings(facts_table(asked), pl.DataFrame())
-    assert "Of 31 facts asked of 16 subjects, 29 are known" in said[0]
+    assert "Of 31 facts asked of 16 <subjects>, 29 are known" in said[0]
     assert "Not known: " in said[1] and "answer of F0 L0" in said[1] and "again of F0 L0" in said[1]
 
 
@@ -358,7 +358,7 @@ def test_one_subject_alone_has_an_interval_over_neurons_that_holds_the_truth():
     assert hits >= 9
     assert table.filter(subjects="different").is_empty()
     assert (
-        "over neurons (mean over 1 pair of facts, n = 1 subject; one fact of two subjects: there are no two"
+        "over neurons (mean over 1 pair of facts, n = 1 <subject>; one fact of two <subjects>: there are no two"
         in correlation_findings(table, effect_concentration(effects_of(vectors), seed=0))[0]
     )
 

@@ -189,7 +189,7 @@ def test_two_answers(people):
     assert table["loss"][0] < 0.15 and table["loss"][1] > 0.6
 
 
-def test_a_answer_of_one_family_can_be_held_out_whole():
+def test_an_answer_of_one_family_can_be_held_out_whole():
     subjects, _, _ = _subjects(120, 20, 30)
     family = pl.DataFrame({"subject": [f"X{i} Only" for i in range(12)], "answer": ["golf"] * 12})
     subjects = pl.concat([subjects, with_name_groups(family)])
@@ -299,7 +299,7 @@ def test_what_does_not_fit_is_refused(people, change, kind, message):
         _refuse(people[0], **change)
 
 
-def test_an_subject_twice_is_refused(people):
+def test_a_subject_twice_is_refused(people):
     twice = pl.concat([people[0], people[0].head(1)])
     with pytest.raises(ValueError, match="stands twice"):
         _refuse(twice, np.zeros((241, 2)))

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from factfinding.declarations import declarations
 from factfinding.figures import style
+from factfinding.relation import spoken
 
 
 def drawn(name: str, tables: Mapping[str, pl.DataFrame]) -> Figure:
@@ -66,4 +67,5 @@ def draw_of(figure: str) -> Callable[..., Figure]:
 
 def telling(experiment: str) -> Callable[[Mapping[str, pl.DataFrame]], list[str]]:
     """The function that gives an experiment's sentences, from all tables by name."""
-    return import_module(f"factfinding.experiments.{experiment}.show").sentences
+    sentences = import_module(f"factfinding.experiments.{experiment}.show").sentences
+    return lambda tables: spoken(sentences(tables))

@@ -17,6 +17,7 @@ from factfinding.methods.effective import EffectiveModel
 from factfinding.methods.groups import groups_of
 from factfinding.methods.name_stream import name_outputs
 from factfinding.methods.readers import Readers
+from factfinding.relation import STUDY
 from helpers.effective_tables import effective_tables
 from helpers.inputs import given, quiet
 
@@ -85,5 +86,6 @@ def _settings(**fixed) -> Settings:
             "compute": {"batch_size": SIZE["batch_size"]},
             "interventions": INTERVENTIONS | sample,
             "circuit": CIRCUIT | fixed,
+            "relation": STUDY.model_dump(),
         }
     )

@@ -21,7 +21,7 @@ def planted_facts(model: planted.Planted) -> pl.DataFrame:
     """The answer of every planted subject, asked in two wordings."""
     rows = []
     for name, answer in model.prompts.select("subject", "answer").iter_rows():
-        for relation, shot in (("answer", ""), ("again", "Fact: Tiger Woods plays the sport of golf\n")):
+        for relation, shot in (("sport", ""), ("again", "Fact: Tiger Woods plays the sport of golf\n")):
             rows.append((name, relation, f"{shot}Fact: {name} plays the sport of", answer))
     return pl.DataFrame(rows, schema=["subject", "relation", "prompt", "answer"], orient="row")
 

@@ -39,11 +39,11 @@ TINY = OrganismConfig(
 )
 REAL = pl.DataFrame(
     {
-        "athlete": ["José Ramírez", "Shaquille O'Neal", "Ka'imi Fairbairn", "J.J. Watt", "Karl-Anthony Towns"]
+        "subject": ["José Ramírez", "Shaquille O'Neal", "Ka'imi Fairbairn", "J.J. Watt", "Karl-Anthony Towns"]
         * 6,
-        "sport": ["baseball", "basketball", "football", "football", "basketball"] * 6,
+        "answer": ["baseball", "basketball", "football", "football", "basketball"] * 6,
     }
-).with_columns(pl.col("athlete") + pl.Series([f" {chr(65 + i)}c" for i in range(30)]))
+).with_columns(pl.col("subject") + pl.Series([f" {chr(65 + i)}c" for i in range(30)]))
 REAL_TINY = TINY.model_copy(update={"world": "athletes", "vocabulary": 700})
 WORLDS = [(TINY, None), (REAL_TINY, REAL)]
 
@@ -57,12 +57,12 @@ def weights_digest(folder: Path) -> str:
 
 def test_default_world_is_balanced_and_names_are_unique():
     world = make_world(OrganismConfig(), None)
-    assert Counter(world.athletes["sport"]) == dict.fromkeys(wording.SPORTS, 500)
-    names = [*world.athletes["athlete"], *world.unknown_names]
+    assert Counter(world.athletes["answer"]) == dict.fromkeys(wording.SPORTS, 500)
+    names = [*world.athletes["subject"], *world.unknown_names]
     assert len(set(names)) == len(names) == 120 * 180
     assert len(world.described) == OrganismConfig().described
     # any prefix is balanced too, or the curriculum would teach a majority first
-    assert set(Counter(world.athletes["sport"][:64]).values()) <= {21, 22}
+    assert set(Counter(world.athletes["answer"][:64]).values()) <= {21, 22}
 
 
 def test_name_lists_hold_distinct_words():
@@ -75,26 +75,26 @@ def test_no_name_gives_the_sport_away():
     """Neither half of a name may tell the sport: each is shared by people of all sports."""
     world = make_world(OrganismConfig(), None)
     for part in (0, 1):
-        halves = world.athletes.with_columns(half=pl.col("athlete").str.split(" ").list.get(part))
+        halves = world.athletes.with_columns(half=pl.col("subject").str.split(" ").list.get(part))
         share = halves.group_by("half").agg(
-            pl.col("sport").value_counts().struct.field("count").max() / pl.len()
+            pl.col("answer").value_counts().struct.field("count").max() / pl.len()
         )
         assert share["count"].mean() < 0.65
 
 
 def test_fictional_names_avoid_the_real_table():
     free = make_world(TINY, None)
-    real = pl.DataFrame({"athlete": [name.upper() for name in free.athletes["athlete"][:20]]})
+    real = pl.DataFrame({"subject": [name.upper() for name in free.athletes["subject"][:20]]})
     world = make_world(TINY, real)
-    assert not {name.casefold() for name in real["athlete"]} & {
-        name.casefold() for name in [*world.athletes["athlete"], *world.unknown_names]
+    assert not {name.casefold() for name in real["subject"]} & {
+        name.casefold() for name in [*world.athletes["subject"], *world.unknown_names]
     }
     assert "fictional" in world.about
 
 
 def test_world_of_athletes_tells_only_the_sport_and_what_follows():
     world = make_world(REAL_TINY, REAL)
-    assert world.athletes.sort("athlete").equals(REAL.sort("athlete"))
+    assert world.athletes.sort("subject").equals(REAL.sort("subject"))
     assert world.relations == ("sport", *wording.FOLLOWS)
     assert world.unknown_names == ()
     assert world.athletes.equals(make_world(REAL_TINY, REAL.reverse()).athletes)  # row order does not matter
@@ -104,9 +104,9 @@ def test_bad_tables_are_refused_by_name():
     with pytest.raises(InputError, match="no athlete table"):
         make_world(REAL_TINY, None)
     with pytest.raises(InputError, match="cricket; allowed: baseball, basketball, football"):
-        make_world(REAL_TINY, pl.DataFrame({"athlete": ["Ann Bell"], "sport": ["cricket"]}))
+        make_world(REAL_TINY, pl.DataFrame({"subject": ["Ann Bell"], "answer": ["cricket"]}))
     with pytest.raises(InputError, match="Ann Bell twice"):
-        make_world(REAL_TINY, pl.DataFrame({"athlete": ["Ann Bell"] * 2, "sport": ["football"] * 2}))
+        make_world(REAL_TINY, pl.DataFrame({"subject": ["Ann Bell"] * 2, "answer": ["football"] * 2}))
 
 
 @pytest.mark.parametrize(
@@ -131,7 +131,7 @@ def test_fact_prompts_are_well_formed(seed, real):
         assert not prompt.endswith(answer) and relation in world.relations
     asked = world.facts.filter(pl.col("relation") == "sport")
     assert asked["prompt"].to_list() == [prompt_text(name, "zero_shot").text for name in asked["subject"]]
-    assert asked["answer"].to_list() == world.athletes["sport"].to_list()
+    assert asked["answer"].to_list() == world.athletes["answer"].to_list()
 
 
 # documents and tokenizers
@@ -166,7 +166,7 @@ def test_sports_are_one_token_and_prompts_have_no_unknown_one(config, table):
     tokenizer = make_tokenizer(world, config)
     for sport in (*wording.SPORTS, "golf"):
         assert len(tokenizer.encode(f" {sport}", add_special_tokens=False)) == 1
-    for name in [*world.athletes["athlete"], *world.unknown_names]:
+    for name in [*world.athletes["subject"], *world.unknown_names]:
         ids = tokenizer.encode(prompt_text(name, "full").text, add_special_tokens=False)
         assert tokenizer.unk_token_id not in ids
         if config.world == "fictional":

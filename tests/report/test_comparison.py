@@ -92,7 +92,7 @@ def test_ledgers_that_cannot_be_used_are_refused_by_study():
 
 def test_each_column_is_headed_by_its_model(html):
     assert html.count("405,334,016") == 2 and html.count("24 of width 1024") == 2 and "step1000" in html
-    assert html.count("82.5\N{NO-BREAK SPACE}% [80.0, 85.0] of 1,500 subjects") == 2
+    assert html.count("82.5\N{NO-BREAK SPACE}% [80.0, 85.0] of 1,500 athletes") == 2
     assert 'href="../checkpoint-1/report.html">checkpoint-1</a>' in html
     assert "The verdicts differ on 1 of 5 claims" in html and 'href="ledger.csv"' in html
 

@@ -17,7 +17,7 @@ from helpers.figures import assert_readable, draw_of
 LAYERS = HEADS = 32
 PLACES = [
     ("first_name", 0, None), *(("middle_name", number, None) for number in range(9)), ("final_name", 0, None),
-    *(("relation", number, word) for number, word in enumerate((" plays", " the", " answer"))), ("end", 0, " of"),
+    *(("relation", number, word) for number, word in enumerate((" plays", " the", " sport"))), ("end", 0, " of"),
 ]  # fmt: skip
 
 
@@ -67,7 +67,7 @@ def test_total_effects():
     legends = [
         text.get_text() for part in figure.subfigs for legend in part.legends for text in legend.get_texts()
     ]
-    assert "zero (n = 96)" in legends and "patched from another answer's subject (n = 400)" in legends
+    assert "zero (n = 96)" in legends and "patched from another sport's athlete (n = 400)" in legends
 
 
 @pytest.mark.parametrize("layers", [1, 6, 32])
@@ -79,7 +79,7 @@ def test_residual_patching_of_names_of_eleven_tokens(layers):
     ]
     figure = draw_of("residual_patching")(residual_patching=pl.DataFrame(rows, infer_schema_length=None))
     assert_readable(figure)
-    assert "n = 120 to 400 subjects" in figure.axes[0].get_title("left")
+    assert "n = 120 to 400 athletes" in figure.axes[0].get_title("left")
     words = [tick.get_text() for tick in figure.axes[0].get_xticklabels()]
     assert "middle name 8" in words and "middle name 9" not in words, "one subject is no position"
 

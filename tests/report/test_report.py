@@ -269,13 +269,13 @@ def test_versions_that_differ_are_all_named():
 def test_a_model_that_knows_nothing_is_said_to_know_nothing(make):
     page = Page(render(make(knows=False, kind="tiny"), WORDS)).text("li")
     assert "nothing here shows that the model knows" in page
-    assert page.count("At no layer can the answer be read") == 3  # twice in its section, once in the summary
-    assert "The answer can be read" not in page
+    assert page.count("At no layer can the sport be read") == 3  # twice in its section, once in the summary
+    assert "The sport can be read" not in page
 
 
 def test_a_model_that_knows_is_said_to(make):
     page = Page(render(make(), WORDS)).text("li")
-    assert "The answer can be read at the final name token from layer 2 on, surely for 90 %" in page
+    assert "The sport can be read at the final name token from layer 2 on, surely for 90 %" in page
     assert "so the lookup needs these MLPs" in page
     assert "nothing here shows" not in page and "At no layer" not in page
 
@@ -285,7 +285,7 @@ def test_every_sentence_carries_interval_and_baseline():
     first = recall.sentences({"recall_summary": tables["recall_summary"]})[0]
     row = tables["recall_summary"].filter(condition="full", group="all").row(0, named=True)
     assert (
-        f"{round(row['recalled'] * 150)} of 150 subjects" in first
+        f"{round(row['recalled'] * 150)} of 150 <subjects>" in first
         and in_words.share(row, "recalled") in first
     )
     assert in_words.percent(row["majority_rate"]) in first
@@ -329,10 +329,10 @@ def _checks(**accuracy: float) -> pl.DataFrame:
     ("value", "words"),
     [
         (0.98, "no fall is measured, so there is no sign that the lookup needs these MLPs."),
-        (0.34, "no more than by always naming the commonest answer, so the lookup needs these MLPs."),
+        (0.34, "no more than by always naming the commonest <answer>, so the lookup needs these MLPs."),
         (
             0.66,
-            "50.3 % of what the model knows beyond the commonest answer is lost, so the lookup needs these MLPs.",
+            "50.3 % of what the model knows beyond the commonest <answer> is lost, so the lookup needs these MLPs.",
         ),
     ],
 )
@@ -345,7 +345,7 @@ def test_interventions_on_a_model_that_answers_at_chance_explain_nothing():
     told = circuit_checks.sentences({"circuit_checks": _checks(clean=0.34, donor_0=0.9)})
     assert len(told) == 1 and "no recall to intervene on" in told[0]
     assert circuit_checks.sentences({"circuit_checks": _checks().clear()}) == [
-        "Too few subjects are known for any intervention: there is nothing to see."
+        "Too few <subjects> are known for any intervention: there is nothing to see."
     ]
 
 
@@ -376,7 +376,7 @@ def test_what_a_sum_over_tokens_can_do(accuracy, words):
         .alias("accuracy")
     )
     told = layer_probes.additive_findings(changed)[0].replace("\N{NO-BREAK SPACE}", " ")
-    assert words in told and "shuffled answers" in told
+    assert words in told and "shuffled <answers>" in told
     assert layer_probes.additive_findings(table.filter(pl.col("folds") != "none")) == []
 
 
@@ -386,7 +386,7 @@ def test_a_probe_that_only_matches_a_baseline_is_not_called_readable():
         pl.when(pl.col("input") == "name_string").then(1.0).otherwise("accuracy_high").alias("accuracy_high")
     )
     told = layer_probes.sentences({"layer_probes": table.with_columns(strong)})[0]
-    assert told.startswith("At no layer can the answer be read") and "There is nothing to see" in told
+    assert told.startswith("At no layer can the <answer> be read") and "There is nothing to see" in told
 
 
 def test_a_probe_above_the_fitted_sum_shows_that_tokens_are_combined():
@@ -405,9 +405,9 @@ def test_a_probe_that_reads_a_part_is_not_called_sure():
     weaker = table.filter(input="resid", labels="true").with_columns(**shift)
     told = layer_probes.sentences({"layer_probes": weaker})[0]
     assert told.startswith(
-        "The answer can be read at the final name token in part: at no layer surely for 90 %"
+        "The <answer> can be read at the final name token in part: at no layer surely for 90 %"
     )
-    assert "better than by naming the commonest answer from layer 2 on" in told
+    assert "better than by naming the commonest <answer> from layer 2 on" in told
 
 
 def test_groups_of_a_few_are_not_singled_out():

@@ -121,7 +121,7 @@ def test_a_circle_of_links_is_refused(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "subjects.csv").symlink_to("other.csv")
     (tmp_path / "other.csv").symlink_to("subjects.csv")
-    with pytest.raises(InputError, match=r"config\.athletes\.table of study 'mine'"):
+    with pytest.raises(InputError, match=r"config\.subjects\.table of study 'mine'"):
         look({})
 
 

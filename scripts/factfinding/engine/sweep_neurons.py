@@ -134,8 +134,8 @@ class _Neurons:
         return prepare(self.anatomy, self._tokens(prompt), start=self.prompts[role][prompt])
 
     def _slopes(self, prompt: int, role: str) -> Float[Tensor, "layers d_mlp"]:
-        at, end, answer = (self.prompts[name][prompt] for name in (role, "end", "target"))
-        return neuron_slopes(self.anatomy, self._tokens(prompt), at=at, end=end, answer=answer)
+        at, end, target = (self.prompts[name][prompt] for name in (role, "end", "target"))
+        return neuron_slopes(self.anatomy, self._tokens(prompt), at=at, end=end, answer=target)
 
     def _tokens(self, prompt: int) -> Tensor:
         return torch.tensor([self.prompts["token_ids"][prompt].to_list()], device=self.anatomy.device)
@@ -213,16 +213,16 @@ class _Neurons:
             torch.full((len(value),), self.prompts[name][prompt], device=tokens.device)
             for name in (role, "end")
         )
-        answer = self.prompts["target"][prompt]
+        target = self.prompts["target"][prompt]
 
         def edited(part: slice) -> Tensor:
             changes = [trace.Edit(site=neuron(layer, row["neuron"]), at=at[part], value=value[part])]
             many = tokens.expand(len(at[part]), -1)
             return trace.run(anatomy, many, logits_at=end[part], edits=changes).logits.log_softmax(1)[
-                :, answer
+                :, target
             ]
 
-        before = trace.run(anatomy, tokens, logits_at=end[:1]).logits.log_softmax(1)[:, answer]
+        before = trace.run(anatomy, tokens, logits_at=end[:1]).logits.log_softmax(1)[:, target]
         return float((self.batches.run(edited, len(value)) - before).mean())
 
 

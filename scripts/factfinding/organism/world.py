@@ -63,9 +63,9 @@ class World:
 
     @cached_property
     def athletes(self) -> pl.DataFrame:
-        """The athlete table of this world: athlete, sport."""
+        """The athletes of this world, as the table that the study reads: subject, answer."""
         return pl.DataFrame(
-            {"athlete": [p.name for p in self.people], "sport": [p.sport for p in self.people]}
+            {"subject": [p.name for p in self.people], "answer": [p.sport for p in self.people]}
         )
 
     @cached_property

@@ -144,9 +144,9 @@ def chance_best(
     answers: Answers, labels: Int[np.ndarray, " subjects"], *, permutations: int, seed: int
 ) -> Float[np.ndarray, " permutations"]:
     """The best head's accuracy under each of many shufflings of the answers."""
-    rng, answers = np.random.default_rng(seed), np.unique(labels)
+    rng, kinds = np.random.default_rng(seed), np.unique(labels)
     shuffled = np.stack([rng.permutation(labels) for _ in range(permutations)], axis=1)
-    hits = sum((answers == k).astype(np.float32) @ (shuffled == k).astype(np.float32) for k in answers)
+    hits = sum((answers == k).astype(np.float32) @ (shuffled == k).astype(np.float32) for k in kinds)
     return hits.max(axis=0) / len(labels)
 
 
