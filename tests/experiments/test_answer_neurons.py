@@ -388,10 +388,10 @@ def test_dossiers_are_written_and_read_and_what_is_wrong_is_named(tmp_path):
     write_dossiers([*found, odd], tmp_path / "d")
     names = sorted(path.name for path in (tmp_path / "d").iterdir())
     assert names == [
-        "neuron_L1N3.json",
         "answer_neuron_baseball.json",
         "answer_neuron_basketball.json",
         "answer_neuron_ice%20hockey%2F..%2Fx.json",
+        "neuron_L1N3.json",
     ]
     assert read_dossiers(tmp_path / "d") == [found[0], found[1], odd, found[2]]
     path = tmp_path / "d" / "neuron_L1N3.json"
