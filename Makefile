@@ -7,7 +7,7 @@ CORES  ?= all
 READY  := $(VENV)/.ready
 TESTS  := $(VENV)/.ready-test
 
-.PHONY: all test test-fast test-slurm test-faults check-install config smoke real-athletes lint lock bench clean help
+.PHONY: all test test-fast test-slurm test-faults check-install config docs record smoke real-athletes lint lock bench clean help
 
 # The embedded model is small: two of its jobs fit beside each other on a GPU, and without one `gpu` only holds them back.
 all: $(READY)  ## the default study: results/organism/report.html
@@ -44,6 +44,12 @@ lint: $(TESTS)  ## ruff, snakefmt, snakemake --lint, mypy, codespell (part of th
 
 config: $(READY)  ## write config.yaml anew from scripts/factfinding/config.py
 	$(BIN)/python scripts/factfinding/config_yaml.py > config.yaml.part && mv config.yaml.part config.yaml
+
+docs: $(READY)  ## write the docs that follow from declarations and stored runs: tables, experiments, numbers
+	$(BIN)/python scripts/factfinding/derived_docs.py
+
+record: $(READY)  ## store the numbers of a finished run for the docs, and write them (RUN=results/organism)
+	$(BIN)/python scripts/factfinding/derived_docs.py $(or $(RUN),results/organism)
 
 lock: $(TESTS)  ## pin what is installed in envs/requirements.txt and requirements-test.txt
 	$(BIN)/python envs/lock.py

@@ -1,4 +1,4 @@
-"""What every rule's script does around its work: the log, the threads, the word on failure, the provenance.
+"""What every rule's script does around its work: the log, the threads, error messages, the provenance.
 
     with Job(snakemake) as job:
         from factfinding...        # heavy imports come inside, so that their failures are logged too

@@ -60,7 +60,7 @@ def long_ledger(studies: Sequence[Study]) -> pl.DataFrame:
 
 
 def claim_rows(ledger: pl.DataFrame, names: Sequence[str]) -> list[ClaimRow]:
-    """The claims of a long ledger in the order in which they first stand there.
+    """The claims of a long ledger in the order of their first appearance.
 
     Raises InputError for a study that has a claim twice.
     """

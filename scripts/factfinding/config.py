@@ -213,7 +213,7 @@ class OrganismConfig(Section):
             raise ValueError("more installed heads or layers than the model has")
         if self.start_described > self.start_active:
             raise ValueError(
-                "start_described exceeds start_active: nobody can be described who is not told about"
+                "start_described exceeds start_active: only people who are told about can be described"
             )
         if self.decay_steps > self.max_steps:
             raise ValueError(f"decay_steps {self.decay_steps} exceeds max_steps {self.max_steps}")
@@ -355,7 +355,7 @@ class InterventionsConfig(Section):
 
 
 class LookupConfig(Section):
-    """P3.1, P3.3, P3.5-P3.8: what the MLPs do that look the fact up."""
+    """P3.1, P3.3, P3.5-P3.8: what the MLPs that look the fact up do."""
 
     subjects: Literal["known", "all"] = Field(
         "known", description="known: those whose answer the model recalls (P2.1)"
@@ -540,7 +540,7 @@ class ProbesConfig(Section):
 
 
 class ToysConfig(Section):
-    """Post 4: toy models of memorisation, small networks that learn tables of pairs; they have nothing to do with the model."""
+    """Post 4: toy models of memorisation, small networks that learn tables of pairs, independent of the model."""
 
     sizes: tuple[Annotated[int, Field(ge=4, le=128)], ...] = Field(
         (16, 24), min_length=1, description="m of the m x m tables; multiples of `classes`"
@@ -714,10 +714,10 @@ def validate(values: Any, model: type[Model] = Config, where: str = "config") ->
         ) from None
 
 
-def read_yaml(path: str | Path, allowed: str) -> Any:
+def read_yaml(path: str | Path, allowed: str, loader: type = yaml.SafeLoader) -> Any:
     """What a YAML file holds, all of it plain. Raises InputError, naming the file, for one that is missing or damaged."""
     try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        values = yaml.load(Path(path).read_text(encoding="utf-8"), loader)
     except Exception as error:  # noqa: BLE001 - `!!int ""`, `!!bool x` and 2024-13-45 each raise something else
         raise InputError(path, f"no YAML ({' '.join(str(error).split()):.300})", allowed) from None
     check_plain(values, str(path))

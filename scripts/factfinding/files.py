@@ -1,4 +1,4 @@
-"""Reading and writing files whole: a reader never sees half of one, however the writer died."""
+"""Reading and writing files whole: a reader never sees half of one, even if the writer is killed."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ def whole(path: str | Path) -> Iterator[Path]:
 
     The part lies in the same folder so that the rename is atomic: after a kill there is either the old
     file, or the new one, or none; never a half. Its name is this writer's alone, so that of two processes at
-    one path each publishes its own file; what a killed writer left is swept by the next one.
+    one path each publishes its own file; the next writer removes what a killed one left.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     for left in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
-        if _is_of_the_dead(left):
+        if _writer_is_gone(left):
             left.unlink(missing_ok=True)
     part = path.with_name(f".{path.name}.{_host()}-{os.getpid()}-{secrets.token_hex(4)}.part")
     try:
@@ -45,12 +45,12 @@ def whole(path: str | Path) -> Iterator[Path]:
 
 
 def _host() -> str:
-    """This machine, in a few letters: a process number says nothing about the others on a shared disk."""
+    """This machine in eight characters: on a disk that machines share, a process number alone does not tell whose it is."""
     return text_digest(os.uname().nodename)[:8]
 
 
-def _is_of_the_dead(part: Path) -> bool:
-    """Whether a part was left by a process of this machine that no longer runs; other machines sweep their own."""
+def _writer_is_gone(part: Path) -> bool:
+    """Whether a part was left by a process of this machine that no longer runs; other machines remove their own."""
     name = re.search(r"\.([0-9a-f]{8})-(\d{1,9})-[0-9a-f]{8}\.part$", part.name)
     if name is None or name[1] != _host():
         return False

@@ -30,7 +30,7 @@ SHOWN_ROWS = 200
 """Rows of a table on the page; all of them stand in its file. Most tables have fewer, and the page stays small."""
 
 SVG, XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
-_ENDS = {"settled": "once everybody was told about and recalled", "max_steps": "when the steps ran out"}
+_ENDS = {"settled": "once all people were told about and recalled", "max_steps": "when the steps ran out"}
 _PAGE_COLOURS = {INK: "var(--ink)", LINE: "var(--line)", PAPER: "var(--paper)"}
 
 ET.register_namespace("", SVG)

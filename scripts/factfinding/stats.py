@@ -63,7 +63,7 @@ def mean_interval(values, *, seed: int, level: float = 0.95, n_resamples: int = 
 
     values: `Float["subjects ..."]`, or `Bool["subjects"]` for a share (see `share_interval`). With more axes
     than one, whole subjects are resampled, never single draws of one subject. Integers 0 and 1 are numbers,
-    not hits: an effect that is exactly zero for everybody is no share.
+    not hits: an effect that is exactly zero for all is no share.
 
     The percentile bootstrap has limits that no code removes. One subject says nothing about spread: the
     interval is NaN. Values that are all equal give an interval of zero width, which is what was observed and

@@ -211,7 +211,7 @@ def test_planted_neurons_make_all_of_it_where_they_fire_for_the_answer(known):
     assert whole["neurons"] <= 2 + 1e-3 and whole["top_10"] == pytest.approx(1, abs=1e-3)
     assert whole["ratio_both_low"] > 0.99 and whole["positive"] == 1
     said = excess_findings(tables.summary, tables.neurons)
-    assert "as single-step detokenization has it" in said[1]
+    assert "as single-step detokenization predicts" in said[1]
 
 
 def test_an_excess_that_only_passes_is_not_made():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
@@ -19,6 +20,7 @@ from factfinding.experiments.neuron_effects.effects import ask_facts, engine_of,
 from factfinding.methods.circuit import Circuit
 from factfinding.methods.head_reader import head_readers
 from factfinding.methods.simplified import parts_of
+from helpers import ROOT
 from helpers.effective_tables import effective_tables
 from helpers.figures import telling
 from helpers.hypotheses import MODELS, Hypothesis
@@ -191,6 +193,23 @@ def test_every_two_hypotheses_are_told_apart_and_by_which_methods():
         assert methods == everything if other == last else methods <= {"P3.2", "P3.3"} and methods
 
 
+def test_the_page_says_what_the_methods_say():
+    """Each number of docs/hypotheses.md, to the digits that are written there; of those like 8e-8, that they are tiny."""
+    page = (ROOT / "docs/hypotheses.md").read_text()
+    rows = re.findall(r"^\| (P[\d.]+) \| ([^|]+) \| (.*) \|$", page, re.MULTILINE)
+    written = {
+        (experiment, says): cells.split(" | ") for experiment, says, cells in rows if cells.count("|") == 3
+    }
+    said = {(row.experiment, row.says): row.number for row in statements()}
+    assert len(written) > 15 and set(written) <= set(said)
+    for key, cells in written.items():
+        for name, cell_text in zip(MODELS, cells, strict=True):
+            text, value = cell_text.strip("()"), said[key](tables(name))
+            digits = len(text.partition(".")[2]) or 2  # 0 and 1 stand for themselves
+            close = abs(value) < 1e-6 if "e" in text else abs(value - float(text)) <= 0.6 * 10**-digits
+            assert close, (key, name, value)
+
+
 def test_low_correlation_between_facts_does_not_mean_a_hash():
     """A single step whose neurons are not shared shows none either; what the study leaves open, P3.1 decides."""
     says = {(row.says, name): row.number(tables(name)) for row in statements() for name in MODELS}
@@ -221,7 +240,7 @@ def test_a_path_that_costs_next_to_nothing_is_not_called_needed(name):
     assert 0 < row["change_low"] < row["change"] < 1e-4
     text = said("mlp_paths", name)
     assert "0 surely raise the loss by more than 0.05 nats" in text and "no later MLP surely needs" in text
-    assert "For 1 the loss surely rises, but not surely by so much" in text
+    assert "For 1 the loss surely rises, but not surely by that much" in text
 
 
 def test_a_path_from_a_hash_to_its_lookup_is_called_needed():
@@ -255,14 +274,14 @@ def test_mlps_that_know_nothing_are_not_said_to_make_something_of_known_names(na
     what = "surely higher than for unknown names only by more than 10 points"
     assert f"{what} at layer {layer}: there the model makes something of names that it knows" in text
     after = "At layer 3 it is" if layer == 2 else "From layer 2 on it is"
-    assert f"{after} surely higher, but not surely by so much" in text
+    assert f"{after} surely higher, but not surely by that much" in text
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_no_share_is_told_of_next_to_no_excess(name):
     unknown = tables(name)["nonlinear_excess"].filter(names="unknown", layers="all").row(0, named=True)
     text = said("nonlinear_excess", name)
-    few = "no share, as only 2 of 36 have an excess that is not next to nothing"
+    few = "no share, as only 2 of 36 have an excess that is not negligible"
     if (
         name == "hash and lookup"
     ):  # of 4 % of the known names' excess nearly all is made; in logits it is less

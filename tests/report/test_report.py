@@ -242,7 +242,7 @@ def test_what_was_installed_and_that_people_are_fictional_is_disclosed(make, htm
     assert "2 of 4 heads" in html and "fictional" in html
     other = render(make(kind="tiny"), WORDS)
     assert "fictional" not in other and "Put in by hand" not in other
-    assert "ended once everybody" in html
+    assert "ended once all people" in html
     assert 'id="training"' not in other and "random weights" in other
 
 

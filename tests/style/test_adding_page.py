@@ -16,42 +16,20 @@ from helpers import ROOT
 from helpers.workflow import would_run
 
 PAGE = (ROOT / "docs/adding-an-experiment.md").read_text()
-BLOCK = re.compile(
-    r"^\*\*`([^`]+)`\*\*, (?:(new)|(at the end)|before `([^`]+)`):\n\n```\w*\n(.*?)^```$",
-    re.MULTILINE | re.DOTALL,
-)
-LINE = re.compile(r"^\| `([^`]+)` \| `([^`]+)` \| `([^`]+)` \|$", re.MULTILINE)
+BLOCK = re.compile(r"^\*\*`([^`]+)`\*\*, new:\n\n```\w*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 NAME = "logit_lens"
 
 
 def follow(page: str, folder: Path) -> list[Path]:
-    """Do in a project folder what the page says; the files that were touched."""
-    touched = []
-    for path, new, end, before, text in BLOCK.findall(page):
+    """Do in a project folder what the page says; the files that were written."""
+    written = []
+    for path, text in BLOCK.findall(page):
         file = folder / path
-        touched.append(file)
-        if new:
-            assert not file.exists(), f"{path} is not new"
-            file.parent.mkdir(exist_ok=True)
-            file.write_text(text)
-        elif end:
-            file.write_text(file.read_text() + text)
-        else:
-            _insert(file, before, text, below=False)
-    for path, above, text in LINE.findall(page.replace("\\|", "|")):
-        touched.append(folder / path)
-        _insert(folder / path, above, text, below=True)
-    return touched
-
-
-def _insert(file: Path, line: str, text: str, *, below: bool) -> None:
-    lines = file.read_text().splitlines(keepends=True)
-    found = [i for i, other in enumerate(lines) if other.strip() == line]
-    assert len(found) == 1, f"{file}: {line!r} stands there {len(found)} times"
-    if below:
-        text = lines[found[0]].partition(line)[0] + text + "\n"
-    at = found[0] + below
-    file.write_text("".join([*lines[:at], text, *lines[at:]]))
+        assert not file.exists(), f"{path} is not new"
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(text)
+        written.append(file)
+    return written
 
 
 def run(folder: Path, *command: str) -> str:
@@ -68,24 +46,23 @@ def run(folder: Path, *command: str) -> str:
     return done.stdout
 
 
-def formatted(folder: Path, touched: list[Path]) -> None:
-    """Step 8, as far as the page's own files go."""
-    (folder / "config.yaml").write_text(run(folder, sys.executable, "scripts/factfinding/config_yaml.py"))
-    names = sorted({str(path.relative_to(folder)) for path in touched})
+def formatted(folder: Path, written: list[Path]) -> None:
+    """The page's last step, as far as its own files go."""
+    names = sorted({str(path.relative_to(folder)) for path in written})
     python = [name for name in names if name.endswith(".py")]
     run(folder, "ruff", "format", *python)
     run(folder, "snakefmt", *(name for name in names if name.endswith(".smk")))
     run(folder, "ruff", "check", *python)
+    run(folder, sys.executable, "scripts/factfinding/derived_docs.py")
 
 
 def test_every_block_of_the_page_is_understood_and_they_are_few():
     assert len(BLOCK.findall(PAGE)) == len(re.findall(r"^\*\*`", PAGE, re.MULTILINE)) == 5
-    assert not LINE.findall(PAGE)
 
 
 def test_the_page_s_experiment_runs_as_it_stands_there(edited):
-    touched = follow(PAGE, edited)
-    formatted(edited, touched)
+    formatted(edited, follow(PAGE, edited))
+    assert "## logit_lens.csv" in (edited / "docs/tables.md").read_text()
     expected = {NAME, "figure", "ledger", "report"}
     assert would_run(edited) == expected  # and nothing that was finished
     check_style(edited)

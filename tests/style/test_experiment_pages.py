@@ -53,10 +53,3 @@ def test_a_page_begins_with_its_number_its_tables_its_rules_and_its_figures(page
     first, *others = head.replace("\n", " ").split(" · ")
     assert re.match(r"Tables? \[", first) and "](../tables.md#" in first
     assert [re.match(r"(rule|figure)s? ", part)[1] for part in others] == ["rule", "figure"]
-
-
-@pytest.mark.parametrize("page", EXPERIMENTS, ids=lambda path: path.stem)
-def test_the_index_names_tables_of_the_page(page):
-    row = re.search(rf"\]\({page.name}\) \|.*\| (.*) \|$", (PAGES / "README.md").read_text(), re.MULTILINE)
-    head = page.read_text().split("\n\n")[1]
-    assert all(re.search(rf"\b{name}\b", head) for name in row[1].split(", ")), row[1]

@@ -23,6 +23,8 @@ MAY_IMPORT = {  # room -> rooms below it
     "families": set(),
     "config": set(),
     "config_yaml": {"config"},
+    "run_numbers": {"declarations", "page", "tables"},
+    "derived_docs": {"config", "declarations", "run_numbers"},
     "studies": {"config"},
     "stats": {"config"},
     "data": {"config", "stats"},

@@ -1,4 +1,4 @@
-"""Names of nobody: known name tokens paired anew, so that the pairing is in no table (P3.6, P3.7).
+"""Unknown names: known name tokens in new pairings that are in no table (P3.6, P3.7).
 
 A pairing has all tokens of one name but the last, and the last token of another name whose prompt has the same layout
 (number of tokens, positions of the name); so the two prompts line up, and everything but the name is the same. Names of
@@ -9,7 +9,7 @@ as often as among the known names. What a token does by itself (its embedding, i
 "Smith") is then the same on both sides, and a difference between known and unknown names must come from the *pairs*. That
 is what is asked: whether the model knows this pair, not whether it has seen these tokens.
 
-A pairing that is in no table may still be somebody of whom the model has read ("Michael Johnson"). Nothing here can
+A pairing that is in no table may still be a person of whom the model has read ("Michael Johnson"). Nothing here can
 tell; such names make unknown look more like known.
 """
 

@@ -28,7 +28,7 @@ CATEGORIES = ("newline", "full_stop", "comma", "common", "alphabetic", "other")
 
 @dataclass(frozen=True, kw_only=True)
 class String:
-    """So many tokens of a text in a row: their ids and the text that each stands for."""
+    """Consecutive tokens of a text: their ids and the text that each stands for."""
 
     ids: tuple[int, ...]
     words: tuple[str, ...]

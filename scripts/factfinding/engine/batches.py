@@ -18,7 +18,7 @@ Result = TypeVar("Result")
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes of a GPU that this process can still have: what nobody holds, and what torch keeps for later."""
+    """Bytes of a GPU that this process can still have: what is free, and what torch has reserved and does not use."""
     kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     return torch.cuda.mem_get_info(device)[0] + kept
 

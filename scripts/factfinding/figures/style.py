@@ -2,7 +2,7 @@
 
 Figures are drawn without pyplot, so nothing is global and two drawings cannot meet. Their bytes are a function of the
 table alone: no dates, a fixed salt for the ids in the SVG, and glyphs as outlines, so that they look the same wherever
-they are opened. Okabe and Ito's colours can be told apart by nearly everybody; each also has its own dash or marker.
+they are opened. Okabe and Ito's colours can be told apart by nearly everyone; each also has its own dash or marker.
 """
 
 from __future__ import annotations
@@ -170,7 +170,7 @@ def band(axes: Axes, frame: pl.DataFrame, x: str, y: str, **line: Any) -> Line2D
 
 
 def marked(points: int) -> int:
-    """Every how manieth point of a line has a marker: on long lines they would touch."""
+    """Mark every n-th point of a line of this many points, so that markers do not touch: the n."""
     return 1 + points // 13
 
 

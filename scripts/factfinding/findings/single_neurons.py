@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-NO_PAIRS = (
-    "No neuron was replaced: no lookup was found at the name, or there is nobody of whom two facts are known."
-)
+NO_PAIRS = "No neuron was replaced: no lookup was found at the name, or no <subject> has two known facts."
 ORDER = ("resample_other", "mean")
 """The reading that is told first."""
 READINGS = {

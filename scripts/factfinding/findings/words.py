@@ -14,7 +14,7 @@ NAMED = 4
 READ_WELL = 0.9
 Row = dict[str, Any]
 
-NOBODY = "Too few <subjects> are known to hold one <answer> against another: there is nothing to see."
+NOBODY = "Too few <subjects> are known to compare one <answer> with another: there is nothing to see."
 NO_PROBE = "Too few <subjects> are known to fit a probe: there is nothing to see."
 
 Tables = Mapping[str, pl.DataFrame]

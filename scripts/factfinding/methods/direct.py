@@ -70,7 +70,7 @@ def pair_up(prompts: pl.DataFrame, candidates: pl.DataFrame, *, seed: int) -> Pa
     """A donor of another answer for every subject, drawn from the seed whatever the order of the table.
 
     prompts: of the subjects to ask about; candidates: the answers in the order of the readout's answers. Where subjects
-    have fewer than two answers there is nobody to pair, and no pairs.
+    have fewer than two answers there are no pairs.
     """
     own = labels_of(prompts, candidates)
     by_name = prompts["subject"].arg_sort().to_numpy().astype(np.int64)

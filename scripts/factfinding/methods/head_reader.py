@@ -23,7 +23,7 @@ def head_readers(
     *,
     batch_size: int,
 ) -> list[Readers]:
-    """A list of one reader, named `head`, or none where no head extracts or nobody is known.
+    """A list of one reader, named `head`, or none where no head extracts or no subject is known.
 
     full: the prompts table `full` of the subjects, over whom each layer's mean is taken. Raises InputError for a head
     that the model does not have.

@@ -3,7 +3,7 @@
 A reader is fitted on the residual stream of the unchanged model (`full`, final name token) and then read on that of a
 simplified one: what is asked is whether the simplified model still says the same thing in the same words, so it is
 never fitted again. Logistic readers are fitted once per fold, and each subject is read by the one that has not seen
-it; the last fold is fitted on everybody, for use outside. A head probe has no fitted part but a mean, and one fold.
+it; the last fold is fitted on all subjects, for use outside the study. A head probe has no fitted part but a mean, and one fold.
 
     scores = resid @ weight[fold, layer] + bias[fold, layer]                [answers]
 """

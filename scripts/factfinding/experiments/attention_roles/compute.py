@@ -47,7 +47,7 @@ def compute(inputs: Inputs, settings: Settings, say: Say) -> dict[str, pl.DataFr
 class RoleAttention:
     """Attention from END by role, subjects sorted by answer and name; NaN for a role that a prompt does not have.
 
-    uniform: the share of a prompt's positions that have the role, which is what looking everywhere alike would give.
+    uniform: the share of a prompt's positions that have the role, which is what uniform attention would give.
     """
 
     heads: list[str]

@@ -98,21 +98,21 @@ def _means(axes: Axes, means: pl.DataFrame, roles: list[str]) -> None:
 def _answers(axes: Axes, edges: dict[str, tuple[int, int]]) -> None:
     axes.set_xticks([(start + stop) / 2 for start, stop in edges.values()], list(edges))
     axes.tick_params(axis="x", length=0)
-    axes.set_xlabel("<subjects> by <answer>, those whose final name token is looked at most first")
+    axes.set_xlabel("<subjects> by <answer>, those with most attention to the final name token first")
 
 
 def sentences(tables: Tables) -> list[str]:
     """Where each of the heads looks most, and next."""
     attention_roles = tables["attention_roles"]
     if attention_roles.is_empty():
-        return ["There are no heads that bring the answer to END: none whose attention could be looked at."]
+        return ["No heads bring the answer to END, so there is no attention to look at."]
     words, found = role_words(attention_roles), []
     for head in attention_roles["head"].unique(maintain_order=True).head(NAMED):
         rows = attention_roles.filter(head=head, answer="all").sort("attention", descending=True)
         most, *rest = rows.head(2).filter(pl.col("attention") >= WORTH_A_WORD).iter_rows(named=True)
         told = (
             f"From END, {head} gives {share(most, 'attention')} of its attention to {_place(words, most['role'])} "
-            f"(n = {most['n']:,}; looking everywhere alike: {percent(most['uniform'])})"
+            f"(n = {most['n']:,}; uniform attention: {percent(most['uniform'])})"
         )
         told += "".join(
             f", and next {share(row, 'attention')} to {_place(words, row['role'])}" for row in rest

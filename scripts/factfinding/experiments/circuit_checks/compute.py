@@ -87,7 +87,7 @@ def circuit_checks(
 
     prompts: the rows of the prompts table to use (the known subjects, under `full`). Accuracy is the share whose
     highest candidate logit is the right answer's; in the rows donor_<layer>, the donor's answer's. Prompts of a length
-    that fewer than two subjects have are left out, as n shows; with nobody known, the table is empty.
+    that fewer than two subjects have are left out, as n shows; if no subject is known, the table is empty.
     """
     truth = labels_of(prompts, candidates)
     said: dict[str, list[tuple[list[int], np.ndarray]]] = {}

@@ -125,7 +125,7 @@ def _scan(circuit_scan: pl.DataFrame) -> list[str]:
         said = (
             f"surely fewer answers stay right without that {lost}"
             if lost
-            else "no single layer is surely missed"
+            else "no single layer is surely needed"
         )
         found.append(
             f"With {words} of one layer averaged at the final name token, {said} (unchanged: "

@@ -26,7 +26,7 @@ def draw_direct_effects(*, direct_effects: pl.DataFrame) -> Figure:
     direct_effects: the table of that name. Colours show the exact mean change over all subjects.
     """
     if direct_effects.is_empty():
-        return style.nothing_to_draw("no two <answers> have a known <subject> each")
+        return style.nothing_to_draw("no two <answers> have known <subjects>")
     everybody = direct_effects.filter(answer="all")
     heads = everybody.filter(kind="head")
     more = 0.06 * max(0, heads["index"].max() - 11)  # inches, for rows that can still be told apart
@@ -143,8 +143,8 @@ def sentences(tables: Tables) -> list[str]:
     found = [
         (
             f"Replaced at END by the output for <a subject> of another <answer>, {len(carrying):,} of {heads.height:,} heads lower "
-            f"the logit difference, most of all {named} ({scale}). The first makes up {percent(first / total)} of what these "
-            "heads do one by one."
+            f"the logit difference, most of all {named} ({scale}). The first makes up {percent(first / total)} of the sum "
+            "of their effects."
         )
     ]
     mlps = everybody.filter(kind="mlp_out").sort("exact")

@@ -82,7 +82,7 @@ def answer_directions(
     anatomy: Anatomy, norm: Norm, readers: Readers, heads: Sequence[str], token_of: Mapping[str, int],
     *, answer: str, read_after: int,
 ) -> Directions:  # fmt: skip
-    """By name: what tells an answer from the others, in the residual stream. None of the probes where nobody is known."""
+    """By name: what tells an answer from the others, in the residual stream. No probes if no subject is known."""
     if readers.empty or answer not in readers.answers or len(readers.answers) < 2:
         return {}
     probes = {"logistic probe": readers.weight[-1, read_after]}

@@ -24,7 +24,7 @@ def draw_effect_concentration(*, effect_concentration: pl.DataFrame) -> Figure:
     effect_concentration: the table of that name.
     """
     if effect_concentration.is_empty():
-        return style.nothing_to_draw("no lookup was found, or nobody of whom two facts are known")
+        return style.nothing_to_draw("no lookup was found, or no <subject> has two known facts")
     ratios = effect_concentration.filter(measure="participation_ratio")
     facts = ratios.filter(pl.col("fact") != "all").sort("n", descending=True, maintain_order=True)
     facts = ["all", *facts["fact"].unique(maintain_order=True).head(SHOWN)]
@@ -94,8 +94,8 @@ def _concentrated(rows: pl.DataFrame, kind: str) -> str:
         if top in shares
     ]
     return (
-        f"Of {ratio['n_neurons']:,} neurons {READINGS[kind]}, {', '.join(told)} of the summed absolute effect on a fact; as "
-        f"many as {_interval(ratio, 1)} carrying alike would share it so (participation ratio; n = {ratio['n']:,} <subjects>; "
+        f"Of {ratio['n_neurons']:,} neurons {READINGS[kind]}, {', '.join(told)} of the summed absolute effect on a fact; it "
+        f"is spread as over {_interval(ratio, 1)} neurons of equal effect (participation ratio; n = {ratio['n']:,} <subjects>; "
         f"effects from one normal distribution: {percent(shares[min(shares)]['gaussian'])} for the largest, and "
         f"{ratio['gaussian']:.0f})."
     )

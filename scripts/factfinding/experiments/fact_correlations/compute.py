@@ -118,7 +118,7 @@ def _commonest(effects: pl.DataFrame) -> pl.DataFrame:
 
 
 def _same(found: Vectors, alike: np.ndarray, fact: str, other: str, *, seed: int) -> dict | None:
-    """Two facts of one subject, averaged over subjects; None where nobody has both."""
+    """Two facts of one subject, averaged over subjects; None where no subject has both."""
     of = {found.subjects[row]: row for row in found.rows(other)}
     pairs = [(row, of[found.subjects[row]]) for row in found.rows(fact) if found.subjects[row] in of]
     pairs = [(i, j) for i, j in pairs if not np.isnan(alike[i, j])]

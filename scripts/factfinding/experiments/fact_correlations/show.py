@@ -31,7 +31,7 @@ def draw_fact_correlations(*, fact_correlations: pl.DataFrame) -> Figure:
     """
     pairs = fact_correlations.filter(pl.col("fact") != "all")
     if pairs.filter(subjects="same").is_empty():
-        return style.nothing_to_draw("no lookup was found, or nobody of whom two facts are known")
+        return style.nothing_to_draw("no lookup was found, or no <subject> has two known facts")
     facts, kinds = shown(pairs), [k for k in KINDS if k in fact_correlations["kind"]]
     figure = style.new_figure(3.0 + 3.6)
     panels = figure.subplots(len(STATISTICS), len(kinds), sharex=True, sharey=True, squeeze=False)

@@ -76,7 +76,7 @@ def sentences(tables: Tables) -> list[str]:
     """The largest MLPs and the largest head that each head reads."""
     head_inputs = tables["head_inputs"]
     if head_inputs.is_empty():
-        return ["There are no heads that bring the answer to END: none whose reading could be looked at."]
+        return ["No heads bring the answer to END, so there are no inputs to look at."]
     return [
         _reading(head, head_inputs.filter(reader=head))
         for head in head_inputs["reader"].unique(maintain_order=True).head(NAMED)

@@ -132,7 +132,7 @@ def additive_findings(layer_probes: pl.DataFrame) -> list[str]:
     shuffled = fitted.filter(labels="shuffled")
     if shuffled.height:
         row = shuffled.row(0, named=True)
-        told += f" Fitted to shuffled <answers> the same sum reaches {share(row, 'accuracy')}: so much is mere capacity."
+        told += f" Fitted to shuffled <answers> the same sum reaches {share(row, 'accuracy')}: that much is mere capacity."
     return [told]
 
 

@@ -24,7 +24,7 @@ SAME = (
 )
 MORE = 0.1
 """How much higher a ratio of P3.7 must surely be than its baseline to be called higher. Later MLPs that know nothing show
-0.06 more for known names in models of which that is certain, since LayerNorm lets them feel what earlier ones wrote."""
+0.06 more for known names in models of which that is certain, since through LayerNorm they react to what earlier ones wrote."""
 
 
 @style.styled
@@ -138,8 +138,8 @@ def _compared(mlps: pl.DataFrame) -> list[str]:
         else:
             said = f"At no MLP is it {than}, {low}."
         if little:
-            said += f" {layers_in_words(little, layers).capitalize()} it is surely higher, but not surely by so much; "
-            said += "that is not counted, as MLPs that know nothing feel, through LayerNorm, what earlier ones wrote."
+            said += f" {layers_in_words(little, layers).capitalize()} it is surely higher, but not surely by that much; "
+            said += "this is not counted, since through LayerNorm MLPs that know nothing react to what earlier ones wrote."
         told.append(said)
     return told
 

@@ -183,7 +183,7 @@ def _control(values: pl.DataFrame) -> list[str]:
     return [
         (
             "Run again with their whole context as a window of its own, no token's cosine differs from 1 by more than "
-            f"{worst:.0e} in any layer (n = {n}): so much is rounding."
+            f"{worst:.0e} in any layer (n = {n}): that is rounding."
         )
     ]
 

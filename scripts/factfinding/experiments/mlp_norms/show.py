@@ -131,8 +131,8 @@ def _lowest(mlps: pl.DataFrame) -> list[str]:
         return []
     told = (
         f"The lowest MLP whose norms differ is that of layer {row['layer']} ({share_of(row, 'auc')}). Which MLPs look "
-        "names up is not known, so it is open whether the parts of a name are combined there, and then not by a hash of the name "
-        "alone, or were so below, where known and unknown names are treated alike."
+        "names up is not known, so it is open whether the parts of a name are combined there (and then not by a hash of the name "
+        "alone) or below, where known and unknown names are treated alike."
     )
     return [told]
 
@@ -146,12 +146,12 @@ def _first(mlps: pl.DataFrame) -> list[str]:
             more = "more" if row["auc"] > row["baseline"] else "less"
             told.append(
                 f"{where} surely writes {more} for known names ({share_of(row, 'auc')}): already there the model treats pairs "
-                "that it knows unlike others of the same parts, as no hash of the name alone would."
+                "that it knows differently from others of the same parts, as no hash of the name alone would."
             )
         else:
             told.append(
                 f"{where} does not surely write more for either ({share_of(row, 'auc')}): nothing there speaks against a hash of "
-                "the name, which treats all pairs alike. What later MLPs do with it says nothing of that one."
+                "the name, which treats all pairs alike. What later MLPs do says nothing about this one."
             )
     return told
 
@@ -173,7 +173,7 @@ def _controls(rows: pl.DataFrame) -> list[str]:
     if attention.height:
         best = attention.row((attention["auc"] - 0.5).abs().arg_max(), named=True)
         told.append(
-            f"Attention's output tells known names most in layer {best['layer']}: {share_of(best, 'auc')}."
+            f"Attention's output separates known names best in layer {best['layer']}: {share_of(best, 'auc')}."
         )
     return told
 

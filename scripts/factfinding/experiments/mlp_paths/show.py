@@ -24,7 +24,7 @@ SHOWN = 12
 NO_PATHS = "No path between MLPs was removed: no lookup of two MLPs or more was found at the name, or too few <subjects> are known."
 NEEDED = 0.05
 """Nats of loss that removing a path must surely cost for the path to be called needed. A sign is not enough: through
-LayerNorm every MLP feels every earlier one a little (7e-6 nats in models whose later MLPs read nothing of it)."""
+LayerNorm every earlier MLP has a little effect on every later one (7e-6 nats in models whose later MLPs read nothing of it)."""
 
 
 @style.styled
@@ -35,7 +35,7 @@ def draw_mlp_paths(*, mlp_paths: pl.DataFrame) -> Figure:
     """
     changed = shown(mlp_paths)
     if changed.is_empty():
-        return style.nothing_to_draw("no lookup of several MLPs was found, or nobody is known")
+        return style.nothing_to_draw("no lookup of several MLPs was found, or no <subject> is known")
     paths = changed.select("path").unique(maintain_order=True)["path"].to_list()
     figure = style.new_figure(2.1 + 0.3 * len(paths))
     panels = figure.subplots(1, len(MEASURES), sharey=True)
@@ -94,14 +94,14 @@ def _needed(loss: pl.DataFrame) -> str:
     little = loss.filter(pl.col("change_low") > 0).height - surely
     what = "a later MLP needs" if surely else "no later MLP surely needs"
     told = (
-        f"Of {loss.height:,} path{'s' if loss.height > 1 else ''} removed one at a time, with the mean of what is written "
-        f"put in, {surely:,} surely raise{'s' if surely == 1 else ''} the loss by more than {NEEDED} nats (the whole "
+        f"Of {loss.height:,} path{'s' if loss.height > 1 else ''} removed one at a time, by putting in the mean of what is "
+        f"written, {surely:,} surely raise{'s' if surely == 1 else ''} the loss by more than {NEEDED} nats (the whole "
         f"interval lies above that): {'there, ' if surely else ''}{what} what an earlier one wrote."
     )
     if little:
         told += (
-            f" For {little:,}{' more' if surely else ''} the loss surely rises, but not surely by so much; that is not "
-            "counted, since through LayerNorm every MLP feels every earlier one a little."
+            f" For {little:,}{' more' if surely else ''} the loss surely rises, but not surely by that much; this is not "
+            "counted, since through LayerNorm every earlier MLP has a little effect on every later one."
         )
     return told
 

@@ -102,7 +102,7 @@ def ask_facts(
     """Facts as prompts (columns of data/fact_prompts.py) with answer (null for subjects not in `people`), p, log_p
     (nats, of the answer's first token), known, used. The model must come with its tokenizer.
 
-    Subjects are asked in the order of `subject_order` until `subjects` of them know two facts or more (None: everybody
+    Subjects are asked in the order of `subject_order` until `subjects` of them know two facts or more (None: all
     is asked); these are used, with the facts that they know (all facts, if not `known_only`).
     """
     order = subject_order(facts, first=first, seed=seed)

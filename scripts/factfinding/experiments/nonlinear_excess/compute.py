@@ -108,11 +108,11 @@ def nonlinear_excess(
     batch_size: int = 4096,
     seed: int = 0,
 ) -> Excess:
-    """Who makes the excess of the probe's output over a sum of parts, on all pairings of the names' parts.
+    """What makes the excess of the probe's output over a sum of parts, on all pairings of the names' parts.
 
     names: `NamePairs.of(tokens, answers)`; answers are those of `model.shape.answers`. unknown: token ids of pairings that
     are nobody's name, the baseline. batch_size: pairings run at once; rounding apart it changes nothing. Tables are
-    empty for None: no effective model, or nobody to pair. Works on the model's device, in float32 or better.
+    empty for None: no effective model, or no names to pair. Works on the model's device, in float32 or better.
     """
     if model is None or names is None or len(model.shape.answers) < 2:
         return Excess(

@@ -71,7 +71,7 @@ class Measured:
 
     @property
     def sure(self) -> np.ndarray:
-        """Names with an excess that something can be a ratio to: no rounding, and not next to nothing."""
+        """Names with an excess that something can be a ratio to: beyond rounding, and not negligible."""
         return np.abs(self.excess) > max(self.scale, self.least)
 
 

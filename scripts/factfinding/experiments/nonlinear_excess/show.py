@@ -164,11 +164,11 @@ def _both_signs(row: Row, base: Row | None) -> str:
     """The same with neurons that fire less than a sum counted too, and which hypothesis that is nearer to."""
     beside = _unknown(base, "ratio_both", "unknown names") if base and _has_shares(base) else ""
     if row["ratio_both_low"] is None:
-        what = "from one name alone there is no saying which is more"
+        what = "one name alone cannot say which is more"
     elif row["ratio_both_low"] > 0.5:
-        what = "most of it is made by activation functions, as single-step detokenization has it"
+        what = "most of it is made by activation functions, as single-step detokenization predicts"
     elif row["ratio_both_high"] < 0.5:
-        what = "most of it comes in with the neurons' inputs, from MLPs below or from norms, as hash and lookup has it"
+        what = "most of it comes in with the neurons' inputs, from MLPs below or from norms, as hash and lookup predicts"
     else:
         what = "about as much is made by activation functions as comes in with the neurons' inputs"
     return (
@@ -183,14 +183,14 @@ def _unknown(base: Row | None, name: str, words: str) -> str:
         return ""
     if not _has_shares(base):
         return (
-            f"; {words}: no share, as only {base['n']:,} of {base['n_names']:,} have an excess that is not next to nothing "
+            f"; {words}: no share, as only {base['n']:,} of {base['n_names']:,} have an excess that is not negligible "
             "beside that of known names"
         )
     return f"; {words}: {share(base, name)}, n = {base['n']:,}"
 
 
 def _has_shares(base: Row) -> bool:
-    """Whether half of the unknown names or more have an excess that is not next to nothing."""
+    """Whether half of the unknown names or more have an excess that is not negligible."""
     return 2 * base["n"] >= base["n_names"]
 
 

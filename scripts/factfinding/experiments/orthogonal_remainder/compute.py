@@ -6,7 +6,7 @@ pre-activation, the norm's scale kept as it was for the whole residual.
 
 **The reading was withdrawn by the study's authors.** They had taken an AUC above one half for a sign that something is
 learnt about each subject alone. What it needs to mean that is not given: the remainder depends on how many others there
-are (with as many as dimensions it is zero for everybody), and since all others include those of the same answer, what
+are (with as many as dimensions it is zero for all), and since all others include those of the same answer, what
 is left is not "the subject without the answer".
 
 **All at once.** With the residuals as rows of X and G = X X^T of full rank, the remainder of row i is

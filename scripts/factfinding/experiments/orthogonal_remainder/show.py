@@ -84,7 +84,7 @@ def _remainders(defined: pl.DataFrame) -> str:
     )
     others = "all other <subjects>" if first["others"] == "all" else f"{first['spanned']:,} random others"
     return (
-        f"What of <a subject>'s residual is no combination of that of {others}, read by the <answer> neuron, tells the <answer> with "
+        f"The part of <a subject>'s residual that is no combination of those of {others}, read by the <answer> neuron, tells the <answer> with "
         f"an AUC of: {each} (n = {first['n']:,}, chance {percent(first['baseline'])})."
     )
 
@@ -93,9 +93,9 @@ def _undefined(row: Row) -> str:
     others = "all other <subjects>" if row["others"] == "all" else f"{row['spanned']:,} random others"
     why = {
         "undefined: rank is full": (
-            f"the residuals of {row['spanned'] + 1:,} <subjects> span all {row['d_model']:,} dimensions, so nothing of anybody "
-            "is left"
+            f"the residuals of {row['spanned'] + 1:,} <subjects> span all {row['d_model']:,} dimensions, so nothing is "
+            "left of any <subject>"
         ),
-        "undefined: one class": "the <subjects> that it is left of are all of one kind",
+        "undefined: one class": "the <subjects> that have a remainder are all of one kind",
     }.get(row["status"], f"they have rank {row['rank']:,}, and each <subject> lies in the span of the others")
     return f"Beside {others} the remainder gives no number: {why}."

@@ -50,7 +50,7 @@ def fit_readers(
     tolerance: float,
     seed: int,
 ) -> Readers:
-    """Logistic regressions, fold by fold and on everybody, from resid_post of layer 0, 1, ... (taken one at a time).
+    """Logistic regressions, fold by fold and on all subjects, from resid_post of layer 0, 1, ... (taken one at a time).
 
     Columns are standardised by the training rows and all are divided by one number, as in methods/probes.py, so that
     the same `regularisation` means the same. With fewer than `n_folds` subjects of an answer, or one answer, the readers

@@ -68,7 +68,7 @@ def _by_length(axes: Axes, summary: pl.DataFrame) -> None:
     axes.set_xticks(range(len(lengths)), [f"{length}\n{counts[length]:,}" for length in lengths])
     axes.set(
         xlim=(-0.6, len(lengths) - 0.4),
-        xlabel="tokens of the name (number); below it n, the <subjects> with so many",
+        xlabel="number of name tokens; below it n, the <subjects> with that many",
     )
     axes.set_title(f"recalled: P(own <answer>) > {KNOWN_ABOVE}, with 95 % intervals")
     style.percent_axis(axes, "recalled\n(% of <subjects>)")
@@ -79,9 +79,7 @@ def _legend(answers: list[str]) -> list[Line2D]:
         Line2D([], [], color=colour, ls=dash, label=answer)
         for answer, (colour, dash, _) in style.marks(answers).items()
     ]
-    threshold = Line2D(
-        [], [], color=style.GREY, ls=":", linewidth=1.2, label="P = 0.5, from here on: recalled"
-    )
+    threshold = Line2D([], [], color=style.GREY, ls=":", linewidth=1.2, label="P = 0.5; above it: recalled")
     points = [
         Line2D([], [], color=colour, marker=marker, ls="", label=f"below: {style.CONDITIONS[condition]}")
         for condition, colour, marker in zip(SHOWN, (style.INK, style.GREY), style.MARKERS, strict=False)
@@ -104,8 +102,8 @@ def sentences(tables: Tables) -> list[str]:
     ]
     if full["accuracy_low"] <= full["majority_rate"]:
         found.append(
-            "That is not above always naming the commonest <answer>: nothing here shows that the model knows these "
-            "<subjects>, so there is no recall whose workings the other sections could explain."
+            "That is no better than always naming the commonest <answer>: nothing here shows that the model knows these "
+            "<subjects>, so the other sections have no recall to explain."
         )
     found.append(
         f"Without the example it recalls {share(zero_shot, 'recalled')} of the same <subjects>, "

@@ -112,7 +112,7 @@ def picture_findings(illustrations: pl.DataFrame) -> list[str]:
     wide = points.filter(picture="two_facts").pivot("fact", index=["x", "y"], values="label")
     return [
         (
-            f"The networks of the pictures say the right label of: {told} (the commoner label: "
+            f"The networks of the pictures give the right label for: {told} (the commoner label: "
             f"{percent(_majority(points.filter(picture='random')))} of the random ones)."
         ),
         (

@@ -292,7 +292,7 @@ def _needed(models: pl.DataFrame) -> list[str]:
 
     told = _by_task(models, words)
     return (
-        [f"To keep 95 % of the accuracy under mean ablation, of all neurons are needed: {told}."]
+        [f"Share of the neurons needed to keep 95 % of the accuracy under mean ablation: {told}."]
         if told
         else []
     )

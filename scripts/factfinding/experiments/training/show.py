@@ -19,7 +19,7 @@ def draw_training(*, training: pl.DataFrame) -> Figure:
     """Three panels over the steps.
 
     training: columns step, tokens, loss (nats a token), active and described (people), recalled and recalled_own
-    (shares of a sample). Where nobody is described, as in the world of real subjects, that line is left out.
+    (shares of a sample). If no one is described, as in the world of real subjects, that line is left out.
     """
     if training.is_empty():
         return style.nothing_to_draw("the training took no step")
