@@ -23,7 +23,7 @@ rule subjects:
         mem_mb=megabytes(1000),
         runtime=5,
     params:
-        settings=settings("subjects"),
+        settings=settings("subjects.min_per_answer", "subjects.two_answers"),
         code=code("subjects.py"),
     script:
         "../scripts/subjects.py"

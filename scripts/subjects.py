@@ -3,11 +3,10 @@
 from job import Job
 
 with Job(snakemake) as job:
-    from factfinding.config import SubjectsConfig
     from factfinding.data.subjects import read_subjects
     from factfinding.files import write_table
 
-    settings = job.config("subjects", SubjectsConfig)
+    settings = job.given.subjects
     table = read_subjects(
         job.input.table, two_answers=settings.two_answers, min_per_answer=settings.min_per_answer
     )
