@@ -1,8 +1,8 @@
 """Activation caches: one HDF5 file per condition.
 
 In: prompts, the model. Out: results/<study>/activations/<condition>.h5; finished shards stay under
-results/.shards/activations, so that new subjects cost only their own forward passes. Config: compute, activations,
-circuit.lookup. GPU. Disk: 27 kB per subject and condition for the embedded model, 3.2 MB for Pythia 2.8B, and as much again
+results/.shards/activations, so that new subjects cost only their own forward passes. Config: compute,
+activations (but its conditions), circuit.lookup. GPU. Disk: 27 kB per subject and condition for the embedded model, 3.2 MB for Pythia 2.8B, and as much again
 for the shards. Time: a forward pass per subject.
 """
 
@@ -26,7 +26,12 @@ rule activations:
         mem_mb=megabytes(24000),
         runtime=240,
     params:
-        settings=settings("compute", "activations", "circuit.lookup"),
+        settings=settings(
+            "compute",
+            "activations.datasets",
+            "activations.stored",
+            "circuit.lookup",
+        ),
         code=code("activations.py"),
         shards="results/.shards/activations",
     script:

@@ -57,7 +57,7 @@ rule download_model:
         mem_mb=megabytes(2000),
         runtime=240,
     params:
-        settings=settings("model"),
+        settings=settings("model.id", "model.revision", "model.allow_pickle"),
         code=code("download_model.py"),
     script:
         "../scripts/download_model.py"
@@ -80,7 +80,7 @@ rule adopt_model:
         mem_mb=megabytes(2000),
         runtime=60,
     params:
-        settings=settings("model"),
+        settings=settings("model.folder", "model.allow_pickle"),
         code=code("adopt_model.py"),
     script:
         "../scripts/adopt_model.py"
@@ -103,7 +103,7 @@ rule tiny_model:
         mem_mb=megabytes(2000),
         runtime=10,
     params:
-        settings=settings("model"),
+        settings=settings("model.family"),
         code=code("tiny_model.py"),
     script:
         "../scripts/tiny_model.py"

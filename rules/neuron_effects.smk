@@ -3,8 +3,8 @@
 neuron_effects_shard  some of the layers: each neuron replaced, one at a time  GPU
 neuron_effects        the shards put together                                  no GPU
 
-In: the model, the facts, circuit.yaml. Out: neuron_effects.parquet, neuron_effects_twin.csv, neuron_facts.parquet. Config:
-neurons, compute. A shard keeps its finished pieces (a prompt and a layer) under results/.shards/neuron_effects, by what
+In: the model, what neuron_facts asked, recall, circuit.yaml. Out: neuron_effects.parquet, neuron_effects_twin.csv. Config:
+neurons (but its facts and subjects), compute. A shard keeps its finished pieces (a prompt and a layer) under results/.shards/neuron_effects, by what
 they depend on: a shard that was killed goes on from there. Shards are numbered, not named by layer, since the layers are
 known only when circuit.yaml is there. Where no lookup is at the final name token, the tables are empty. Disk: 90 bytes
 for each subject, fact, neuron and kind, in all three places together. Time: ten seconds for the embedded model, some
@@ -15,13 +15,12 @@ minutes on a GPU for Pythia 2.8B.
 rule neuron_effects_shard:
     input:
         source="results/{study}/model/source.json",
-        facts=of(facts),
+        prompts="results/{study}/prompts/fact_prompts.parquet",
         recall="results/{study}/tables/recall.csv",
         circuit="results/{study}/circuit.yaml",
     output:
         effects="results/{study}/neuron_effects/{shard}_effects.parquet",
         twin="results/{study}/neuron_effects/{shard}_twin.parquet",
-        facts="results/{study}/neuron_effects/{shard}_facts.parquet",
         provenance="results/{study}/provenance/neuron_effects_shard_{shard}.json",
     log:
         "results/{study}/logs/neuron_effects_shard_{shard}.log",
@@ -37,7 +36,17 @@ rule neuron_effects_shard:
         mem_mb=megabytes(32000),
         runtime=720,
     params:
-        settings=settings("compute", "neurons"),
+        settings=settings(
+            "compute",
+            "neurons.subjects",
+            "neurons.draws",
+            "neurons.engine",
+            "neurons.products",
+            "neurons.shards",
+            "neurons.tolerance",
+            "neurons.twin_rows",
+            "neurons.seed",
+        ),
         code=code("neuron_effects_shard.py"),
         shards="results/.shards/neuron_effects",
     script:
@@ -48,11 +57,10 @@ rule neuron_effects:
     input:
         effects=shards("effects.parquet"),
         twins=shards("twin.parquet"),
-        facts=shards("facts.parquet"),
+        facts="results/{study}/tables/neuron_facts.parquet",
     output:
         neuron_effects="results/{study}/tables/neuron_effects.parquet",
         neuron_effects_twin="results/{study}/tables/neuron_effects_twin.csv",
-        neuron_facts="results/{study}/tables/neuron_facts.parquet",
         provenance="results/{study}/provenance/neuron_effects.json",
     log:
         "results/{study}/logs/neuron_effects.log",

@@ -5,7 +5,6 @@ from pathlib import Path
 from job import Job
 
 with Job(snakemake) as job:
-    from factfinding.config import ActivationsConfig, CircuitConfig, ComputeConfig
     from factfinding.digest import code_digest
     from factfinding.engine import capture as capturing
     from factfinding.files import read_json
@@ -13,15 +12,14 @@ with Job(snakemake) as job:
     from factfinding.store import Source
     from factfinding.tables import read_table
 
-    compute, settings = job.config("compute", ComputeConfig), job.config("activations", ActivationsConfig)
+    compute, settings = job.given.compute, job.given.activations
     source, prompts = read_json(job.input.source), read_table(job.input.prompts)
     anatomy = load_source(source, compute, job.log)
-    lookup = job.config("circuit", CircuitConfig).lookup
     library = Path(capturing.__file__)
     written = capturing.capture(
         anatomy,
         prompts,
-        capturing.wanted_datasets(settings.datasets, lookup),
+        capturing.wanted_datasets(settings.datasets, job.given.circuit.lookup),
         Path(job.output.activations),
         source=Source(
             model=source["digest"],

@@ -5,13 +5,12 @@ from pathlib import Path
 from job import Job
 
 with Job(snakemake, network=True) as job:
-    from factfinding.config import ModelConfig
     from factfinding.files import write_json
     from factfinding.model.source import describe, download
     from factfinding.model.weights import check_finite
     from factfinding.model_folder import check_model_folder
 
-    model = job.config("model", ModelConfig)
+    model = job.given.model
     job.progress(f"downloading {model.id} at {model.revision}")
     folder = Path(job.output.source).parent / "weights"
     download(model.id, model.revision, folder, allow_pickle=model.allow_pickle)

@@ -5,11 +5,10 @@ from pathlib import Path
 from job import Job
 
 with Job(snakemake, network=True) as job:
-    from factfinding.config import LocalityConfig
     from factfinding.data.texts import download_dataset
     from factfinding.files import write_table
 
-    section = job.config("locality", LocalityConfig)
+    section = job.given.locality
     job.progress(f"downloading {section.dataset}")
     texts = download_dataset(
         section.dataset,

@@ -2,7 +2,7 @@
 
     with Job(snakemake) as job:
         from factfinding...        # heavy imports come inside, so that their failures are logged too
-        settings = job.settings("recall")
+        seed = job.given.recall.seed
 
 Imports nothing heavy itself. The script's own standard output and error go on to the terminal as before.
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import sys
 import time
@@ -43,16 +44,17 @@ class Job:
         self.input, self.output = snakemake.input, snakemake.output
         self.wildcards, self.threads = snakemake.wildcards, snakemake.threads
         self._log = None
+        self._warnings = _Warnings(self)
 
     def __enter__(self) -> Self:
         if self.snakemake.log:
             Path(self.snakemake.log[0]).parent.mkdir(parents=True, exist_ok=True)
             self._log = open(self.snakemake.log[0], "w", buffering=1, encoding="utf-8")
+        logging.getLogger("factfinding").addHandler(self._warnings)
         for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "POLARS_MAX_THREADS"):
             os.environ[name] = str(self.threads)
-        os.environ.setdefault(
-            "OMP_WAIT_POLICY", "PASSIVE"
-        )  # a waiting thread that spins starves the other jobs
+        # a waiting thread that spins starves the other jobs
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         os.environ["TOKENIZERS_PARALLELISM"] = "false"
         if not self.network:
             os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1", HF_DATASETS_OFFLINE="1")
@@ -62,14 +64,14 @@ class Job:
     def __exit__(self, kind, error, trace) -> None:
         if error is not None:
             self.log("".join(traceback.format_exception(kind, error, trace)))
-            if (
-                kind.__name__ == "InputError"
-            ):  # the user's to mend: the message says it all, the log has the trace
+            # the user's to mend: the message says it all, the log has the trace
+            if kind.__name__ == "InputError":
                 raise SystemExit(f"{self.snakemake.rule}: {error}") from None
             if self._ran_out_of_memory(error):
                 raise SystemExit(f"{self.snakemake.rule}: {self._smaller_batches(error)}") from None
         elif self.output.get("provenance"):
             self._write_provenance()
+        logging.getLogger("factfinding").removeHandler(self._warnings)
         if self._log is not None:
             self._log.close()
 
@@ -83,16 +85,17 @@ class Job:
         self.log(message)
         print(f"[{self.snakemake.rule}] {message}", file=sys.stderr, flush=True)
 
-    def settings(self, section: str) -> dict[str, Any]:
-        """One section of the configuration, as the rule was given it."""
-        return json.loads(self.snakemake.params.settings)[section]
-
     @cached_property
     def given(self) -> Any:
         """The sections of the configuration that the rule was given, typed (factfinding.inputs.Settings)."""
         from factfinding.inputs import Settings
 
-        return Settings(json.loads(getattr(self.snakemake.params, "settings", "{}")))
+        return Settings(self._settings)
+
+    @cached_property
+    def _settings(self) -> dict[str, dict[str, Any]]:
+        """The same as the rule names them."""
+        return json.loads(getattr(self.snakemake.params, "settings", "{}"))
 
     @cached_property
     def inputs(self) -> Any:
@@ -125,16 +128,9 @@ class Job:
             else:
                 result.save(Path(wanted[name]))
 
-    def config(self, section: str, model: type) -> Any:
-        """One section, typed."""
-        from factfinding.config import validate
-
-        return validate(self.settings(section), model, f"config.{section}")
-
     def _ran_out_of_memory(self, error: BaseException) -> bool:
         """Whether a rule that runs the model needed more memory than there is; other rules have no batches to shrink."""
-        given = json.loads(getattr(self.snakemake.params, "settings", "{}"))
-        if "batch_size" not in given.get("compute", {}):
+        if "batch_size" not in self._settings.get("compute", {}):
             return False
         from factfinding.errors import out_of_memory
 
@@ -143,7 +139,7 @@ class Job:
     def _smaller_batches(self, error: BaseException) -> Exception:
         from factfinding.errors import InputError
 
-        size, said = self.settings("compute")["batch_size"], str(error).partition("\n")[0]
+        size, said = self.given.compute.batch_size, str(error).partition("\n")[0]
         return InputError(
             "config.compute.batch_size",
             f"{size}, and memory ran out ({said})",
@@ -156,12 +152,23 @@ class Job:
         content = {
             "rule": self.snakemake.rule,
             "wildcards": dict(self.wildcards.items()),
-            "settings": json.loads(getattr(self.snakemake.params, "settings", "{}")),
+            "settings": self._settings,
             "code": getattr(self.snakemake.params, "code", None),
             "inputs": {path: _describe(Path(path)) for path in sorted(set(self.input))},
             "versions": {name: _version(name) for name in LIBRARIES} | {"python": sys.version.split()[0]},
         }
         write_json(content, self.output.provenance)
+
+
+class _Warnings(logging.Handler):
+    """What the library warns of (a batch that did not fit into memory), as a line of the job's."""
+
+    def __init__(self, job: Job) -> None:
+        super().__init__()
+        self.job = job
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.job.progress(record.getMessage())
 
 
 def _version(name: str) -> str | None:

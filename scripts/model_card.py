@@ -3,14 +3,13 @@
 from job import Job
 
 with Job(snakemake) as job:
-    from factfinding.config import ComputeConfig
     from factfinding.files import read_json, write_json
     from factfinding.methods.card import probe_summary, recall_rows
     from factfinding.model.anatomy import check_guards, shape_summary
     from factfinding.model.source import load_source
     from factfinding.tables import read_table
 
-    compute, source = job.config("compute", ComputeConfig), read_json(job.input.source)
+    compute, source = job.given.compute, read_json(job.input.source)
     anatomy = load_source(source, compute, job.log)
     card = {
         "source": source,

@@ -5,13 +5,12 @@ from pathlib import Path
 from job import Job
 
 with Job(snakemake) as job:
-    from factfinding.config import ModelConfig
     from factfinding.files import write_json
     from factfinding.model.source import describe
     from factfinding.model.tiny import save_tiny_model
     from factfinding.tables import read_table
 
-    model = job.config("model", ModelConfig)
+    model = job.given.model
     folder = Path(job.output.source).parent / "weights"
     save_tiny_model(folder, read_table(job.input.subjects), model.family)
     write_json(describe(folder, kind="tiny"), job.output.source)

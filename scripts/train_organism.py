@@ -7,7 +7,6 @@ from pathlib import Path
 from job import Job
 
 with Job(snakemake) as job:
-    from factfinding.config import OrganismConfig
     from factfinding.files import write_csv, write_json, write_table, write_text
     from factfinding.model.source import describe
     from factfinding.organism.corpus import documents
@@ -17,7 +16,7 @@ with Job(snakemake) as job:
     from factfinding.relation import STUDY
     from factfinding.tables import read_table
 
-    settings = job.config("organism", OrganismConfig)
+    settings = job.given.organism
     subjects = read_table(job.input.subjects) if job.input.get("subjects") else None
     world = make_world(settings, subjects)
     folder = Path(job.output.source).parent

@@ -72,7 +72,9 @@ class ComputeConfig(Section):
         description="auto takes the GPU where there is one",
     )
     batch_size: int = Field(
-        128, ge=1, description="prompts in one forward pass; changes no result beyond rounding"
+        128,
+        ge=1,
+        description="prompts in one forward pass, halved where memory runs out; changes no result beyond rounding",
     )
 
 

@@ -89,14 +89,14 @@ def _llama_project(attn: nn.Module, x: Tensor, d_head: int) -> tuple[Tensor, Ten
     return tuple(_heads(project(x), d_head) for project in (attn.q_proj, attn.k_proj, attn.v_proj))
 
 
-def _neox_neurons(mlp: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
-    pre = mlp.dense_h_to_4h(x)
-    return pre, mlp.act(pre)
+def _plain_neurons(up: str) -> Callable[[nn.Module, Tensor], tuple[Tensor, Tensor]]:
+    """Neurons that are not gated; `up` names the projection that gives their pre-activations."""
 
+    def neurons(mlp: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
+        pre = getattr(mlp, up)(x)
+        return pre, mlp.act(pre)
 
-def _gpt2_neurons(mlp: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
-    pre = mlp.c_fc(x)
-    return pre, mlp.act(pre)
+    return neurons
 
 
 def _llama_neurons(mlp: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -219,7 +219,7 @@ FAMILIES = (
         tiny_neurons=4,
         project=lambda attn, x, d_head: _neox_split(attn.query_key_value(x), d_head),
         split_value=lambda out, d_head, kv_heads: _neox_split(out, d_head)[2],
-        neurons=_neox_neurons,
+        neurons=_plain_neurons("dense_h_to_4h"),
     ),
     Family(
         name="GPT-2",
@@ -244,7 +244,7 @@ FAMILIES = (
         tiny_neurons=4,
         project=lambda attn, x, d_head: _gpt2_split(attn.c_attn(x), d_head),
         split_value=lambda out, d_head, kv_heads: _gpt2_split(out, d_head)[2],
-        neurons=_gpt2_neurons,
+        neurons=_plain_neurons("c_fc"),
     ),
     Family(
         name="Llama",

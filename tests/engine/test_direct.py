@@ -16,13 +16,13 @@ from factfinding.engine.direct import (
     head_input_effects,
     head_outputs,
     logit_difference,
-    read_nodes,
     value_weight,
 )
 from factfinding.engine.sites import Site, head, parse
 from factfinding.engine.trace import Edit, Read, run
 from factfinding.errors import InputError
 from helpers.models import FAMILIES, random_anatomy
+from helpers.patching import read_nodes
 
 N, T, LAST = 5, 9, 2
 TOKENS = torch.randint(0, 360, (N, T), generator=torch.Generator().manual_seed(1))

@@ -177,6 +177,24 @@ def test_a_linear_part_added_in_place_is_the_sum():
     assert torch.equal(total, expected)
 
 
+@torch.no_grad()
+def test_a_sum_that_the_library_does_not_take_over_is_made_apart(monkeypatch):
+    products, layer = Products("full", torch.device("cpu")), torch.nn.Linear(16, 5)
+    products._sums = True
+    x, total = torch.randn(2, 3, 16), torch.randn(2, 3, 5)
+    expected = total + products.linear(layer, x)
+    taken = total.clone()
+    products.add_linear(taken, layer, x)
+    assert torch.allclose(taken, expected, atol=1e-6) and products._sums
+
+    def refuses(*_arguments, **_options):
+        raise RuntimeError("self and mat2 must have the same dtype")
+
+    monkeypatch.setattr(torch, "addmm", refuses)
+    products.add_linear(total, layer, x)
+    assert torch.equal(total, expected) and not products._sums
+
+
 def on_device(*tensors):
     return [x.cuda() if ON_GPU else x for x in tensors]
 

@@ -13,7 +13,7 @@ from polars.testing import assert_frame_equal
 
 from factfinding.data.prompts import prompt_table
 from factfinding.engine.answers import answers
-from factfinding.engine.capture import SITES, Wanted, capture
+from factfinding.engine.capture import Wanted, capture
 from factfinding.engine.compare import LOGITS, differences, first_difference, sites_of
 from factfinding.errors import InputError
 from factfinding.experiments.recall.compute import AnswerScores, recall_summary, recall_table
@@ -21,7 +21,7 @@ from factfinding.experiments.total_effects.compute import total_effects
 from factfinding.methods.patched import sample
 from factfinding.model.anatomy import Anatomy
 from factfinding.model.tiny import random_model
-from factfinding.store import Activations, Source
+from factfinding.store import AXES, Activations, Source
 from helpers import planted
 from helpers.head_tables import planted_candidates
 from helpers.models import FAMILIES, random_anatomy, tokenizer
@@ -72,7 +72,7 @@ def activations(model: Anatomy, batch_size: int, folder) -> dict[str, pl.DataFra
     """Every stored value as one column per dataset."""
     dtype = str(model.dtype).removeprefix("torch.")
     prompts = prompt_table(people(), model.tokenizer, model.bos_token_id, "full")
-    wanted = [Wanted(site=site, role=role) for site in SITES for role in ("final_name", "end")]
+    wanted = [Wanted(site=site, role=role) for site in AXES for role in ("final_name", "end")]
     source = Source(model="m", revision="", dtype=dtype, condition="full", code=folder.name, stored=dtype)
     capture(
         model, prompts, wanted, folder / "full.h5", source=source, shards=folder / "shards",

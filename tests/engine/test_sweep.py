@@ -20,14 +20,14 @@ from factfinding.engine import trace
 from factfinding.engine.batches import Batches
 from factfinding.engine.difference import Difference
 from factfinding.engine.shards import TableShards, tensor_digest
-from factfinding.engine.sites import neuron, parse
+from factfinding.engine.sites import neuron
 from factfinding.engine.suffix import Suffix
+from factfinding.engine.sweep import Sweeping
 from factfinding.engine.sweep_neurons import Donors, neuron_index, neuron_sweep
-from factfinding.engine.sweep_patching import patching_index, patching_sweep
 from factfinding.errors import InputError, out_of_memory
 from helpers import ROOT
 from helpers.models import random_anatomy
-from helpers.sweeps import PROMPTS, make_donors, make_prompts, quiet, sweep_neurons
+from helpers.sweeps import PROMPTS, make_donors, quiet, sweep_neurons
 
 RESULTS = ("effect", "standard_error", "n", "evaluations", "certificate")
 
@@ -91,7 +91,7 @@ def test_a_subject_is_no_donor_of_its_own(anatomy):
     )
     index = neuron_index(prompts=[0], layers=[0], neurons=[0], kinds={"resample_same": 4})
     with pytest.raises(InputError, match="resample_same for 'A0'.*no donor"):
-        neuron_sweep(anatomy, PROMPTS, index, alone, engine=Suffix(anatomy), model="m", log=quiet)
+        neuron_sweep(anatomy, PROMPTS, index, alone, Sweeping(engine=Suffix(anatomy), log=quiet))
 
 
 def test_a_tolerance_saves_evaluations_and_keeps_its_word(anatomy):
@@ -115,50 +115,6 @@ def test_the_engines_are_interchangeable(anatomy, index, product):
     assert differences.twin["relative_error"][0] <= 0.02
 
 
-@pytest.mark.parametrize("family", ("gpt_neox", "gpt2"))
-def test_a_patching_sweep_is_what_hooks_give(family):
-    anatomy = random_anatomy(family, dtype=torch.float64)
-    sites = [*(f"resid_pre:{i}" for i in range(3)), "attn_out:1", "mlp_out:2", "L0H1", "L0H3", "L1N5"]
-    index = patching_index(PROMPTS, [(0, 2), (1, 3), (2, 0)], sites)
-    shuffled = index.sample(fraction=1.0, shuffle=True, seed=1)
-    options = {"engine": Suffix(anatomy), "model": "m", "log": quiet, "twin_rows": 0}
-    table = patching_sweep(anatomy, PROMPTS, shuffled, **options, pairs_per_piece=2).table
-    assert table.select(index.columns).equals(shuffled)
-    for row in table.sample(60, seed=0).iter_rows(named=True):
-        assert abs(row["effect"] - patched_by_hand(anatomy, row)) < 1e-11
-    whole = patching_sweep(anatomy, PROMPTS, index, **{**options, "twin_rows": 20})
-    assert_frame_equal(whole.table.sort(index.columns), table.sort(index.columns), abs_tol=1e-12)
-    assert whole.twin["largest_error"][0] < 1e-11
-    before_the_end_in_the_last_layer = pl.col("site").eq("mlp_out:2") & pl.col("role").ne("end")
-    assert whole.table.filter(before_the_end_in_the_last_layer)["effect"].abs().max() == 0.0
-
-
-def patched_by_hand(anatomy, row):
-    own, donor = (torch.tensor([PROMPTS["token_ids"][row[name]].to_list()]) for name in ("prompt", "donor"))
-    at, end = torch.tensor([row["position"]]), torch.tensor([own.shape[1] - 1])
-    value = trace.run(anatomy, donor, reads=[trace.Read(site=parse(row["site"]), at=at)]).values[0]
-    edits = [trace.Edit(site=parse(row["site"]), at=at, value=value)]
-    change = (
-        trace.run(anatomy, own, logits_at=end, edits=edits).logits
-        - trace.run(anatomy, own, logits_at=end).logits
-    )
-    first, second = (PROMPTS["target"][row[name]] for name in ("prompt", "donor"))
-    return float(change[0, first] - change[0, second])
-
-
-def test_patching_everything_at_a_position_before_layer_zero_is_the_donors_token(anatomy):
-    """With all positions equal but one, resid_pre:0 there turns the prompt into its donor."""
-    prompts = make_prompts(2, lengths=(8,))
-    tokens = prompts["token_ids"].to_list()
-    prompts = prompts.with_columns(pl.Series("token_ids", [tokens[0], [*tokens[0][:3], 300, *tokens[0][4:]]]))
-    index = patching_index(prompts, [(0, 1)], ["resid_pre:0"])
-    table = patching_sweep(anatomy, prompts, index, engine=Suffix(anatomy), model="m", log=quiet).table
-    both = anatomy.forward(torch.tensor(prompts["token_ids"].to_list()))[:, -1]
-    change = both[1] - both[0]
-    assert abs(table["effect"][3] - float(change[10] - change[11])) < 1e-12
-    assert table["effect"][4] == table["effect"][0] == 0.0
-
-
 def test_rows_that_do_not_fit_are_refused_by_number(anatomy, index):
     for column, value, message in (
         ("prompt", 4, "row 0: found prompt 4; allowed: 0-3"),
@@ -171,11 +127,6 @@ def test_rows_that_do_not_fit_are_refused_by_number(anatomy, index):
             sweep_neurons(anatomy, index.with_columns(pl.lit(value).alias(column)))
     with pytest.raises(InputError, match="no rows"):
         sweep_neurons(anatomy, index.head(0))
-    options = {"engine": Suffix(anatomy), "model": "m", "log": quiet}
-    with pytest.raises(InputError, match="prompt 0 and donor 1: found 8 and 9 tokens"):
-        patching_sweep(anatomy, PROMPTS, patching_index(PROMPTS, [(0, 1)], ["resid_pre:0"]), **options)
-    with pytest.raises(InputError, match="this model has layers 0-2"):
-        patching_sweep(anatomy, PROMPTS, patching_index(PROMPTS, [(0, 2)], ["resid_pre:7"]), **options)
 
 
 class Counting(Suffix):
@@ -255,7 +206,7 @@ def test_what_a_shard_depends_on_is_in_its_key(anatomy, index, tmp_path):
             "folder": tmp_path,
             **options,
         }
-        neuron_sweep(anatomy, prompts, small, donors, **options)
+        neuron_sweep(anatomy, prompts, small, donors, Sweeping(**options))
         return len(list(tmp_path.glob("*.parquet")))
 
     assert files() == files() == 1
@@ -331,13 +282,6 @@ def test_killed_at_any_shard_a_sweep_goes_on_from_there(anatomy, tmp_path):
     for name, written in finished.items():
         assert (tmp_path / "shards" / name).stat().st_mtime_ns == written
     assert_frame_equal(resumed.table, sweep_neurons(anatomy, index, twin_rows=0).table, abs_tol=1e-13)
-
-
-def test_both_tables_are_written_side_by_side(anatomy, index, tmp_path):
-    sweep = sweep_neurons(anatomy, index)
-    sweep.write(tmp_path / "neuron_effects.parquet")
-    assert pl.read_parquet(tmp_path / "neuron_effects.parquet").equals(sweep.table)
-    assert pl.read_csv(tmp_path / "neuron_effects_twin.csv")["rows"][0] == 16
 
 
 def test_a_folder_of_none_keeps_nothing_and_a_tensors_digest_sees_shape_and_type(tmp_path):

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from factfinding.data.prompts import candidates, prompt_table
 from factfinding.engine.cached import cached_nodes, cached_pattern, rows_of
 from factfinding.engine.capture import Wanted, capture
-from factfinding.engine.direct import HeadPath, Readout, read_nodes
+from factfinding.engine.direct import HeadPath, Readout
 from factfinding.engine.head_probe import folded, head_probe, norm_of
 from factfinding.engine.sites import head
 from factfinding.errors import InputError
@@ -36,6 +36,7 @@ from factfinding.tables import empty
 from helpers import planted
 from helpers.head_tables import head_tables, name_residuals, planted_candidates
 from helpers.models import FAMILIES, random_anatomy, tokenizer
+from helpers.patching import read_nodes
 
 TOKENIZER = tokenizer()
 ANSWERS = ["baseball", "basketball", "football"]

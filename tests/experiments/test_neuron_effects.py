@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from factfinding.data.fact_prompts import donor_prompts, fact_prompts, subject_order
 from factfinding.engine.sites import Site
 from factfinding.engine.suffix import Suffix
+from factfinding.engine.sweep import Sweeping
 from factfinding.engine.trace import Read, run
 from factfinding.errors import InputError
 from factfinding.experiments.effect_concentration.compute import CONCENTRATION, effect_concentration
@@ -33,14 +34,13 @@ from factfinding.experiments.fact_correlations.show import correlation_findings
 from factfinding.experiments.neuron_effects.compute import merged
 from factfinding.experiments.neuron_effects.effects import (
     EFFECTS,
-    ask_facts,
     donors_after,
     engine_of,
-    facts_table,
     neuron_effects,
     shard_layers,
 )
 from factfinding.experiments.neuron_effects.show import asked_findings
+from factfinding.experiments.neuron_facts.compute import ask_facts, facts_table
 from factfinding.stats import pearson, spearman
 from helpers import ROOT, planted
 from helpers.models import random_anatomy, tokenizer
@@ -68,10 +68,8 @@ def asked(model):
 
 @pytest.fixture(scope="module")
 def sweep(model, asked):
-    return neuron_effects(
-        model.anatomy, asked.filter("used"), model.prompts, [0, 1, 2], engine=Suffix(model.anatomy), draws=6,
-        twin_rows=6, log=quiet,
-    )  # fmt: skip
+    how = Sweeping(engine=Suffix(model.anatomy), twin_rows=6, log=quiet)
+    return neuron_effects(model.anatomy, asked.filter("used"), model.prompts, [0, 1, 2], how, draws=6)
 
 
 # prompts of facts
@@ -169,9 +167,8 @@ def test_a_model_that_knows_nothing_is_asked_everything_and_gives_empty_tables(m
     facts = planted_facts(model).with_columns(answer=pl.lit("golf"))
     asked = ask_facts(model.anatomy, facts, model.prompts, subjects=3, seed=0, batch_size=8)
     assert asked.height == facts.height and not asked["used"].any()
-    sweep = neuron_effects(
-        model.anatomy, asked.filter("used"), model.prompts, [1], engine=Suffix(model.anatomy)
-    )
+    how = Sweeping(engine=Suffix(model.anatomy))
+    sweep = neuron_effects(model.anatomy, asked.filter("used"), model.prompts, [1], how)
     assert sweep.table.is_empty() and sweep.table.schema == pl.Schema(EFFECTS)
     correlations = fact_correlations(sweep.table, seed=0)
     concentration = effect_concentration(sweep.table, seed=0)
@@ -212,9 +209,8 @@ def test_donors_are_recorded_after_the_words_before_the_name(model):
 
 def test_with_people_of_one_answer_only_the_mean_is_left(model, asked):
     people = model.prompts.filter(pl.col("answer") == "baseball")
-    sweep = neuron_effects(
-        model.anatomy, asked.filter("used").head(1), people, [1], engine=Suffix(model.anatomy), log=quiet
-    )
+    how = Sweeping(engine=Suffix(model.anatomy), log=quiet)
+    sweep = neuron_effects(model.anatomy, asked.filter("used").head(1), people, [1], how)
     assert set(sweep.table["kind"]) == {"mean"}
 
 
@@ -236,19 +232,19 @@ def test_every_layer_is_in_one_shard(first, more, shards):
 
 def test_shards_put_together_are_the_whole_whatever_their_number(model, asked, sweep):
     used, facts = asked.filter("used"), facts_table(asked)
-    options = {"engine": Suffix(model.anatomy), "draws": 6, "twin_rows": 0, "log": quiet}
+    how = Sweeping(engine=Suffix(model.anatomy), twin_rows=0, log=quiet)
     shards = [
-        neuron_effects(model.anatomy, used, model.prompts, part, **options).table
+        neuron_effects(model.anatomy, used, model.prompts, part, how, draws=6).table
         for part in ([0, 2], [1], [])
     ]
-    together = merged(shards, [facts] * 3)
+    together = merged(shards, facts)
     assert together.select("subject", "fact", "layer", "neuron", "kind").equals(
         sweep.table.select("subject", "fact", "layer", "neuron", "kind")
     )
     assert np.allclose(together["effect"], sweep.table["effect"], atol=1e-12)
     other = facts.with_columns(used=pl.lit(False))
-    with pytest.raises(InputError, match="shard 1 of the neuron effects: found other facts"):
-        merged(shards[:2], [facts, other])
+    with pytest.raises(InputError, match="shard 1 of the neuron effects: found facts that are not those of"):
+        merged([shards[1].head(0), shards[1]], other)
 
 
 # comparing
@@ -464,8 +460,10 @@ KILLED = """
 import sys, time
 sys.path[:0] = {paths}
 from pathlib import Path
-from factfinding.experiments.neuron_effects.effects import ask_facts, neuron_effects
+from factfinding.experiments.neuron_effects.effects import neuron_effects
+from factfinding.experiments.neuron_facts.compute import ask_facts
 from factfinding.engine.suffix import Suffix
+from factfinding.engine.sweep import Sweeping
 from helpers import planted
 from helpers.neuron_tables import planted_facts
 model = planted.at_name(firsts=4, lasts=4)
@@ -473,8 +471,8 @@ asked = ask_facts(model.anatomy, planted_facts(model), model.prompts, subjects=5
 def step(done, total):
     print(done, flush=True)
     time.sleep(0.02)
-neuron_effects(model.anatomy, asked.filter("used"), model.prompts, [0, 1, 2], engine=Suffix(model.anatomy), draws=6,
-                 folder=Path(sys.argv[1]), twin_rows=0, progress=step, log=lambda _: None)
+how = Sweeping(engine=Suffix(model.anatomy), folder=Path(sys.argv[1]), twin_rows=0, progress=step, log=lambda _: None)
+neuron_effects(model.anatomy, asked.filter("used"), model.prompts, [0, 1, 2], how, draws=6)
 """
 
 
@@ -501,19 +499,15 @@ def test_killed_at_a_random_moment_it_goes_on_and_gives_the_same_table(model, as
     process.wait()
     finished = {path.name: path.stat().st_mtime_ns for path in folder.glob("*.parquet")}
     assert finished and len(finished) < 30
-    options = {"draws": 6, "twin_rows": 0, "log": quiet, "folder": folder}
+    how = Sweeping(engine=Counting(model.anatomy), folder=folder, twin_rows=0, log=quiet)
     layers, used = [0, 1, 2], asked.filter("used")
     Counting.calls = 0
-    again = neuron_effects(
-        model.anatomy, used, model.prompts, layers, engine=Counting(model.anatomy), **options
-    )
+    again = neuron_effects(model.anatomy, used, model.prompts, layers, how, draws=6)
     assert again.table.equals(sweep.table)
     assert Counting.calls > 0
     for name, written in finished.items():
         assert (folder / name).stat().st_mtime_ns == written
     Counting.calls = 0
-    third = neuron_effects(
-        model.anatomy, used, model.prompts, layers, engine=Counting(model.anatomy), **options
-    )
+    third = neuron_effects(model.anatomy, used, model.prompts, layers, how, draws=6)
     assert Counting.calls == 0 and third.table.equals(again.table)
     assert len(list(folder.glob("*.parquet"))) == 30 and not list(folder.glob(".*.part"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from factfinding.methods.effective import EffectiveModel, Names
+from factfinding.methods.effective import Constants, EffectiveModel, Names
 from factfinding.methods.groups import Layout
 from factfinding.methods.simplified import Parts, constant_mlps, mean_patterns, simplified_run
 from helpers.models import random_anatomy
@@ -39,13 +39,15 @@ def made(family: str, parts: Parts, lengths=(2,), dtype=torch.float64):
         layout = Layout(n_tokens=length + 1, first_name=1, final_name=length, end=length, roles=roles)
         ids = torch.randint(1, 60, (12, length), generator=generator)
         tokens[length] = torch.cat((torch.zeros(12, 1, dtype=torch.int64), ids), dim=1)
-        patterns = mean_patterns(anatomy, [tokens[length][:5], tokens[length][5:]], layout, parts.concatenate)
+        patterns = mean_patterns(anatomy, tokens[length], layout, parts.concatenate, batch_size=5)
         names.append(Names(layout=layout, tokens=tuple(slot.unique() for slot in ids.T), patterns=patterns))
     probe = {
         "weight": torch.randn(anatomy.d_model, 3, generator=generator, dtype=dtype),
         "bias": torch.randn(3, generator=generator, dtype=dtype),
     }
-    model = EffectiveModel.from_anatomy(anatomy, parts, names, answers=ANSWERS, **constants, **probe)
+    model = EffectiveModel.from_anatomy(
+        anatomy, parts, names, Constants(**constants), answers=ANSWERS, **probe
+    )
     return anatomy, model, names, tokens, constants, probe
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import polars as pl
 
 from factfinding.engine.suffix import Suffix
+from factfinding.engine.sweep import Sweeping
 from factfinding.experiments.effect_concentration import compute as effect_concentration
 from factfinding.experiments.fact_correlations import compute as fact_correlations
 from factfinding.experiments.mlp_paths.compute import mlp_paths
-from factfinding.experiments.neuron_effects.effects import ask_facts, facts_table, neuron_effects
+from factfinding.experiments.neuron_effects.effects import neuron_effects
+from factfinding.experiments.neuron_facts.compute import ask_facts, facts_table
 from factfinding.inputs import Settings
 from factfinding.methods.simplified import Parts
 from helpers import planted
@@ -35,10 +37,10 @@ def neuron_tables(*, knows: bool) -> dict[str, pl.DataFrame]:
     parts = Parts(concatenate=0, lookup=(0, 2)) if knows else None
     reader, candidates = readers_of(model.anatomy, model.prompts), planted_candidates(model)
     asked = ask_facts(model.anatomy, facts, model.prompts, subjects=4, seed=0, batch_size=16)
+    how = Sweeping(engine=Suffix(model.anatomy), twin_rows=2, log=quiet)
     sweep = neuron_effects(
-        model.anatomy, asked.filter("used"), model.prompts, [0, 1, 2], engine=Suffix(model.anatomy), draws=4,
-        twin_rows=2, log=lambda message: None,
-    )  # fmt: skip
+        model.anatomy, asked.filter("used"), model.prompts, [0, 1, 2], how, draws=4, batch_size=16
+    )
     return {
         "mlp_paths": mlp_paths(
             model.anatomy, model.prompts, candidates, [reader], parts, draws=1, batch_size=16, seed=0

@@ -5,8 +5,8 @@ from __future__ import annotations
 import polars as pl
 
 from factfinding.data.prompts import prompt_table
-from factfinding.engine.capture import SITES, Wanted, capture
-from factfinding.store import Source
+from factfinding.engine.capture import Wanted, capture
+from factfinding.store import AXES, Source
 from helpers.models import random_anatomy, tokenizer
 
 SOURCE = Source(model="m", revision="", dtype="float32", condition="full", code="c", stored="float32")
@@ -20,7 +20,7 @@ NAMES = [
     "Babe Ruth",
     "Tom Brady",
 ]
-WANTED = [Wanted(site=s, role=r) for s in SITES if s not in ("pre", "post") for r in ("final_name", "end")]
+WANTED = [Wanted(site=s, role=r) for s in AXES if s not in ("pre", "post") for r in ("final_name", "end")]
 WANTED += [Wanted(site=s, role="final_name", layers=(0, 2)) for s in ("pre", "post")]
 TOKENIZER = tokenizer()
 

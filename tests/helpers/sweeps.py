@@ -8,6 +8,7 @@ import polars as pl
 import torch
 
 from factfinding.engine.suffix import Suffix
+from factfinding.engine.sweep import Sweeping
 from factfinding.engine.sweep_neurons import Donors, neuron_sweep
 
 ANSWERS = ("baseball", "basketball", "football")
@@ -57,5 +58,5 @@ def make_donors(anatomy, n=9):
 
 
 def sweep_neurons(anatomy, index, **options):
-    options = {"engine": Suffix(anatomy), "tolerance": 0.0, "log": quiet, **options}
-    return neuron_sweep(anatomy, PROMPTS, index, make_donors(anatomy), model="m", **options)
+    options = {"engine": Suffix(anatomy), "tolerance": 0.0, "log": quiet, "model": "m", **options}
+    return neuron_sweep(anatomy, PROMPTS, index, make_donors(anatomy), Sweeping(**options))

@@ -12,11 +12,13 @@ from math import inf
 import polars as pl
 import pytest
 
+from factfinding.engine.sweep import Sweeping
 from factfinding.experiments.effective_model.compute import effective_model
 from factfinding.experiments.linear_structure import compute as linear_structure
 from factfinding.experiments.mlp_norms import compute as mlp_norms
 from factfinding.experiments.mlp_paths.compute import mlp_paths
-from factfinding.experiments.neuron_effects.effects import ask_facts, engine_of, neuron_effects
+from factfinding.experiments.neuron_effects.effects import engine_of, neuron_effects
+from factfinding.experiments.neuron_facts.compute import ask_facts
 from factfinding.methods.circuit import Circuit
 from factfinding.methods.head_reader import head_readers
 from factfinding.methods.simplified import parts_of
@@ -57,11 +59,9 @@ def neuron_tables(model: Hypothesis) -> Tables:
     """Six people, three facts, all neurons of MLPs 1 and 2."""
     people = model.people.select("subject", "answer")
     asked = ask_facts(model.anatomy, model.facts, people, subjects=6, seed=0, batch_size=128)
-    effects = neuron_effects(
-        model.anatomy, asked.filter("used"), people, [1, 2], engine=engine_of(model.anatomy, "auto"), draws=24,
-        twin_rows=4, log=lambda _: None,
-    ).table  # fmt: skip
-    return compared(effects)
+    how = Sweeping(engine=engine_of(model.anatomy, "auto"), twin_rows=4, log=lambda _: None)
+    sweep = neuron_effects(model.anatomy, asked.filter("used"), people, [1, 2], how, draws=24)
+    return compared(sweep.table)
 
 
 def cell(table: str, column: str, **where) -> Callable[[Tables], float]:

@@ -89,7 +89,7 @@ def download_rule(served, results, monkeypatch):
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot)
     monkeypatch.setattr(os, "environ", dict(os.environ))  # a job sets the threads of its own process
-    model = {"source": "hub", "id": "someone/model", "revision": "main"}
+    model = {"id": "someone/model", "revision": "main", "allow_pickle": False}
     rule = SimpleNamespace(
         rule="download_model", input=[], output=OutputFiles(source=str(results / "source.json")), wildcards={},
         threads=1, log=[], params=SimpleNamespace(settings=json.dumps({"model": model})),

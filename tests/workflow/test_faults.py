@@ -99,8 +99,9 @@ def test_a_rule_that_runs_out_of_memory_names_the_size_of_its_batches(tmp_path, 
     with pytest.raises(SystemExit, match=asked), Job(rule(tmp_path, {"compute": {"batch_size": 128}})):
         ask()
     assert "Traceback" in (tmp_path / "recall.log").read_text()
-    with pytest.raises((RuntimeError, MemoryError)), Job(rule(tmp_path, {"probes": {}})):
-        ask()
+    for without in ({"probes": {}}, {"compute": {"dtype": "float32"}}):
+        with pytest.raises((RuntimeError, MemoryError)), Job(rule(tmp_path, without)):
+            ask()
     with pytest.raises(RuntimeError, match="shapes"), Job(rule(tmp_path, {"compute": {"batch_size": 128}})):
         raise RuntimeError("shapes")
 

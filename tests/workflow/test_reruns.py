@@ -24,9 +24,46 @@ from helpers import ROOT
 from helpers.workflow import snakemake, would_run
 
 SCRIPTS = ROOT / "scripts"
+RUN_THE_MODEL = {
+    *(
+        "activations",
+        "recall",
+        "model_card",
+        "circuit_checks",
+        "circuit_scan",
+        "residual_patching",
+        "total_effects",
+    ),
+    *(
+        "ladder",
+        "effective_model",
+        "context",
+        "probe_patching",
+        "mlp_paths",
+        "neuron_facts",
+        "neuron_effects_shard",
+    ),
+    *(
+        "effective_probes",
+        "nonlinear_excess",
+        "dossiers",
+        "linear_structure",
+        "mlp_norms",
+        "orthogonal_remainder",
+    ),
+    "locality",
+}
+READ_ITS_WEIGHTS = {"direct_effects", "attention_roles", "head_inputs", "head_probes"}
 BY_HAND = {  # leaf, or module of the library -> rules that are given it, or whose script reaches it
     "organism.seed": {"train_organism"},
     "subjects.min_per_answer": {"subjects"},
+    "activations.conditions": set(),  # in another order: each is a job of its own
+    "compute.batch_size": RUN_THE_MODEL,
+    "compute.dtype": RUN_THE_MODEL - {"effective_probes", "nonlinear_excess"} | READ_ITS_WEIGHTS,
+    "model.family": {"tiny_model"},
+    "neurons.draws": {"neuron_effects_shard"},
+    "neurons.subjects": {"neuron_facts"},
+    "neurons.seed": {"neuron_facts", "neuron_effects_shard", "fact_correlations", "effect_concentration"},
     "recall.seed": {"recall", "circuit_checks"},
     "circuit.lookup": {"activations", "circuit"},
     "toys.max_steps": {"toy_models"},
@@ -61,6 +98,13 @@ def scripts_of(rule: str) -> list[Path]:
     if computed:
         return [SCRIPTS / "experiment.py", SCRIPTS / f"factfinding/experiments/{computed[1]}/compute.py"]
     return [SCRIPTS / name for name in re.findall(r'code\("([^"]+)"', BODIES[rule])]
+
+
+def own_code(rule: str) -> str:
+    """What a rule's scripts say; of an experiment, all modules of its folder."""
+    folders = [path.parent for path in scripts_of(rule) if "experiments" in path.parts]
+    paths = [path for folder in folders for path in folder.glob("*.py")]
+    return "".join(path.read_text() for path in paths or scripts_of(rule))
 
 
 BODIES = rule_bodies()
@@ -200,6 +244,14 @@ def test_every_rule_says_its_code_and_every_experiment_has_its_rule():
 def test_every_section_is_given_to_a_rule():
     whole = {"study", "studies"}
     assert {key.split(".")[0] for rule in BODIES for key in given(rule)} == set(Config.model_fields) - whole
+
+
+@pytest.mark.parametrize("rule", sorted(rule for rule in BODIES if given(rule)))
+def test_a_rule_is_given_no_key_that_its_code_does_not_name(rule):
+    values = Config().model_dump(mode="json")
+    keys = {key for leaf in given(rule) for key in leaf.split(".")[1:] or values[leaf]}
+    assert keys <= {word for path in reached()[rule] for word in re.findall(r"\w+", path.read_text())}
+    assert "batch_size" not in keys or re.search(r"\bcompute\.(batch_size|model_dump)", own_code(rule))
 
 
 @pytest.mark.parametrize("what", BY_HAND)

@@ -10,6 +10,7 @@ import polars as pl
 import torch
 from jaxtyping import Float, Int
 
+from factfinding.engine.batches import Batches
 from factfinding.engine.capture import positions_of, prompt_batches, tokens_of
 from factfinding.engine.trace import run
 from factfinding.model.anatomy import Anatomy
@@ -27,14 +28,18 @@ class Answers:
 
 def answers(anatomy: Anatomy, prompts: pl.DataFrame, token_ids: Sequence[int], *, batch_size: int) -> Answers:
     """One forward pass per prompt, in the order of the prompts table."""
-    candidates = torch.tensor(list(token_ids), device=anatomy.device)
+    candidates, batches = torch.tensor(list(token_ids), device=anatomy.device), Batches(batch_size)
     logits = np.empty((prompts.height, len(token_ids)))
     logp, top = np.empty_like(logits), np.empty(prompts.height, dtype=np.int64)
-    for rows in prompt_batches(prompts, range(prompts.height), batch_size):
+
+    def ask(rows: list[int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         end = positions_of(prompts, rows, "end", anatomy.device)
         said = run(anatomy, tokens_of(prompts, rows, anatomy.device), logits_at=end).logits
         said = said.to(torch.promote_types(said.dtype, torch.float32))
-        logits[rows] = said[:, candidates].cpu().numpy()
-        logp[rows] = said.log_softmax(-1)[:, candidates].cpu().numpy()
-        top[rows] = said.argmax(-1).cpu().numpy()
+        found = said[:, candidates], said.log_softmax(-1)[:, candidates], said.argmax(-1)
+        return tuple(values.cpu().numpy() for values in found)
+
+    for same in prompt_batches(prompts, range(prompts.height)):
+        for rows, (own_logits, own_logp, own_top) in batches.of(same, ask):
+            logits[rows], logp[rows], top[rows] = own_logits, own_logp, own_top
     return Answers(logits=logits, logp=logp, top_token_id=top)

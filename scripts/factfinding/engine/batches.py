@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
@@ -14,7 +15,10 @@ MOST_ROWS = {"cuda": 8192, "cpu": 4096}
 """Rows of a batch beyond which nothing is gained."""
 
 Log = Callable[[str], None]
+Rows = TypeVar("Rows")
 Result = TypeVar("Result")
+LOGGER = logging.getLogger("factfinding")
+"""Where it is said that a batch did not fit; a rule's job (scripts/job.py) writes it into its log."""
 
 
 def free_memory(device: torch.device) -> int:
@@ -36,8 +40,12 @@ class Batches:
     on.
     """
 
-    def __init__(self, rows: int, log: Log) -> None:
+    def __init__(self, rows: int, log: Log = LOGGER.warning) -> None:
         self.rows, self.log = max(1, rows), log
+
+    def of(self, rows: Rows, work: Callable[[Rows], Result]) -> Iterator[tuple[Rows, Result]]:
+        """Each batch of `rows` (a list or an array), and what `work` makes of it; see `each`."""
+        return self.each(lambda at: (rows[at], work(rows[at])), len(rows))  # type: ignore[index,arg-type]
 
     def run(self, work: Callable[[slice], Tensor], n: int) -> Tensor:
         """`work(rows)` on all of n >= 1 rows, the results joined; see `each`."""

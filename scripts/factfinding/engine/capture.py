@@ -25,8 +25,6 @@ from factfinding.errors import InputError
 from factfinding.model.anatomy import Anatomy
 from factfinding.store import AXES, Layout, ShardStore, Source, assemble, prompt_key
 
-SITES = tuple(AXES)
-
 
 @dataclass(frozen=True, kw_only=True)
 class Wanted:
@@ -92,12 +90,16 @@ def reads(layouts: Sequence[Layout], positions: dict[str, Int[Tensor, " batch"]]
     return wanted
 
 
-def prompt_batches(prompts: pl.DataFrame, rows: Sequence[int], size: int) -> Iterator[list[int]]:
-    """Rows in batches of at most `size` prompts of one length, short ones first, otherwise in the order given."""
+def prompt_batches(
+    prompts: pl.DataFrame, rows: Sequence[int], size: int | None = None
+) -> Iterator[list[int]]:
+    """Rows whose prompts have one length, at most `size` together (None: all), short ones first, otherwise in the order
+    given."""
     lengths = prompts["n_tokens"].to_numpy()
     for length in sorted({int(lengths[row]) for row in rows}):
         same = [row for row in rows if lengths[row] == length]
-        yield from (same[start : start + size] for start in range(0, len(same), size))
+        most = size or len(same)
+        yield from (same[start : start + most] for start in range(0, len(same), most))
 
 
 def positions_of(
@@ -148,9 +150,9 @@ def capture(
     log(f"{len(keys) - len(missing)} of {len(keys)} prompts found in finished shards, {len(missing)} to run")
     finished, batches = 0, Batches(batch_size, log)
     for shard in prompt_batches(prompts, missing, shard_rows):
-        parts = list(
-            batches.each(lambda at, shard=shard: record(anatomy, prompts, shard[at], layouts), len(shard))
-        )
+        parts = [
+            found for _, found in batches.of(shard, lambda rows: record(anatomy, prompts, rows, layouts))
+        ]
         arrays = {name: np.concatenate([p[name] for p in parts]).astype(source.stored) for name in parts[0]}
         store.add([keys[row] for row in shard], arrays)
         finished += len(shard)

@@ -25,7 +25,6 @@ from torch import Tensor, nn
 
 from factfinding.engine.closed_forms import norm_difference
 from factfinding.engine.sites import Site, check
-from factfinding.engine.trace import Read, run
 from factfinding.model.anatomy import Anatomy, weight_in_out
 
 OutWeights = Sequence[Float[Tensor, "heads d_head d_model"]]
@@ -153,34 +152,6 @@ class NodeOutputs:
     @property
     def n_layers(self) -> int:
         return self.mlp_out.shape[1]
-
-
-def read_nodes(
-    anatomy: Anatomy,
-    tokens: Int[Tensor, "subjects seq"],
-    at: Int[Tensor, " subjects"],
-    *,
-    before: int | None = None,
-) -> NodeOutputs:
-    """All nodes at one position of each prompt, below layer `before` (None: of all layers), from one forward pass."""
-    layers = range(anatomy.n_layers if before is None else before)
-    resid = Site("resid_post", layers[-1]) if layers else Site("resid_pre", 0)
-    kinds = ("z", "attn_out", "mlp_out")
-    sites = [Site("resid_pre", 0), resid, *(Site(kind, layer) for kind in kinds for layer in layers)]
-    embedding, last, *rest = run(anatomy, tokens, reads=[Read(site=site, at=at) for site in sites]).values
-    n = len(layers)
-    shapes = {
-        "z": (anatomy.n_heads, anatomy.d_head),
-        "attn_out": (anatomy.d_model,),
-        "mlp_out": (anatomy.d_model,),
-    }
-    stacked = {
-        kind: torch.stack(rest[i * n : (i + 1) * n], dim=1)
-        if n
-        else last.new_zeros(len(last), 0, *shapes[kind])
-        for i, kind in enumerate(kinds)
-    }
-    return NodeOutputs(embedding=embedding, resid=last, **stacked)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

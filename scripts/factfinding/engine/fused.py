@@ -95,9 +95,8 @@ class Fused(Forms):
     ) -> Float[Tensor, "rows wanted d_model"]:
         clean, layer = w.clean, block.index
         if self.products.kind == "full" or not kernels.attention_fits(w.n, w.first, block.d_head):
-            return super().attention(
-                block, w, moved, rotary, wanted
-            )  # the kernel's products are for matrix units
+            # the kernel's products are for matrix units
+            return super().attention(block, w, moved, rotary, wanted)
         pattern = w.kept(self._once("pattern", block, clean, self._pattern), 2)[..., : w.last + 1]
         keys, values = (x[layer, :, :, : w.last + 1] for x in (clean.keys, clean.values))
         parts = (w.kept(clean.queries[layer], 2), keys, values, pattern)
@@ -119,7 +118,8 @@ class Fused(Forms):
         """Something of a clean run that all batches of its edits use: found once, kept while the run is."""
         kept = self._kept.setdefault(clean, {})
         if (name, block.index) not in kept:
-            kept[name, block.index] = find(block, clean)
+            with self.products.full_settings():
+                kept[name, block.index] = find(block, clean)
         return kept[name, block.index]
 
     def _pre(self, block: Block, clean: Clean) -> Float[Tensor, "prompts kept d_mlp"]:

@@ -5,13 +5,13 @@ anywhere else.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from factfinding.errors import InputError
+from factfinding.errors import InputError, out_of_memory
 from factfinding.model.anatomy import weight_in_out
 
 PRODUCTS = ("full", "tf32", "bfloat16")
@@ -31,6 +31,7 @@ class Products:
             raise InputError("product", repr(kind), ", ".join(PRODUCTS))
         self.kind, self.on_gpu = kind, device.type == "cuda"
         self._weights: dict[nn.Module, Tensor] = {}
+        self._sums = self.on_gpu  # whether products add to what is there
 
     @property
     def operand(self) -> torch.dtype:
@@ -57,15 +58,24 @@ class Products:
     def add_linear(
         self, total: Float[Tensor, "... d_out"], module: nn.Module, x: Float[Tensor, "... d_in"]
     ) -> None:
-        """`linear` added to `total` in place; on a GPU by the product itself, which saves a pass over memory."""
-        if not (self.on_gpu and total.is_contiguous()):
+        """`linear` added to `total` in place; on a GPU by the product itself, which saves passes over memory."""
+        if not (self._sums and total.is_contiguous() and self._summed(total, module, x)):
             total += self.linear(module, x)
-            return
+
+    def _summed(self, total: Tensor, module: nn.Module, x: Tensor) -> bool:
+        """Whether the library's product took the sum over."""
         rows, x, weight = total.view(-1, total.shape[-1]), self.round(x).flatten(0, -2), self._weight(module)
-        if x.dtype == rows.dtype:
-            rows.addmm_(x, weight)
-        else:
-            torch.addmm(rows, x, weight, out_dtype=rows.dtype, out=rows)
+        try:
+            if x.dtype == rows.dtype:
+                torch.addmm(rows, x, weight, out=rows)
+            else:
+                torch.addmm(rows, x, weight, out_dtype=rows.dtype, out=rows)
+        except (RuntimeError, TypeError) as error:
+            # older versions sum in the precision of what they multiply, or not at all
+            if out_of_memory(error):
+                raise
+            self._sums = False
+        return self._sums
 
     def _weight(self, module: nn.Module) -> Float[Tensor, "d_in d_out"]:
         if module not in self._weights:
@@ -78,16 +88,24 @@ class Products:
         """
         return self.round(x).to(x.dtype) @ self.round(y).to(x.dtype)
 
-    @contextmanager
-    def settings(self) -> Iterator[None]:
+    def settings(self) -> AbstractContextManager[None]:
         """TF32 switched on for a GPU's float32 products, and off again."""
-        before = torch.get_float32_matmul_precision()
-        try:
-            if self.on_gpu:
-                torch.set_float32_matmul_precision("high" if self.kind == "tf32" else "highest")
-            yield
-        finally:
-            torch.set_float32_matmul_precision(before)
+        return _float32_products("high" if self.kind == "tf32" else "highest", self.on_gpu)
+
+    def full_settings(self) -> AbstractContextManager[None]:
+        """Float32 products in full for a while: for what belongs to the clean run."""
+        return _float32_products("highest", self.on_gpu)
+
+
+@contextmanager
+def _float32_products(precision: str, on_gpu: bool) -> Iterator[None]:
+    before = torch.get_float32_matmul_precision()
+    try:
+        if on_gpu:
+            torch.set_float32_matmul_precision(precision)
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def _ten_bits(x: Tensor) -> Tensor:

@@ -1,9 +1,8 @@
 """What all sweeps of exact edits share: a table of edits in, the same rows with their results out.
 
-A sweep works in pieces (`sweep_neurons`: one prompt and layer; `sweep_patching`: some prompts of one length),
-so that memory does not grow with it. Finished pieces are kept in a folder and found again (`shards`), batch
-sizes are found by themselves, and a random sample of the rows is computed again by the slow twin: how far the
-table lies from it is written beside the table.
+A sweep works in pieces (`sweep_neurons`: one prompt and layer), so that memory does not grow with it. Finished
+pieces are kept in a folder and found again (`shards`), batch sizes are found by themselves, and a random sample of
+the rows is computed again by the slow twin: how far the table lies from it is written beside the table.
 
 The index names prompts by their row in a prompts table (data/prompts.py) that has one more column, `answer`:
 the token whose log-probability or logit counts.
@@ -32,7 +31,6 @@ from factfinding.engine.readings import Reading
 from factfinding.engine.shards import TableShards
 from factfinding.engine.suffix import Edits
 from factfinding.errors import InputError
-from factfinding.files import write_table
 from factfinding.model.anatomy import Anatomy
 from factfinding.stats import spearman
 
@@ -52,6 +50,24 @@ class Engine(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class Sweeping:
+    """How a sweep is run: by which engine, how exactly, and where its finished pieces are kept.
+
+    model: the digest of its weights, under which pieces are kept in `folder` (None: nowhere). tolerance: of curves,
+    relative to the largest effect of a piece; 0 evaluates every draw. twin_rows: effects computed again by the slow twin.
+    """
+
+    engine: Engine
+    model: str = ""
+    folder: Path | None = None
+    tolerance: float = 1e-4
+    twin_rows: int = 16
+    seed: int = 0
+    log: Log = print
+    progress: Progress = lambda done, total: None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Sweep:
     """`table`: the index rows in order, with results. `twin`: one row, how far a sample lies from the slow twin.
 
@@ -61,11 +77,6 @@ class Sweep:
 
     table: pl.DataFrame
     twin: pl.DataFrame
-
-    def write(self, path: Path) -> None:
-        """Both tables, whole: `path` and `<name>_twin.csv` beside it."""
-        write_table(self.table, path)
-        write_table(self.twin, path.with_name(f"{path.stem}_twin.csv"))
 
 
 def check_index(index: pl.DataFrame, prompts: pl.DataFrame, sizes: Mapping[str, int]) -> None:

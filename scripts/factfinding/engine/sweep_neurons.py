@@ -1,8 +1,8 @@
 """Every neuron, one at a time, replaced by other subjects' values (P3.2).
 
     index = neuron_index(prompts=[0, 1], layers=range(2, 7), neurons=range(anatomy.d_mlp), kinds={"mean": 1})
-    sweep = neuron_sweep(anatomy, prompts, index, donors, engine=Suffix(anatomy), model=digest, folder=shards)
-    sweep.write(path)
+    how = Sweeping(engine=Suffix(anatomy), model=digest, folder=shards)
+    sweep = neuron_sweep(anatomy, prompts, index, donors, how)      # sweep.table, sweep.twin
 
 The effects of a neuron are points on one curve (`response`), so that 64 draws cost a few evaluations.
 """
@@ -13,7 +13,6 @@ import random
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 
 import polars as pl
 import torch
@@ -21,7 +20,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from factfinding.engine import trace
-from factfinding.engine.batches import Batches, Log
+from factfinding.engine.batches import Batches
 from factfinding.engine.clean import Clean, activation, prepare
 from factfinding.engine.readings import LogProbs
 from factfinding.engine.response import curves
@@ -29,7 +28,7 @@ from factfinding.engine.shards import TableShards, first_batch, tensor_digest
 from factfinding.engine.sites import Site, neuron
 from factfinding.engine.slopes import neuron_slopes
 from factfinding.engine.suffix import edit_neurons
-from factfinding.engine.sweep import Engine, Progress, Sweep, against_twin, check_index, context_of, in_pieces
+from factfinding.engine.sweep import Sweep, Sweeping, against_twin, check_index, context_of, in_pieces
 from factfinding.errors import InputError
 from factfinding.files import text_digest
 from factfinding.model.anatomy import Anatomy
@@ -79,32 +78,23 @@ def neuron_sweep(
     prompts: pl.DataFrame,
     index: pl.DataFrame,
     donors: Donors,
-    *,
-    engine: Engine,
-    model: str,
-    folder: Path | None = None,
-    tolerance: float = 1e-4,
-    seed: int = 0,
-    twin_rows: int = 16,
-    log: Log = print,
-    progress: Progress = lambda done, total: None,
+    how: Sweeping,
 ) -> Sweep:
     """Replace one neuron at a time; effect = change in log P of the answer (P3.2), averaged over the draws.
 
     index: prompt (row of `prompts`), layer, role (a position column of `prompts`), neuron, kind, draws.
     Results: effect (nats), standard_error (over draws; null for one), n (draws used: fewer where there are
     fewer donors), evaluations (of the neuron's curve, shared by its kinds), certificate (its largest error
-    seen, nats; `response`). `tolerance` is relative to the largest effect of a prompt and layer; 0 evaluates
-    every draw. Raises InputError for index rows that name what the prompts, the model or the donors do not
-    have.
+    seen, nats; `response`). Raises InputError for index rows that name what the prompts, the model or the donors
+    do not have.
     """
     check_index(index, prompts, {"layer": anatomy.n_layers, "neuron": anatomy.d_mlp})
     _check_words(index)
-    job = _Neurons(anatomy, prompts, donors, engine, tolerance, seed, log)
-    context = context_of(__file__, engine, model, anatomy, tolerance=tolerance, seed=seed)
-    shards = TableShards(folder, context, log)
-    table = in_pieces(index, ["prompt", "layer", "role"], shards, job, progress)
-    return Sweep(table=table, twin=against_twin(anatomy, table, job.twin, twin_rows, seed, log))
+    job = _Neurons(anatomy, prompts, donors, how)
+    context = context_of(__file__, how.engine, how.model, anatomy, tolerance=how.tolerance, seed=how.seed)
+    shards = TableShards(how.folder, context, how.log)
+    table = in_pieces(index, ["prompt", "layer", "role"], shards, job, how.progress)
+    return Sweep(table=table, twin=against_twin(anatomy, table, job.twin, how.twin_rows, how.seed, how.log))
 
 
 def _check_words(index: pl.DataFrame) -> None:
@@ -120,12 +110,10 @@ def _check_words(index: pl.DataFrame) -> None:
 class _Neurons:
     """One piece of a neuron sweep: a prompt, a layer and a role."""
 
-    def __init__(
-        self, anatomy, prompts, donors: Donors, engine: Engine, tolerance: float, seed: int, log: Log
-    ) -> None:
-        self.anatomy, self.prompts, self.donors, self.engine = anatomy, prompts, donors, engine
-        self.tolerance, self.seed = tolerance, seed
-        self.batches = Batches(first_batch(anatomy, int(prompts["n_tokens"].max()) // 2), log)
+    def __init__(self, anatomy: Anatomy, prompts: pl.DataFrame, donors: Donors, how: Sweeping) -> None:
+        self.anatomy, self.prompts, self.donors = anatomy, prompts, donors
+        self.engine, self.tolerance, self.seed = how.engine, how.tolerance, how.seed
+        self.batches = Batches(first_batch(anatomy, int(prompts["n_tokens"].max()) // 2), how.log)
         self.pool = lru_cache(maxsize=1)(donors.values)
         self.clean = lru_cache(maxsize=1)(self._clean)
         self.slopes = lru_cache(maxsize=1)(self._slopes)

@@ -60,6 +60,15 @@ def pairs_of(inputs: Inputs, section: HeadsConfig) -> Pairs:
     return pair_up(known_prompts(inputs, section.subjects), inputs.candidates, seed=section.seed)
 
 
+def opening(inputs: Inputs, section: HeadsConfig) -> tuple[Anatomy, Pairs, Readout]:
+    """What the experiments begin with: the weights, the subjects in pairs, and the readout of all answers.
+
+    section: keys subjects and seed of `heads`.
+    """
+    anatomy, pairs = weights_of(inputs), pairs_of(inputs, section)
+    return anatomy, pairs, Readout.of(anatomy, inputs.candidates["token_id"].to_list())
+
+
 def heads_of(inputs: Inputs, settings: Settings) -> list[Site]:
     """The study's extracting heads. settings: heads.top and circuit.extract. Raises as `extracting_heads`."""
     effects, fixed = inputs.table("direct_effects"), settings.circuit.extract

@@ -50,9 +50,12 @@ def vectors(effects: pl.DataFrame, kind: str) -> Vectors:
     with np.errstate(invalid="ignore", divide="ignore"):
         reliability = np.clip(1 - (errors**2).mean(axis=1) / spread, 0, None)
     return Vectors(
-        subjects=pairs["subject"].to_list(), facts=pairs["fact"].to_list(), effects=values,
-        layers=part["layer"].head(n_neurons).to_numpy(), reliability=reliability,
-    )  # fmt: skip
+        subjects=pairs["subject"].to_list(),
+        facts=pairs["fact"].to_list(),
+        effects=values,
+        layers=part["layer"].head(n_neurons).to_numpy(),
+        reliability=reliability,
+    )
 
 
 def similarity(

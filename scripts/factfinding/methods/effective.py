@@ -20,7 +20,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -30,6 +30,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from factfinding.engine.batches import Batches
 from factfinding.engine.sites import Site
 from factfinding.errors import InputError
 from factfinding.files import whole
@@ -63,6 +64,22 @@ class Names:
     layout: Layout
     tokens: tuple[Int[Tensor, " choices"], ...]
     patterns: Patterns
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Constants:
+    """What later attention, and MLPs below the lookup, write at the final name token, by layer."""
+
+    attn: Mapping[int, Float[Tensor, " d_model"]]
+    mlp: Mapping[int, Float[Tensor, " d_model"]]
+
+    def of(self, n: int) -> dict[str, dict[int, Float[Tensor, "n d_model"]]]:
+        """The same for n names, as `simplified_run` takes them."""
+        kinds = {"attn": self.attn, "mlp": self.mlp}
+        return {
+            kind: {layer: value.expand(n, -1) for layer, value in values.items()}
+            for kind, values in kinds.items()
+        }
 
 
 class NameTables(nn.Module):
@@ -156,9 +173,8 @@ class EffectiveModel(nn.Module):
         anatomy: Anatomy,
         parts: Parts,
         names: Sequence[Names],
+        constants: Constants,
         *,
-        attn: Mapping[int, Float[Tensor, " d_model"]],
-        mlp: Mapping[int, Float[Tensor, " d_model"]],
         weight: Float[Tensor, "d_model answers"],
         bias: Float[Tensor, " answers"],
         answers: Sequence[str],
@@ -167,17 +183,20 @@ class EffectiveModel(nn.Module):
     ) -> EffectiveModel:
         """The effective model of a loaded model.
 
-        attn, mlp: the constants that later attention, and MLPs below the lookup, write at the final name token.
         weight, bias: the probe of resid_post of the last lookup layer. Raises InputError where the simplified model is
         not the sum of its tables on random names (it is, unless rounding is coarse: use float32 or float64).
         """
-        attn, mlp = dict(attn), {i: mlp[i] for i in constant_mlps(parts, parallel=anatomy.parallel)}
-        run = _Simplified(anatomy, parts, attn, mlp, batch_size)
+        below = constant_mlps(parts, parallel=anatomy.parallel)
+        constants = replace(constants, mlp={layer: constants.mlp[layer] for layer in below})
+        run = _Simplified(anatomy, parts, constants, batch_size)
         tables = {group.layout.n_name_tokens: run.tables(group) for group in names}
         shape = Shape(
-            answers=tuple(answers), lookup=parts.lookup, concatenate=parts.concatenate, parallel=anatomy.parallel,
+            answers=tuple(answers),
+            lookup=parts.lookup,
+            concatenate=parts.concatenate,
+            parallel=anatomy.parallel,
             config=anatomy.model.config.to_dict(),
-        )  # fmt: skip
+        )
         lookup = anatomy.blocks[parts.lookup[0] : parts.lookup[1] + 1]
         like = {"dtype": anatomy.dtype, "device": anatomy.device}
         made = cls(shape, tables, lookup, weight.to(**like), bias.to(**like)).requires_grad_(False).eval()
@@ -243,30 +262,26 @@ class NoEffectiveModel:
 class _Simplified:
     """Runs of the simplified model on names of choice, and the tables that they give."""
 
-    def __init__(self, anatomy: Anatomy, parts: Parts, attn: dict, mlp: dict, batch_size: int) -> None:
-        self.anatomy, self.parts, self.attn, self.mlp, self.batch_size = anatomy, parts, attn, mlp, batch_size
+    def __init__(self, anatomy: Anatomy, parts: Parts, constants: Constants, batch_size: int) -> None:
+        self.anatomy, self.parts, self.constants = anatomy, parts, constants
+        self.batches = Batches(batch_size)
         layers = range(parts.lookup[0], parts.lookup[1] + 1)
         self.sites = [Site("resid_pre", parts.lookup[0]), *(Site("attn_out", layer) for layer in layers)]
 
     def __call__(self, names: Names, ids: Int[Tensor, "rows slots"]) -> tuple[Tensor, Tensor]:
         """(places, residuals after the lookup's layers) of names given by their token ids."""
-        places, resids = [], []
         bos = torch.full((1, 1), self.anatomy.bos_token_id, device=ids.device)
         first, last = self.parts.lookup
-        for start in range(0, len(ids), self.batch_size):
-            part = ids[start : start + self.batch_size]
+
+        def run(part: Int[Tensor, "batch slots"]) -> tuple[Tensor, Tensor]:
             tokens = torch.cat((bos.expand(len(part), -1), part), dim=1)
+            written = self.constants.of(len(part))
             resid, read = simplified_run(
-                self.anatomy,
-                tokens,
-                names.layout,
-                names.patterns,
-                attn=self.attn,
-                mlp=self.mlp,
-                also=self.sites,
+                self.anatomy, tokens, names.layout, names.patterns, **written, also=self.sites
             )
-            places.append(torch.stack(read, dim=1))
-            resids.append(resid[:, first : last + 1])
+            return torch.stack(read, dim=1), resid[:, first : last + 1]
+
+        places, resids = zip(*(found for _, found in self.batches.of(ids, run)), strict=True)
         return torch.cat(places), torch.cat(resids)
 
     def tables(self, names: Names) -> NameTables:
@@ -291,7 +306,8 @@ class _Simplified:
         ]
         ids = torch.stack(drawn, dim=1).to(self.anatomy.device)
         truth = self(names, ids)[1]
-        error = float((model.stream(*ids.T) - truth).abs().max() / truth.abs().max())
+        found = self.batches.run(lambda part: model.stream(*ids[part].T), len(ids))
+        error = float((found - truth).abs().max() / truth.abs().max())
         allowed = TOLERANCE.get(self.anatomy.dtype, 1e-1)
         if not error <= allowed:
             found = f"a relative difference of {error:.1e} between the effective and the simplified model"

@@ -14,14 +14,19 @@ with, and against whose answer its logit difference is taken.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
 
 import numpy as np
 import polars as pl
 from jaxtyping import Int
 
+from factfinding.engine.batches import Batches
 from factfinding.inputs import Inputs
+
+Result = TypeVar("Result")
 
 KINDS = ("zero", "mean", "resample_same", "resample_other")
 RESAMPLED = ("resample_same", "resample_other")
@@ -54,8 +59,19 @@ class Group:
     layout: Layout
     rows: Int[np.ndarray, " group"]
 
-    def batches(self, size: int) -> Iterator[Int[np.ndarray, " batch"]]:
-        yield from (self.rows[start : start + size] for start in range(0, len(self.rows), size))
+
+def in_batches(
+    groups: Sequence[Group],
+    batch_size: int,
+    work: Callable[[Group, Int[np.ndarray, " batch"]], Result],
+) -> Iterator[tuple[Int[np.ndarray, " batch"], Result]]:
+    """Each batch of rows of each group, and what `work(group, rows)` makes of it.
+
+    `batch_size` rows at once, and half as many from then on whenever memory runs out (engine/batches.py).
+    """
+    batches = Batches(batch_size)
+    for group in groups:
+        yield from batches.of(group.rows, partial(work, group))
 
 
 def groups_of(prompts: pl.DataFrame) -> list[Group]:

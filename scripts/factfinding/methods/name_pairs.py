@@ -7,8 +7,10 @@ several tokens, which stay together.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
 
 import numpy as np
 import polars as pl
@@ -17,9 +19,12 @@ from jaxtyping import Int
 from torch import Tensor
 
 from factfinding.data.strangers import unknown_pairings
+from factfinding.engine.batches import Batches
 from factfinding.inputs import Inputs, Say
 from factfinding.methods.effective import EffectiveModel, effective_model_of
 from factfinding.methods.groups import known_prompts
+
+Result = TypeVar("Result")
 
 ENOUGH = 100
 """Known subjects with names of two tokens, from which on the choice of a length falls on two."""
@@ -73,18 +78,17 @@ class NamePairs:
         """Token ids of cells, slot by slot, as the effective model takes them."""
         return torch.cat((self.begins[begin].T, self.lasts[last][None]))
 
-    def blocks(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """The whole grid in rectangles of about `size` cells, each as its rows and columns."""
-        rows, columns = self.shape
-        wide = min(columns, max(1, size))
-        high = max(1, size // wide)
-        device = self.lasts.device
-        for top in range(0, rows, high):
-            for left in range(0, columns, wide):
-                yield (
-                    torch.arange(top, min(top + high, rows), device=device),
-                    torch.arange(left, min(left + wide, columns), device=device),
-                )
+    def blocks(
+        self, size: int, work: Callable[[Tensor, Tensor], Result]
+    ) -> Iterator[tuple[Tensor, Tensor, Result]]:
+        """The whole grid in rectangles of about `size` cells (narrower ones once memory runs out), each as its rows and
+        columns, and what `work(rows, columns)` makes of it."""
+        rows, columns = (torch.arange(n, device=self.lasts.device) for n in self.shape)
+        wide = min(len(columns), max(1, size))
+        batches = Batches(wide)
+        for high in rows.split(max(1, size // wide)):
+            for part, found in batches.of(columns, partial(work, high)):
+                yield high, part, found
 
     def cells(
         self, tokens: Int[Tensor, "others slots"]

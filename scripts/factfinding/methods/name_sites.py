@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
 
 import numpy as np
 import polars as pl
@@ -13,22 +14,28 @@ from torch import Tensor
 from factfinding.engine.sites import Site
 from factfinding.engine.tokens import tokens_of
 from factfinding.engine.trace import Read, run
-from factfinding.methods.groups import groups_of
+from factfinding.methods.groups import Group, groups_of, in_batches
 from factfinding.model.anatomy import Anatomy
+
+Result = TypeVar("Result")
 
 
 def name_batches(
-    tables: Sequence[pl.DataFrame], device: torch.device, batch_size: int
-) -> Iterator[tuple[Int[np.ndarray, " batch"], Int[Tensor, "tables*batch seq"]]]:
-    """Rows, and the tokens of these rows of each table in turn, up to the final name token.
+    tables: Sequence[pl.DataFrame],
+    device: torch.device,
+    batch_size: int,
+    work: Callable[[Int[Tensor, "tables*batch seq"]], Result],
+) -> Iterator[tuple[Int[np.ndarray, " batch"], Result]]:
+    """Rows, and what `work` makes of the tokens of these rows of each table in turn, up to the final name token.
 
     The same row of each table must have one layout. About `batch_size` prompts go together, one row at least.
     """
-    for group in groups_of(tables[0]):
-        for rows in group.batches(max(1, batch_size // len(tables))):
-            until = group.layout.final_name
-            tokens = [tokens_of(table, rows, device, until=until) for table in tables]
-            yield rows, torch.cat(tokens)
+
+    def on_tokens(group: Group, rows: Int[np.ndarray, " batch"]) -> Result:
+        until = group.layout.final_name
+        return work(torch.cat([tokens_of(table, rows, device, until=until) for table in tables]))
+
+    return in_batches(groups_of(tables[0]), batch_size // len(tables), on_tokens)
 
 
 def read_last(

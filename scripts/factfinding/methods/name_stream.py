@@ -18,7 +18,7 @@ from torch import Tensor
 
 from factfinding.engine.clean import Clean, prepare
 from factfinding.engine.tokens import tokens_of
-from factfinding.methods.groups import KINDS, Group
+from factfinding.methods.groups import KINDS, Group, in_batches
 from factfinding.model.anatomy import Anatomy, causal
 
 Replaced = Mapping[int, Float[Tensor, "batch d_model"]]
@@ -56,13 +56,15 @@ def name_outputs(
     shape = (prompts.height, anatomy.n_layers, anatomy.d_model)
     dtype = torch.promote_types(anatomy.dtype, torch.float32)
     attn, mlp, resid = (torch.empty(shape, dtype=dtype) for _ in range(3))
-    for group in groups:
-        for rows in group.batches(batch_size):
-            clean = clean_run(anatomy, prompts, group, rows)
-            after = clean.resid[1:, :, 0].transpose(0, 1)
-            written = clean.attn_out[:, :, 0].transpose(0, 1)
-            resid[rows], attn[rows] = after.to(resid), written.to(attn)
-            mlp[rows] = (after - clean.resid[:-1, :, 0].transpose(0, 1) - written).to(mlp)
+
+    def outputs(group: Group, rows: Int[np.ndarray, " batch"]) -> tuple[Tensor, Tensor, Tensor]:
+        clean = clean_run(anatomy, prompts, group, rows)
+        before, after = (clean.resid[part, :, 0].transpose(0, 1) for part in (slice(-1), slice(1, None)))
+        written = clean.attn_out[:, :, 0].transpose(0, 1)
+        return written.to(attn), (after - before - written).to(mlp), after.to(resid)
+
+    for rows, found in in_batches(groups, batch_size, outputs):
+        attn[rows], mlp[rows], resid[rows] = found
     return NameOutputs(attn=attn, mlp=mlp, resid=resid)
 
 

@@ -7,7 +7,7 @@ the whole name would do, the corrupt run's own difference minus the clean one's,
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,10 +15,12 @@ import polars as pl
 import torch
 from jaxtyping import Float, Int
 
+from factfinding.config import InterventionsConfig
 from factfinding.engine.clean import Clean, prepare
 from factfinding.engine.readings import Logits, clean_values
 from factfinding.engine.tokens import tokens_of
-from factfinding.methods.estimates import each, estimate_columns, estimate_schema
+from factfinding.inputs import Inputs
+from factfinding.methods.estimates import each, estimate_columns
 from factfinding.methods.groups import (
     CORRUPT,
     RESAMPLED,
@@ -26,14 +28,13 @@ from factfinding.methods.groups import (
     Layout,
     draw_donors,
     groups_of,
+    in_batches,
+    known_prompts,
     labels_of,
     resampling_donors,
 )
 from factfinding.model.anatomy import Anatomy
 from factfinding.stats import mean_intervals
-
-PLACE = {"role": pl.String, "number": pl.Int64, "token": pl.String}
-NUMBERS = estimate_schema("effect") | {"whole_swap": pl.Float64, "share": pl.Float64, "n": pl.Int64}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -71,6 +72,12 @@ def sample(
     )  # fmt: skip
 
 
+def sample_of(inputs: Inputs, section: InterventionsConfig, *, subjects: int, draws: int = 0) -> Sample:
+    """A sample of the study's subjects. section: keys subjects and seed of `interventions`."""
+    prompts = known_prompts(inputs, section.subjects)
+    return sample(prompts, inputs.candidates, subjects=subjects, draws=draws, seed=section.seed)
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Effect:
     """The change of every candidate's logit for some subjects under one replacement; `key` says which."""
@@ -91,15 +98,40 @@ class Batch:
     clean_logits: Float[np.ndarray, "batch candidates"]
 
 
-def clean_batches(anatomy: Anatomy, drawn: Sample, group: Group, size: int) -> Iterator[Batch]:
-    layout = group.layout
-    reading = Logits(
-        at=layout.end, tokens=torch.tensor(drawn.candidates["token_id"].to_list(), device=anatomy.device)
-    )
-    for rows in group.batches(size):
-        clean = prepare(anatomy, tokens_of(drawn.prompts, rows, anatomy.device), start=layout.first_name)
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Patched:
+    """Of the sampled subjects: the effects of all replacements, by subject what swapping the whole prompt does, and the
+    unchanged logits of the candidates at END (NaN for other subjects)."""
+
+    effects: list[Effect]
+    whole: dict[int, float]
+    clean_logits: Float[np.ndarray, "subjects candidates"]
+
+
+def patched(
+    anatomy: Anatomy, drawn: Sample, measure: Callable[[Batch], Iterable[Effect]], *, batch_size: int
+) -> Patched:
+    """The sampled subjects, batch by batch: `measure` gives the effects of the replacements that are asked about."""
+    tokens = torch.tensor(drawn.candidates["token_id"].to_list(), device=anatomy.device)
+
+    def run(
+        group: Group, rows: Int[np.ndarray, " batch"]
+    ) -> tuple[np.ndarray, dict[int, float], list[Effect]]:
+        reading = Logits(at=group.layout.end, tokens=tokens)
+        prompts = tokens_of(drawn.prompts, rows, anatomy.device)
+        clean = prepare(anatomy, prompts, start=group.layout.first_name)
         logits = clean_values(anatomy, clean, reading).double().cpu().numpy()
-        yield Batch(layout=layout, rows=rows, clean=clean, reading=reading, clean_logits=logits)
+        batch = Batch(layout=group.layout, rows=rows, clean=clean, reading=reading, clean_logits=logits)
+        return logits, whole_swap(anatomy, drawn, batch), list(measure(batch))
+
+    effects: list[Effect] = []
+    whole: dict[int, float] = {}
+    clean_logits = np.full((drawn.prompts.height, drawn.candidates.height), np.nan)
+    for rows, (logits, swapped, found) in in_batches(drawn.sampled, batch_size, run):
+        clean_logits[rows] = logits
+        whole |= swapped
+        effects += found
+    return Patched(effects=effects, whole=whole, clean_logits=clean_logits)
 
 
 def donor_runs(anatomy: Anatomy, drawn: Sample, batch: Batch, kinds: Sequence[str]) -> dict[str, list[Clean]]:
@@ -107,9 +139,8 @@ def donor_runs(anatomy: Anatomy, drawn: Sample, batch: Batch, kinds: Sequence[st
     found: dict[str, list[Clean]] = {}
     for kind in kinds:
         for donors in drawn.donors.get(kind, ()):
-            given = np.where(
-                donors[batch.rows] < 0, batch.rows, donors[batch.rows]
-            )  # without a donor: unused
+            own = donors[batch.rows]
+            given = np.where(own < 0, batch.rows, own)  # without a donor: unused
             tokens = tokens_of(drawn.prompts, given, anatomy.device)
             found.setdefault(kind, []).append(prepare(anatomy, tokens, start=batch.layout.first_name))
     return found

@@ -19,6 +19,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from factfinding.engine.batches import Batches
 from factfinding.engine.sites import Site
 from factfinding.engine.trace import Edit, Knockout, Read, run
 from factfinding.errors import InputError
@@ -83,20 +84,22 @@ def cuts(layout: Layout, concatenate: int, batch: int, device: torch.device) -> 
 
 @torch.no_grad()
 def mean_patterns(
-    anatomy: Anatomy, batches: Sequence[Int[Tensor, "batch seq"]], layout: Layout, concatenate: int
+    anatomy: Anatomy, tokens: Int[Tensor, "prompts seq"], layout: Layout, concatenate: int, *, batch_size: int
 ) -> Patterns:
     """Patterns of the name's tokens in the concatenating layers, with the cuts made, averaged over prompts."""
-    layers, total, n = range(concatenate + 1), {}, 0
-    for tokens in batches:
-        at = positions(layout, tokens.device).expand(len(tokens), -1)
+    layers = range(concatenate + 1)
+
+    def summed(part: Int[Tensor, "batch seq"]) -> list[Float[Tensor, "queries heads keys"]]:
+        at = positions(layout, part.device).expand(len(part), -1)
         reads = [Read(site=Site("pattern", layer), at=at) for layer in layers]
-        knockouts = cuts(layout, concatenate, len(tokens), tokens.device)
-        values = run(anatomy, tokens, reads=reads, knockouts=knockouts).values
-        total = {
-            layer: total.get(layer, 0) + value.sum(0) for layer, value in zip(layers, values, strict=True)
-        }
-        n += len(tokens)
-    return {layer: value / n for layer, value in total.items()}
+        knockouts = cuts(layout, concatenate, len(part), part.device)
+        return [value.sum(0) for value in run(anatomy, part, reads=reads, knockouts=knockouts).values]
+
+    sums = [found for _, found in Batches(batch_size).of(tokens, summed)]
+    return {
+        layer: sum(of_layer) / len(tokens)
+        for layer, of_layer in zip(layers, zip(*sums, strict=True), strict=True)
+    }
 
 
 @torch.no_grad()

@@ -41,11 +41,6 @@ class Answers:
         """Share of questions with P(right answer) > 0.5."""
         return float(is_known(self.right_probability).mean())
 
-    @property
-    def top1(self) -> float:
-        """Share of questions whose right answer is the likeliest token of all."""
-        return float((self.probabilities.argmax(1) == self.right).mean())
-
 
 class Questions:
     """Prompts with right answers, ready to be asked; prompts of one length go together, so nothing is padded."""

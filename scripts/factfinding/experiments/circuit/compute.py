@@ -61,10 +61,9 @@ def compute(inputs: Inputs, settings: Settings, say: Say) -> dict[str, pl.DataFr
 def propose(scan: pl.DataFrame, residual: pl.DataFrame, total: pl.DataFrame) -> Circuit:
     """The circuit that the tables circuit_scan, residual_patching and total_effects speak for."""
     if scan.is_empty() or residual.is_empty():
-        nobody = Evidence(
-            claim="too few known subjects: nothing can be proposed", table="circuit_scan", value=None, low=None,
-            high=None, n=0, threshold=READABLE,
-        )  # fmt: skip
+        unmeasured = {"value": None, "low": None, "high": None, "n": 0, "threshold": READABLE}
+        claim = "too few known subjects: nothing can be proposed"
+        nobody = Evidence(claim=claim, table="circuit_scan", **unmeasured)
         return Circuit(lookup_at=UNCLEAR, concatenate=None, lookup=None, extract=(), evidence=(nobody,))
     evidence: list[Evidence] = []
     readable = _readable(scan, evidence)

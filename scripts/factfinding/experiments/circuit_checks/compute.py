@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import polars as pl
@@ -28,6 +29,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from factfinding.engine.batches import Batches
 from factfinding.engine.capture import positions_of, tokens_of
 from factfinding.engine.sites import Site
 from factfinding.engine.trace import Edit, Knockout, Read, run
@@ -91,15 +93,16 @@ def circuit_checks(
     """
     truth = labels_of(prompts, candidates)
     said: dict[str, list[tuple[list[int], np.ndarray]]] = {}
+    batches = Batches(batch_size)
+
+    def answers(change: Change, means: Means, rows: list[int]) -> Int[np.ndarray, " batch"]:
+        bucket = _bucket(anatomy, prompts, rows)
+        return _answers(anatomy, bucket, candidates, **change(bucket, means))
+
     for same in same_length(prompts):
-        buckets = [
-            _bucket(anatomy, prompts, same[i : i + batch_size]) for i in range(0, len(same), batch_size)
-        ]
-        means = _means(anatomy, buckets)
+        means = _means(anatomy, prompts, same, batches)
         for name, change in changes(anatomy).items():
-            for bucket in buckets:
-                answer = _answers(anatomy, bucket, candidates, **change(bucket, means))
-                said.setdefault(name, []).append((bucket.rows, answer))
+            said.setdefault(name, []).extend(batches.of(same, partial(answers, change, means)))
     rows = [_row(name, parts, truth) for name, parts in said.items()]
     rows += _donor_rows(anatomy, prompts, candidates, truth, batch_size=batch_size, seed=seed)
     return pl.DataFrame(rows, schema=schema_of("circuit_checks"))
@@ -164,19 +167,20 @@ def _later(bucket: Bucket) -> Int[Tensor, "batch later"]:
     return bucket.final_name[:, None] + torch.arange(1, count + 1, device=bucket.tokens.device)
 
 
-def _means(anatomy: Anatomy, buckets: Sequence[Bucket]) -> Means:
+def _means(anatomy: Anatomy, prompts: pl.DataFrame, rows: list[int], batches: Batches) -> Means:
     name_sites = [
         Site(kind, i) for kind in ("mlp_out", "attn_out", "pattern") for i in range(anatomy.n_layers)
     ]
     later_sites = [Site("mlp_out", i) for i in range(anatomy.n_layers)]
-    total: list[Tensor] = []
-    for bucket in buckets:
+
+    def summed(part: list[int]) -> list[Tensor]:
+        bucket = _bucket(anatomy, prompts, part)
         reads = [Read(site=site, at=bucket.final_name) for site in name_sites]
         reads += [Read(site=site, at=_later(bucket)) for site in later_sites]
-        sums = [value.sum(0) for value in run(anatomy, bucket.tokens, reads=reads).values]
-        total = [a + b for a, b in zip(total, sums, strict=True)] if total else sums
-    n = sum(len(bucket.rows) for bucket in buckets)
-    means = iter([value / n for value in total])
+        return [value.sum(0) for value in run(anatomy, bucket.tokens, reads=reads).values]
+
+    sums = [found for _, found in batches.of(rows, summed)]
+    means = iter([sum(of_site) / len(rows) for of_site in zip(*sums, strict=True)])
     return Means(
         name={site: next(means) for site in name_sites}, later={site: next(means) for site in later_sites}
     )
@@ -223,14 +227,19 @@ def _donor_rows(
             others = [other for other in same if truth[other] != truth[row]]
             donors[row] = rng.choice(others) if others else -1
     said: dict[str, list[tuple[list[int], np.ndarray]]] = {}
+    batches = Batches(batch_size)
+
+    def patched(rows: list[int]) -> list[Int[np.ndarray, " batch"]]:
+        bucket, found = _bucket(anatomy, prompts, rows), []
+        for layer, value in enumerate(_name_residuals(anatomy, prompts, donors[rows].tolist())):
+            edit = Edit(site=Site("resid_post", layer), at=bucket.final_name, value=value)
+            found.append(_answers(anatomy, bucket, candidates, edits=[edit]))
+        return found
+
     for same in same_length(prompts):
-        rows = [row for row in same if donors[row] >= 0]
-        for start in range(0, len(rows), batch_size):
-            bucket = _bucket(anatomy, prompts, rows[start : start + batch_size])
-            for layer, value in enumerate(_name_residuals(anatomy, prompts, donors[bucket.rows].tolist())):
-                edit = Edit(site=Site("resid_post", layer), at=bucket.final_name, value=value)
-                answer = _answers(anatomy, bucket, candidates, edits=[edit])
-                said.setdefault(f"donor_{layer}", []).append((bucket.rows, answer))
+        for rows, by_layer in batches.of([row for row in same if donors[row] >= 0], patched):
+            for layer, answer in enumerate(by_layer):
+                said.setdefault(f"donor_{layer}", []).append((rows, answer))
     target = np.where(donors >= 0, truth[donors], -1)
     return [_row(name, parts, target) for name, parts in said.items()]
 

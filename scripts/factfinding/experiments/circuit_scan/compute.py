@@ -17,10 +17,11 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 import torch
+from jaxtyping import Bool, Int
 
 from factfinding.inputs import Inputs, Say, Settings
 from factfinding.methods.estimates import estimate_columns
-from factfinding.methods.groups import groups_of, known_prompts, labels_of
+from factfinding.methods.groups import Group, groups_of, in_batches, known_prompts, labels_of
 from factfinding.methods.name_stream import clean_run, name_outputs, name_stream, replaced
 from factfinding.methods.readers import Readers, read_out, readers_of
 from factfinding.model.anatomy import Anatomy
@@ -81,17 +82,22 @@ def circuit_scan(
     tokens = torch.tensor(candidates["token_id"].to_list(), device=anatomy.device)
     wanted = scans(anatomy.n_layers, parallel=anatomy.parallel)
     hits = np.zeros((prompts.height, len(wanted)), dtype=bool)
-    for group in groups:
-        for batch in group.batches(batch_size):
-            rows = batch[drawn[batch]]
-            if not len(rows):
-                continue
-            clean = clean_run(anatomy, prompts, group, rows, to_end=True)
-            for i, (_, _, attention, mlps) in enumerate(wanted):
-                attn = replaced(outputs.attn, "mean", attention, rows, None)
-                mlp = replaced(outputs.mlp, "mean", mlps, rows, None)
-                said = anatomy.logits(name_stream(anatomy, clean, attn=attn, mlp=mlp)[:, -1, -1])[:, tokens]
-                hits[rows, i] = said.argmax(-1).cpu().numpy() == labels[rows]
+
+    def ablated(group: Group, batch: Int[np.ndarray, " batch"]) -> Bool[np.ndarray, "drawn scans"]:
+        rows = batch[drawn[batch]]
+        found = np.zeros((len(rows), len(wanted)), dtype=bool)
+        if not len(rows):
+            return found
+        clean = clean_run(anatomy, prompts, group, rows, to_end=True)
+        for i, (_, _, attention, mlps) in enumerate(wanted):
+            attn = replaced(outputs.attn, "mean", attention, rows, None)
+            mlp = replaced(outputs.mlp, "mean", mlps, rows, None)
+            said = anatomy.logits(name_stream(anatomy, clean, attn=attn, mlp=mlp)[:, -1, -1])[:, tokens]
+            found[:, i] = said.argmax(-1).cpu().numpy() == labels[rows]
+        return found
+
+    for batch, found in in_batches(groups, batch_size, ablated):
+        hits[batch[drawn[batch]]] = found
     read, _ = read_out(reader, outputs.resid.double().numpy(), prompts)
     rows = [_row("probe", layer, read[:, layer] == 1.0, labels) for layer in range(anatomy.n_layers)]
     rows += [_row(name, k, hits[drawn, i], labels[drawn]) for i, (name, k, *_) in enumerate(wanted)]

@@ -19,18 +19,16 @@ from factfinding.methods.direct import (
     mean_changes,
     node_changes,
     node_frame,
-    pairs_of,
+    opening,
     ranked,
 )
 from factfinding.model.anatomy import Anatomy
-from factfinding.model.source import weights_of
 from factfinding.tables import as_declared, empty
 
 
 def compute(inputs: Inputs, settings: Settings, say: Say) -> dict[str, pl.DataFrame]:
     """The table `direct_effects`. From weights and cached activations: the model does not run."""
-    anatomy, pairs = weights_of(inputs), pairs_of(inputs, settings.heads)
-    readout = Readout.of(anatomy, inputs.candidates["token_id"].to_list())
+    anatomy, pairs, readout = opening(inputs, settings.heads)
     with activations_of(inputs) as file:
         rows = rows_of(file, pairs.prompts["subject"])
         say(f"direct effects of every node, {len(rows)} subjects")

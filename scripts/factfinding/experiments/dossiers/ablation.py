@@ -7,7 +7,6 @@ the layer, drawn at random, are ablated in the same way one at a time, on the sa
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -22,7 +21,7 @@ from factfinding.engine.sites import Site
 from factfinding.engine.suffix import Suffix, edit_neurons
 from factfinding.engine.tokens import tokens_of
 from factfinding.methods.estimates import estimate_columns
-from factfinding.methods.groups import Group, groups_of, labels_of
+from factfinding.methods.groups import Group, groups_of, in_batches, labels_of
 from factfinding.model.anatomy import Anatomy
 from factfinding.stats import mean_interval, share_interval
 
@@ -84,31 +83,29 @@ def answers(
     ablated = np.empty((len(KINDS), len(units), *clean.shape))
     at_row = np.full(prompts.height, -1)
     at_row[rows] = np.arange(len(rows))
-    for group, part in _batches(prompts, rows, max(1, ROWS // len(units))):
-        here, n = at_row[part], len(part)
+    groups = [replace(group, rows=group.rows[np.isin(group.rows, rows)]) for group in groups_of(prompts)]
+
+    def said(group: Group, part: Int[np.ndarray, " batch"]) -> Answers:
+        n, found = len(part), []
         run = prepare(anatomy, tokens_of(prompts, part, anatomy.device), start=group.layout.final_name)
         reading = LogProbs(at=group.layout.end, tokens=torch.tensor(token_ids, device=anatomy.device))
-        clean[here] = clean_values(anatomy, run, reading).double().cpu().numpy()
+        unchanged = clean_values(anatomy, run, reading).double().cpu().numpy()
         prompt = torch.arange(n, device=anatomy.device).repeat_interleave(len(units))
         neuron = torch.from_numpy(units).to(anatomy.device).repeat(n)
-        for k, kind in enumerate(KINDS):
+        for kind in KINDS:
             value = torch.from_numpy(means[units] if kind == "mean" else np.zeros(len(units)))
             edits = edit_neurons(
                 anatomy, run, layer=layer, at=group.layout.final_name, prompt=prompt, neuron=neuron,
                 value=value.to(anatomy.device).repeat(n),
             )  # fmt: skip
             logp = Suffix(anatomy).values(run, edits, reading).double().cpu().numpy()
-            ablated[k][:, here] = logp.reshape(n, len(units), -1).transpose(1, 0, 2)
+            found.append(logp.reshape(n, len(units), -1).transpose(1, 0, 2))
+        return Answers(clean=unchanged, ablated=np.stack(found))
+
+    for part, found in in_batches(groups, ROWS // len(units), said):
+        here = at_row[part]
+        clean[here], ablated[:, :, here] = found.clean, found.ablated
     return Answers(clean=clean, ablated=ablated)
-
-
-def _batches(
-    prompts: pl.DataFrame, rows: Int[np.ndarray, " subjects"], size: int
-) -> Iterator[tuple[Group, Int[np.ndarray, " batch"]]]:
-    for group in groups_of(prompts):
-        kept = replace(group, rows=group.rows[np.isin(group.rows, rows)])
-        for part in kept.batches(size):
-            yield group, part
 
 
 def _row(

@@ -17,6 +17,7 @@ from jaxtyping import Float, Int
 
 from factfinding.data.dossier import Texts, Window
 from factfinding.data.prompts import encode
+from factfinding.engine.batches import Batches
 from factfinding.engine.sites import Site
 from factfinding.engine.trace import Read, run
 from factfinding.errors import InputError
@@ -68,17 +69,16 @@ def firing(
 ) -> dict[Site, Texts]:
     """For each neuron the `shown` windows with the highest activation on any token."""
     reads = [Read(site=site) for site in sites]
-    found: list[list[np.ndarray]] = [[] for _ in sites]
-    for start in range(0, len(running.ids) if sites else 0, batch_size):
-        ids = torch.from_numpy(running.ids[start : start + batch_size]).to(anatomy.device)
+
+    def activations(rows: Int[np.ndarray, "batch tokens"]) -> list[Float[np.ndarray, "batch tokens"]]:
+        ids = torch.from_numpy(rows).to(anatomy.device)
         bos = ids.new_full((len(ids), 1), anatomy.bos_token_id)
-        for kept, value in zip(
-            found, run(anatomy, torch.cat((bos, ids), dim=1), reads=reads).values, strict=True
-        ):
-            kept.append(value[:, 1:, 0].float().cpu().numpy())
-    return {
-        site: highest(running, np.concatenate(kept), shown) for site, kept in zip(sites, found, strict=True)
-    }
+        values = run(anatomy, torch.cat((bos, ids), dim=1), reads=reads).values
+        return [value[:, 1:, 0].float().cpu().numpy() for value in values]
+
+    found = [values for _, values in Batches(batch_size).of(running.ids, activations)] if sites else []
+    by_site = zip(sites, zip(*found, strict=True), strict=True)
+    return {site: highest(running, np.concatenate(parts), shown) for site, parts in by_site}
 
 
 def highest(running: Running, activations: Float[np.ndarray, "windows tokens"], shown: int) -> Texts:

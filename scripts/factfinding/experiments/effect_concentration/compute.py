@@ -50,10 +50,11 @@ def effect_concentration(effects: pl.DataFrame, *, seed: int) -> pl.DataFrame:
         measures = [{"measure": "participation_ratio"}, *({"measure": "top", "top": top} for top in tops)]
         measures += [{"measure": "layer", "layer": int(layer)} for layer in layers]
         normal = np.random.default_rng(seed).standard_normal((GAUSSIANS, n_neurons))
+        of_layer = found.layers == layers[:, None]
         measured, expected = (
-            np.column_stack([_concentration(effects, tops), _layer_shares(effects, found.layers == layers[:, None])])
+            np.column_stack([_concentration(effects, tops), _layer_shares(effects, of_layer)])
             for effects in (found.effects, normal)
-        )  # fmt: skip
+        )
         for fact, values in _by_fact(found, measured):
             estimates = each(mean_intervals(values, seed=seed))
             for measure, estimate, gaussian in zip(

@@ -62,7 +62,8 @@ def _ratios(axes: Axes, rows: pl.DataFrame, facts: list[str], looks: dict) -> No
     for i, (kind, (colour, _, marker)) in enumerate(looks.items()):
         part = rows.filter(pl.col("fact").is_in(facts), kind=kind)
         at = [facts.index(fact) + 0.26 * (i - (len(looks) - 1) / 2) for fact in part["fact"]]
-        value, low, high = (part[f"value{end}"].fill_null(float("nan")).to_numpy() for end in ("", "_low", "_high"))  # fmt: skip
+        ends = (part[f"value{end}"].fill_null(float("nan")) for end in ("", "_low", "_high"))
+        value, low, high = (end.to_numpy() for end in ends)
         axes.errorbar(value, at, xerr=(value - low, high - value), fmt=marker, color=colour, capsize=2)
     axes.axvline(rows["gaussian"][0], color=style.INK, lw=1, ls=":")
     axes.set_yticks(range(len(facts)), ["all facts" if fact == "all" else fact for fact in facts])

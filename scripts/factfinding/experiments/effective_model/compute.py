@@ -8,12 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
+from torch import Tensor
 
+from factfinding.engine.batches import Batches
 from factfinding.engine.tokens import tokens_of
 from factfinding.inputs import Inputs, Say, Settings
 from factfinding.methods.circuit import circuit_of
-from factfinding.methods.effective import EffectiveModel, Names, NoEffectiveModel
+from factfinding.methods.effective import Constants, EffectiveModel, Names, NoEffectiveModel
 from factfinding.methods.estimates import accuracy_estimate, estimate_columns
 from factfinding.methods.groups import Group, groups_of, known_prompts
 from factfinding.methods.name_stream import name_outputs
@@ -86,26 +88,20 @@ def effective_model(
     everyone = groups_of(table)
     outputs = name_outputs(anatomy, table, everyone, batch_size=batch_size)
     late = range(parts.concatenate + 1, anatomy.n_layers)
-    attn = {layer: outputs.attn[:, layer].mean(0) for layer in late}
-    mlp = {layer: outputs.mlp[:, layer].mean(0) for layer in range(parts.lookup[0])}
+    below = constant_mlps(parts, parallel=anatomy.parallel)
+    constants = Constants(
+        attn={layer: outputs.attn[:, layer].mean(0) for layer in late},
+        mlp={layer: outputs.mlp[:, layer].mean(0) for layer in below},
+    )
     names = [names_of(anatomy, table, group, parts, batch_size=batch_size) for group in groups]
+    weight, bias = (torch.from_numpy(part[-1, last]) for part in (reader.weight, reader.bias))
     model = EffectiveModel.from_anatomy(
-        anatomy, parts, names, attn=attn, mlp=mlp, answers=reader.answers, seed=seed,
-        weight=torch.from_numpy(reader.weight[-1, last]), bias=torch.from_numpy(reader.bias[-1, last]),
-    )  # fmt: skip
+        anatomy, parts, names, constants, weight=weight, bias=bias, answers=reader.answers, seed=seed
+    )
     full = name_outputs(anatomy, prompts["full"], groups_of(prompts["full"]), batch_size=batch_size)
     rows, confusion = [], []
     for group, known in zip(groups, names, strict=True):
-        tokens = tokens_of(table, group.rows, anatomy.device)
-        with torch.no_grad():
-            resid = model.stream(*tokens[:, 1:].T)
-        constants = {layer: value.expand(len(tokens), -1) for layer, value in attn.items()}
-        below = {
-            layer: mlp[layer].expand(len(tokens), -1)
-            for layer in constant_mlps(parts, parallel=anatomy.parallel)
-        }
-        truth, _ = simplified_run(anatomy, tokens, known.layout, known.patterns, attn=constants, mlp=below)
-        truth = truth[:, parts.lookup[0] : last + 1]
+        resid, truth = both_streams(anatomy, model, table, group, known, constants)
         error = float((resid - truth).abs().max() / truth.abs().max())
         said = _logp(reader, last, resid[:, -1].double().cpu().numpy(), table, group)
         unchanged = _logp(reader, last, full.resid[group.rows, last].double().numpy(), table, group)
@@ -119,16 +115,41 @@ def effective_model(
     )
 
 
+@torch.no_grad()
+def both_streams(
+    anatomy: Anatomy,
+    model: EffectiveModel,
+    prompts: pl.DataFrame,
+    group: Group,
+    known: Names,
+    constants: Constants,
+) -> tuple[Float[Tensor, "group layers d_model"], Float[Tensor, "group layers d_model"]]:
+    """The residual stream after the lookup's layers of the effective model and of the simplified model, name by name.
+
+    All names of the group go together, if they fit.
+    """
+    first, last = model.shape.lookup
+    tokens = tokens_of(prompts, group.rows, anatomy.device)
+
+    def run(part: Int[Tensor, "batch seq"]) -> tuple[Tensor, Tensor]:
+        written = constants.of(len(part))
+        simplified, _ = simplified_run(anatomy, part, known.layout, known.patterns, **written)
+        return model.stream(*part[:, 1:].T), simplified[:, first : last + 1]
+
+    effective, simplified = zip(*(found for _, found in Batches(len(tokens)).of(tokens, run)), strict=True)
+    return torch.cat(effective), torch.cat(simplified)
+
+
 def names_of(
     anatomy: Anatomy, prompts: pl.DataFrame, group: Group, parts: Parts, *, batch_size: int
 ) -> Names:
     """The names of one layout: tokens by slot (those that stand there in some name) and frozen patterns."""
-    batches = [tokens_of(prompts, rows, anatomy.device) for rows in group.batches(batch_size)]
-    slots = torch.cat(batches)[:, group.layout.first_name : group.layout.final_name + 1]
+    tokens = tokens_of(prompts, group.rows, anatomy.device)
+    slots = tokens[:, group.layout.first_name : group.layout.final_name + 1]
     return Names(
         layout=group.layout,
         tokens=tuple(slot.unique() for slot in slots.T),
-        patterns=mean_patterns(anatomy, batches, group.layout, parts.concatenate),
+        patterns=mean_patterns(anatomy, tokens, group.layout, parts.concatenate, batch_size=batch_size),
     )
 
 

@@ -20,7 +20,9 @@ import numpy as np
 import polars as pl
 import torch
 from jaxtyping import Float, Int
+from torch import Tensor
 
+from factfinding.engine.batches import Batches
 from factfinding.inputs import Inputs, Say, Settings
 from factfinding.methods.effective import EffectiveModel, effective_model_of
 from factfinding.methods.estimates import accuracy_estimate, estimate_columns, estimate_schema
@@ -110,12 +112,13 @@ def streams(
 ) -> Iterator[tuple[str, int | None, Float[np.ndarray, "subjects d_model"]]]:
     """(input, layer, array) of the names: the sum of their parts, then the residual stream after each lookup MLP."""
     names = names.to(model.weight.device)
-    tables, sums, found = model.names[str(names.n_name_tokens)], [], []
-    for start in range(0, len(names.subjects), batch_size):
-        part = slice(start, start + batch_size)
+    tables = model.names[str(names.n_name_tokens)]
+
+    def run(part: slice) -> tuple[Tensor, Tensor]:
         tokens = names.tokens(names.begin[part], names.last[part])
-        sums.append(tables(*tokens).sum(1).double().cpu())
-        found.append(model.stream(*tokens).double().cpu())
+        return tables(*tokens).sum(1).double().cpu(), model.stream(*tokens).double().cpu()
+
+    sums, found = zip(*Batches(batch_size).each(run, len(names.subjects)), strict=True)
     yield TOKEN_SUM, None, torch.cat(sums).numpy()
     stream = torch.cat(found).numpy()
     for i in range(stream.shape[1]):

@@ -161,7 +161,8 @@ def _layers(effects: pl.DataFrame, kind: str, seed: int) -> Iterator[dict]:
         found = vectors(effects.filter(layer=layer), kind)
         for statistic in STATISTICS:
             alike = similarity(found.effects, statistic)
-            for subjects, row in (("same", _all_same(found, alike, seed)), ("different", _all_different(found, alike, seed))):  # fmt: skip
+            same, different = _all_same(found, alike, seed), _all_different(found, alike, seed)
+            for subjects, row in (("same", same), ("different", different)):
                 about = {"fact": ALL, "other_fact": ALL, "layers": str(layer), "subjects": subjects}
                 about |= {"kind": kind, "statistic": statistic, "n_neurons": found.effects.shape[1]}
                 if row is not None:

@@ -24,18 +24,16 @@ from factfinding.methods.direct import (
     mean_changes,
     node_changes,
     node_frame,
-    pairs_of,
+    opening,
     ranked,
 )
 from factfinding.model.anatomy import Anatomy
-from factfinding.model.source import weights_of
 from factfinding.tables import as_declared, empty
 
 
 def compute(inputs: Inputs, settings: Settings, say: Say) -> dict[str, pl.DataFrame]:
     """The table `head_inputs`. From weights and cached activations: the model does not run."""
-    anatomy, pairs = weights_of(inputs), pairs_of(inputs, settings.heads)
-    readout = Readout.of(anatomy, inputs.candidates["token_id"].to_list())
+    anatomy, pairs, readout = opening(inputs, settings.heads)
     at_name = torch.tensor(pairs.prompts["final_name"].to_list(), dtype=torch.int64)
     tables = [empty("head_inputs")]
     with activations_of(inputs) as file:

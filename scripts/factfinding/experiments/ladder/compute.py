@@ -21,14 +21,22 @@ from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from factfinding.engine.clean import Clean
 from factfinding.engine.tokens import tokens_of
 from factfinding.inputs import Inputs, Say, Settings
 from factfinding.methods.circuit import circuit_of
 from factfinding.methods.estimates import accuracy_estimate, each, estimate_columns
-from factfinding.methods.groups import KINDS, Group, groups_of, known_prompts, resampling_donors
+from factfinding.methods.groups import (
+    KINDS,
+    Group,
+    Layout,
+    groups_of,
+    in_batches,
+    known_prompts,
+    resampling_donors,
+)
 from factfinding.methods.head_reader import head_readers
 from factfinding.methods.name_stream import NameOutputs, clean_run, name_outputs, name_stream, replaced
 from factfinding.methods.readers import Readers, read_out, readers_of
@@ -156,6 +164,16 @@ def ladder_table(
     return pl.DataFrame(_rows(ladder, scored, truth, seed), schema=schema_of("ladder"))
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Batch:
+    """Subjects of one layout, their clean run, and the frozen patterns of their layout where a step needs them."""
+
+    layout: Layout
+    rows: Int[np.ndarray, " batch"]
+    clean: Clean
+    patterns: Patterns | None
+
+
 class Simplifications:
     """Runs of one condition's prompts under the ladder's steps; unchanged outputs and donors are kept."""
 
@@ -187,45 +205,52 @@ class Simplifications:
             for step, kind in asked
             for reader in readers
         }
-        for group in self.groups:
-            frozen = any(applies(step, group) for step in ladder if step.frozen)
-            patterns = self.patterns(group) if frozen else None
-            for rows in group.batches(self.batch_size):
-                clean = clean_run(self.anatomy, self.prompts, group, rows)
-                for step, kind in asked:
-                    if step.frozen and not applies(step, group):
-                        continue
-                    residuals = [
-                        self._resid(step, kind, donors, group, rows, clean, patterns)
-                        for donors in self.donors.get(kind, [None])
-                    ]
-                    for reader in readers:
-                        scores = found[step.name, reader.name, kind]
-                        read = [read_out(reader, resid, self.prompts[rows]) for resid in residuals]
-                        scores.hits[rows] = np.mean([hits for hits, _ in read], axis=0)
-                        scores.losses[rows] = np.mean([losses for _, losses in read], axis=0)
+        frozen = [step for step in ladder if step.frozen]
+        patterns = {
+            group.layout: self.patterns(group)
+            for group in self.groups
+            if any(applies(step, group) for step in frozen)
+        }
+
+        def scores(group: Group, rows: Int[np.ndarray, " batch"]) -> dict[tuple[str, str, str], Scores]:
+            clean = clean_run(self.anatomy, self.prompts, group, rows)
+            batch = _Batch(layout=group.layout, rows=rows, clean=clean, patterns=patterns.get(group.layout))
+            return {
+                (step.name, reader.name, kind): read
+                for step, kind in asked
+                if not step.frozen or applies(step, group)
+                for reader, read in zip(readers, self._read(batch, step, kind, readers), strict=True)
+            }
+
+        for rows, measured in in_batches(self.groups, self.batch_size, scores):
+            for key, read in measured.items():
+                found[key].hits[rows], found[key].losses[rows] = read.hits, read.losses
+        return found
+
+    def _read(self, batch: _Batch, step: Step, kind: str, readers: Sequence[Readers]) -> list[Scores]:
+        """What each reader says of a batch under a step, means over the draws."""
+        residuals = [self._resid(batch, step, kind, donors) for donors in self.donors.get(kind, [None])]
+        found = []
+        for reader in readers:
+            read = [read_out(reader, resid, self.prompts[batch.rows]) for resid in residuals]
+            hits, losses = (np.mean(values, axis=0) for values in zip(*read, strict=True))
+            found.append(Scores(hits=hits, losses=losses))
         return found
 
     def _resid(
-        self,
-        step: Step,
-        kind: str,
-        donors: np.ndarray | None,
-        group: Group,
-        rows: np.ndarray,
-        clean: Clean,
-        patterns,
+        self, batch: _Batch, step: Step, kind: str, donors: Int[np.ndarray, " subjects"] | None
     ) -> Float[np.ndarray, "batch layers d_model"]:
         """resid_post at the final name token under a step; NaN for subjects who have no donor of this kind."""
+        rows = batch.rows
         if not step.ablates:
             return self.outputs.resid[rows].double().numpy()
         attn = replaced(self.outputs.attn, kind, step.attention, rows, donors)
         mlp = replaced(self.outputs.mlp, kind, step.mlps, rows, donors)
         if step.frozen:
             tokens = tokens_of(self.prompts, rows, self.anatomy.device)
-            resid, _ = simplified_run(self.anatomy, tokens, group.layout, patterns, attn=attn, mlp=mlp)
+            resid, _ = simplified_run(self.anatomy, tokens, batch.layout, batch.patterns, attn=attn, mlp=mlp)
         else:
-            resid = name_stream(self.anatomy, clean, attn=attn, mlp=mlp)[:, :, 0]
+            resid = name_stream(self.anatomy, batch.clean, attn=attn, mlp=mlp)[:, :, 0]
         found = resid.double().cpu().numpy()
         if donors is not None and (step.attention or step.mlps):
             found[donors[rows] < 0] = np.nan
@@ -233,10 +258,9 @@ class Simplifications:
 
     def patterns(self, group: Group) -> Patterns:
         """The frozen patterns of one layout."""
-        batches = [
-            tokens_of(self.prompts, rows, self.anatomy.device) for rows in group.batches(self.batch_size)
-        ]
-        return mean_patterns(self.anatomy, batches, group.layout, self.parts.concatenate)
+        tokens = tokens_of(self.prompts, group.rows, self.anatomy.device)
+        last = self.parts.concatenate
+        return mean_patterns(self.anatomy, tokens, group.layout, last, batch_size=self.batch_size)
 
 
 def applies(step: Step, group: Group) -> bool:

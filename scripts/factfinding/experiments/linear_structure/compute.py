@@ -26,7 +26,7 @@ from collections.abc import Iterator
 import numpy as np
 import polars as pl
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from factfinding.data.strangers import Swaps, swaps, unknown_pairings
@@ -113,13 +113,17 @@ def ratios(anatomy: Anatomy, drawn: Swaps, *, batch_size: int) -> Float[np.ndarr
     All six names of a pair run in one batch, of which only norms are kept.
     """
     found = np.empty((len(drawn), len(OUTPUTS) * anatomy.n_layers))
-    for rows, tokens in name_batches(drawn.tables, anatomy.device, batch_size):
+
+    def of_batch(tokens: Int[Tensor, "6*batch seq"]) -> Float[np.ndarray, "batch outputs*layers"]:
         outputs = torch.cat(read_last(anatomy, tokens, list(OUTPUTS.values())), dim=1).double()
-        a, b, c, d, other_c, other_d = outputs.unflatten(0, (6, len(rows)))
+        a, b, c, d, other_c, other_d = outputs.unflatten(0, (6, -1))
         noise = ROUNDING * torch.finfo(anatomy.dtype).eps * outputs.norm(dim=-1).unflatten(0, (6, -1)).amax(0)
         broken, unrelated = (a + b - c - d).norm(dim=-1), (a + b - other_c - other_d).norm(dim=-1)
         broken = torch.where(broken > noise, broken, 0.0)
-        found[rows] = torch.where(unrelated > noise, broken / unrelated, torch.nan).cpu().numpy()
+        return torch.where(unrelated > noise, broken / unrelated, torch.nan).cpu().numpy()
+
+    for rows, ratio in name_batches(drawn.tables, anatomy.device, batch_size, of_batch):
+        found[rows] = ratio
     return found
 
 

@@ -22,6 +22,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from factfinding.data.texts import CATEGORIES, String, category
+from factfinding.engine.batches import Batches
 from factfinding.engine.sites import Site
 from factfinding.engine.trace import Read, run
 from factfinding.model.anatomy import Anatomy
@@ -129,11 +130,9 @@ def full_states(anatomy: Anatomy, sample: Sample, batch_size: int) -> Float[Tens
     """resid_post of every layer at the sampled tokens, each string being run once."""
     per = len(sample.position) // len(sample.ids)
     at = torch.from_numpy(sample.position.reshape(-1, per))
-    parts = [
-        states(anatomy, sample.ids[start : start + batch_size], at[start : start + batch_size])
-        for start in range(0, len(sample.ids), batch_size)
-    ]
-    return torch.cat(parts).flatten(0, 1)
+    batches = Batches(batch_size)
+    found = batches.run(lambda part: states(anatomy, sample.ids[part], at[part]), len(sample.ids))
+    return found.flatten(0, 1)
 
 
 def window_states(
@@ -142,15 +141,15 @@ def window_states(
     """The same of the tokens `used`, with only the last k tokens after BOS; k None: with all that precede them."""
     lengths = np.full(len(used), k) if k is not None else sample.position[used]
     kept: list[tuple[np.ndarray, Tensor]] = []
+    batches = Batches(batch_size)
+
+    def read(rows: Int[np.ndarray, " batch"]) -> Float[Tensor, "batch layers d_model"]:
+        length, ends = int(lengths[rows[0]]), sample.position[used[rows]]
+        ids = sample.ids[sample.string[used[rows], None], ends[:, None] + np.arange(-length, 0)]
+        return states(anatomy, ids, torch.full((len(rows), 1), length))[:, 0]
+
     for length in np.unique(lengths):
-        same = np.flatnonzero(lengths == length)
-        for start in range(0, len(same), batch_size):
-            rows = same[start : start + batch_size]
-            ends = sample.position[used[rows]]
-            columns = ends[:, None] + np.arange(-length, 0)
-            ids = sample.ids[sample.string[used[rows], None], columns]
-            found = states(anatomy, ids, torch.full((len(rows), 1), int(length)))
-            kept.append((rows, found[:, 0]))
+        kept += batches.of(np.flatnonzero(lengths == length), read)
     order = np.argsort(np.concatenate([rows for rows, _ in kept]))
     return torch.cat([found for _, found in kept])[torch.from_numpy(order)]
 

@@ -11,7 +11,8 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
+from torch import Tensor
 
 from factfinding.data.strangers import unknown_pairings
 from factfinding.inputs import Inputs, Say, Settings
@@ -104,9 +105,13 @@ def name_norms(
     """
     norms = np.empty((prompts.height, len(OUTPUTS) * anatomy.n_layers))
     eps = torch.finfo(anatomy.dtype).eps
-    for rows, tokens in name_batches([prompts], anatomy.device, batch_size):
+
+    def sizes(tokens: Int[Tensor, "batch seq"]) -> Float[np.ndarray, "batch outputs*layers"]:
         *written, resid = read_last(anatomy, tokens, [*OUTPUTS.values(), "resid_pre"])
         least = eps * resid.double().norm(dim=-1)
-        sizes = [output.double().norm(dim=-1) for output in written]
-        norms[rows] = torch.cat([size * (size > least) for size in sizes], dim=1).cpu().numpy()
+        found = [output.double().norm(dim=-1) for output in written]
+        return torch.cat([size * (size > least) for size in found], dim=1).cpu().numpy()
+
+    for rows, found in name_batches([prompts], anatomy.device, batch_size, sizes):
+        norms[rows] = found
     return norms

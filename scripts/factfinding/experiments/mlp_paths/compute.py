@@ -33,7 +33,14 @@ from factfinding.engine.suffix import Edits, Suffix
 from factfinding.inputs import Inputs, Say, Settings
 from factfinding.methods.circuit import circuit_of
 from factfinding.methods.estimates import accuracy_estimate, each, estimate_columns
-from factfinding.methods.groups import Group, groups_of, known_prompts, labels_of, resampling_donors
+from factfinding.methods.groups import (
+    Group,
+    groups_of,
+    in_batches,
+    known_prompts,
+    labels_of,
+    resampling_donors,
+)
 from factfinding.methods.head_reader import head_readers
 from factfinding.methods.name_stream import NameOutputs, clean_run, name_outputs, replaced
 from factfinding.methods.readers import Readers, readers_of
@@ -149,12 +156,8 @@ class Paths:
         batch_size: int,
         seed: int,
     ) -> None:
-        self.anatomy, self.prompts, self.read_after, self.batch_size = (
-            anatomy,
-            prompts,
-            read_after,
-            batch_size,
-        )
+        self.anatomy, self.prompts = anatomy, prompts
+        self.read_after, self.batch_size = read_after, batch_size
         self.readers = {
             reader.name: (reader, reader.folds_of(prompts["subject"].to_list()))
             for reader in readers
@@ -171,18 +174,26 @@ class Paths:
         """Each metric of each subject, nothing removed first; means over draws, NaN for subjects without a donor."""
         nothing = Removed(source=None, target=None, kind=UNCHANGED)
         found: dict[Removed, Measured] = {nothing: {}} | {path: {} for path in paths}
-        for group in self.groups:
-            for rows in group.batches(self.batch_size):
-                batch = _Batch(self, group, rows)
-                self._keep(found[nothing], rows, [batch.score(None)])
-                for path in paths:
-                    drawn = [
-                        self._without(batch, path, donors) for donors in self.donors.get(path.kind, [None])
-                    ]
-                    self._keep(found[path], rows, drawn)
+
+        def scores(group: Group, rows: Int[np.ndarray, " batch"]) -> dict[Removed, Measured]:
+            batch = _Batch(self, group, rows)
+            return {nothing: batch.score(None)} | {path: self._without(batch, path) for path in paths}
+
+        for rows, measured in in_batches(self.groups, self.batch_size, scores):
+            for path, of_path in measured.items():
+                for metric, values in of_path.items():
+                    whole = found[path].setdefault(metric, np.full(self.prompts.height, np.nan))
+                    whole[rows] = values
         return found
 
-    def _without(self, batch: _Batch, path: Removed, donors: Int[np.ndarray, " subjects"] | None) -> Measured:
+    def _without(self, batch: _Batch, path: Removed) -> Measured:
+        """All metrics with a path removed, means over the draws."""
+        drawn = [self._replaced(batch, path, donors) for donors in self.donors.get(path.kind, [None])]
+        return {metric: np.mean([scores[metric] for scores in drawn], axis=0) for metric in drawn[0]}
+
+    def _replaced(
+        self, batch: _Batch, path: Removed, donors: Int[np.ndarray, " subjects"] | None
+    ) -> Measured:
         own = self.outputs.mlp[batch.rows, path.source]
         given = replaced(self.outputs.mlp, path.kind, [path.source], batch.rows, donors)[path.source]
         moved = (given - own).to(batch.clean.resid.device)
@@ -191,11 +202,6 @@ class Paths:
             alone = donors[batch.rows] < 0
             scores = {metric: np.where(alone, np.nan, values) for metric, values in scores.items()}
         return scores
-
-    def _keep(self, found: Measured, rows: Int[np.ndarray, " batch"], drawn: Sequence[Measured]) -> None:
-        for metric in drawn[0]:
-            whole = found.setdefault(metric, np.full(self.prompts.height, np.nan))
-            whole[rows] = np.mean([scores[metric] for scores in drawn], axis=0)
 
 
 class _Batch:

@@ -70,9 +70,8 @@ def _panel(axes: Axes, rows: pl.DataFrame, paths: list[str], looks: dict, scale:
         part = rows.filter(kind=kind)
         at = [paths.index(path) + 0.24 * (i - (len(looks) - 1) / 2) for path in part["path"]]
         value, low, high = (scale * part[f"change{end}"].to_numpy() for end in ("", "_low", "_high"))
-        handles[kind] = axes.errorbar(
-            value, at, xerr=(value - low, high - value), fmt=marker, color=colour, capsize=2, label=KINDS[kind]
-        )  # fmt: skip
+        look = {"fmt": marker, "color": colour, "capsize": 2}
+        handles[kind] = axes.errorbar(value, at, xerr=(value - low, high - value), label=KINDS[kind], **look)
     axes.axvline(0, color=style.INK, linewidth=0.8)
     axes.locator_params(axis="x", nbins=3)
     return handles

@@ -12,30 +12,28 @@ from factfinding.tables import read_table
 
 
 def compute(inputs: Inputs, settings: Settings, say: Say) -> dict[str, pl.DataFrame]:
-    """The tables `neuron_effects`, `neuron_effects_twin` and `neuron_facts`, from the files of all shards."""
-    effects, twins, facts = (
-        [read_table(path) for path in inputs.named[part]] for part in ("effects", "twins", "facts")
-    )
+    """The tables `neuron_effects` and `neuron_effects_twin`, from the files of all shards."""
+    effects, twins = ([read_table(path) for path in inputs.named[part]] for part in ("effects", "twins"))
+    facts = inputs.table("neuron_facts")
     together = merged(effects, facts)
-    say(f"{together.height:,} effects on {facts[0]['used'].sum()} facts")
+    say(f"{together.height:,} effects on {facts['used'].sum()} facts")
     numbered = [twin.with_columns(shard=pl.lit(shard, dtype=pl.Int64)) for shard, twin in enumerate(twins)]
-    return {"neuron_effects": together, "neuron_effects_twin": pl.concat(numbered), "neuron_facts": facts[0]}
+    return {"neuron_effects": together, "neuron_effects_twin": pl.concat(numbered)}
 
 
-def merged(shards: Sequence[pl.DataFrame], facts: Sequence[pl.DataFrame]) -> pl.DataFrame:
+def merged(shards: Sequence[pl.DataFrame], facts: pl.DataFrame) -> pl.DataFrame:
     """The effects of all shards (each with some layers), by fact in the order of the facts, layer and neuron.
 
-    facts: the table neuron_facts of each shard. Raises InputError if two shards do not agree on which facts are used:
-    they come from runs that differ.
+    facts: the table neuron_facts. Raises InputError for a shard with the effects on a fact that is not used: it comes
+    from another run.
     """
-    used = [frame.filter("used").select("subject", "fact") for frame in facts]
-    for number, other in enumerate(used[1:], 1):
-        if not other.equals(used[0]):
+    order = facts.filter("used").select("subject", "fact").with_row_index("_fact")
+    for number, shard in enumerate(shards):
+        if shard.join(order, on=["subject", "fact"], how="anti").height:
             raise InputError(
                 f"shard {number} of the neuron effects",
-                "other facts than those of shard 0",
+                "facts that are not those of neuron_facts.parquet",
                 "shards of one run (remove results/<study>/neuron_effects to have them made again)",
             )
-    order = used[0].with_row_index("_fact")
     together = pl.concat(shards).join(order, on=["subject", "fact"], how="left", maintain_order="left")
     return together.sort("_fact", "layer", "neuron", maintain_order=True).drop("_fact")

@@ -60,10 +60,8 @@ def _scatter(axes: Axes, rows: pl.DataFrame, looks: dict) -> list:
     handles = []
     for kind, (colour, _, marker) in looks.items():
         part = rows.filter(kind=kind)
-        handles += axes.plot(
-            part["effect"], part["other_effect"], ls="", marker=marker, markersize=2.6, color=colour, alpha=0.7,
-            label=KINDS[kind],
-        )  # fmt: skip
+        look = {"ls": "", "marker": marker, "markersize": 2.6, "color": colour, "alpha": 0.7}
+        handles += axes.plot(part["effect"], part["other_effect"], label=KINDS[kind], **look)
     axes.axhline(0, color=style.INK, linewidth=0.7)
     axes.axvline(0, color=style.INK, linewidth=0.7)
     axes.locator_params(nbins=4)

@@ -78,21 +78,23 @@ def grid_means(network: Callable[[Tensor], list[Tensor]], names: NamePairs, batc
     """Means of everything that `network` gives, over all pairings of beginnings and last tokens, which are not kept."""
     rows, columns = names.shape
     sums: list[tuple[Tensor, Tensor]] = []
-    for begins, lasts in names.blocks(batch_size):
+
+    def summed(begins: Int[Tensor, " high"], lasts: Int[Tensor, " wide"]) -> list[tuple[Tensor, Tensor]]:
         cells = torch.cartesian_prod(begins, lasts)
-        values = [value.unflatten(0, (len(begins), len(lasts))) for value in network(names.tokens(*cells.T))]
+        values = (value.unflatten(0, (len(begins), len(lasts))) for value in network(names.tokens(*cells.T)))
+        return [tuple(value.sum(axis, dtype=torch.float64) for axis in (1, 0)) for value in values]
+
+    for begins, lasts, found in names.blocks(batch_size, summed):
         if not sums:
-            options = {"dtype": torch.float64, "device": values[0].device}
             sums = [
-                (
-                    torch.zeros(rows, value.shape[2], **options),
-                    torch.zeros(columns, value.shape[2], **options),
+                tuple(
+                    part.new_zeros(n, part.shape[1]) for part, n in zip(parts, (rows, columns), strict=True)
                 )
-                for value in values
+                for parts in found
             ]
-        for (by_begin, by_last), value in zip(sums, values, strict=True):
-            by_begin[begins] += value.sum(1, dtype=torch.float64)
-            by_last[lasts] += value.sum(0, dtype=torch.float64)
+        for (by_begin, by_last), (of_begins, of_lasts) in zip(sums, found, strict=True):
+            by_begin[begins] += of_begins
+            by_last[lasts] += of_lasts
     return [
         Means(begin=by_begin / columns, last=by_last / rows, grid=by_begin.sum(0) / (rows * columns))
         for by_begin, by_last in sums

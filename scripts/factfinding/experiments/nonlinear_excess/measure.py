@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from factfinding.engine.batches import Batches
 from factfinding.experiments.nonlinear_excess.grid import Means, Network, against_others
 from factfinding.methods.name_pairs import NamePairs
 
@@ -84,11 +85,12 @@ def measured(
     batch_size: int,
 ) -> Measured:
     """The excess of cells of the grid towards `own` answer; None: towards the answer that the model answers."""
-    direct, parts = network.direct(), []
-    for start in range(0, len(cells[0]), batch_size):
-        begin, last = (index[start : start + batch_size] for index in cells)
+    direct = network.direct()
+
+    def measure(part: slice) -> dict:
+        begin, last = (index[part] for index in cells)
         values = network(names.tokens(begin, last))
-        answer = values[0].argmax(1) if own is None else own[start : start + batch_size]
+        answer = values[0].argmax(1) if own is None else own[part]
         scores, *neurons = (
             mean.excess(value, begin, last) for mean, value in zip(means, values, strict=True)
         )
@@ -105,7 +107,9 @@ def measured(
             "both": [made_of_both_signs(pre, post) * weight for pre, post, weight in pairs],
             "concentration": [concentration(torch.cat(made, dim=1)), *map(concentration, made)],
         }
-        parts.append(_on_cpu(found))
+        return _on_cpu(found)
+
+    parts = list(Batches(batch_size).each(measure, len(cells[0])))
     rounding = ROUNDING * torch.finfo(network.dtype).eps * float(means[0].begin.abs().max())
     return Measured(**_joined(parts), scale=rounding)
 

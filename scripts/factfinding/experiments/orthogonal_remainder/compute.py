@@ -29,6 +29,7 @@ import numpy as np
 import polars as pl
 import torch
 from jaxtyping import Bool, Float, Int
+from torch import Tensor
 
 from factfinding.engine.direct import Norm
 from factfinding.engine.head_probe import folded
@@ -164,10 +165,14 @@ def mlp_inputs(
 ) -> Float[np.ndarray, "layers subjects d_model"]:
     """What the MLPs of these layers read at the final name token, before their norm."""
     found = np.empty((len(layers), prompts.height, anatomy.d_model))
-    for rows, tokens in name_batches([prompts], anatomy.device, batch_size):
+
+    def read(tokens: Int[Tensor, "batch seq"]) -> Float[np.ndarray, "layers batch d_model"]:
         resid, attn = read_last(anatomy, tokens, ["resid_pre", "attn_out"], layers)
-        read = resid if anatomy.parallel else resid + attn
-        found[:, rows] = read.double().transpose(0, 1).cpu().numpy()
+        entering = resid if anatomy.parallel else resid + attn
+        return entering.double().transpose(0, 1).cpu().numpy()
+
+    for rows, values in name_batches([prompts], anatomy.device, batch_size, read):
+        found[:, rows] = values
     return found
 
 
@@ -194,12 +199,10 @@ def _by_block(resid: np.ndarray, blocks: list[np.ndarray], eps: float) -> tuple[
 def input_weights(anatomy: Anatomy, layer: int, index: int) -> Float[np.ndarray, " d_model"]:
     """What a neuron's pre-activation reads of the residual, the norm's weight and centring folded in, its scale not."""
     block = anatomy.blocks[layer]
-    with (
-        torch.enable_grad()
-    ):  # pre-activations are affine in what the norm gives: the gradient is the row of weights
-        normed = torch.zeros(
-            1, anatomy.d_model, dtype=anatomy.dtype, device=anatomy.device, requires_grad=True
-        )
+    like = {"dtype": anatomy.dtype, "device": anatomy.device}
+    # pre-activations are affine in what the norm gives: the gradient is the row of weights
+    with torch.enable_grad():
+        normed = torch.zeros(1, anatomy.d_model, requires_grad=True, **like)
         (row,) = torch.autograd.grad(block.neurons(normed)[0][0, index], normed)
     return folded(Norm.of(block.norm_mlp), row[0, :, None].double())[:, 0].cpu().numpy()
 

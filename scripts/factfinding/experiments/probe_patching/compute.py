@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import polars as pl
@@ -27,6 +28,7 @@ from concept_erasure import LeaceEraser
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from factfinding.engine.batches import Batches
 from factfinding.engine.clean import Clean, prepare
 from factfinding.engine.readings import LogProbs
 from factfinding.engine.sites import Site
@@ -36,10 +38,10 @@ from factfinding.inputs import Inputs, Say, Settings
 from factfinding.known import is_known
 from factfinding.methods.circuit import circuit_of
 from factfinding.methods.estimates import accuracy_estimate, estimate_columns
-from factfinding.methods.groups import Group, known_prompts
+from factfinding.methods.groups import Group, Layout, in_batches, known_prompts
 from factfinding.methods.head_reader import head_readers
 from factfinding.methods.name_stream import name_outputs
-from factfinding.methods.patched import Sample, sample
+from factfinding.methods.patched import Sample, sample_of
 from factfinding.methods.readers import Readers, readers_of
 from factfinding.model.anatomy import Anatomy
 from factfinding.model.source import anatomy_of
@@ -53,7 +55,7 @@ def compute(inputs: Inputs, settings: Settings, say: Say) -> dict[str, pl.DataFr
     section, size = settings.interventions, settings.compute.batch_size
     prompts = known_prompts(inputs, section.subjects)
     heads = head_readers(anatomy, circuit.extract, inputs.candidates, prompts, logistic, batch_size=size)
-    drawn = sample(prompts, inputs.candidates, subjects=section.patched_subjects, draws=0, seed=section.seed)
+    drawn = sample_of(inputs, section, subjects=section.patched_subjects)
     table = probe_patching(anatomy, drawn, [logistic, *heads], batch_size=size, seed=section.seed)
     say(f"{table['change'].n_unique()} changes in {len(drawn.rows)} subjects")
     return {"probe_patching": table}
@@ -81,18 +83,14 @@ def probe_patching(
         return empty("probe_patching")
     resid = name_outputs(anatomy, drawn.prompts, drawn.groups, batch_size=batch_size).resid.double().numpy()
     rng, rows = np.random.default_rng(seed), []
-    cleans = [
-        (group, part, _run(anatomy, drawn, group, part))
-        for group in drawn.sampled
-        for part in group.batches(batch_size)
-    ]
+    runs = [run for _, run in in_batches(drawn.sampled, batch_size, partial(_run, anatomy, drawn))]
     own = drawn.labels[drawn.rows]
     donor = drawn.labels[drawn.corrupt[drawn.rows]]
     for layer in range(anatomy.n_layers):
         for change in changes(drawn, readers, resid[:, layer], layer, rng):
             logp = np.full((len(resid), drawn.candidates.height), np.nan)
-            for group, part, clean in cleans:
-                logp[part] = _answers(anatomy, drawn, group, clean, layer, change.value[part])
+            for run in runs:
+                logp[run.rows] = _answers(anatomy, drawn, run, layer, change.value[run.rows])
             logp_here = logp[drawn.rows]
             said = logp_here.argmax(axis=1)
             known = is_known(np.exp(logp_here[np.arange(len(own)), own]))
@@ -107,9 +105,12 @@ def probe_patching(
 
 
 def changes(
-    drawn: Sample, readers: Sequence[Readers], resid: Float[np.ndarray, "subjects d_model"], layer: int,
+    drawn: Sample,
+    readers: Sequence[Readers],
+    resid: Float[np.ndarray, "subjects d_model"],
+    layer: int,
     rng: np.random.Generator,
-) -> Iterator[Change]:  # fmt: skip
+) -> Iterator[Change]:
     """Every change at one layer."""
     names, d_model = drawn.prompts["subject"].to_list(), resid.shape[1]
     difference = resid[np.where(drawn.corrupt < 0, np.arange(len(resid)), drawn.corrupt)] - resid
@@ -156,23 +157,34 @@ def erased(
     return found.numpy()
 
 
-def _run(anatomy: Anatomy, drawn: Sample, group: Group, rows: Int[np.ndarray, " batch"]) -> Clean:
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Run:
+    """Subjects of one layout and their clean run, and how many of them are changed at once."""
+
+    layout: Layout
+    rows: Int[np.ndarray, " batch"]
+    clean: Clean
+    batches: Batches
+
+
+def _run(anatomy: Anatomy, drawn: Sample, group: Group, rows: Int[np.ndarray, " batch"]) -> _Run:
     tokens = tokens_of(drawn.prompts, rows, anatomy.device)
-    return prepare(anatomy, tokens, start=group.layout.final_name)
+    clean = prepare(anatomy, tokens, start=group.layout.final_name)
+    return _Run(layout=group.layout, rows=rows, clean=clean, batches=Batches(len(rows)))
 
 
 def _answers(
-    anatomy: Anatomy,
-    drawn: Sample,
-    group: Group,
-    clean: Clean,
-    layer: int,
-    value: Float[np.ndarray, "batch d_model"],
+    anatomy: Anatomy, drawn: Sample, run: _Run, layer: int, value: Float[np.ndarray, "batch d_model"]
 ) -> Float[np.ndarray, "batch candidates"]:
     """Log probabilities of the candidates at END when resid_post of the layer is `value` at the final name token."""
-    everyone = torch.arange(len(value), device=anatomy.device)
-    at, new = group.layout.final_name, torch.from_numpy(value).to(anatomy.device, anatomy.dtype)
-    edits = edit(anatomy, clean, Site("resid_post", layer), at=at, prompt=everyone, value=new)
+    site, at = Site("resid_post", layer), run.layout.final_name
+    everyone, new = np.arange(len(value)), torch.from_numpy(value).to(anatomy.device, anatomy.dtype)
     tokens = torch.tensor(drawn.candidates["token_id"].to_list(), device=anatomy.device)
-    said: Tensor = Suffix(anatomy).values(clean, edits, LogProbs(at=group.layout.end, tokens=tokens))
-    return said.double().cpu().numpy()
+    reading = LogProbs(at=run.layout.end, tokens=tokens)
+
+    def answers(part: slice) -> Float[Tensor, "batch candidates"]:
+        prompt = torch.from_numpy(everyone[part]).to(anatomy.device)
+        edits = edit(anatomy, run.clean, site, at=at, prompt=prompt, value=new[part])
+        return Suffix(anatomy).values(run.clean, edits, reading).double().cpu()
+
+    return run.batches.run(answers, len(value)).numpy()

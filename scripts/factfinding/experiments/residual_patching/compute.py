@@ -5,7 +5,7 @@ As total_effects, and beside the change of the logit difference the answers that
 
 from __future__ import annotations
 
-from itertools import chain
+from collections.abc import Iterator
 
 import numpy as np
 import polars as pl
@@ -16,17 +16,17 @@ from factfinding.engine.sites import Site
 from factfinding.engine.suffix import Suffix, edit
 from factfinding.inputs import Inputs, Say, Settings
 from factfinding.methods.estimates import accuracy_estimate, estimate_columns
-from factfinding.methods.groups import CORRUPT, known_prompts
+from factfinding.methods.groups import CORRUPT
 from factfinding.methods.patched import (
+    Batch,
     Effect,
     Sample,
-    clean_batches,
     differences,
     donor_runs,
     estimated,
+    patched,
     place_of,
-    sample,
-    whole_swap,
+    sample_of,
 )
 from factfinding.model.anatomy import Anatomy
 from factfinding.model.source import anatomy_of
@@ -37,8 +37,7 @@ from factfinding.tables import schema_of
 def compute(inputs: Inputs, settings: Settings, say: Say) -> dict[str, pl.DataFrame]:
     """The table `residual_patching`."""
     section = settings.interventions
-    prompts = known_prompts(inputs, section.subjects)
-    drawn = sample(prompts, inputs.candidates, subjects=section.patched_subjects, draws=0, seed=section.seed)
+    drawn = sample_of(inputs, section, subjects=section.patched_subjects)
     say(f"the residual stream of {len(drawn.rows)} subjects patched")
     table = residual_patching(
         anatomy_of(inputs), drawn, batch_size=settings.compute.batch_size, seed=section.seed
@@ -49,32 +48,30 @@ def compute(inputs: Inputs, settings: Settings, say: Say) -> dict[str, pl.DataFr
 def residual_patching(anatomy: Anatomy, drawn: Sample, *, batch_size: int, seed: int) -> pl.DataFrame:
     """Columns layer (resid_pre of it), role, number, token, effect, whole_swap, share, n, and follows: the share of
     answers (best candidate) that are the donor's answer; majority_rate is of the donors' answers."""
-    effects: dict[tuple, list[Effect]] = {}
-    whole: dict[int, float] = {}
-    clean_logits = np.full((drawn.prompts.height, drawn.candidates.height), np.nan)
-    for group in drawn.sampled:
-        for batch in clean_batches(anatomy, drawn, group, batch_size):
-            whole |= whole_swap(anatomy, drawn, batch)
-            clean_logits[batch.rows] = batch.clean_logits
-            donor = donor_runs(anatomy, drawn, batch, (CORRUPT,))[CORRUPT][0]
-            everyone = torch.arange(len(batch.rows), device=anatomy.device)
-            for at, role, number in batch.layout.slots(batch.layout.first_name):
-                for layer in range(anatomy.n_layers):
-                    site = Site("resid_pre", layer)
-                    value = activation(anatomy, donor, site, at)
-                    made = edit(anatomy, batch.clean, site, at=at, prompt=everyone, value=value)
-                    change = Suffix(anatomy).effects(batch.clean, made, batch.reading)
-                    key = (layer, role, number)
-                    effect = Effect(key=key, rows=batch.rows, change=change.double().cpu().numpy())
-                    effects.setdefault(key, []).append(effect)
+
+    def measure(batch: Batch) -> Iterator[Effect]:
+        donor = donor_runs(anatomy, drawn, batch, (CORRUPT,))[CORRUPT][0]
+        everyone = torch.arange(len(batch.rows), device=anatomy.device)
+        for at, role, number in batch.layout.slots(batch.layout.first_name):
+            for layer in range(anatomy.n_layers):
+                site = Site("resid_pre", layer)
+                value = activation(anatomy, donor, site, at)
+                made = edit(anatomy, batch.clean, site, at=at, prompt=everyone, value=value)
+                change = Suffix(anatomy).effects(batch.clean, made, batch.reading).double().cpu().numpy()
+                yield Effect(key=(layer, role, number), rows=batch.rows, change=change)
+
+    found = patched(anatomy, drawn, measure, batch_size=batch_size)
+    changes: dict[tuple, list[np.ndarray]] = {}
+    for effect in found.effects:
+        changes.setdefault(effect.key, []).append(effect.change)
     rows, answers = [], drawn.labels[drawn.corrupt]
-    for key, (difference, subjects) in differences(drawn, chain.from_iterable(effects.values())).items():
-        change = np.concatenate([effect.change for effect in effects[key]])
-        follows = (clean_logits[subjects] + change).argmax(axis=1) == answers[subjects]
+    for key, (difference, subjects) in differences(drawn, found.effects).items():
+        change = np.concatenate(changes[key])
+        follows = (found.clean_logits[subjects] + change).argmax(axis=1) == answers[subjects]
         layer, role, number = key
         rows.append(
             {"layer": layer} | place_of(anatomy, drawn, role, number, subjects) | {"key": (difference, subjects)}
             | estimate_columns("follows", accuracy_estimate(follows, seed=seed))
             | {"majority_rate": majority_rate(answers[subjects])}
         )  # fmt: skip
-    return estimated(rows, whole, schema_of("residual_patching"), seed)
+    return estimated(rows, found.whole, schema_of("residual_patching"), seed)

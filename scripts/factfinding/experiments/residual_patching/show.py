@@ -80,10 +80,9 @@ def grid(table: pl.DataFrame, places: list[tuple[str, int, str]], measure: str) 
 
 
 def _map(axes: Axes, values: np.ndarray, words: list[str]):
-    mesh = axes.pcolormesh(
-        np.arange(values.shape[1]), np.arange(len(values)), values, cmap=style.sequential(), vmin=0, vmax=100,
-        shading="nearest",
-    )  # fmt: skip
+    layers, positions = (np.arange(n) for n in values.shape)
+    look = {"cmap": style.sequential(), "vmin": 0, "vmax": 100, "shading": "nearest"}
+    mesh = axes.pcolormesh(positions, layers, values, **look)
     if len(values) <= WRITTEN:
         for (layer, place), value in np.ndenumerate(values):
             if np.isfinite(value):

@@ -11,10 +11,12 @@ of one batch.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
+import numpy as np
 import polars as pl
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from factfinding.engine.clean import Clean, activation
@@ -23,18 +25,17 @@ from factfinding.engine.suffix import Edits, Suffix
 from factfinding.engine.tokens import tokens_of
 from factfinding.engine.trace import Read, run
 from factfinding.inputs import Inputs, Say, Settings
-from factfinding.methods.groups import CORRUPT, KINDS, Layout, known_prompts
+from factfinding.methods.groups import CORRUPT, KINDS, Group, Layout, in_batches
 from factfinding.methods.patched import (
     Batch,
     Effect,
     Sample,
-    clean_batches,
     differences,
     donor_runs,
     estimated,
+    patched,
     place_of,
-    sample,
-    whole_swap,
+    sample_of,
 )
 from factfinding.model.anatomy import Anatomy
 from factfinding.model.source import anatomy_of
@@ -44,17 +45,16 @@ from factfinding.tables import schema_of
 def compute(inputs: Inputs, settings: Settings, say: Say) -> dict[str, pl.DataFrame]:
     """The table `total_effects`."""
     anatomy, section, size = anatomy_of(inputs), settings.interventions, settings.compute.batch_size
-    prompts = known_prompts(inputs, section.subjects)
-    patched, ablated = (
-        sample(prompts, inputs.candidates, subjects=subjects, draws=section.draws, seed=section.seed)
+    swapped, ablated = (
+        sample_of(inputs, section, subjects=subjects, draws=section.draws)
         for subjects in (section.patched_subjects, section.node_subjects)  # the second are some of the first
     )
     nodes = anatomy.n_layers * (anatomy.n_heads + 2)
-    say(f"{nodes} nodes of {len(patched.rows)} subjects patched, of {len(ablated.rows)} ablated")
+    say(f"{nodes} nodes of {len(swapped.rows)} subjects patched, of {len(ablated.rows)} ablated")
     few = min(size, 32)  # four kinds of rows and more for each prompt
     kinds = [
         total_effects(anatomy, ablated, kinds=KINDS, batch_size=few, seed=section.seed),
-        total_effects(anatomy, patched, kinds=[CORRUPT], batch_size=size, seed=section.seed),
+        total_effects(anatomy, swapped, kinds=[CORRUPT], batch_size=size, seed=section.seed),
     ]
     return {"total_effects": pl.concat(kinds)}
 
@@ -64,22 +64,23 @@ def total_effects(
 ) -> pl.DataFrame:
     """Columns node, type (head, attention, mlp), layer, head, role, number, token, kind, effect (logits) with its
     interval, whole_swap (mean, of the same subjects), share, n. Resampling averages over its draws first."""
-    effects: list[Effect] = []
-    whole: dict[int, float] = {}
-    for group in drawn.sampled:
-        means = place_means(anatomy, drawn, group.layout, batch_size=batch_size) if "mean" in kinds else {}
-        for batch in clean_batches(anatomy, drawn, group, batch_size):
-            whole |= whole_swap(anatomy, drawn, batch)
-            others = donor_runs(anatomy, drawn, batch, kinds)
-            for at, role, number in batch.layout.slots(batch.layout.first_name):
-                for layer in range(anatomy.n_layers):
-                    effects += _node_effects(anatomy, batch, means, others, (layer, at, role, number), kinds)
+    layouts = [group.layout for group in drawn.sampled] if "mean" in kinds else []
+    means = {layout: place_means(anatomy, drawn, layout, batch_size=batch_size) for layout in layouts}
+
+    def measure(batch: Batch) -> Iterator[Effect]:
+        others = donor_runs(anatomy, drawn, batch, kinds)
+        given = Given(means=means.get(batch.layout, {}), others=others)
+        for at, role, number in batch.layout.slots(batch.layout.first_name):
+            for layer in range(anatomy.n_layers):
+                yield from _node_effects(anatomy, batch, given, (layer, at, role, number), kinds)
+
+    found = patched(anatomy, drawn, measure, batch_size=batch_size)
     rows = []
-    for key, (difference, subjects) in differences(drawn, effects).items():
+    for key, (difference, subjects) in differences(drawn, found.effects).items():
         layer, role, number, node, kind = key
         where = place_of(anatomy, drawn, role, number, subjects)
         rows.append(_node(layer, node) | where | {"kind": kind, "key": (difference, subjects)})
-    return estimated(rows, whole, schema_of("total_effects"), seed)
+    return estimated(rows, found.whole, schema_of("total_effects"), seed)
 
 
 def place_means(
@@ -88,23 +89,27 @@ def place_means(
     """Mean outputs of all nodes at every position, over all subjects with this layout."""
     sites = [Site(kind, layer) for kind in ("z", "mlp_out") for layer in range(anatomy.n_layers)]
     group = next(group for group in drawn.groups if group.layout == layout)
-    total: list[Tensor] = []
-    for rows in group.batches(batch_size):
+
+    def summed(group: Group, rows: Int[np.ndarray, " batch"]) -> list[Tensor]:
         tokens = tokens_of(drawn.prompts, rows, anatomy.device)
-        sums = [
-            value.sum(0) for value in run(anatomy, tokens, reads=[Read(site=site) for site in sites]).values
-        ]
-        total = [a + b for a, b in zip(total, sums, strict=True)] if total else sums
-    return {site: value / len(group.rows) for site, value in zip(sites, total, strict=True)}
+        values = run(anatomy, tokens, reads=[Read(site=site) for site in sites]).values
+        return [value.sum(0) for value in values]
+
+    sums = [found for _, found in in_batches([group], batch_size, summed)]
+    totals = (sum(of_site) for of_site in zip(*sums, strict=True))
+    return {site: total / len(group.rows) for site, total in zip(sites, totals, strict=True)}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Given:
+    """What is put in place of a node's output: means at every position, and the runs of other subjects by kind."""
+
+    means: dict[Site, Float[Tensor, "positions ..."]]
+    others: dict[str, list[Clean]]
 
 
 def _node_effects(
-    anatomy: Anatomy,
-    batch: Batch,
-    means: dict,
-    others: dict[str, list[Clean]],
-    where: tuple,
-    kinds: Sequence[str],
+    anatomy: Anatomy, batch: Batch, given: Given, where: tuple, kinds: Sequence[str]
 ) -> Iterator[Effect]:
     """All nodes of one layer at one position under every kind: attention's and MLP's rows in a batch each."""
     layer, at, role, number = where
@@ -112,9 +117,8 @@ def _node_effects(
     for kind_of_site, names in (("attn_out", ["attention", *range(anatomy.n_heads)]), ("mlp_out", ["mlp"])):
         deltas, keys = [], []
         for kind in kinds:
-            for i, delta in enumerate(
-                _deltas(anatomy, batch.clean, kind_of_site, (layer, at), kind, means, others)
-            ):
+            found = _deltas(anatomy, batch.clean, kind_of_site, (layer, at), kind, given)
+            for i, delta in enumerate(found):
                 deltas.append(delta)
                 keys += [((layer, role, number, name, kind), i) for name in names]
         rows = torch.cat([delta.transpose(0, 1).flatten(0, 1) for delta in deltas])  # kind, node, subject
@@ -131,8 +135,7 @@ def _deltas(
     kind_of_site: str,
     where: tuple[int, int],
     kind: str,
-    means: dict,
-    others: dict,
+    given: Given,
 ) -> Iterator[Float[Tensor, "batch nodes d_model"]]:
     """What the replacement adds to the residual, draw by draw: for attention the whole layer first, then its heads."""
     layer, at = where
@@ -141,9 +144,9 @@ def _deltas(
     if kind == "zero":
         values = [torch.zeros_like(old)]
     elif kind == "mean":
-        values = [means[site][at].expand_as(old)]
+        values = [given.means[site][at].expand_as(old)]
     else:
-        values = [activation(anatomy, other, site, at) for other in others[kind]]
+        values = [activation(anatomy, other, site, at) for other in given.others[kind]]
     for value in values:
         if kind_of_site == "mlp_out":
             yield (value - old)[:, None]

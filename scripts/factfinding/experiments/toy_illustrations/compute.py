@@ -105,8 +105,13 @@ def _train(
     )
     start = initial_networks(
         [[settings.seed, 7, number] for number in range(len(points))],
-        features=3, width=WIDTH, neurons=NEURONS, depth=DEPTH, facts=labels.shape[1], embedding_std=1.0,
-    )  # fmt: skip
+        features=3,
+        width=WIDTH,
+        neurons=NEURONS,
+        depth=DEPTH,
+        facts=labels.shape[1],
+        embedding_std=1.0,
+    )
     chosen = ("learning_rate", "weight_decay", "settled")
     kept = {name: getattr(settings, name) for name in chosen}
     return train(start, examples, max_steps=settings.picture_steps, **kept), examples

@@ -64,10 +64,9 @@ def _regions(axes: Axes, grid: pl.DataFrame, value: str, colours: tuple[str, str
 def _points(axes: Axes, points: pl.DataFrame) -> None:
     for label, colour, marker in ((False, FALSE, "o"), (True, TRUE, "s")):
         part = points.filter(label=label)
-        axes.plot(
-            part["x"].to_numpy(), part["y"].to_numpy(), ls="", marker=marker, color=colour,
-            markersize=4, markeredgecolor=style.INK, markeredgewidth=0.5,
-        )  # fmt: skip
+        look = {"ls": "", "marker": marker, "markersize": 4, "color": colour}
+        edge = {"markeredgecolor": style.INK, "markeredgewidth": 0.5}
+        axes.plot(part["x"].to_numpy(), part["y"].to_numpy(), **look, **edge)
 
 
 def _differences(axes: Axes, rows: pl.DataFrame) -> None:

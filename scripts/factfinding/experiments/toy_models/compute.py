@@ -252,9 +252,8 @@ def _readings(batch: Batch, classes: int) -> Iterator[dict]:
         for layer, resid in enumerate(batch.run.resid):
             found = read_held_out(resid, torch.tensor(target), torch.tensor(fold)).tolist()
             for name, accuracy, chance in zip(batch.names, found, chances, strict=True):
-                yield name | {
-                    "layer": layer, "feature": feature, "accuracy": accuracy, "n": n, "chance": float(chance)
-                }  # fmt: skip
+                read = {"layer": layer, "feature": feature, "accuracy": accuracy}
+                yield name | read | {"n": n, "chance": float(chance)}
 
 
 def _over_pairs(values: Int[np.ndarray, " m"], side: str) -> Int[np.ndarray, " pairs"]:

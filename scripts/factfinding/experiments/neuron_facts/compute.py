@@ -1,0 +1,91 @@
+"""Which facts the model knows, and of whom (P3.2): asked once, for all jobs that share the neurons' effects."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import polars as pl
+
+from factfinding.data.fact_prompts import fact_prompts, subject_order
+from factfinding.data.facts import read_facts
+from factfinding.engine.answers import answers
+from factfinding.inputs import Inputs, Say, Settings
+from factfinding.known import is_known
+from factfinding.model.anatomy import Anatomy
+from factfinding.model.source import anatomy_of
+from factfinding.tables import as_declared
+
+FEWEST = 2
+"""A subject with fewer known facts has no pair of facts to compare."""
+
+
+def compute(inputs: Inputs, settings: Settings, say: Say) -> dict[str, pl.DataFrame]:
+    """The tables `neuron_facts` and, with the same facts as prompts, `fact_prompts`."""
+    section = settings.neurons
+    asked = ask_facts(
+        anatomy_of(inputs),
+        read_facts(inputs.named["facts"]),
+        inputs.table("recall"),
+        subjects=section.asked_subjects,
+        first=section.first,
+        known_only=section.subjects == "known",
+        seed=section.seed,
+        batch_size=settings.compute.batch_size,
+    )
+    used = asked.filter("used")
+    say(
+        f"{asked['known'].sum()} of {asked.height} facts known; "
+        f"{used.height} of {used['subject'].n_unique()} subjects are used"
+    )
+    return {"neuron_facts": facts_table(asked), "fact_prompts": as_declared(asked, "fact_prompts")}
+
+
+def ask_facts(
+    anatomy: Anatomy,
+    facts: pl.DataFrame,
+    people: pl.DataFrame,
+    *,
+    subjects: int | None,
+    first: Sequence[str] = (),
+    known_only: bool = True,
+    seed: int,
+    batch_size: int,
+) -> pl.DataFrame:
+    """Facts as prompts (columns of data/fact_prompts.py) with answer (null for subjects not in `people`), p, log_p
+    (nats, of the answer's first token), known, used. The model must come with its tokenizer.
+
+    Subjects are asked in the order of `subject_order` until `subjects` of them know two facts or more (None: all
+    is asked); these are used, with the facts that they know (all facts, if not `known_only`).
+    """
+    order = subject_order(facts, first=first, seed=seed)
+    wanted, chosen = len(order) if subjects is None else subjects, []
+    asked, size = [_asked(anatomy, facts.clear(), batch_size)], wanted
+    while order and len(chosen) < wanted:
+        now, order = order[:size], order[size:]
+        asked.append(_asked(anatomy, facts.filter(pl.col("subject").is_in(now)), batch_size))
+        counted = asked[-1].filter("known") if known_only else asked[-1]
+        able = counted.group_by("subject").len().filter(pl.col("len") >= FEWEST)["subject"].to_list()
+        chosen += [name for name in now if name in able]
+        size *= 2
+    chosen = chosen[:wanted]
+    used = pl.col("subject").is_in(chosen) & (pl.col("known") if known_only else True)
+    answers = people.select("subject", "answer").unique("subject")
+    found = pl.concat(asked).join(answers, on="subject", how="left", maintain_order="left")
+    return found.with_columns(used=used)
+
+
+def facts_table(asked: pl.DataFrame) -> pl.DataFrame:
+    """The table neuron_facts: what was asked, and how sure the model was."""
+    return as_declared(asked, "neuron_facts")
+
+
+def _asked(anatomy: Anatomy, facts: pl.DataFrame, batch_size: int) -> pl.DataFrame:
+    """Facts as prompts, with what the model gives each answer's first token."""
+    prompts = fact_prompts(facts, anatomy.tokenizer, anatomy.bos_token_id)
+    tokens = prompts["target"].unique().sort()
+    said = answers(anatomy, prompts, tokens.to_list(), batch_size=batch_size).logp
+    logp = said[np.arange(prompts.height), tokens.search_sorted(prompts["target"]).to_numpy()]
+    return prompts.with_columns(p=pl.Series(np.exp(logp)), log_p=pl.Series(logp)).with_columns(
+        known=is_known(pl.col("p"))
+    )
