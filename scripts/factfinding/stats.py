@@ -12,7 +12,10 @@ Two kinds of interval, one for each kind of number, both at 95 % unless told oth
 - **Means of anything else** (losses, probabilities, effects) have the percentile bootstrap over subjects, as
   has any statistic given to `bootstrap`.
 
-Both take subjects as independent draws, and both hold fitted models fixed: they say how far the number would
+Two numbers of the same subjects are compared in pairs, by `paired_difference`: intervals of their own that overlap say
+nothing about a difference that nearly every subject shows.
+
+All take subjects as independent draws, and all hold fitted models fixed: they say how far the number would
 move with other subjects, not with other training data, folds or seeds.
 """
 
@@ -121,6 +124,41 @@ def share_interval(hits: Bool[np.ndarray, " subjects"], *, level: float = 0.95) 
     _check_level(level)
     found = scipy_stats.binomtest(int(hits.sum()), len(hits)).proportion_ci(level, method="wilson")
     return Estimate(value=float(hits.mean()), low=float(found.low), high=float(found.high), n=len(hits))
+
+
+def paired_difference(
+    first,
+    second,
+    *,
+    weight: float = 1.0,
+    seed: int,
+    level: float = 0.95,
+    n_resamples: int = RESAMPLES,
+) -> Estimate:
+    """Mean of `first` less `weight` times the mean of `second`, both of the same subjects in the same order.
+
+    Numbers have the bootstrap over subjects of `first - weight * second` (`mean_interval`). Hits, two boolean arrays,
+    have the interval that goes with Wilson's: the distances of both shares to the ends of their intervals are added as
+    squares, less what their correlation takes away (Newcombe 1998, method 10; Zou and Donner 2008 for a weight). Like
+    Wilson's it never collapses: 38 of 38 and 38 of 38 differ by 0 [-0.09, 0.09], where every resample differs by 0.
+
+    Raises ValueError for arrays of different shapes, for no values, for values that are not finite, and for a weight
+    below zero.
+    """
+    if weight < 0:
+        raise ValueError(f"the weight of what is taken away is {weight}; allowed: 0 or more")
+    first, second = _rows(first), _rows(second)
+    if first.shape != second.shape:
+        raise ValueError(f"paired values need one and the same shape, not {first.shape} and {second.shape}")
+    if not (first.dtype == second.dtype == bool and first.ndim == 1):
+        difference = first.astype(np.float64) - weight * second.astype(np.float64)
+        return mean_interval(difference, seed=seed, level=level, n_resamples=n_resamples)
+    one, two = share_interval(first, level=level), share_interval(second, level=level)
+    value, together = one.value - weight * two.value, _correlation_of_hits(first, second)
+    down = (one.value - one.low, weight * (two.high - two.value))
+    up = (one.high - one.value, weight * (two.value - two.low))
+    low, high = (np.sqrt(max(a**2 - 2 * together * a * b + b**2, 0.0)) for a, b in (down, up))
+    return Estimate(value=value, low=float(value - low), high=float(value + high), n=one.n)
 
 
 def resample_counts(
@@ -262,6 +300,19 @@ def _pair(x, y) -> tuple[np.ndarray, np.ndarray]:
     if x.shape != y.shape or x.ndim != 1:
         raise ValueError(f"a correlation needs two flat arrays of one length, not {x.shape} and {y.shape}")
     return x, y
+
+
+def _correlation_of_hits(first: Bool[np.ndarray, " n"], second: Bool[np.ndarray, " n"]) -> float:
+    """Phi of two columns of hits, a positive one corrected for continuity; 0 where one of them is constant."""
+    both, neither = int((first & second).sum()), int((~first & ~second).sum())
+    one, other = int((first & ~second).sum()), int((~first & second).sum())
+    sizes = (both + one) * (other + neither) * (both + other) * (one + neither)
+    product = both * neither - one * other
+    return (
+        max(product - len(first) / 2, 0.0) / sizes**0.5
+        if product > 0 and sizes
+        else product / max(sizes, 1) ** 0.5
+    )
 
 
 def _constant(x: np.ndarray) -> bool:

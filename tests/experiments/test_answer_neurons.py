@@ -36,7 +36,13 @@ from factfinding.experiments.dossiers.compute import (
 )
 from factfinding.experiments.dossiers.rows import tables
 from factfinding.experiments.dossiers.texts import Running, firing, highest, read_running
-from factfinding.experiments.dossiers.weights import Weights, basis_of, cosines, projections
+from factfinding.experiments.dossiers.weights import (
+    Directions,
+    Weights,
+    basis_of,
+    cosines,
+    projections,
+)
 from factfinding.methods.circuit import Circuit
 from factfinding.methods.halves import Halves, halve
 from factfinding.methods.neuron_aucs import auc_draws, centred_ranks, rank_aucs
@@ -179,6 +185,12 @@ def study(family: str | None = None) -> Study:
     )
 
 
+def held_out(answer: str) -> list[str]:
+    """Subjects of an answer on whom no neuron was chosen."""
+    who = study().prompts.filter(pl.Series(~study().halves.choosing))
+    return who.filter(answer=answer)["subject"].to_list()
+
+
 @cache
 def made() -> tuple[pl.DataFrame, list[Dossier]]:
     """Scan and dossiers of the planted model, with a neuron that looks the fact up named as well."""
@@ -209,10 +221,17 @@ def test_only_the_neuron_that_the_model_needs_changes_its_loss():
     assert [row.kind for row in reader.ablations] == ["none", "mean", "zero"]
     assert all(row.change == pytest.approx(0, abs=1e-9) for row in reader.ablations[1:])
     zero = pair.ablations[2]
-    # half of basketball's subjects have two positive signs; without L1N3 they are answered as baseball's
-    assert zero.accuracy == pytest.approx(0.5) and zero.change == pytest.approx(planted.LOGIT, abs=0.1)
-    assert zero.n == 18 and zero.random_neurons == 4 and zero.base_rate == 0.5
+    # subjects of basketball with two positive signs are answered as baseball's without L1N3; all of them held out
+    lost = np.array([int(name[1]) % 2 == 0 for name in held_out("basketball")])
+    assert zero.accuracy == pytest.approx(1 - lost.mean()) and 0.2 < lost.mean() < 0.8
+    assert zero.accuracy_change_low < zero.accuracy_change == pytest.approx(-lost.mean())
+    assert zero.change == pytest.approx(2 * planted.LOGIT * lost.mean(), abs=0.1)
+    assert zero.n == len(lost) == 9 and zero.random_neurons == 4 and zero.base_rate == 0.5
     assert zero.change_low < zero.change < zero.change_high and zero.random_as_large == 0
+    change, (mean, zero) = reader.ablations[1], pair.ablations[1:]
+    assert change.over_random == pytest.approx(-change.random_largest)  # it changes nothing itself
+    assert zero.from_mean == pytest.approx(zero.loss - mean.loss) and mean.from_mean is None
+    assert zero.from_mean_low < zero.from_mean < zero.from_mean_high
     assert pair.ablations[0].change is None and pair.ablations[0].random_change is None
 
 
@@ -224,9 +243,10 @@ def test_weights_of_the_planted_neuron_point_where_it_was_planted():
     assert into @ fact / np.linalg.norm(into) / np.linalg.norm(fact) == pytest.approx(1)
     by_pair = {(row.first, row.second): row for row in found.cosines}
     assert by_pair["input weights", "output weights"].cosine == 0  # it writes nothing
-    assert by_pair["input weights", "head probe L2H2"].cosine == pytest.approx(1, abs=1e-6)
-    assert by_pair["input weights", "head probe L2H2"].share_below > 0.9
-    assert {row.removed for row in found.projections} >= {"nothing", "logistic probe", "random directions"}
+    for second in ("head logit", "head logit difference"):
+        row = by_pair["input weights", second]
+        assert row.cosine == pytest.approx(1, abs=1e-6) and row.share_below > 0.9
+        assert (row.head, row.head_rank) == ("L2H2", 1)
 
 
 def test_projecting_out_the_planted_direction_leaves_chance_and_random_ones_leave_it_all():
@@ -238,19 +258,26 @@ def test_projecting_out_the_planted_direction_leaves_chance_and_random_ones_leav
     out = rng.normal(size=(2, d))
     norm = Norm(weight=torch.ones(d), bias=None, eps=1e-6, centred=False)
     weights = Weights(
-        norm=norm, into=into, out=out - np.outer(out @ direction, direction), offset=np.zeros(2)
+        norm=norm,
+        into=into,
+        out=out - np.outer(out @ direction, direction),
+        offset=np.zeros(2),
+        activation=torch.nn.Identity(),
     )
     for sign in (1, -1):
-        rows = projections(replace(weights, into=sign * into), 0, {"truth": direction}, resid, positive, sign=sign, seed=0)  # fmt: skip
+        rows = projections(replace(weights, into=sign * into), 0, Directions(probe=direction), resid, positive, sign=sign, seed=0)  # fmt: skip
         told = {row.removed: row for row in rows}
         assert told["nothing"].auc > 0.95 and told["nothing"].change == 0
         assert told["output weights"].auc == pytest.approx(told["nothing"].auc)
-        assert told["random directions"].auc > 0.9 and told["random directions"].dimensions == 2
+        assert told["random directions"].auc > 0.9 and told["random directions"].dimensions == 1
         noisy = replace(weights, into=sign * (into + 0.2 * rng.normal(size=into.shape)))
-        rows = projections(noisy, 0, {"truth": direction}, resid, positive, sign=sign, seed=0)
+        rows = projections(noisy, 0, Directions(probe=direction), resid, positive, sign=sign, seed=0)
         told = {row.removed: row for row in rows}
-        assert told["nothing"].auc > 0.85 and abs(told["truth"].auc - 0.5) < 0.08
-        assert told["truth"].auc_low < 0.5 < told["truth"].auc_high and told["truth"].change_high < 0
+        assert told["nothing"].auc > 0.85 and abs(told["logistic probe"].auc - 0.5) < 0.08
+        assert (
+            told["logistic probe"].auc_low < 0.5 < told["logistic probe"].auc_high
+            and told["logistic probe"].change_high < 0
+        )
 
 
 def test_an_empty_or_doubled_direction_is_no_dimension():
@@ -273,7 +300,7 @@ def test_the_unprojected_pre_activation_is_the_models_own(family):
     weights = Weights.of(anatomy, 1)
     again = np.stack([weights.pre(weights.normed(mid), i) for i in range(anatomy.d_mlp)], axis=1)
     assert np.abs(again - pre.numpy()).max() < 1e-5 * np.abs(pre.numpy()).max()
-    assert len(cosines(weights, 3, {})) == 1
+    assert len(cosines(weights, 3, Directions())) == 1
     if weights.norm.centred:
         assert np.abs(weights.into.mean(axis=1)).max() < 1e-6
 
@@ -414,7 +441,7 @@ def test_tables_have_a_row_per_entry_and_their_columns_when_empty():
     assert frames["answer_neuron_ablations"].height == 9
     assert frames["answer_neuron_cosines"].height == sum(len(one.cosines) for one in made()[1])
     bars = frames["answer_neuron_histograms"].filter(neuron="L1N3")
-    assert bars["subjects"].sum() == 36 == bars["n"][0]
+    assert bars["subjects"].sum() == 18 == bars["n"][0]
     for name, frame in tables([]).items():
         assert frame.is_empty() and frame.schema == frames[f"answer_neuron_{name}"].schema
 
@@ -422,8 +449,10 @@ def test_tables_have_a_row_per_entry_and_their_columns_when_empty():
 def test_sentences_are_true_of_the_planted_model_and_say_so_where_nothing_was_chosen():
     told = scan_show.sentences(all_tables())
     assert "For 2 of 2 <answers> one neuron tells the <answer> better" in told[0] and "n = 18" in told[0]
-    assert "L2N5 is the best for more than one <answer>" in told[2]
-    assert any("with L1N3" in sentence and "0 of 4 random neurons" in sentence for sentence in told)
+    assert "L2N5 is chosen for more than one <answer>" in told[2]
+    assert any(
+        "that L1N3 was not chosen on" in sentence and "0 of 4 random neurons" in sentence for sentence in told
+    )
     read = dossiers_show.sentences(all_tables())
     assert "projected out" in read[0] and "chance 0.5" in read[0]
     for show in (scan_show, dossiers_show):

@@ -68,6 +68,11 @@ def accuracies(model):
     )
     checks = circuit_checks(model.anatomy, model.prompts, answers, batch_size=8, seed=0)
     assert (checks["majority_rate"] == 0.5).all()
+    paired = checks.filter(~pl.col("check").str.starts_with("donor"))
+    clean = paired.filter(check="clean")["accuracy"].item()
+    assert (paired["change"] - (paired["accuracy"] - clean)).abs().max() < 1e-12
+    assert (paired["over_half"] - (paired["accuracy"] - (clean + 0.5) / 2)).abs().max() < 1e-12
+    assert checks.filter(pl.col("check").str.starts_with("donor"))["change"].is_null().all()
     return dict(checks.select("check", "accuracy").rows())
 
 

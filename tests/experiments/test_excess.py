@@ -354,6 +354,7 @@ def test_probes_find_the_fact_after_the_mlp_that_looks_it_up_and_not_before(know
     control = table.filter(labels="shuffled", input="resid").row(0, named=True)
     assert control["accuracy"] < 0.75
     assert rows["resid"]["selectivity"] == pytest.approx(1 - control["accuracy"])
+    assert rows["resid"]["from_largest"] == 0 and rows["token_sum"]["from_largest"] is None
     assert "largest step is that of MLP 1" in probe_findings(table)[1]
     assert table.equals(effective_probes(model, names, settings=FOLDS, repeats=3, seed=0))
 
@@ -365,6 +366,11 @@ def test_more_draws_of_the_folds_make_shares_of_hits_and_too_few_subjects_no_tab
     assert table.height == 3 * 3 + 3 and set(table["repeats"]) == {5}
     assert table.filter(labels="shuffled")["folds"].unique().to_list() == ["random"]
     assert table.filter(labels="true", folds="last_name")["selectivity"].null_count() == 3
+    for kind in few.folds:
+        steps = table.filter(pl.col("step").is_not_null(), labels="true", folds=kind)
+        behind = (steps["step"] - steps["step"].max()).to_list()
+        assert steps["from_largest"].to_list() == pytest.approx(behind, abs=1e-12)
+        assert (steps["from_largest"] <= steps["from_largest_high"]).all()
     hits = table["accuracy"].to_numpy() * 5 * len(names.subjects)
     assert np.allclose(hits, hits.round())
     strict = ProbeSettings(n_folds=5, folds=("random",), control_folds=())

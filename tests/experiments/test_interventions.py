@@ -139,6 +139,10 @@ def test_the_planted_direction_is_used_and_a_random_one_is_not(at_name):
     follows = dict(table.select("change", "follows").iter_rows())
     assert follows["whole"] == follows["logistic"] == follows["head"] == 1
     assert follows["random"] == follows["logistic_complement"] == follows["head_complement"] == 0
+    over = {row["change"]: row for row in table.iter_rows(named=True)}
+    assert over["head"]["over_random"] == 1 and over["head"]["over_random_low"] > 0.8
+    assert over["head_complement"]["over_random"] == 0 and over["head_complement"]["over_random_low"] < 0
+    assert over["random"]["over_random"] is None
     recalled = dict(table.select("change", "recalled").iter_rows())
     assert recalled["random_erased"] == 1 and recalled["leace"] <= 0.6
     later = at_name["probe_patching"].filter(layer=3)

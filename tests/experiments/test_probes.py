@@ -7,13 +7,17 @@ from sklearn.linear_model import LogisticRegression
 
 from factfinding.errors import InputError
 from factfinding.experiments.layer_probes.compute import (
+    BESIDE,
+    ProbeRow,
     _token_marks,
     layer_probes,
     name_baselines,
+    table_of,
     with_name_groups,
 )
 from factfinding.methods import probes
 from factfinding.methods.probes import ProbeSettings
+from factfinding.stats import share_interval
 
 ANSWERS = np.array(["baseball", "basketball", "football"])
 TWO_FOLDS = ProbeSettings(folds=("random", "last_name"))
@@ -61,6 +65,7 @@ def test_schema(table):
         *("condition", "layer", "input", "probe", "labels", "folds"),
         *("accuracy", "accuracy_low", "accuracy_high", "loss", "loss_low", "loss_high"),
         *("n", "n_groups", "majority_rate", "selectivity", "selectivity_low", "selectivity_high"),
+        *(f"{name}{end}" for name in BESIDE for end in ("", "_low", "_high")),
     ]
     keys = table.select("condition", "layer", "labels", "folds")
     assert table.height == 2 * 3 * 2 and not keys.is_duplicated().any()
@@ -68,6 +73,34 @@ def test_schema(table):
     assert table.filter(labels="shuffled")["selectivity"].is_null().all()
     groups = dict(table.select("folds", "n_groups").rows())
     assert groups["random"] == 240 and groups["first_name"] == 30 and groups["last_name"] <= 40
+
+
+def test_layers_are_held_against_the_best_one_and_the_name_in_pairs():
+    def row(right, **cells):
+        kept = {"condition": "full", "layer": None, "input": "resid", "probe": "logistic", "labels": "true"}
+        hits = np.arange(100) < right
+        kept |= {"folds": "last_name", "n": 100, "n_groups": 9, "majority_rate": 0.4} | cells
+        return ProbeRow(cells=kept | {"accuracy": hits.mean()}, hits=hits)
+
+    fitted = row(70, input="name_tokens", condition=None, folds="none")
+    rows = [
+        row(50, input="name_string", condition=None),
+        row(40, input="name_tokens", condition=None),
+        fitted,
+    ]
+    rows += [row(60, layer=0), row(75, layer=1), row(74, layer=0, condition="name_only")]
+    rows += [row(30, layer=1, labels="shuffled"), row(90, layer=2, folds="random")]
+    table = table_of(rows, seed=0)
+    held = table.filter(layer=1, labels="true").row(0, named=True)
+    # the 70 whom the sum has right are right here as well: surely more, though the intervals overlap
+    assert held["over_fitted"] == pytest.approx(0.05) and held["over_fitted_low"] > 0
+    assert share_interval(rows[4].hits).low < share_interval(fitted.hits).high
+    assert held["over_name"] == pytest.approx(0.25) and held["from_best"] == 0
+    assert held["from_best_low"] < 0 < held["from_best_high"]
+    assert _row(table, condition="name_only")["from_best"] == pytest.approx(-0.01)
+    assert _row(table, layer=2)["over_name"] is None and _row(table, layer=2)["from_best"] == 0
+    for other in (table.filter(labels="shuffled"), table.filter(pl.col("layer").is_null())):
+        assert other.select(BESIDE).null_count().sum_horizontal().item() == 3 * other.height
 
 
 def test_a_separable_layer_is_read_and_noise_is_not(table):

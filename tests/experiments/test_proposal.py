@@ -24,7 +24,8 @@ def scan(**accuracies: list[float]) -> pl.DataFrame:
             accuracy = MAJORITY + share * (1 - MAJORITY)
             rows.append(
                 {"scan": name, "layer": layer, "accuracy": accuracy, "accuracy_low": accuracy - 0.02,
-                 "accuracy_high": min(1.0, accuracy + 0.02), "n": N, "majority_rate": MAJORITY}
+                 "accuracy_high": min(1.0, accuracy + 0.02), "n": N, "majority_rate": MAJORITY,
+                 "change_high": (share - 1) * (1 - MAJORITY) + 0.02}
             )  # fmt: skip
     return pl.DataFrame(rows)
 

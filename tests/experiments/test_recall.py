@@ -7,6 +7,7 @@ from scipy.special import log_softmax
 
 from factfinding.errors import InputError
 from factfinding.experiments.recall.compute import AnswerScores, recall_summary, recall_table
+from factfinding.experiments.recall.show import sentences
 from factfinding.stats import share_interval
 
 ANSWERS = ["baseball", "basketball", "football"]
@@ -107,6 +108,8 @@ def test_summary_counts_and_baselines(table):
             part = table.filter(pl.col(row["group"]).cast(pl.String) == row["level"])
         p = part[f"{row['condition']}_p"].to_numpy()
         right = (part[f"{row['condition']}_answer"] == part["answer"]).to_numpy()
+        from_full = None if row["condition"] == "full" else (p > 0.5).mean() - (part["full_p"] > 0.5).mean()
+        assert row["from_full"] == pytest.approx(from_full)
         assert row["n"] == part.height and row["mean_p"] == pytest.approx(p.mean())
         assert row["mean_p_low"] < row["mean_p"] < row["mean_p_high"]
         assert row["recalled"] == np.mean(p > 0.5) and row["accuracy"] == right.mean()
@@ -119,6 +122,19 @@ def test_summary_counts_and_baselines(table):
     assert summary.filter(group="answer")["majority_rate"].to_list() == [1.0] * 6
     both = summary.filter(group="all")
     assert both["removed"][0] == both["removed"][1]  # the filter looks at `full` in both rows
+
+
+def test_a_change_that_nearly_all_show_is_told_though_the_shares_intervals_overlap(table):
+    full_p = np.where(np.arange(table.height) % 5 < 4, 0.9, 0.1)
+    zero_shot_p = np.where(np.arange(table.height) % 20 == 0, 0.1, full_p)  # some are lost, and none is won
+    many = table.with_columns(full_p=pl.Series(full_p), zero_shot_p=pl.Series(zero_shot_p))
+    many = pl.concat([many] * (1 + 200 // table.height))
+    summary = recall_summary(many, seed=0).filter(group="all")
+    full, without = summary.iter_rows(named=True)
+    assert without["recalled_high"] > full["recalled_low"] and without["from_full_high"] < 0
+    assert any(
+        "fewer than after it" in one for one in sentences({"recall_summary": recall_summary(many, seed=0)})
+    )
 
 
 def test_summary_survives_the_table_as_csv(table, tmp_path):

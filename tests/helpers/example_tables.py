@@ -9,7 +9,12 @@ import polars as pl
 from scipy.special import log_softmax
 
 from factfinding.experiments.circuit_checks.compute import circuit_checks
-from factfinding.experiments.layer_probes.compute import layer_probes, name_baselines, with_name_groups
+from factfinding.experiments.layer_probes.compute import (
+    baseline_rows,
+    probe_rows,
+    table_of,
+    with_name_groups,
+)
 from factfinding.experiments.recall.compute import AnswerScores, recall_summary, recall_table
 from factfinding.methods.probes import ProbeSettings
 from helpers import planted
@@ -81,11 +86,11 @@ def _probes(subjects: pl.DataFrame, rng: np.random.Generator, strength: float) -
         for layer in range(-1, 5)
     )
     tokens = [[hash_of(word) for word in name.split()] for name in subjects["subject"]]
-    tables = [
-        name_baselines(grouped, tokens, settings=settings, seed=0),
-        layer_probes(layers, grouped, settings=settings, seed=0),
+    rows = [
+        *baseline_rows(grouped, tokens, settings=settings, seed=0),
+        *probe_rows(layers, grouped, settings=settings, seed=0),
     ]
-    return pl.concat(tables)
+    return table_of(rows, seed=0)
 
 
 def hash_of(word: str) -> int:

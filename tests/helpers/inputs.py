@@ -47,6 +47,9 @@ class RunActivations:
     def subjects(self) -> pl.DataFrame:
         return self.prompts.select("subject", "answer")
 
+    def names(self) -> list[str]:
+        return ["resid@final_name", "pre@final_name", "post@final_name"]
+
     def layers(self, name: str) -> list[int]:
         return list(range(-1 if name.startswith("resid") else 0, self.anatomy.n_layers))
 

@@ -15,6 +15,7 @@ from factfinding.stats import (
     grouped_folds,
     majority_rate,
     mean_interval,
+    paired_difference,
     pearson,
     share_interval,
     spearman,
@@ -41,6 +42,48 @@ def test_share_never_collapses_and_is_symmetric():
     all_hit, none_hit = share_interval(np.ones(38, bool)), share_interval(np.zeros(38, bool))
     assert all_hit.high == 1 and all_hit.low == pytest.approx(0.9082, abs=1e-4)
     assert none_hit.low == 0 and none_hit.high == pytest.approx(1 - all_hit.low)
+
+
+def test_paired_hits_have_newcombes_interval():
+    """The example of Newcombe (1998): of 50, 36 hit in both, 12 in the first only, 2 in the second only."""
+    first = np.r_[np.ones(48, bool), np.zeros(2, bool)]
+    second = np.r_[np.ones(36, bool), np.zeros(12, bool), np.ones(2, bool)]
+    found = paired_difference(first, second, seed=0)
+    assert (found.value, found.low, found.high) == pytest.approx((0.2, 0.0569, 0.3404), abs=1e-4)
+    back = paired_difference(second, first, seed=0)
+    assert (back.value, back.low, back.high) == pytest.approx((-0.2, -0.3404, -0.0569), abs=1e-4)
+    both = paired_difference(np.ones(38, bool), np.ones(38, bool), seed=0)
+    assert both.value == 0 and both.low == pytest.approx(-0.0918, abs=1e-4) == -both.high
+
+
+@pytest.mark.parametrize("weight", [1.0, 0.5])
+@pytest.mark.parametrize("cells", [(0.8, 0.15, 0.02), (0.35, 0.6, 0.01), (0.3, 0.3, 0.1)])
+def test_paired_intervals_of_hits_hold_the_truth_19_times_of_20(weight, cells):
+    rng, (both, one, other) = np.random.default_rng(0), cells
+    truth, held = both + one - weight * (both + other), 0
+    for _ in range(400):
+        kind = rng.choice(4, 100, p=[both, one, other, 1 - both - one - other])
+        found = paired_difference(kind <= 1, (kind == 0) | (kind == 2), weight=weight, seed=0)
+        held += found.low <= truth <= found.high
+    assert 0.92 <= held / 400 <= 0.99
+
+
+def test_a_small_difference_that_everybody_shows_is_seen_though_the_intervals_overlap():
+    rng = np.random.default_rng(0)
+    first = rng.normal(size=100)
+    second = first - rng.uniform(0.05, 0.15, size=100)
+    assert mean_interval(first, seed=0).low < mean_interval(second, seed=0).high
+    found = paired_difference(first, second, seed=0)
+    assert 0.05 < found.low < found.value < found.high < 0.15
+    assert paired_difference(first, second, weight=0.0, seed=0) == mean_interval(first, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("second", "weight"), [(np.zeros(3), 1.0), (np.zeros(4), -1.0), (np.full(4, np.nan), 1.0)]
+)
+def test_pairs_that_are_none_are_refused(second, weight):
+    with pytest.raises(ValueError, match=r"paired|taken away|finite"):
+        paired_difference(np.zeros(4), second, weight=weight, seed=0)
 
 
 def test_booleans_are_shares_and_zeros_are_numbers():

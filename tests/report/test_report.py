@@ -319,6 +319,7 @@ def _checks(**accuracy: float) -> pl.DataFrame:
             "accuracy": list(rows.values()),
             "accuracy_low": [max(0.0, v - 0.02) for v in rows.values()],
             "accuracy_high": [min(1.0, v + 0.02) for v in rows.values()],
+            "change_high": [v - rows["clean"] + 0.02 for v in rows.values()],
             "n": [1000] * len(rows),
             "majority_rate": [1 / 3] * len(rows),
         }
@@ -382,17 +383,17 @@ def test_what_a_sum_over_tokens_can_do(accuracy, words):
 
 def test_a_probe_that_only_matches_a_baseline_is_not_called_readable():
     table = example_tables.study(knows=True)["layer_probes"]
-    strong = (
-        pl.when(pl.col("input") == "name_string").then(1.0).otherwise("accuracy_high").alias("accuracy_high")
-    )
-    told = layer_probes.sentences({"layer_probes": table.with_columns(strong)})[0]
+    tied = (pl.col("over_name_low") * 0 - 0.01).alias(
+        "over_name_low"
+    )  # layers lie above guessing, as they did
+    told = layer_probes.sentences({"layer_probes": table.with_columns(tied)})[0]
     assert told.startswith("At no layer can the <answer> be read") and "There is nothing to see" in told
 
 
 def test_a_probe_above_the_fitted_sum_shows_that_tokens_are_combined():
     table = example_tables.study(knows=True)["layer_probes"]
     assert "above that fitted sum from layer 2 on" in layer_probes.sentences({"layer_probes": table})[-1]
-    perfect = pl.when(pl.col("folds") == "none").then(1.0).otherwise("accuracy_high").alias("accuracy_high")
+    perfect = (pl.col("over_fitted_low") * 0 - 0.01).alias("over_fitted_low")
     assert (
         "At no layer is the held-out probe above"
         in layer_probes.sentences({"layer_probes": table.with_columns(perfect)})[-1]

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from factfinding.errors import InputError
 from factfinding.files import read_json, write_json
 
-FORMAT: Final = "factfinding dossier 1"
+FORMAT: Final = "factfinding dossier 2"
 
 
 class Part(BaseModel):
@@ -43,16 +43,17 @@ class Telling(Part):
 
 
 class Histogram(Part):
-    """Subjects by activation and answer: counts[answer][i] lie between edges[i] and edges[i + 1], the last end included."""
+    """Subjects that it was not chosen on by activation and answer: counts[answer][i] lie between edges[i] and edges[i + 1], the last end included."""
 
     edges: tuple[float, ...]
     counts: dict[str, tuple[int, ...]]
 
 
 class Ablation(Part):
-    """The whole model on subjects of the neuron's answer. loss: -log P(answer) in nats; change: of the loss, paired.
+    """The whole model on subjects of the neuron's answer that it was not chosen on. loss: -log P(answer) in nats.
 
-    random_*: as many other neurons of the layer, ablated one at a time: their mean change with its interval over
+    change, accuracy_change: from the unchanged model; from_mean: of the loss, from mean ablation; over_random: the change
+    less that of the random neuron whose change is largest in size. All are paired. random_*: as many other neurons of the layer, ablated one at a time: their mean change with its interval over
     subjects, the largest, and the share of them whose change is at least as large in size. Null where nothing is ablated.
     """
 
@@ -66,6 +67,15 @@ class Ablation(Part):
     change: float | None
     change_low: float | None
     change_high: float | None
+    accuracy_change: float | None
+    accuracy_change_low: float | None
+    accuracy_change_high: float | None
+    from_mean: float | None
+    from_mean_low: float | None
+    from_mean_high: float | None
+    over_random: float | None
+    over_random_low: float | None
+    over_random_high: float | None
     random_change: float | None
     random_change_low: float | None
     random_change_high: float | None
@@ -77,29 +87,51 @@ class Ablation(Part):
 
 
 class Cosine(Part):
-    """A cosine of the neuron's weights, and those of all neurons of its layer: their 95 % range, and the share below."""
+    """A cosine of the neuron's weights with one another or with a direction of the answer.
+
+    head, head_rank: whose direction it is, and its place among those that extract; null for the others. layer_*: of all
+    neurons of the layer, their 95 % range and median. share_*: of the layer's other neurons, below and above.
+    """
 
     first: str
     second: str
+    head: str | None
+    head_rank: int | None
     cosine: float
     layer_low: float
     layer_median: float
     layer_high: float
-    share_below: float
+    share_below: float | None
+    share_above: float | None
     neurons: int
 
 
 class Projection(Part):
-    """AUC of the pre-activation once directions are projected out of the input weights; change: paired, from `nothing`."""
+    """AUC once directions are projected out of the input weights; auc_pre: of the pre-activation.
+
+    change: from `nothing`; kept: what is left of its AUC above chance, null where it tells nothing to begin with;
+    from_first_head: of sets of another head, from the same set of the first. All are paired.
+    """
 
     removed: str
+    head: str | None
+    head_rank: int | None
     dimensions: int
     auc: float
     auc_low: float | None
     auc_high: float | None
+    auc_pre: float
+    auc_pre_low: float | None
+    auc_pre_high: float | None
     change: float
     change_low: float | None
     change_high: float | None
+    kept: float | None
+    kept_low: float | None
+    kept_high: float | None
+    from_first_head: float | None
+    from_first_head_low: float | None
+    from_first_head_high: float | None
     n: int
     base_rate: float
 
@@ -123,16 +155,18 @@ class Texts(Part):
 
 
 class Dossier(Part):
-    """All that is known of one neuron. sign: -1 where it is low on its answer; pre_error: largest difference of the
+    """All that is known of one neuron, on subjects that it was not chosen on. best: it is the one of the scan that claims
+    are about. sign: -1 where it is low on its answer; pre_error: largest difference of the
     recomputed pre-activation from the cached one, relative to the largest (null where none is cached)."""
 
-    format: Literal["factfinding dossier 1"] = FORMAT
+    format: Literal["factfinding dossier 2"] = FORMAT
     neuron: str
     layer: int
     index: int
     answer: str
     sign: Literal[-1, 1]
     chosen_by: Literal["scan", "configuration"]
+    best: bool
     telling: Telling
     histogram: Histogram
     ablations: tuple[Ablation, ...]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import polars as pl
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
-from factfinding.stats import Estimate, Estimates, mean_interval, share_interval
+from factfinding.stats import Estimate, Estimates, mean_interval, paired_difference, share_interval
 
 ENDS = (("value", ""), ("low", "_low"), ("high", "_high"))
 
@@ -34,10 +36,45 @@ def each(estimates: Estimates) -> list[Estimate]:
 
 def accuracy_estimate(hits: Float[np.ndarray, " subjects"], *, seed: int) -> Estimate:
     """Wilson's interval for hits and misses; the bootstrap where several draws make a subject's hits a fraction."""
-    hits = np.asarray(hits, dtype=np.float64)
-    if np.isin(hits, (0.0, 1.0)).all():
-        return share_interval(hits == 1.0)
-    return mean_interval(hits, seed=seed)
+    hits = _hits(hits)
+    return share_interval(hits) if hits.dtype == bool else mean_interval(hits, seed=seed)
+
+
+def accuracy_difference(
+    first: Float[np.ndarray, " subjects"],
+    second: Float[np.ndarray, " subjects"],
+    *,
+    weight: float = 1.0,
+    seed: int,
+) -> Estimate:
+    """The accuracy of `first` less `weight` times that of `second` on the same subjects, by `paired_difference`."""
+    first, second = _hits(first), _hits(second)
+    if first.dtype != second.dtype:
+        first, second = first.astype(np.float64), second.astype(np.float64)
+    return paired_difference(first, second, weight=weight, seed=seed)
+
+
+def beside_unchanged(
+    hits: Bool[np.ndarray, " subjects"], unchanged: Bool[np.ndarray, " subjects"] | None, majority: float
+) -> dict[str, float | None]:
+    """Columns `change`: the accuracy less that with nothing changed; and `over_half`: less the middle between that and
+    the majority rate, below 0 where more than half of what guessing lacks is gone. Both of the same subjects, paired.
+
+    None: there is nothing to compare with.
+    """
+    change = over_half = None
+    if unchanged is not None:
+        change = paired_difference(hits, unchanged, seed=0)
+        half = paired_difference(hits, unchanged, weight=0.5, seed=0)
+        ends = {end: getattr(half, end) - majority / 2 for end in ("value", "low", "high")}
+        over_half = replace(half, **ends)
+    return estimate_columns("change", change) | estimate_columns("over_half", over_half)
+
+
+def _hits(values: Float[np.ndarray, " subjects"]) -> np.ndarray:
+    """Booleans where all values are 0 or 1; else the numbers."""
+    values = np.asarray(values, dtype=np.float64)
+    return values == 1.0 if np.isin(values, (0.0, 1.0)).all() else values
 
 
 def _null(value: float) -> float | None:

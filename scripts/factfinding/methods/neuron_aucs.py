@@ -53,6 +53,17 @@ class AUC:
         """This AUC minus another one of the same subjects, paired."""
         return interval(self.value - other.value, self.draws - other.draws, self.n)
 
+    def share_of(self, other: AUC) -> Estimate | None:
+        """What lies above chance here, as a share of what lies above it in another AUC of the same subjects, paired.
+
+        None where the other's interval does not lie above chance: of nothing there is no share.
+        """
+        above = other.draws - 0.5
+        if not other.estimate.low > 0.5:
+            return None
+        draws = np.divide(self.draws - 0.5, above, out=np.full(len(above), np.nan), where=above > 0)
+        return interval((self.value - 0.5) / (other.value - 0.5), draws, self.n)
+
 
 def interval(value: float, draws: Float[np.ndarray, " resamples"], n: int) -> Estimate:
     """Percentiles of the draws, without those in which a class was missing; NaN if that is more than half of them."""

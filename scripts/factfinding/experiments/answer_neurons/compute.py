@@ -8,6 +8,10 @@ on the answer count as well, with sign -1 and the AUC of the negated activation.
 their signs are chosen on one, and their AUC is that on the other. The table has both ways round. `p_corrected` asks how
 often, under shuffled answers on the scored half, the best of *all* neurons with either sign is as good for this answer;
 it takes into account how many neurons there are and how alike they are. It does not count the answers that were tried.
+
+**The one that claims are about.** The study speaks of one neuron. Of the first neurons of all answers it is the one with
+the largest AUC on the half on which they were chosen (`best`): the choice is made where nothing is scored. Of two alike,
+as with two answers, the one that is high on its answer.
 """
 
 from __future__ import annotations
@@ -35,6 +39,7 @@ ANSWER_NEURONS = {
     "layer": pl.Int64,
     "index": pl.Int64,
     "sign": pl.Int64,
+    "best": pl.Boolean,
     "auc_choosing": pl.Float64,
 }
 ANSWER_NEURONS |= estimate_schema("auc")
@@ -45,6 +50,8 @@ ANSWER_NEURONS |= {"n": pl.Int64, "base_rate": pl.Float64}
 PERMUTED = 1000
 """Shuffled answers held at once: bounds memory."""
 ROUNDING = 1e-6
+ALIKE = 9
+"""Decimals to which two AUCs are the same."""
 
 Layers = Iterable[tuple[int, Float[np.ndarray, "subjects neurons"]]]
 
@@ -85,13 +92,21 @@ def scan_neurons(
     for layer, values in (first, *layers):
         for turn in turns:
             turn.add(layer, np.asarray(values))
-    rows = [
-        {"chosen_on": half, "answer": answers[label]} | row
-        for half, turn in zip(HALVES, turns, strict=True)
-        for k, label in enumerate(present)
-        for row in turn.best(k, best)
-    ]
+    rows = []
+    for half, turn in zip(HALVES, turns, strict=True):
+        of_half = [
+            {"chosen_on": half, "answer": answers[label]} | row
+            for k, label in enumerate(present)
+            for row in turn.best(k, best)
+        ]
+        the_best = best_of(of_half)
+        rows += [row | {"best": row is the_best} for row in of_half]
     return pl.DataFrame(rows, schema=ANSWER_NEURONS)
+
+
+def best_of(rows: Sequence[dict]) -> dict:
+    """Of rows of one half the one with the largest AUC there; of two alike the one that is high on its answer."""
+    return max(rows, key=lambda row: (round(row["auc_choosing"], ALIKE), row["sign"]))
 
 
 def _choosing(halves: Halves) -> tuple[Bool[np.ndarray, " subjects"], Bool[np.ndarray, " subjects"]]:

@@ -1,7 +1,7 @@
 """P3.4: who fires the neurons that tell an answer, and what the model loses without them.
 
 A neuron is said to tell its answer if the best of all neurons does as well under shuffled answers in fewer than 5 % of
-the shufflings, and to matter more than others if no random neuron of its layer changes the loss as much.
+the shufflings. What the model loses is said twice, as loss and as answers: a loss can rise where every answer stays.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def _losses(axes: Axes, table: pl.DataFrame, neurons: pl.DataFrame) -> dict[str,
             look = {"ls": "", "marker": marker, "color": colour, "label": label}
             (handles[kind],) = axes.plot([row["loss"]], [y + shift], **look)
             if row["random_largest"] is not None:
-                label = f"the largest of {row['random_neurons']:,} random neurons"
+                label = f"largest of {row['random_neurons']:,} random neurons"
                 at = unchanged + row["random_largest"]
                 look = {"ls": "", "marker": "x", "color": style.GREY, "markersize": 5, "label": label}
                 (handles["random"],) = axes.plot([at], [y + shift], **look)
@@ -146,7 +146,7 @@ def scan_findings(answer_neurons: pl.DataFrame) -> list[str]:
     found = [
         (
             f"For {len(told)} of {len(rows)} <answers> one neuron tells the <answer> better than the best of all "
-            f"{rows[0]['neurons_tried']:,} does by chance (p < {SURE}, corrected). Chosen on one half of the <subjects> and "
+            f"{rows[0]['neurons_tried']:,} does by chance (p < {SURE}, corrected for the neurons). Chosen on one half of the <subjects> and "
             f"scored on the other (AUC; chance 0.5, the best on shuffled <answers> up to {chance:.2f}; "
             f"n = {rows[0]['n']:,}): {named}."
         )
@@ -156,7 +156,7 @@ def scan_findings(answer_neurons: pl.DataFrame) -> list[str]:
     found.append(f"The other half chooses the same neuron for {same} of {len(rows)} <answers>.")
     several = {row["neuron"] for row in rows if sum(row["neuron"] == r["neuron"] for r in rows) > 1}
     found += [
-        f"{neuron} is the best for more than one <answer>, so it is no neuron of one <answer> alone."
+        f"{neuron} is chosen for more than one <answer>, so it is no neuron of one <answer> alone."
         for neuron in sorted(several)
     ]
     return found
@@ -174,29 +174,28 @@ def ablation_findings(ablations: pl.DataFrame) -> list[str]:
             )
         }
         found.append(_loss(rows))
-    if found:
-        left = ablations.filter(pl.col("kind") != "none").sort("accuracy").row(0, named=True)
-        found.append(
-            f"Without any one of them the model still names the right <answer> for {share(left, 'accuracy')} or more "
-            f"(n = {left['n']:,}; the <answer>'s share of all <subjects>: {percent(left['base_rate'])})."
-        )
     return found
 
 
 def _loss(rows: dict[str, Row]) -> str:
+    """Loss and right answers, unchanged and with the neuron ablated."""
     none = rows["none"]
-    parts = []
-    for kind, words in ABLATED.items():
-        row = rows[kind]
-        change = _signed(row, "change")
-        beside = ""
-        if row["random_as_large"] is not None:
-            count = round(row["random_as_large"] * row["random_neurons"])
-            beside = f"; {count} of {row['random_neurons']} random neurons of its layer change it as much"
-        parts.append(f"{words} it is {_nats(row, 'loss')} (change {change}{beside})")
+    told = (
+        f"On {none['n']:,} <subjects> of {none['answer']} that {none['neuron']} was not chosen on the loss is "
+        f"{_nats(none, 'loss')} nats and {share(none, 'accuracy')} of the answers are right (the <answer> is that of "
+        f"{percent(none['base_rate'])} of all <subjects> there)."
+    )
+    return " ".join([told, *(_without(rows[kind], words) for kind, words in ABLATED.items())])
+
+
+def _without(row: Row, words: str) -> str:
+    beside = ""
+    if row["random_as_large"] is not None:
+        count = round(row["random_as_large"] * row["random_neurons"])
+        beside = f"; {count} of {row['random_neurons']} random neurons of its layer change it as much"
     return (
-        f"On <subjects> of {none['answer']} (n = {none['n']:,}) the loss is {_nats(none, 'loss')} nats; with {none['neuron']} "
-        f"{'; '.join(parts)}."
+        f"With the neuron {words} the loss is {_nats(row, 'loss')} (change {_signed(row, 'change')}{beside}), and "
+        f"{share(row, 'accuracy')} are right (change {number(row, 'accuracy_change', '+.1f', scale=100)} points)."
     )
 
 

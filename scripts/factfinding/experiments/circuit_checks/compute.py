@@ -26,7 +26,7 @@ from functools import partial
 import numpy as np
 import polars as pl
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from factfinding.engine.batches import Batches
@@ -34,6 +34,7 @@ from factfinding.engine.capture import positions_of, tokens_of
 from factfinding.engine.sites import Site
 from factfinding.engine.trace import Edit, Knockout, Read, run
 from factfinding.inputs import Inputs, Say, Settings
+from factfinding.methods.estimates import beside_unchanged
 from factfinding.methods.groups import groups_of, known_prompts, labels_of
 from factfinding.model.anatomy import Anatomy
 from factfinding.model.source import anatomy_of
@@ -85,7 +86,7 @@ def compute(inputs: Inputs, settings: Settings, say: Say) -> dict[str, pl.DataFr
 def circuit_checks(
     anatomy: Anatomy, prompts: pl.DataFrame, candidates: pl.DataFrame, *, batch_size: int, seed: int
 ) -> pl.DataFrame:
-    """Columns check, accuracy, accuracy_low, accuracy_high, n, majority_rate (the `circuit_checks` table).
+    """The `circuit_checks` table: check, accuracy, n, majority_rate, and what is gone from `clean`, paired.
 
     prompts: the rows of the prompts table to use (the known subjects, under `full`). Accuracy is the share whose
     highest candidate logit is the right answer's; in the rows donor_<layer>, the donor's answer's. Prompts of a length
@@ -103,7 +104,8 @@ def circuit_checks(
         means = _means(anatomy, prompts, same, batches)
         for name, change in changes(anatomy).items():
             said.setdefault(name, []).extend(batches.of(same, partial(answers, change, means)))
-    rows = [_row(name, parts, truth) for name, parts in said.items()]
+    right = {name: _hits(parts, truth) for name, parts in said.items()}  # the same subjects in the same order
+    rows = [_row(name, parts, truth, right["clean"]) for name, parts in said.items()]
     rows += _donor_rows(anatomy, prompts, candidates, truth, batch_size=batch_size, seed=seed)
     return pl.DataFrame(rows, schema=schema_of("circuit_checks"))
 
@@ -195,19 +197,28 @@ def _answers(
     return logits[:, tokens].argmax(-1).cpu().numpy()
 
 
+def _hits(
+    parts: Sequence[tuple[list[int], np.ndarray]], truth: Int[np.ndarray, " subjects"]
+) -> Bool[np.ndarray, " answered"]:
+    return np.concatenate([answer == truth[rows] for rows, answer in parts])
+
+
 def _row(
-    check: str, parts: Sequence[tuple[list[int], np.ndarray]], truth: Int[np.ndarray, " subjects"]
+    check: str,
+    parts: Sequence[tuple[list[int], np.ndarray]],
+    truth: Int[np.ndarray, " subjects"],
+    clean: Bool[np.ndarray, " answered"] | None = None,
 ) -> dict:
-    rows = np.concatenate([rows for rows, _ in parts])
-    hits = np.concatenate([answer for _, answer in parts]) == truth[rows]
-    estimate = share_interval(hits)
+    rows, hits = np.concatenate([rows for rows, _ in parts]), _hits(parts, truth)
+    estimate, majority = share_interval(hits), majority_rate(truth[rows])
     return {
         "check": check,
         "accuracy": estimate.value,
         "accuracy_low": estimate.low,
         "accuracy_high": estimate.high,
         "n": estimate.n,
-        "majority_rate": majority_rate(truth[rows]),
+        "majority_rate": majority,
+        **beside_unchanged(hits, clean, majority),
     }
 
 

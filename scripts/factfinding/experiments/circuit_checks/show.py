@@ -149,7 +149,7 @@ def sentences(tables: Tables) -> list[str]:
 def _intervention(row: Row, clean: Row, what: str, if_it_falls: str, if_not: str) -> str:
     beside = f"{percent(clean['accuracy'])} with nothing changed, {percent(row['majority_rate'])} for the commonest <answer>"
     start = f"With {what}, {share(row, 'accuracy')} of {row['n']:,} answers stay right ({beside})"
-    if row["accuracy_high"] >= clean["accuracy_low"]:
+    if row["change_high"] >= 0:
         return f"{start}: no fall is measured, so {if_not}."
     if row["accuracy_low"] <= row["majority_rate"]:
         return f"{start}: no more than by always naming the commonest <answer>, so {if_it_falls}."

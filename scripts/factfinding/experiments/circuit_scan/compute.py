@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Bool, Int
 
 from factfinding.inputs import Inputs, Say, Settings
-from factfinding.methods.estimates import estimate_columns
+from factfinding.methods.estimates import beside_unchanged, estimate_columns
 from factfinding.methods.groups import Group, groups_of, in_batches, known_prompts, labels_of
 from factfinding.methods.name_stream import clean_run, name_outputs, name_stream, replaced
 from factfinding.methods.readers import Readers, read_out, readers_of
@@ -68,7 +68,7 @@ def circuit_scan(
     batch_size: int,
     seed: int,
 ) -> pl.DataFrame:
-    """Columns scan, layer, accuracy with its interval, n, majority_rate. Empty when the reader is.
+    """The table `circuit_scan`. Empty when the reader is.
 
     prompts: `full`. At most `subjects` of them, drawn by the seed, are run under ablations; the means that are put in
     place, and the rows `probe`, are of all.
@@ -99,15 +99,18 @@ def circuit_scan(
     for batch, found in in_batches(groups, batch_size, ablated):
         hits[batch[drawn[batch]]] = found
     read, _ = read_out(reader, outputs.resid.double().numpy(), prompts)
-    rows = [_row("probe", layer, read[:, layer] == 1.0, labels) for layer in range(anatomy.n_layers)]
-    rows += [_row(name, k, hits[drawn, i], labels[drawn]) for i, (name, k, *_) in enumerate(wanted)]
+    rows = [_row("probe", layer, read[:, layer] == 1.0, None, labels) for layer in range(anatomy.n_layers)]
+    nothing = next(i for i, (_, _, attention, mlps) in enumerate(wanted) if not attention and not mlps)
+    unchanged = hits[drawn, nothing]
+    rows += [
+        _row(name, k, hits[drawn, i], unchanged, labels[drawn]) for i, (name, k, *_) in enumerate(wanted)
+    ]
     return pl.DataFrame(rows, schema=schema_of("circuit_scan"))
 
 
-def _row(scan: str, layer: int, hits: np.ndarray, labels: np.ndarray) -> dict:
-    estimate = share_interval(hits)
-    return (
-        {"scan": scan, "layer": layer}
-        | estimate_columns("accuracy", estimate)
-        | {"n": estimate.n, "majority_rate": majority_rate(labels)}
-    )
+def _row(scan: str, layer: int, hits: np.ndarray, unchanged: np.ndarray | None, labels: np.ndarray) -> dict:
+    """unchanged: who is right with nothing ablated, of the same subjects; None where nothing is to be compared."""
+    estimate, majority = share_interval(hits), majority_rate(labels)
+    row = {"scan": scan, "layer": layer} | estimate_columns("accuracy", estimate)
+    row |= {"n": estimate.n, "majority_rate": majority}
+    return row | beside_unchanged(hits, unchanged, majority)

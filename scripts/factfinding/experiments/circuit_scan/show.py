@@ -117,7 +117,7 @@ def _scan(circuit_scan: pl.DataFrame) -> list[str]:
         ]
     found = []
     for scan, words in (("attention_alone", "attention"), ("mlp_alone", "the MLP")):
-        rows = circuit_scan.filter(pl.col("scan") == scan, pl.col("accuracy_high") < clean["accuracy_low"])
+        rows = circuit_scan.filter(pl.col("scan") == scan, pl.col("change_high") < 0)
         lost = ", ".join(
             f"{share(row, 'accuracy')} of layer {row['layer']}"
             for row in rows.sort("layer").iter_rows(named=True)

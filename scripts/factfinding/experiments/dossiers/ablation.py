@@ -1,6 +1,7 @@
 """What the whole model loses on subjects of a neuron's answer when that neuron is ablated at the final name token (P3.4).
 
-Two kinds: its activation is set to zero, or to its mean over all subjects of the experiment. Beside it, other neurons of
+Two kinds: its activation is set to zero, or to its mean over all subjects of the experiment. The subjects are of the half
+on which the neuron was not chosen. Beside it, other neurons of
 the layer, drawn at random, are ablated in the same way one at a time, on the same subjects. Edits run through
 `engine/suffix`; the slow twin is `trace.run` with an edit of the same site.
 """
@@ -12,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import polars as pl
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from factfinding.data.dossier import Ablation
 from factfinding.engine.clean import prepare
@@ -23,9 +24,10 @@ from factfinding.engine.tokens import tokens_of
 from factfinding.methods.estimates import estimate_columns
 from factfinding.methods.groups import Group, groups_of, in_batches, labels_of
 from factfinding.model.anatomy import Anatomy
-from factfinding.stats import mean_interval, share_interval
+from factfinding.stats import Estimate, mean_interval, paired_difference, share_interval
 
 KINDS = ("mean", "zero")
+COMPARED = ("change", "accuracy_change", "from_mean", "over_random", "random_change")
 ROWS = 2048
 """Edited runs in one batch, at most (or those of one prompt)."""
 
@@ -45,6 +47,7 @@ def ablations(
     site: Site,
     answer: str,
     means: Float[np.ndarray, " neurons"],
+    held_out: Bool[np.ndarray, " subjects"],
     *,
     subjects: int,
     random_neurons: int,
@@ -52,21 +55,30 @@ def ablations(
 ) -> list[Ablation]:
     """Rows of unchanged, mean and zero ablation of one neuron, on at most `subjects` of its answer, drawn.
 
-    means: of all neurons of the layer, over all subjects of the experiment at the final name token.
+    means: of all neurons of the layer, over all subjects of the experiment at the final name token. held_out: those that
+    the neuron was not chosen on, of whom they are drawn.
     """
     rng, labels = np.random.default_rng(seed), labels_of(prompts, candidates)
     own = candidates["answer"].to_list().index(answer)
-    rows = np.sort(rng.permutation(np.flatnonzero(labels == own))[:subjects])
+    rows = np.sort(rng.permutation(np.flatnonzero(held_out & (labels == own)))[:subjects])
     others = rng.permutation(np.delete(np.arange(anatomy.d_mlp), site.index))[:random_neurons]
     units = np.concatenate([[site.index], others])
     said = answers(anatomy, prompts, candidates["token_id"].to_list(), rows, site.layer, units, means)
-    base_rate = float((labels == own).mean())
-    unchanged = _row("none", said.clean, said.clean, None, own, seed) | {"base_rate": base_rate}
-    found = [unchanged | {"random_neurons": len(others)}]
-    for kind, logp in zip(KINDS, said.ablated, strict=True):
-        row = _row(kind, logp[0], said.clean, logp[1:], own, seed)
-        found.append(row | {"random_neurons": len(others), "base_rate": base_rate})
-    return [Ablation(**row) for row in found]
+    same = {"random_neurons": len(others), "base_rate": float((labels[held_out] == own).mean())}
+    found = [_row("none", said.clean, None, None, None, own, seed)]
+    found += [
+        _row(
+            kind,
+            logp[0],
+            said.clean,
+            said.ablated[KINDS.index("mean"), 0] if kind != "mean" else None,
+            logp[1:],
+            own,
+            seed,
+        )
+        for kind, logp in zip(KINDS, said.ablated, strict=True)
+    ]
+    return [Ablation(**row, **same) for row in found]
 
 
 def answers(
@@ -111,28 +123,31 @@ def answers(
 def _row(
     kind: str,
     logp: Float[np.ndarray, "subjects candidates"],
-    clean: Float[np.ndarray, "subjects candidates"],
+    clean: Float[np.ndarray, "subjects candidates"] | None,
+    at_mean: Float[np.ndarray, "subjects candidates"] | None,
     random: Float[np.ndarray, "units subjects candidates"] | None,
     own: int,
     seed: int,
 ) -> dict:
-    """One kind's cells; the base rate and the number of random neurons are the caller's."""
+    """One kind's cells but the base rate and the number of random neurons. None: with what there is no comparison."""
+    loss, right = -logp[:, own], logp.argmax(axis=1) == own
     cells = {"kind": kind, "n": len(logp)}
-    cells |= estimate_columns("loss", mean_interval(-logp[:, own], seed=seed))
-    cells |= estimate_columns("accuracy", share_interval(logp.argmax(axis=1) == own))
-    change = None if kind == "none" else mean_interval(clean[:, own] - logp[:, own], seed=seed)
-    cells |= estimate_columns("change", change)
-    if random is None or not len(random):
-        return (
-            cells
-            | estimate_columns("random_change", None)
-            | dict.fromkeys(("random_largest", "random_as_large"))
-        )
-    changes = clean[:, own] - random[:, :, own]
-    each = changes.mean(axis=1)
-    cells |= estimate_columns("random_change", mean_interval(changes.mean(axis=0), seed=seed))
-    largest = float(each[np.abs(each).argmax()])
-    return cells | {
-        "random_largest": largest,
-        "random_as_large": float((np.abs(each) >= abs(change.value)).mean()),
-    }
+    cells |= estimate_columns("loss", mean_interval(loss, seed=seed))
+    cells |= estimate_columns("accuracy", share_interval(right))
+    found: dict[str, Estimate | None] = dict.fromkeys(COMPARED)
+    if clean is not None:
+        found["change"] = paired_difference(loss, -clean[:, own], seed=seed)
+        found["accuracy_change"] = paired_difference(right, clean.argmax(axis=1) == own, seed=seed)
+    if at_mean is not None:
+        found["from_mean"] = paired_difference(loss, -at_mean[:, own], seed=seed)
+    largest = as_large = None
+    if clean is not None and random is not None and len(random):
+        changes = clean[:, own] - random[:, :, own]
+        each = changes.mean(axis=1)
+        most = int(np.abs(each).argmax())
+        largest, as_large = float(each[most]), float((np.abs(each) >= abs(found["change"].value)).mean())
+        found["over_random"] = paired_difference(loss + clean[:, own], changes[most], seed=seed)
+        found["random_change"] = mean_interval(changes.mean(axis=0), seed=seed)
+    for name, estimate in found.items():
+        cells |= estimate_columns(name, estimate)
+    return cells | {"random_largest": largest, "random_as_large": as_large}

@@ -1,6 +1,7 @@
 """Dossiers of single neurons (P3.4), put together: who fires them, what they are needed for, what their weights say.
 
-The parts are measured in ablation.py, weights.py and texts.py; their shape stands in data/dossier.py.
+All that is measured on subjects is measured on the half on which the neuron was not chosen. The parts are measured in
+ablation.py, weights.py and texts.py; their shape stands in data/dossier.py.
 """
 
 from __future__ import annotations
@@ -37,12 +38,13 @@ BINS = 24
 
 @dataclass(frozen=True, kw_only=True)
 class Detector:
-    """A neuron, the answer that it is looked at for, its sign, and why it is looked at."""
+    """A neuron, the answer that it is looked at for, its sign, why it is looked at, and whether claims are about it."""
 
     site: Site
     answer: str
     sign: int
     chosen_by: str  # scan or configuration
+    best: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,7 +155,13 @@ def detectors(
         return []
     best = scan.filter(chosen_on=HALVES[0], rank=1).sort("answer")
     found = [
-        Detector(site=parse(row["neuron"]), answer=row["answer"], sign=row["sign"], chosen_by="scan")
+        Detector(
+            site=parse(row["neuron"]),
+            answer=row["answer"],
+            sign=row["sign"],
+            chosen_by="scan",
+            best=row["best"],
+        )
         for row in best.iter_rows(named=True)
     ]
     present = np.unique(halves.labels)
@@ -200,6 +208,7 @@ def dossiers(
 ) -> list[Dossier]:
     """One dossier per detector. scan: the table `answer_neurons`, for the corrected p of those that it chose."""
     labels = labels_of(study.prompts, study.candidates)
+    held_out = np.zeros(len(labels), dtype=bool) if study.halves is None else ~study.halves.choosing
     made = []
     for detector in found:
         site, positive = detector.site, labels == study.answers.index(detector.answer)
@@ -207,7 +216,7 @@ def dossiers(
         weighed = _weighed(study, detector, positive, seed)
         lost = ablations(
             study.anatomy, study.prompts, study.candidates, site, detector.answer, post.mean(axis=0),
-            subjects=ablated_subjects, random_neurons=random_neurons, seed=seed,
+            held_out, subjects=ablated_subjects, random_neurons=random_neurons, seed=seed,
         )  # fmt: skip
         dossier = Dossier(
             neuron=str(site),
@@ -216,8 +225,9 @@ def dossiers(
             answer=detector.answer,
             sign=detector.sign,
             chosen_by=detector.chosen_by,
+            best=detector.best,
             telling=_telling(detector, post[:, site.index], positive, study.halves, scan, seed),
-            histogram=histogram(post[:, site.index], labels, study.answers),
+            histogram=histogram(post[held_out, site.index], labels[held_out], study.answers),
             ablations=tuple(lost),
             texts=texts.get(site),
             **weighed,

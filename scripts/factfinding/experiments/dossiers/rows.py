@@ -1,4 +1,4 @@
-"""Dossiers as tables: a row per entry of a part, after the columns neuron, layer, index, answer and chosen_by (P3.4)."""
+"""Dossiers as tables: a row per entry of a part, after the columns of WHO (P3.4)."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ WHO = {
     "index": pl.Int64,
     "answer": pl.String,
     "chosen_by": pl.String,
+    "best": pl.Boolean,
+    "sign": pl.Int64,
 }
 NUMBERS = {"n": pl.Int64, "base_rate": pl.Float64}
 HISTOGRAMS = WHO | {
@@ -24,15 +26,22 @@ HISTOGRAMS = WHO | {
     "subjects": pl.Int64,
     "n": pl.Int64,
 }
-ABLATIONS = WHO | {"kind": pl.String} | estimate_schema("loss", "accuracy", "change", "random_change")
+ABLATIONS = WHO | {"kind": pl.String} | estimate_schema("loss", "accuracy", "change")
+ABLATIONS |= estimate_schema("accuracy_change", "from_mean", "over_random", "random_change")
 ABLATIONS |= {"random_largest": pl.Float64, "random_as_large": pl.Float64, "random_neurons": pl.Int64}
 ABLATIONS |= NUMBERS
-COSINES = WHO | {"first": pl.String, "second": pl.String, "cosine": pl.Float64, "layer_low": pl.Float64}
-COSINES |= {"layer_median": pl.Float64, "layer_high": pl.Float64, "share_below": pl.Float64}
+COSINES = WHO | {"first": pl.String, "second": pl.String, "head": pl.String, "head_rank": pl.Int64}
+COSINES |= {
+    "cosine": pl.Float64,
+    "layer_low": pl.Float64,
+    "layer_median": pl.Float64,
+    "layer_high": pl.Float64,
+    "share_below": pl.Float64,
+    "share_above": pl.Float64,
+}
 COSINES |= {"neurons": pl.Int64}
-PROJECTIONS = (
-    WHO | {"removed": pl.String, "dimensions": pl.Int64} | estimate_schema("auc", "change") | NUMBERS
-)
+PROJECTIONS = WHO | {"removed": pl.String, "head": pl.String, "head_rank": pl.Int64, "dimensions": pl.Int64}
+PROJECTIONS |= estimate_schema("auc", "auc_pre", "change", "kept", "from_first_head") | NUMBERS
 """Columns of the tables answer_neuron_histograms, _ablations, _cosines and _projections."""
 
 

@@ -28,13 +28,19 @@ from factfinding.methods.effective import EffectiveModel, effective_model_of
 from factfinding.methods.estimates import accuracy_estimate, estimate_columns, estimate_schema
 from factfinding.methods.name_pairs import NAMES, NamePairs, pairs_of
 from factfinding.methods.probes import ProbeSettings, cross_validated
-from factfinding.stats import grouped_folds, majority_rate, mean_interval, stratified_folds
+from factfinding.stats import (
+    grouped_folds,
+    majority_rate,
+    mean_interval,
+    paired_difference,
+    stratified_folds,
+)
 
 TOKEN_SUM, RESID = "token_sum", "resid"
 SCHEMA = (
     {"n_name_tokens": pl.Int64, "input": pl.String, "layer": pl.Int64, "labels": pl.String}
     | {"folds": pl.String, "repeats": pl.Int64}
-    | estimate_schema("accuracy", "loss", "selectivity", "step", "loss_step")
+    | estimate_schema("accuracy", "loss", "selectivity", "step", "loss_step", "from_largest")
     | {"n": pl.Int64, "n_groups": pl.Int64, "majority_rate": pl.Float64}
 )
 
@@ -81,8 +87,8 @@ def effective_probes(
     """The table `effective_probes`: a probe of the sum of the name's parts and of the stream after each lookup MLP.
 
     Columns: n_name_tokens, input (token_sum, resid), layer (null for the sum), labels (true, shuffled), folds, repeats,
-    accuracy, loss, selectivity (true minus shuffled), step and loss_step (from the input before), n, n_groups,
-    majority_rate. settings.folds: kinds of folds; of random ones there is no group. Empty for None, and where there are
+    accuracy, loss, selectivity (true minus shuffled), step and loss_step (from the input before), from_largest (the step
+    less the largest one, paired), n, n_groups, majority_rate. settings.folds: kinds of folds; of random ones there is no group. Empty for None, and where there are
     too few subjects or groups for the folds.
     """
     if model is None or names is None or not _enough(names, settings):
@@ -95,6 +101,7 @@ def effective_probes(
         head = {"n_name_tokens": names.n_name_tokens, "folds": kind, "repeats": repeats, "n": len(labels)}
         head |= {"n_groups": len(np.unique(groups)), "majority_rate": majority_rate(labels)}
         previous: list[_Held] = []
+        steps: list[tuple[int, Float[np.ndarray, " subjects"]]] = []
         for source, layer, resid in inputs:
             held = _repeated(resid, labels, groups, kind, settings, repeats, seed)
             for i, (name, found) in enumerate(zip(("true", "shuffled"), held, strict=False)):
@@ -102,7 +109,13 @@ def effective_probes(
                 row |= _scores(found, previous[i] if previous else None, seed)
                 gain = held[0].hits - held[1].hits if name == "true" and len(held) == 2 else None
                 rows.append(row | estimate_columns("selectivity", _mean(gain, seed)))
+                rows[-1] |= estimate_columns("from_largest", None)
+                if name == "true" and previous:
+                    steps.append((len(rows) - 1, found.hits - previous[i].hits))
             previous = held
+        largest = max((step for _, step in steps), key=np.mean, default=None)
+        for at, step in steps:
+            rows[at] |= estimate_columns("from_largest", paired_difference(step, largest, seed=seed))
     return pl.DataFrame(rows, schema=SCHEMA)
 
 

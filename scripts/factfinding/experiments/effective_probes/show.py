@@ -103,7 +103,7 @@ def _steps(after: list[Row]) -> str:
     told = f"The largest step is that of MLP {largest['layer']}: {_points(largest)} (paired, n = {largest['n']:,})"
     if largest["step_low"] <= 0:
         return f"{told}, not surely a step up at all."
-    rest = [row for row in ordered[1:] if row["step_high"] >= largest["step_low"]]
+    rest = [row for row in ordered[1:] if row["from_largest_high"] is None or row["from_largest_high"] >= 0]
     if rest:
         return f"{told}, not surely larger than that of MLP {rest[0]['layer']}: {_points(rest[0])}."
     follows = "".join(f"; next comes MLP {row['layer']}: {_points(row)}" for row in ordered[1:2])

@@ -11,6 +11,9 @@ last names and answers, and a wide residual fits anything. So each probe stands 
   memorisation in general;
 - the same regression on the name as a string and as a bag of tokens, with no model at all (`name_baselines`).
 
+All are of the same subjects, so differences are measured in pairs: from the best layer under `full`, from the best
+baseline on the name, and from the additive model that has seen everybody (`table_of`).
+
 How probes are fitted: methods/probes.py.
 """
 
@@ -22,22 +25,25 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 import scipy.sparse as sp
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from factfinding.engine.cached import activations_of, rows_of
 from factfinding.inputs import Inputs, Say, Settings
+from factfinding.methods.estimates import estimate_columns
 from factfinding.methods.groups import known_prompts
 from factfinding.methods.probes import FOLDS, ProbeSettings, Scores, cross_validated, scored_on_all
 from factfinding.stats import (
-    Estimate,
     grouped_folds,
     majority_rate,
     mean_interval,
+    paired_difference,
     share_interval,
     stratified_folds,
 )
 from factfinding.tables import empty, schema_of
 
+BESIDE = ("from_best", "over_name", "over_fitted")
+"""Differences of a layer's probe from others on the same subjects."""
 _SUFFIXES = {"jr", "jr.", "sr", "sr.", "ii", "iii", "iv"}
 
 
@@ -55,10 +61,12 @@ def compute(inputs: Inputs, settings: Settings, say: Say) -> dict[str, pl.DataFr
     tokens = [
         row["token_ids"][row["first_name"] : row["final_name"] + 1] for row in prompts.iter_rows(named=True)
     ]
-    baselines = name_baselines(subjects, tokens, settings=fitting, seed=section.seed)
     layers = _layers(inputs, section.conditions, prompts["subject"].to_list(), say)
-    probes = layer_probes(layers, subjects, settings=fitting, seed=section.seed)
-    return {"layer_probes": pl.concat([baselines, probes])}
+    rows = [
+        *baseline_rows(subjects, tokens, settings=fitting, seed=section.seed),
+        *probe_rows(layers, subjects, settings=fitting, seed=section.seed),
+    ]
+    return {"layer_probes": table_of(rows, seed=section.seed)}
 
 
 def _layers(
@@ -71,6 +79,22 @@ def _layers(
             for layer in file.layers("resid@final_name"):
                 say(f"{condition}, layer {layer}, {len(rows)} subjects")
                 yield condition, layer, file.layer("resid@final_name", layer)[rows]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ProbeRow:
+    """A row of the table, but for its differences from others, and who was right: subjects in the order of names."""
+
+    cells: dict
+    hits: Bool[np.ndarray, " subjects"]
+
+    def has(self, **cells: object) -> bool:
+        """Whether these cells have these values."""
+        return all(self.cells[name] == value for name, value in cells.items())
+
+    @property
+    def accuracy(self) -> float:
+        return self.cells["accuracy"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,8 +157,20 @@ def layer_probes(
     Raises ValueError for activations that do not fit the subjects or are not finite; InputError for too few
     subjects or groups for the folds. scikit-learn warns (ConvergenceWarning) when `max_iter` was reached.
     """
+    rows = probe_rows(activations, subjects, settings=settings, seed=seed, source=source)
+    return table_of(list(rows), seed=seed)
+
+
+def probe_rows(
+    activations: Iterable[tuple[str, int, Float[np.ndarray, "subjects d"]]],
+    subjects: pl.DataFrame,
+    *,
+    settings: ProbeSettings,
+    seed: int,
+    source: str = "resid",
+) -> Iterator[ProbeRow]:
+    """The rows of `layer_probes`, one input after the other."""
     task = _task(subjects, settings, seed)
-    rows: list[dict] = []
     for condition, layer, array in activations:
         values = np.asarray(array, dtype=np.float64)
         if values.ndim != 2 or len(values) != subjects.height or not np.isfinite(values).all():
@@ -142,8 +178,33 @@ def layer_probes(
                 f"{condition}, layer {layer}: {values.shape} must be finite, {subjects.height} rows"
             )
         head = {"condition": condition, "layer": layer, "input": source}
-        rows += _probe_rows(head, values[task.order], task, settings, seed)
-    return pl.DataFrame(rows, schema=schema_of("layer_probes"))
+        yield from _probe_rows(head, values[task.order], task, settings, seed)
+
+
+def table_of(rows: Sequence[ProbeRow], *, seed: int) -> pl.DataFrame:
+    """The table of rows of the same subjects, with what each probe on true labels is right for beyond others (paired).
+
+    from_best: the best layer under `full` on the same folds. over_name: the better of the baselines on the name, on
+    the same folds. over_fitted: the additive model that was fitted and scored on all. Null where there is no such row,
+    and for rows that are no probe of a layer.
+    """
+    true = [row for row in rows if row.has(labels="true")]
+    layers = [row for row in true if row.cells["layer"] is not None]
+    names = [row for row in true if row.cells["layer"] is None]
+    cells = []
+    for row in rows:
+        folds, rivals = {"folds": row.cells["folds"]}, dict.fromkeys(BESIDE, ())
+        if row in layers:
+            rivals["from_best"] = [one for one in layers if one.has(condition="full", **folds)]
+            rivals["over_name"] = [one for one in names if one.has(**folds)]
+            rivals["over_fitted"] = [one for one in names if one.has(folds="none")]
+        found = dict(row.cells)
+        for name, of_others in rivals.items():
+            other = max(of_others, key=lambda one: one.accuracy, default=None)
+            beyond = None if other is None else paired_difference(row.hits, other.hits, seed=seed)
+            found |= estimate_columns(name, beyond)
+        cells.append(found)
+    return pl.DataFrame(cells, schema=schema_of("layer_probes"))
 
 
 def name_baselines(
@@ -167,6 +228,17 @@ def name_baselines(
     `layer_probes` with the same settings and seed. Returns rows of the same table, condition and layer null.
     Raises as `layer_probes`.
     """
+    return table_of(list(baseline_rows(subjects, token_ids, settings=settings, seed=seed)), seed=seed)
+
+
+def baseline_rows(
+    subjects: pl.DataFrame,
+    token_ids: Sequence[Sequence[int]],
+    *,
+    settings: ProbeSettings,
+    seed: int,
+) -> Iterator[ProbeRow]:
+    """The rows of `name_baselines`."""
     if len(token_ids) != subjects.height or not all(len(tokens) for tokens in token_ids):
         raise ValueError(
             f"{len(token_ids)} token lists, none empty, are needed for {subjects.height} subjects"
@@ -174,11 +246,9 @@ def name_baselines(
     task = _task(subjects, settings, seed)
     head = {"condition": None, "layer": None}
     tokens = _token_marks([token_ids[i] for i in task.order])
-    rows: list[dict] = []
-    rows += _probe_rows(head | {"input": "name_string"}, task.names, task, settings, seed)
-    rows += _probe_rows(head | {"input": "name_tokens"}, tokens, task, settings, seed)
-    rows += _fitted_rows(head | {"input": "name_tokens"}, tokens, task, settings, seed)
-    return pl.DataFrame(rows, schema=schema_of("layer_probes"))
+    yield from _probe_rows(head | {"input": "name_string"}, task.names, task, settings, seed)
+    yield from _probe_rows(head | {"input": "name_tokens"}, tokens, task, settings, seed)
+    yield from _fitted_rows(head | {"input": "name_tokens"}, tokens, task, settings, seed)
 
 
 def _group_words(name: str) -> tuple[str, str]:
@@ -216,7 +286,7 @@ def _task(subjects: pl.DataFrame, settings: ProbeSettings, seed: int) -> _Task:
     )
 
 
-def _probe_rows(head: dict, features, task: _Task, settings: ProbeSettings, seed: int) -> Iterator[dict]:
+def _probe_rows(head: dict, features, task: _Task, settings: ProbeSettings, seed: int) -> Iterator[ProbeRow]:
     """Rows of one input for every kind of folds, true labels and (where asked for) shuffled ones."""
     for kind, folds in task.folds.items():
         labellings = [task.labels, task.shuffled] if kind in settings.control_folds else [task.labels]
@@ -224,7 +294,7 @@ def _probe_rows(head: dict, features, task: _Task, settings: ProbeSettings, seed
         yield from _table_rows(head | {"folds": kind}, scores, task.labels, task.n_groups[kind], seed)
 
 
-def _fitted_rows(head: dict, features, task: _Task, settings: ProbeSettings, seed: int) -> Iterator[dict]:
+def _fitted_rows(head: dict, features, task: _Task, settings: ProbeSettings, seed: int) -> Iterator[ProbeRow]:
     """Rows of one input fitted and scored on all subjects: what it can express, not what it predicts."""
     scores = scored_on_all(features, [task.labels, task.shuffled], settings)
     yield from _table_rows(head | {"folds": "none"}, scores, task.labels, len(task.labels), seed)
@@ -232,23 +302,18 @@ def _fitted_rows(head: dict, features, task: _Task, settings: ProbeSettings, see
 
 def _table_rows(
     head: dict, scores: list[Scores], labels: np.ndarray, n_groups: int, seed: int
-) -> Iterator[dict]:
+) -> Iterator[ProbeRow]:
     """Rows for true labels and, if there is a second entry in `scores`, for shuffled ones."""
     gain = None
     if len(scores) == 2:  # -1, 0 or 1 for each subject: the same subjects under both labellings
         gain = mean_interval(scores[0].hits.astype(float) - scores[1].hits, seed=seed)
     for name, result in zip(("true", "shuffled"), scores, strict=False):
         row = head | {"probe": "logistic", "labels": name}
-        row |= _columns("accuracy", share_interval(result.hits))
-        row |= _columns("loss", mean_interval(result.losses, seed=seed))
+        row |= estimate_columns("accuracy", share_interval(result.hits))
+        row |= estimate_columns("loss", mean_interval(result.losses, seed=seed))
         row |= {"n": len(labels), "n_groups": n_groups, "majority_rate": majority_rate(labels)}
-        yield row | _columns("selectivity", gain if name == "true" else None)
-
-
-def _columns(name: str, estimate: Estimate | None) -> dict:
-    if estimate is None:
-        return dict.fromkeys((name, f"{name}_low", f"{name}_high"))
-    return {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
+        row |= estimate_columns("selectivity", gain if name == "true" else None)
+        yield ProbeRow(cells=row, hits=result.hits)
 
 
 def _token_marks(token_ids: Sequence[Sequence[int]]) -> sp.csr_matrix:

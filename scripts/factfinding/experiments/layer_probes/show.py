@@ -142,7 +142,7 @@ def _above_additive(layer_probes: pl.DataFrame, probes: pl.DataFrame) -> list[st
     if fitted.is_empty():
         return []
     rows = probes.sort("layer")
-    above = rows.filter(pl.col("accuracy_low") > fitted["accuracy_high"][0])
+    above = rows.filter(pl.col("over_fitted_low") > 0)
     where = style.CONDITIONS.get(rows["condition"][0], rows["condition"][0])
     if above.is_empty():
         best = rows.row(rows["accuracy"].arg_max(), named=True)
@@ -162,19 +162,17 @@ def _readable(table: pl.DataFrame, probes: pl.DataFrame) -> str:
     """One condition and one kind of folds: the layers at which the probe is above everything beside it."""
     condition, folds = probes["condition"][0], probes["folds"][0]
     rivals = table.filter(pl.col("input").is_in(["name_string", "name_tokens"]), labels="true", folds=folds)
-    shuffled = dict(
-        table.filter(input="resid", labels="shuffled", condition=condition, folds=folds)
-        .select("layer", "accuracy_high")
-        .iter_rows()
-    )
+    shuffled = table.filter(input="resid", labels="shuffled", condition=condition, folds=folds)
     majority = probes["majority_rate"][0]
-    bar = max([majority, *rivals["accuracy_high"]])
     rows = list(probes.sort("layer").iter_rows(named=True))
-    above = [row for row in rows if row["accuracy_low"] > max(bar, shuffled.get(row["layer"], 0.0))]
+    paired = ["over_name_low"] * bool(rivals.height) + ["selectivity_low"] * bool(shuffled.height)
+    above = [
+        row for row in rows if row["accuracy_low"] > majority and all((row[name] or 0) > 0 for name in paired)
+    ]
     best = max(rows, key=lambda row: row["accuracy"])
     beside = ["by naming the commonest <answer>"]
     beside += ["from the name without a model"] * bool(rivals.height) + ["from shuffled labels"] * bool(
-        shuffled
+        shuffled.height
     )
     setting = f"{style.CONDITIONS.get(condition, condition)}; n = {best['n']:,}, {style.FOLDS[folds]}"
     baselines = f"commonest <answer> {percent(majority)}" + "".join(

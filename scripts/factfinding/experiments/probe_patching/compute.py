@@ -25,7 +25,7 @@ import numpy as np
 import polars as pl
 import torch
 from concept_erasure import LeaceEraser
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from factfinding.engine.batches import Batches
@@ -45,8 +45,11 @@ from factfinding.methods.patched import Sample, sample_of
 from factfinding.methods.readers import Readers, readers_of
 from factfinding.model.anatomy import Anatomy
 from factfinding.model.source import anatomy_of
-from factfinding.stats import majority_rate
+from factfinding.stats import majority_rate, paired_difference
 from factfinding.tables import empty, schema_of
+
+RANDOM = "random"
+"""The change of random directions, beside which the others stand."""
 
 
 def compute(inputs: Inputs, settings: Settings, say: Say) -> dict[str, pl.DataFrame]:
@@ -74,7 +77,8 @@ def probe_patching(
     anatomy: Anatomy, drawn: Sample, readers: Sequence[Readers], *, batch_size: int, seed: int
 ) -> pl.DataFrame:
     """Columns change, layer, dimensions, follows (share of answers that are the donor's answer), stays (that are right),
-    recalled (P(right answer) above 0.5), each with its interval, n, majority_rate (of the donors' answers).
+    recalled (P(right answer) above 0.5), each with its interval, n, majority_rate (of the donors' answers), over_random
+    (follows less that of random directions in the same layer, paired; null for those).
 
     drawn: a sample of `patched.sample`, on `full` prompts. readers: the first is the logistic one, whose folds
     the eraser shares. Empty when it is.
@@ -87,6 +91,7 @@ def probe_patching(
     own = drawn.labels[drawn.rows]
     donor = drawn.labels[drawn.corrupt[drawn.rows]]
     for layer in range(anatomy.n_layers):
+        follows: dict[str, Bool[np.ndarray, " drawn"]] = {}
         for change in changes(drawn, readers, resid[:, layer], layer, rng):
             logp = np.full((len(resid), drawn.candidates.height), np.nan)
             for run in runs:
@@ -94,6 +99,7 @@ def probe_patching(
             logp_here = logp[drawn.rows]
             said = logp_here.argmax(axis=1)
             known = is_known(np.exp(logp_here[np.arange(len(own)), own]))
+            follows[change.name] = said == donor
             rows.append(
                 {"change": change.name, "layer": layer, "dimensions": change.dimensions}
                 | estimate_columns("follows", accuracy_estimate(said == donor, seed=seed))
@@ -101,6 +107,11 @@ def probe_patching(
                 | estimate_columns("recalled", accuracy_estimate(known, seed=seed))
                 | {"n": len(own), "majority_rate": majority_rate(donor)}
             )
+        for row in rows[-len(follows) :]:
+            beyond = None
+            if row["change"] != RANDOM:
+                beyond = paired_difference(follows[row["change"]], follows[RANDOM], seed=seed)
+            row |= estimate_columns("over_random", beyond)
     return pl.DataFrame(rows, schema=schema_of("probe_patching"))
 
 
@@ -129,7 +140,7 @@ def changes(
         yield complement
     size = len(readers[0].answers) - 1
     basis = np.linalg.qr(rng.normal(size=(d_model, size)))[0]
-    yield Change(name="random", dimensions=size, value=resid + difference @ basis @ basis.T)
+    yield Change(name=RANDOM, dimensions=size, value=resid + difference @ basis @ basis.T)
     yield Change(name="leace", dimensions=size, value=erased(resid, drawn.labels, readers[0].folds_of(names)))
     centred = resid - resid.mean(axis=0)
     yield Change(name="random_erased", dimensions=size, value=resid - centred @ basis @ basis.T)

@@ -69,7 +69,7 @@ def sentences(tables: Tables) -> list[str]:
     logistic = probe_patching.filter(change="logistic")
     best = logistic.sort("follows", descending=True, maintain_order=True).row(0, named=True)
     rows = {row["change"]: row for row in probe_patching.filter(layer=best["layer"]).iter_rows(named=True)}
-    used = best["follows_low"] > rows["random"]["follows_high"]
+    used = best["over_random_low"] > 0
     verdict = (
         "the model reads what the probe reads"
         if used

@@ -13,9 +13,11 @@ from factfinding.engine.answers import answers
 from factfinding.errors import InputError
 from factfinding.inputs import Inputs, Say, Settings
 from factfinding.known import is_known
+from factfinding.methods.estimates import estimate_columns
 from factfinding.model.anatomy import Anatomy
 from factfinding.model.source import anatomy_of
-from factfinding.stats import majority_rate, mean_interval, share_interval
+from factfinding.stats import majority_rate, mean_interval, paired_difference, share_interval
+from factfinding.tables import schema_of
 
 CONDITIONS = ("full", "zero_shot")
 
@@ -94,7 +96,7 @@ def recall_summary(recall: pl.DataFrame, *, seed: int) -> pl.DataFrame:
 
     Columns: condition, group, level, n, then with `_low` and `_high` recalled (share with P > 0.5 under the
     row's condition), mean_p, accuracy (argmax among the candidates); majority_rate (of the answers within the
-    row's subjects, hence 1 by answer); removed (how many of the row's subjects the known filter removes: it
+    row's subjects, hence 1 by answer); from_full (recalled, less that under `full`, paired); removed (how many of the row's subjects the known filter removes: it
     looks at `full` whatever the row's condition).
 
     Shares have Wilson's interval, mean_p the bootstrap over subjects. Raises ValueError for a table without
@@ -105,7 +107,7 @@ def recall_summary(recall: pl.DataFrame, *, seed: int) -> pl.DataFrame:
         for condition in CONDITIONS
         for group, level, part in _groups(recall)
     ]
-    return pl.DataFrame(rows)
+    return pl.DataFrame(rows, schema=schema_of("recall_summary"))
 
 
 def _groups(recall: pl.DataFrame) -> Iterator[tuple[str, str, pl.DataFrame]]:
@@ -125,7 +127,11 @@ def _summary_row(condition: str, group: str, level: str, part: pl.DataFrame, see
     row: dict = {"condition": condition, "group": group, "level": level, "n": part.height}
     for name, estimate in estimates.items():
         row |= {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
-    return row | {"majority_rate": majority_rate(part["answer"]), "removed": int((~part["known"]).sum())}
+    row |= {"majority_rate": majority_rate(part["answer"]), "removed": int((~part["known"]).sum())}
+    full = None
+    if condition != "full":
+        full = paired_difference(is_known(p), is_known(part["full_p"].to_numpy()), seed=seed)
+    return row | estimate_columns("from_full", full)
 
 
 def _own_candidate(prompts: pl.DataFrame, candidates: pl.DataFrame) -> Int[np.ndarray, " subjects"]:

@@ -107,7 +107,7 @@ def sentences(tables: Tables) -> list[str]:
         )
     found.append(
         f"Without the example it recalls {share(zero_shot, 'recalled')} of the same <subjects>, "
-        f"{_compared(zero_shot, full, 'recalled')}."
+        f"{_compared(zero_shot)}."
     )
     found += _extremes(recall_summary.filter(group="answer"), "By <answer>", lambda level: level)
     lengths = recall_summary.filter(group="n_name_tokens", condition="full")
@@ -122,11 +122,11 @@ def _tokens(level: str) -> str:
     return "1 token" if level == "1" else f"{level} tokens"
 
 
-def _compared(row: Row, other: Row, name: str) -> str:
-    """Higher, lower or neither, as the intervals have it."""
-    if row[f"{name}_low"] > other[f"{name}_high"]:
+def _compared(row: Row) -> str:
+    """Higher, lower or neither than under `full`, subject by subject."""
+    if row["from_full_low"] > 0:
         return "more than after it"
-    if row[f"{name}_high"] < other[f"{name}_low"]:
+    if row["from_full_high"] < 0:
         return "fewer than after it"
     return "no clear difference"
 
