@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Sequence
+
 import numpy as np
 import polars as pl
 from jaxtyping import Float
 
-from factfinding.stats import Estimate, Estimates, mean_interval, share_interval
+from factfinding.least import LEAST_SUBJECTS
+from factfinding.stats import Estimate, Estimates, mean_interval, mean_intervals, share_interval
 
 ENDS = (("value", ""), ("low", "_low"), ("high", "_high"))
 
@@ -38,6 +41,40 @@ def accuracy_estimate(hits: Float[np.ndarray, " subjects"], *, seed: int) -> Est
     if np.isin(hits, (0.0, 1.0)).all():
         return share_interval(hits == 1.0)
     return mean_interval(hits, seed=seed)
+
+
+def behind(
+    values: Float[np.ndarray, "subjects k"], rivals: Sequence[Hashable], *, lowest: bool, seed: int
+) -> list[Estimate | None]:
+    """How far each column's mean lies from that of the leader of its rivals, on the same subjects: paired.
+
+    values: NaN where a subject has none. rivals: columns with the same one are compared. lowest: whether the lowest mean
+    leads, or the highest. A column whose interval holds zero cannot be told from the leader, which is itself exactly zero
+    away. The leader is sought among columns of `LEAST_SUBJECTS`, or of as many as there are. None where a column has no
+    subject in common with the leader.
+    """
+    groups: dict[Hashable, list[int]] = {}
+    for column, rival in enumerate(rivals):
+        groups.setdefault(rival, []).append(column)
+    found: list[Estimate | None] = [None] * len(rivals)
+    for columns in groups.values():
+        here = values[:, columns]
+        away = here - here[:, [_leader(here, lowest=lowest)]]
+        given = ~np.isnan(away)
+        for subjects in np.unique(given, axis=1).T:
+            same = np.flatnonzero((given == subjects[:, None]).all(axis=0))
+            if subjects.any():
+                estimates = each(mean_intervals(away[np.ix_(subjects, same)], seed=seed))
+                for column, estimate in zip(same, estimates, strict=True):
+                    found[columns[column]] = estimate
+    return found
+
+
+def _leader(values: Float[np.ndarray, "subjects k"], *, lowest: bool) -> int:
+    n = (~np.isnan(values)).sum(axis=0)
+    able = np.flatnonzero(n >= min(LEAST_SUBJECTS, n.max()))
+    means = np.nanmean(values[:, able], axis=0)
+    return int(able[means.argmin() if lowest else means.argmax()])
 
 
 def _null(value: float) -> float | None:
