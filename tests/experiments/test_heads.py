@@ -82,7 +82,9 @@ def test_where_the_fact_is_looked_up_at_end_no_head_is_named_but_the_mlp_is_seen
     assert everybody.filter(kind="head")["exact"].abs().max() < 1e-3
     for name in ("attention_roles", "attention_subjects", "head_inputs"):
         assert tables[name].is_empty() and tables[name].width
-    assert "none lowers the logit difference" in direct_effects.sentences(tables)[0]
+    said = direct_effects.sentences(tables)
+    assert "none of 16 heads lowers the logit difference by 1.0\N{NO-BREAK SPACE}% or more of what" in said[0]
+    assert "Of the MLPs at END, most of all does MLP 1 by -32.00" in said[1] and len(said) == 2
 
 
 def test_the_planted_head_looks_at_the_final_name_token_and_reads_the_lookup():
@@ -318,7 +320,7 @@ def test_the_sentences_name_the_planted_parts():
     said = direct_effects.sentences(tables)[:1] + attention_roles_show.sentences(tables)[:1]
     said += head_inputs.sentences(tables)[:1]
     said += head_probes.sentences(tables | {"layer_probes": regression})
-    parts = ("1 of 16 heads", "L2H2 gives 100.0 %", "MLP 1 alone by -32.00", "L2H2, is right for 100.0 %")
+    parts = ("1 of 16 heads", "L2H2 gives 100.0 %", "MLP 1 alone does -32.00", "L2H2, is right for 100.0 %")
     for sentence, part in zip(said, parts, strict=False):
         assert part in sentence.replace("\u00a0", " ")
     assert "surely right for 90 % nowhere, at best for 100.0 % [67.6, 100.0] after layer 1" in said[

@@ -111,7 +111,9 @@ def test_one_layer_and_several_are_told_in_words(lookup, words):
     circuit = settle(propose(scan(**EMBEDDED), *effects()), **fixed)
     said = circuit_show.sentences({"circuit": circuit.to_table(), "circuit_scan": scan(**EMBEDDED)})[0]
     assert words in said and "attention 0 gathers the name" in said and "L3H0, L3H1 extract" in said
-    assert "set by the configuration: lookup, extract" in said
+    assert "The configuration sets, and the experiments use: " in said
+    beside = "as found" if lookup == (1, 2) else "found: MLPs 1 to 2 look it up"
+    assert f"{words} ({beside}); L3H0, L3H1 extract (found: L3H0 extracts)." in said
 
 
 def test_a_position_that_hardly_any_name_has_is_not_singled_out():

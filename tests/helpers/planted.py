@@ -129,7 +129,7 @@ def subjects(*, firsts: int = 4, lasts: int = 4) -> pl.DataFrame:
 
 def tokenizer(*, firsts: int = 4, lasts: int = 4) -> PreTrainedTokenizerFast:
     """Whole words, the space before a word belonging to it."""
-    words = ["<|endoftext|>", "Fact:", "\n", " Tiger", " Woods", " plays", " the", " answer", " of", " golf"]
+    words = ["<|endoftext|>", "Fact:", "\n", " Tiger", " Woods", " plays", " the", " sport", " of", " golf"]
     words += (
         [f" {answer}" for answer in ANSWERS]
         + [f" F{i}" for i in range(firsts)]
@@ -155,7 +155,14 @@ def _sign(i: int) -> int:
 
 
 def empty_model(
-    *, width: int, layers: int, heads: int, neurons: int, rotary: float, scale: float
+    *,
+    width: int,
+    layers: int,
+    heads: int,
+    neurons: int,
+    rotary: float,
+    scale: float,
+    parallel: bool = True,
 ) -> GPTNeoXForCausalLM:
     """All weights zero but the norms', which are `scale` and so undo the scale that the ballast gives."""
     config = GPTNeoXConfig(
@@ -166,7 +173,7 @@ def empty_model(
         intermediate_size=neurons,
         max_position_embeddings=64,
         hidden_act="relu",
-        use_parallel_residual=True,
+        use_parallel_residual=parallel,
         rope_parameters={"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": rotary},
         bos_token_id=0,
         eos_token_id=0,

@@ -42,7 +42,8 @@ def test_direct_effects():
     for answer, n in (("all", 1500), ("baseball", 480), ("basketball", 500), ("football", 520)):
         for i, row in enumerate(node_rows(answer=answer, n=n)):
             size = -2.5 if row["node"] == "L16H20" else 0.01 * np.sin(i)
-            rows.append(row | estimate("exact", size) | estimate("frozen", size))
+            share = {"share": size / -5.0}
+            rows.append(row | share | estimate("exact", size) | estimate("frozen", size))
     figure = direct_effects.draw_direct_effects(direct_effects=pl.DataFrame(rows, infer_schema_length=None))
     assert figure.get_figheight() > 7, "rows of 32 heads need room"
     assert_readable(figure)

@@ -14,12 +14,13 @@ import yaml
 from helpers import ROOT
 
 LIBRARY = ROOT / "scripts" / "factfinding"
-ANYONE = {"errors", "families", "files", "digest", "known"}
+ANYONE = {"errors", "families", "files", "digest", "known", "least"}
 MAY_IMPORT = {  # room -> rooms below it
     "errors": set(),
     "files": set(),
     "digest": set(),
     "known": set(),
+    "least": set(),
     "families": set(),
     "config": set(),
     "config_yaml": {"config"},

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import polars as pl
 
-FEW = 10
+from factfinding.least import LEAST_SHARE, LEAST_SUBJECTS
+
+FEW = LEAST_SUBJECTS
 """Groups of fewer subjects are not singled out in a sentence."""
 NAMED = 4
 """Heads that are named in a sentence."""
@@ -78,3 +80,64 @@ def at_layer(layer: int) -> str:
 def either(parts: Sequence[str]) -> str:
     """`a, b or c`."""
     return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} or {parts[-1]}"
+
+
+def most(rows: pl.DataFrame, name: str, *, lowest: bool = False) -> list[Row]:
+    """The row that leads by a number, and after it those that cannot be told apart from it; empty for no rows.
+
+    Where the table has the columns `behind`, and they are measured from this very leader, they decide: a row can be told
+    apart whose difference from the leader on the same subjects has an interval without zero. Elsewhere the two intervals
+    must not overlap, which asks for more. What has no interval cannot be told apart. lowest: whether the lowest leads.
+    """
+    ordered = list(
+        rows.sort(name, descending=not lowest, nulls_last=True, maintain_order=True).iter_rows(named=True)
+    )
+    return [row for i, row in enumerate(ordered) if i == 0 or _tied(ordered[0], row, name)]
+
+
+def _tied(leader: Row, row: Row, name: str) -> bool:
+    if leader.get("behind") == 0 and row.get("behind") is not None:
+        low, high = row["behind_low"], row["behind_high"]
+        return None in (low, high) or low <= 0 <= high
+    ends = [one[f"{name}{end}"] for one in (leader, row) for end in ("_low", "_high")]
+    return None in ends or (ends[0] <= ends[3] and ends[2] <= ends[1])
+
+
+def not_surely_more(leaders: Sequence[Row], words: Callable[[Row], str], *, less: bool = False) -> str:
+    """What follows a superlative: `, not surely more than A, B and 3 others`; nothing where the leader stands alone."""
+    rest = [words(row) for row in leaders[1:]]
+    if not rest:
+        return ""
+    named, more = rest[: NAMED - 1], len(rest) - (NAMED - 1)
+    if more == 1:
+        named, more = rest, 0
+    told = f"{', '.join(named)} and {more:,} others" if more > 0 else _all(named)
+    return f", not surely {'less' if less else 'more'} than {told}"
+
+
+def _all(parts: Sequence[str]) -> str:
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
+
+
+def worth_a_word() -> pl.Expr:
+    """Rows that do `LEAST_SHARE` of the whole effect or more, by their column `share`."""
+    return pl.col("share") >= LEAST_SHARE
+
+
+def after_layers(layers: Sequence[int]) -> str:
+    """`after layer 2`, `after layers 1, 2 and 5`, `in the embeddings and after layer 0`."""
+    blocks = [str(layer) for layer in sorted(layers) if layer >= 0]
+    after = [f"after layer{'s' if len(blocks) > 1 else ''} {_all(blocks)}"] if blocks else []
+    return _all((["in the embeddings"] if -1 in layers else []) + after)
+
+
+def not_surely_better(leaders: Sequence[Row]) -> str:
+    """As `not_surely_more`, for layers of one curve: all of them are named."""
+    layers = [row["layer"] for row in leaders[1:]]
+    return f", not surely more than {after_layers(layers)}" if layers else ""
+
+
+def best_layer(rows: pl.DataFrame) -> str:
+    """The highest accuracy of a curve over layers, where, and the layers that cannot be told from that one."""
+    best, *_ = leaders = most(rows, "accuracy")
+    return f"{share(best, 'accuracy')} {at_layer(best['layer'])}{not_surely_better(leaders)}"

@@ -46,8 +46,8 @@ class Evidence:
 
 @dataclass(frozen=True, kw_only=True)
 class Circuit:
-    """Which parts do what; None, or no heads, where nothing is proposed. `fixed`: the parts that the configuration names;
-    `proposed`: all parts as they were proposed."""
+    """Which parts do what; None, or no heads, where nothing is proposed. `fixed`: the parts that the configuration names
+    (who sets `lookup` says that the place is the name); `proposed`: all parts as they were proposed, whatever is set."""
 
     lookup_at: str
     concatenate: tuple[int, int] | None  # first and last layer
@@ -73,11 +73,21 @@ class Circuit:
         proposed = self.proposed or {}
         rows = [
             {"part": part, "fixed": part in self.fixed}
+            | {"set": _text(getattr(self, part)) if part in self.fixed else None}
+            | {"found": _text(proposed.get(part))}
             | _cells(part, getattr(self, part))
             | _cells(part, proposed.get(part), "proposed_")
             for part in PARTS
         ]
         return pl.DataFrame(rows, schema=schema_of("circuit"))
+
+    @property
+    def found(self) -> Circuit:
+        """The circuit that the tables speak for, with nothing set."""
+        if self.proposed is None:
+            return self
+        parts = {part: tuple(v) if isinstance(v, list) else v for part, v in self.proposed.items()}
+        return Circuit(**parts)
 
     def save(self, path: str | Path) -> None:
         """Write circuit.yaml, evidence and thresholds included."""
@@ -113,6 +123,13 @@ def _cells(part: str, value: Any, prefix: str = "") -> dict[str, Any]:
     elif value is not None:
         cells["first"], cells["last"] = value
     return {f"{prefix}{cell}": content for cell, content in cells.items()}
+
+
+def _text(value: Any) -> str | None:
+    """A part in one cell: `end`, `1-2`, `L16H20 L21H9`; None where there is nothing."""
+    if isinstance(value, str) or not value:
+        return value or None
+    return " ".join(value) if isinstance(value[0], str) else "-".join(str(layer) for layer in value)
 
 
 def _value(row: Mapping[str, Any], part: str, prefix: str = "") -> Any:

@@ -31,7 +31,8 @@ from factfinding.config import HeadsConfig
 from factfinding.engine.direct import Effects, NodeOutputs, Readout, logit_difference
 from factfinding.engine.sites import Site, check, head, parse
 from factfinding.inputs import Inputs, Settings
-from factfinding.methods.estimates import ENDS
+from factfinding.least import LEAST_SHARE
+from factfinding.methods.estimates import ENDS, behind, estimate_columns, estimate_schema
 from factfinding.methods.groups import draw_donors, known_prompts, labels_of
 from factfinding.model.anatomy import Anatomy
 from factfinding.model.source import weights_of
@@ -96,16 +97,15 @@ def extracting_heads(
 ) -> list[Site]:
     """The heads to look at closely: those that the configuration names, or the first ones of `direct_effects`.
 
-    These are the `count` heads with the most negative mean exact change, as far as their interval lies below zero.
+    These are the `count` heads with the most negative mean exact change, as far as their interval lies below zero and they
+    do `LEAST_SHARE` of what all nodes do at once.
     Raises InputError for a named head that the model does not have.
     """
     if fixed is not None:
         return [check(parse(name), anatomy) for name in fixed]
     if effects.is_empty():
         return []
-    heads = effects.filter(
-        (pl.col("kind") == "head") & (pl.col("answer") == ALL) & (pl.col("exact_high") < 0)
-    )
+    heads = effects.filter(pl.col("exact_high") < 0, pl.col("share") >= LEAST_SHARE, kind="head", answer=ALL)
     return [parse(node) for node in heads.sort("rank")["node"].head(count)]
 
 
@@ -168,7 +168,11 @@ def mean_changes(
     rows: np.ndarray,
     seed: int,
 ) -> pl.DataFrame:
-    """Mean changes of some subjects with their intervals, a row per node."""
+    """Mean changes of some subjects with their intervals, a row per node.
+
+    share: of the exact change of all nodes at once, where that is negative. behind: the exact change minus the most negative
+    one of the same kind of nodes, paired.
+    """
     summary = {
         "exact": changes[True][rows],
         "frozen": changes[False][rows],
@@ -180,9 +184,18 @@ def mean_changes(
         for part, end in ENDS:
             column = np.broadcast_to(getattr(mean, part), frame.height)
             columns.append(pl.Series(f"{name}{end}", column, nan_to_null=True))
-    return frame.with_columns(*columns)
+    away = behind(changes[True][rows], frame["kind"].to_list(), lowest=True, seed=seed)
+    apart = pl.DataFrame(
+        [estimate_columns("behind", estimate) for estimate in away], schema=estimate_schema("behind")
+    )
+    whole = pl.col("exact").filter(kind=ALL).first()
+    share = pl.when(whole < 0).then(pl.col("exact") / whole).alias("share")
+    return frame.with_columns(*columns, *apart).with_columns(share)
 
 
 def ranked(table: pl.DataFrame, counted: pl.Expr) -> pl.DataFrame:
-    """With the column rank: 1 for the most negative exact change among the rows that count, null elsewhere."""
+    """With the column rank: 1 for the most negative exact change among the rows that count, null elsewhere.
+
+    A place among many that do nothing means nothing: `share` says what a node does.
+    """
     return table.with_columns(pl.when(counted).then(pl.col("exact")).rank("ordinal").alias("rank"))

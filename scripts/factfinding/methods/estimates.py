@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Sequence
 from dataclasses import replace
 
 import numpy as np
 import polars as pl
 from jaxtyping import Bool, Float
 
-from factfinding.stats import Estimate, Estimates, mean_interval, paired_difference, share_interval
+from factfinding.least import LEAST_SUBJECTS
+from factfinding.stats import (
+    Estimate,
+    Estimates,
+    mean_interval,
+    mean_intervals,
+    paired_difference,
+    share_interval,
+)
 
 ENDS = (("value", ""), ("low", "_low"), ("high", "_high"))
 
@@ -75,6 +84,40 @@ def _hits(values: Float[np.ndarray, " subjects"]) -> np.ndarray:
     """Booleans where all values are 0 or 1; else the numbers."""
     values = np.asarray(values, dtype=np.float64)
     return values == 1.0 if np.isin(values, (0.0, 1.0)).all() else values
+
+
+def behind(
+    values: Float[np.ndarray, "subjects k"], rivals: Sequence[Hashable], *, lowest: bool, seed: int
+) -> list[Estimate | None]:
+    """How far each column's mean lies from that of the leader of its rivals, on the same subjects: paired.
+
+    values: NaN where a subject has none. rivals: columns with the same one are compared. lowest: whether the lowest mean
+    leads, or the highest. A column whose interval holds zero cannot be told from the leader, which is itself exactly zero
+    away. The leader is sought among columns of `LEAST_SUBJECTS`, or of as many as there are. None where a column has no
+    subject in common with the leader.
+    """
+    groups: dict[Hashable, list[int]] = {}
+    for column, rival in enumerate(rivals):
+        groups.setdefault(rival, []).append(column)
+    found: list[Estimate | None] = [None] * len(rivals)
+    for columns in groups.values():
+        here = values[:, columns]
+        away = here - here[:, [_leader(here, lowest=lowest)]]
+        given = ~np.isnan(away)
+        for subjects in np.unique(given, axis=1).T:
+            same = np.flatnonzero((given == subjects[:, None]).all(axis=0))
+            if subjects.any():
+                estimates = each(mean_intervals(away[np.ix_(subjects, same)], seed=seed))
+                for column, estimate in zip(same, estimates, strict=True):
+                    found[columns[column]] = estimate
+    return found
+
+
+def _leader(values: Float[np.ndarray, "subjects k"], *, lowest: bool) -> int:
+    n = (~np.isnan(values)).sum(axis=0)
+    able = np.flatnonzero(n >= min(LEAST_SUBJECTS, n.max()))
+    means = np.nanmean(values[:, able], axis=0)
+    return int(able[means.argmin() if lowest else means.argmax()])
 
 
 def _null(value: float) -> float | None:

@@ -9,7 +9,9 @@ patches, donors and means are taken among them. The four kinds of ablation put i
     resample_other    that of a subject of another answer
 
 `corrupt` is no fifth kind but a patch: the activation of the one subject of another answer that a subject is paired
-with, and against whose answer its logit difference is taken.
+with, and against whose answer its logit difference is taken. What is measured by that difference takes the donors of
+`resample_other` of the partner's answer as well: a donor of a third answer moves the answer to a logit that the difference
+does not look at. What is measured by the subject's own answer alone takes donors of any other answer.
 """
 
 from __future__ import annotations
@@ -104,13 +106,20 @@ def draw_donors(
     *,
     same_answer: bool,
     rng: np.random.Generator,
+    partners: Int[np.ndarray, " subjects"] | None = None,
 ) -> Int[np.ndarray, " subjects"]:
-    """For each subject another one, of the same answer or of another, from its own pool (rows); -1 where there is none."""
+    """For each subject another one, of the same answer or of another, from its own pool (rows); -1 where there is none.
+
+    partners: the subject (row; -1: nobody) whose answer each donor must have, instead of any other answer.
+    """
     donors = np.full(len(labels), -1)
     for pool in pools:
         order = rng.permutation(pool)
         for row in pool:
-            fits = order[(labels[order] == labels[row]) == same_answer]
+            if partners is None:
+                fits = order[(labels[order] == labels[row]) == same_answer]
+            else:
+                fits = order[(labels[order] == labels[partners[row]]) & (partners[row] >= 0)]
             fits = fits[fits != row]
             donors[row] = rng.choice(fits) if len(fits) else -1
     return donors
@@ -122,10 +131,20 @@ def resampling_donors(
     *,
     draws: int,
     rng: np.random.Generator,
+    partners: Int[np.ndarray, " subjects"] | None = None,
 ) -> dict[str, list[Int[np.ndarray, " subjects"]]]:
-    """`draws` donors for each subject under each kind of resampling; see `draw_donors`."""
+    """`draws` donors for each subject under each kind of resampling; see `draw_donors`.
+
+    partners: given where a logit difference is taken against their answer; donors of `resample_other` are then of it.
+    """
+    partner_of = {"resample_same": None, "resample_other": partners}
     return {
-        kind: [draw_donors(labels, pools, same_answer=kind == "resample_same", rng=rng) for _ in range(draws)]
+        kind: [
+            draw_donors(
+                labels, pools, same_answer=kind == "resample_same", rng=rng, partners=partner_of[kind]
+            )
+            for _ in range(draws)
+        ]
         for kind in RESAMPLED
     }
 

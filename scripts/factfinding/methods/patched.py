@@ -2,12 +2,13 @@
 
 Each subject has a corrupt run, a subject of another answer with a prompt of the same layout. Replacements are measured
 by the change of the logit difference, logit(own answer) - logit(corrupt subject's answer); beside it stands what swapping
-the whole name would do, the corrupt run's own difference minus the clean one's, so that their ratio is a share.
+the whole name would do, the corrupt run's own difference minus the clean one's, so that their ratio is a share. Donors
+of another answer (`resample_other`) are of the corrupt subject's, since the difference looks at no third one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -20,7 +21,7 @@ from factfinding.engine.clean import Clean, prepare
 from factfinding.engine.readings import Logits, clean_values
 from factfinding.engine.tokens import tokens_of
 from factfinding.inputs import Inputs
-from factfinding.methods.estimates import each, estimate_columns
+from factfinding.methods.estimates import behind, each, estimate_columns
 from factfinding.methods.groups import (
     CORRUPT,
     RESAMPLED,
@@ -65,7 +66,7 @@ def sample(
     corrupt = draw_donors(labels, pools, same_answer=False, rng=rng)
     able = np.flatnonzero(corrupt >= 0)
     rows = np.sort(rng.permutation(able)[:subjects])
-    donors = resampling_donors(labels, pools, draws=draws, rng=rng)
+    donors = resampling_donors(labels, pools, draws=draws, rng=rng, partners=corrupt)
     return Sample(
         prompts=prompts, candidates=candidates, groups=groups, rows=rows, labels=labels, corrupt=corrupt,
         donors=donors | {CORRUPT: [corrupt]},
@@ -177,9 +178,22 @@ def place_of(anatomy: Anatomy, drawn: Sample, role: str, number: int, subjects: 
     return {"role": role, "number": number, "token": text}
 
 
-def estimated(rows: list[dict], whole: dict[int, float], schema: dict, seed: int) -> pl.DataFrame:
-    """Rows with their effects estimated, those of the same subjects on the same resamples."""
+def estimated(
+    rows: list[dict],
+    whole: dict[int, float],
+    schema: dict,
+    seed: int,
+    *,
+    rivals: Callable[[dict], Hashable],
+) -> pl.DataFrame:
+    """Rows with their effects estimated, those of the same subjects on the same resamples.
+
+    rivals: rows for which it gives the same are compared, in the columns `behind`: the effect minus the strongest one.
+    """
+    away = behind(_matrix(rows), [rivals(row) for row in rows], lowest=True, seed=seed) if rows else []
     by_subjects: dict[bytes, list[dict]] = {}
+    for row, difference in zip(rows, away, strict=True):
+        row |= estimate_columns("behind", difference)
     for row in rows:
         by_subjects.setdefault(row["key"][1].tobytes(), []).append(row)
     for same in by_subjects.values():
@@ -195,6 +209,16 @@ def estimated(rows: list[dict], whole: dict[int, float], schema: dict, seed: int
                 "n": estimate.n,
             }
     return pl.DataFrame(rows, schema=schema)
+
+
+def _matrix(rows: list[dict]) -> Float[np.ndarray, "subjects rows"]:
+    """The differences of all rows side by side; NaN for subjects that a row lacks."""
+    subjects = np.unique(np.concatenate([row["key"][1] for row in rows]))
+    values = np.full((len(subjects), len(rows)), np.nan)
+    for column, row in enumerate(rows):
+        difference, own = row["key"]
+        values[np.searchsorted(subjects, own), column] = difference
+    return values
 
 
 def _logit_difference(

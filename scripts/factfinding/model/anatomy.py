@@ -183,6 +183,15 @@ class Anatomy:
         self.n_layers, self.d_mlp = len(self.blocks), self.blocks[0].neuron_out.shape[0]
 
     @property
+    def mlps_of_several_tokens(self) -> range:
+        """Layers whose MLP can read more than its own token.
+
+        In a parallel block the MLP reads what its attention reads, so MLP 0 has the embedding alone and can combine nothing.
+        Where attention goes first, MLP 0 reads what attention 0 brought.
+        """
+        return range(1 if self.parallel else 0, self.n_layers)
+
+    @property
     def device(self) -> torch.device:
         return self.embedding.weight.device
 

@@ -10,15 +10,13 @@ from matplotlib.figure import Figure
 
 from factfinding.figures import style
 from factfinding.findings.words import NAMED, Tables, percent, share
+from factfinding.least import LEAST_SHARE
 
 HEADS = 4
 """Panels at most."""
 
 COLUMNS = 48
 """Cells of a panel at most; where there are more subjects, each cell is the mean over a few neighbours."""
-
-WORTH_A_WORD = 0.01
-"""Attention that is named."""
 
 
 @style.styled
@@ -102,21 +100,19 @@ def _answers(axes: Axes, edges: dict[str, tuple[int, int]]) -> None:
 
 
 def sentences(tables: Tables) -> list[str]:
-    """Where each of the heads looks most, and next."""
+    """The two places that each of the heads gives most of its attention to."""
     attention_roles = tables["attention_roles"]
     if attention_roles.is_empty():
         return ["No heads bring the answer to END, so there is no attention to look at."]
     words, found = role_words(attention_roles), []
     for head in attention_roles["head"].unique(maintain_order=True).head(NAMED):
         rows = attention_roles.filter(head=head, answer="all").sort("attention", descending=True)
-        most, *rest = rows.head(2).filter(pl.col("attention") >= WORTH_A_WORD).iter_rows(named=True)
+        most, *rest = rows.head(2).filter(pl.col("attention") >= LEAST_SHARE).iter_rows(named=True)
         told = (
             f"From END, {head} gives {share(most, 'attention')} of its attention to {_place(words, most['role'])} "
             f"(n = {most['n']:,}; uniform attention: {percent(most['uniform'])})"
         )
-        told += "".join(
-            f", and next {share(row, 'attention')} to {_place(words, row['role'])}" for row in rest
-        )
+        told += "".join(f" and {share(row, 'attention')} to {_place(words, row['role'])}" for row in rest)
         found.append(f"{told}.")
     return found
 

@@ -11,7 +11,7 @@ Accuracies of answers are compared as *kept* shares: (accuracy - majority rate) 
 - Concatenating layers end below the first layer from which on all attention can be ablated at the final name token
   with `KEPT` of the accuracy kept; they begin at the first one that loses more than that when ablated alone.
 - The lookup begins at the highest layer below which all MLPs can be ablated with `KEPT` kept, and ends below the first
-  layer from which on all can.
+  layer from which on all can. MLP 0 of a parallel block reads one token: alone it is no lookup.
 - Extracting heads are those whose output at END, swapped alone, does `EXTRACTS` of the whole swap or more (and surely
   some of it: the interval lies above zero). They are named only where there is something at the name to extract.
 
@@ -52,7 +52,7 @@ def compute(inputs: Inputs, settings: Settings, say: Say) -> dict[str, pl.DataFr
         value = "" if row.value is None else f": {row.value:.3f} (threshold {row.threshold})"
         inputs.log(f"{row.claim}{value}")
     say(
-        f"looked up at: {circuit.lookup_at}; attention {circuit.concatenate} concatenates, MLPs {circuit.lookup} look up, "
+        f"looked up at: {circuit.lookup_at} (found: {circuit.found.lookup_at}); attention {circuit.concatenate} concatenates, MLPs {circuit.lookup} look up, "
         f"{', '.join(circuit.extract) or 'no head'} extract(s); fixed: {', '.join(circuit.fixed) or 'nothing'}"
     )
     return {"circuit": circuit.to_table(), "circuit_yaml": circuit}
@@ -84,17 +84,21 @@ def settle(
     lookup: tuple[int, int] | None,
     extract: Sequence[str] | None,
 ) -> Circuit:
-    """The circuit that is used: what the configuration fixes, and the proposal for the rest."""
-    given = {"concatenate": concatenate, "lookup": lookup, "extract": extract}
+    """The circuit that is used: what the configuration fixes, and the proposal for the rest; with it, the whole proposal.
+
+    Who sets the MLPs of the lookup says that it is at the name. The tables may say otherwise: then both stand in the record.
+    """
+    place = None if lookup is None else AT_NAME
+    given = {"lookup_at": place, "concatenate": concatenate, "lookup": lookup, "extract": extract}
     fixed = tuple(name for name, value in given.items() if value is not None)
     proposed = {name: getattr(proposal, name) for name in given}
     return Circuit(
-        lookup_at=AT_NAME if lookup is not None else proposal.lookup_at,
+        lookup_at=place or proposal.lookup_at,
         concatenate=concatenate if concatenate is not None else proposal.concatenate,
         lookup=lookup if lookup is not None else proposal.lookup,
         extract=tuple(extract) if extract is not None else proposal.extract,
         fixed=fixed,
-        proposed=proposed | {"lookup_at": proposal.lookup_at},
+        proposed=proposed,
         evidence=proposal.evidence,
         thresholds=THRESHOLDS,
     )
@@ -115,12 +119,15 @@ def concatenating(scan: pl.DataFrame, evidence: list[Evidence]) -> tuple[int, in
 
 
 def looking_up(scan: pl.DataFrame, evidence: list[Evidence]) -> tuple[int, int] | None:
-    """First and last MLP of the lookup; None where all can be ablated."""
+    """First and last MLP of the lookup; None where all that read more than one token can be ablated."""
+    below = scan.filter(scan="mlps_below").sort("layer", descending=True)
+    first = below[
+        "layer"
+    ].min()  # the rows begin where none is ablated: at the first MLP that reads several tokens
     end = _first(scan, "mlps_from", evidence, "MLPs from layer {layer} on ablated")
-    if end == 0:
+    if end <= first:
         return None
-    below = scan.filter(scan="mlps_below").sort("layer", descending=True).iter_rows(named=True)
-    begin = next(row for row in below if _kept(scan, row["accuracy"]) >= KEPT)
+    begin = next(row for row in below.iter_rows(named=True) if _kept(scan, row["accuracy"]) >= KEPT)
     evidence.append(_evidence(scan, begin, f"MLPs below layer {begin['layer']} ablated: accuracy", KEPT))
     return min(begin["layer"], end - 1), end - 1
 

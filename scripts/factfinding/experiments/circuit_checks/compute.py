@@ -4,8 +4,11 @@ Interventions on the prompts of the known subjects under `full`, all with mean a
 accuracy that is left. They are the checks that a model may serve for the study at all, so they run on every model:
 
     clean                    nothing is changed
-    mlps_at_name             the outputs of all MLPs at the final name token, replaced by their mean over subjects
-    mlps_after_name          the same at every later position
+    mlps_at_name             the outputs of all MLPs at the final name token that can read more than this token, replaced by
+                             their mean over subjects. In parallel blocks MLP 0 reads the embedding alone: it cannot look
+                             anything up that takes two tokens, and without it the model does not know the token
+    mlp_0_at_name            in parallel blocks: MLP 0 there alone, beside it
+    mlps_after_name          the outputs of all MLPs at every later position
     late_attention_at_name   attention of all layers but the first two, at the final name token
     name_pattern_frozen      every pattern from the final name token, replaced by its mean; values stay. A model that
                              computes the AND of first and last name in its attention scores fails here
@@ -34,7 +37,7 @@ from factfinding.engine.capture import positions_of, tokens_of
 from factfinding.engine.sites import Site
 from factfinding.engine.trace import Edit, Knockout, Read, run
 from factfinding.inputs import Inputs, Say, Settings
-from factfinding.methods.estimates import beside_unchanged
+from factfinding.methods.estimates import behind, beside_unchanged, estimate_columns
 from factfinding.methods.groups import groups_of, known_prompts, labels_of
 from factfinding.model.anatomy import Anatomy
 from factfinding.model.source import anatomy_of
@@ -86,7 +89,7 @@ def compute(inputs: Inputs, settings: Settings, say: Say) -> dict[str, pl.DataFr
 def circuit_checks(
     anatomy: Anatomy, prompts: pl.DataFrame, candidates: pl.DataFrame, *, batch_size: int, seed: int
 ) -> pl.DataFrame:
-    """The `circuit_checks` table: check, accuracy, n, majority_rate, and what is gone from `clean`, paired.
+    """The `circuit_checks` table: check, accuracy, n, majority_rate, what is gone from `clean`, and behind, paired.
 
     prompts: the rows of the prompts table to use (the known subjects, under `full`). Accuracy is the share whose
     highest candidate logit is the right answer's; in the rows donor_<layer>, the donor's answer's. Prompts of a length
@@ -117,7 +120,7 @@ def same_length(prompts: pl.DataFrame) -> Iterator[list[int]]:
 
 def changes(anatomy: Anatomy) -> dict[str, Change]:
     """Each check by name, as the edits and knockouts that it makes."""
-    layers = range(anatomy.n_layers)
+    layers, combining = range(anatomy.n_layers), anatomy.mlps_of_several_tokens
 
     def at_name(kind: str, which: Sequence[int]) -> Change:
         sites = [Site(kind, layer) for layer in which]
@@ -134,8 +137,8 @@ def changes(anatomy: Anatomy) -> dict[str, Change]:
         }
 
     def both(bucket: Bucket, means: Means) -> dict[str, Sequence[Edit]]:
-        kinds = ("pattern", "mlp_out")
-        return {"edits": [edit for kind in kinds for edit in at_name(kind, layers)(bucket, means)["edits"]]}
+        changed = (at_name("pattern", layers), at_name("mlp_out", combining))
+        return {"edits": [edit for change in changed for edit in change(bucket, means)["edits"]]}
 
     def hidden(bucket: Bucket, means: Means) -> dict[str, Sequence[Knockout]]:
         earlier = int(bucket.final_name[0] - bucket.first_name[0])
@@ -144,9 +147,12 @@ def changes(anatomy: Anatomy) -> dict[str, Change]:
         keys = bucket.first_name[:, None] + torch.arange(earlier, device=anatomy.device)
         return {"knockouts": [Knockout(layer=i, queries=_later(bucket), keys=keys) for i in layers]}
 
+    at_name_alone = {"mlps_at_name": at_name("mlp_out", combining)} if combining else {}
+    if 0 not in combining:
+        at_name_alone["mlp_0_at_name"] = at_name("mlp_out", (0,))
     return {
         "clean": lambda bucket, means: {},
-        "mlps_at_name": at_name("mlp_out", layers),
+        **at_name_alone,
         "mlps_after_name": after_name,
         "late_attention_at_name": at_name("attn_out", layers[EARLY_LAYERS:]),
         "name_pattern_frozen": at_name("pattern", layers),
@@ -252,7 +258,15 @@ def _donor_rows(
             for layer, answer in enumerate(by_layer):
                 said.setdefault(f"donor_{layer}", []).append((rows, answer))
     target = np.where(donors >= 0, truth[donors], -1)
-    return [_row(name, parts, target) for name, parts in said.items()]
+    hits = np.full((len(truth), len(said)), np.nan)
+    for column, parts in enumerate(said.values()):
+        for rows, answer in parts:
+            hits[rows, column] = answer == target[rows]
+    away = behind(hits, [None] * len(said), lowest=False, seed=seed) if said else []
+    return [
+        _row(name, parts, target) | estimate_columns("behind", difference)
+        for (name, parts), difference in zip(said.items(), away, strict=True)
+    ]
 
 
 def _name_residuals(

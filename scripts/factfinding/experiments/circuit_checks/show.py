@@ -10,11 +10,21 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from factfinding.figures import style
-from factfinding.findings.words import Row, Tables, at_layer, layers_in_words, percent, share
+from factfinding.findings.words import (
+    Row,
+    Tables,
+    at_layer,
+    layers_in_words,
+    most,
+    not_surely_better,
+    percent,
+    share,
+)
 
 CHECKS = {
     "clean": "nothing changed",
     "mlps_at_name": "MLPs at the final name token averaged",
+    "mlp_0_at_name": "MLP 0 there alone averaged (it reads one token)",
     "mlps_after_name": "MLPs at all later positions averaged",
     "late_attention_at_name": "attention after layer 1 at the final name token averaged",
     "name_pattern_frozen": "attention patterns of the final name token averaged",
@@ -25,9 +35,14 @@ CHECKS = {
 
 _INTERVENTIONS = {
     "mlps_at_name": (
-        "all MLPs at the final name token averaged",
+        "all MLPs at the final name token averaged{but_0}",
         "the lookup needs these MLPs",
         "there is no sign that the lookup needs these MLPs",
+    ),
+    "mlp_0_at_name": (
+        "MLP 0 at the final name token averaged, which reads this token alone",
+        "the answer needs what MLP 0 makes of the token; that is no lookup of a whole name",
+        "there is no sign that the answer needs what MLP 0 makes of the token",
     ),
     "mlps_after_name": (
         "all MLPs at the later positions averaged",
@@ -140,8 +155,11 @@ def sentences(tables: Tables) -> list[str]:
                 "intervene on, and the figure shows noise."
             )
         ]
+    but_0 = " (but not MLP 0, which reads this token alone)" if "mlp_0_at_name" in rows else ""
     found = [
-        _intervention(rows[name], clean, *words) for name, words in _INTERVENTIONS.items() if name in rows
+        _intervention(rows[name], clean, what.format(but_0=but_0), *then)
+        for name, (what, *then) in _INTERVENTIONS.items()
+        if name in rows
     ]
     return found + _following(donor_curve(circuit_checks))
 
@@ -160,13 +178,14 @@ def _intervention(row: Row, clean: Row, what: str, if_it_falls: str, if_not: str
 def _following(donors: pl.DataFrame) -> list[str]:
     if donors.is_empty():
         return []
-    best = donors.sort("accuracy", descending=True, maintain_order=True).row(0, named=True)
+    best, *_ = leaders = most(donors, "accuracy")
+    tied = not_surely_better(leaders)
     following = donors.filter(pl.col("accuracy_low") > 0.5)["layer"].to_list()
     where = layers_in_words(following, donors["layer"].to_list()) if following else "at no layer"
     return [
         (
             "When the residual stream at the final name token is taken from <a subject> of another <answer>, more than half of "
-            f"the answers are the donor's {where}; most {at_layer(best['layer'])}: {share(best, 'accuracy')} of {best['n']:,} "
-            f"(the donors' commonest <answer>: {percent(best['majority_rate'])})."
+            f"the answers are the donor's {where}; most {at_layer(best['layer'])}{tied}: {share(best, 'accuracy')} of "
+            f"{best['n']:,} (the donors' commonest <answer>: {percent(best['majority_rate'])})."
         )
     ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import polars as pl
 from matplotlib.figure import Figure
 
@@ -20,6 +22,13 @@ SCANS = {
         "mlps_below": "all below this layer averaged",
     },
 }
+
+PLACES = {
+    "final_name": "The fact is looked up at the final name token",
+    "end": "The fact is not looked up at the name: it cannot be read there, and an MLP at END carries it",
+    "unclear": "Where the fact is looked up is not clear from these tables",
+}
+WORK = ("concatenate", "lookup", "extract")
 
 
 @style.styled
@@ -80,20 +89,32 @@ def sentences(tables: Tables) -> list[str]:
 
 
 def _circuit(circuit: Circuit) -> str:
-    place = {
-        "final_name": "The fact is looked up at the final name token",
-        "end": "The fact is not looked up at the name: it cannot be read there, and an MLP at END carries it",
-        "unclear": "Where the fact is looked up is not clear from these tables",
-    }[circuit.lookup_at]
-    told = [
-        _layers(circuit.concatenate, "attention {} gathers the name", "attention {} gather the name"),
-        _layers(circuit.lookup, "MLP {} looks it up", "MLPs {} look it up"),
-        f"{', '.join(circuit.extract)} extract{'s' if len(circuit.extract) == 1 else ''}"
-        if circuit.extract
-        else "",
-    ]
-    by = f" (set by the configuration: {', '.join(circuit.fixed)})" if circuit.fixed else ""
-    return f"{'; '.join([place, *filter(None, told)])}{by}."
+    """What the tables speak for; then what the configuration sets, and whether that is what was found."""
+    found = circuit.found
+    told = f"{'; '.join([PLACES[found.lookup_at], *filter(None, map(partial(_part, found), WORK))])}."
+    fixed = [_set(circuit, found, part) for part in WORK if part in circuit.fixed]
+    if not fixed:
+        return told
+    elsewhere = "lookup" in circuit.fixed and found.lookup_at != circuit.lookup_at
+    at_name = " (at the final name token, which is not what the tables say)" if elsewhere else ""
+    return f"{told} The configuration sets, and the experiments use{at_name}: {'; '.join(fixed)}."
+
+
+def _set(circuit: Circuit, found: Circuit, part: str) -> str:
+    """A part that is set, and what was found for it."""
+    same = getattr(circuit, part) == getattr(found, part)
+    beside = "as found" if same else f"found: {_part(found, part) or 'nothing'}"
+    return f"{_part(circuit, part) or 'no head extracts'} ({beside})"
+
+
+def _part(circuit: Circuit, part: str) -> str:
+    """What a part of the circuit is; nothing where there is none."""
+    if part == "concatenate":
+        return _layers(circuit.concatenate, "attention {} gathers the name", "attention {} gather the name")
+    if part == "lookup":
+        return _layers(circuit.lookup, "MLP {} looks it up", "MLPs {} look it up")
+    heads = circuit.extract
+    return f"{', '.join(heads)} extract{'s' if len(heads) == 1 else ''}" if heads else ""
 
 
 def _layers(layers: tuple[int, int] | None, one: str, several: str) -> str:
@@ -118,8 +139,10 @@ def _scan(circuit_scan: pl.DataFrame) -> list[str]:
     found = []
     for scan, words in (("attention_alone", "attention"), ("mlp_alone", "the MLP")):
         rows = circuit_scan.filter(pl.col("scan") == scan, pl.col("change_high") < 0)
+        of_one = scan == "mlp_alone" and circuit_scan.filter(scan="mlps_below")["layer"].min() == 1
+        alone = {0: " (which reads one token, so that this is no test of a lookup)"} if of_one else {}
         lost = ", ".join(
-            f"{share(row, 'accuracy')} of layer {row['layer']}"
+            f"{share(row, 'accuracy')} of layer {row['layer']}{alone.get(row['layer'], '')}"
             for row in rows.sort("layer").iter_rows(named=True)
         )
         said = (

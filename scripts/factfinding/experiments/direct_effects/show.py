@@ -10,7 +10,18 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from factfinding.figures import style
-from factfinding.findings.words import NAMED, NOBODY, Tables, logits, percent
+from factfinding.findings.words import (
+    NAMED,
+    NOBODY,
+    Row,
+    Tables,
+    logits,
+    most,
+    not_surely_more,
+    percent,
+    worth_a_word,
+)
+from factfinding.least import LEAST_SHARE
 
 LARGEST = 8
 """Nodes drawn by answer."""
@@ -75,6 +86,8 @@ def _colours(limit: float) -> dict:
 def _by_answer(axes: Axes, table: pl.DataFrame) -> None:
     """The nodes of the largest mean change, each with an interval for each answer; heads and MLPs alone."""
     nodes = table.filter((pl.col("answer") == "all") & pl.col("kind").is_in(["head", "mlp_out"]))
+    does = nodes.filter(pl.col("share").abs() >= LEAST_SHARE)
+    nodes = nodes if does.is_empty() else does
     largest = nodes.sort(pl.col("exact").abs(), descending=True, maintain_order=True).head(LARGEST)
     names = largest["node"].to_list()
     answers = table.filter(pl.col("answer") != "all")["answer"].unique().sort().to_list()
@@ -119,40 +132,58 @@ def _legend(table: pl.DataFrame) -> list[Line2D]:
 
 
 def sentences(tables: Tables) -> list[str]:
-    """Which heads and MLPs carry the answer, and how much of it: a head does whose whole interval lies below zero. These are
-    intervals of single heads; of many, some small change lies below zero by chance, so sizes are given beside them."""
+    """Which heads and MLPs carry the answer, and how much of it: a node does whose whole interval lies below zero, and that
+    does `LEAST_SHARE` or more of what all nodes do at once."""
     direct_effects = tables["direct_effects"]
     if direct_effects.is_empty():
         return [NOBODY]
     everybody = direct_effects.filter(answer="all")
     heads, whole = everybody.filter(kind="head"), everybody.filter(kind="all").row(0, named=True)
-    carrying = list(heads.filter(pl.col("exact_high") < 0).sort("rank").iter_rows(named=True))
+    carrying = heads.filter(_carries())
     scale = (
         f"n = {whole['n']:,}; with nothing changed the difference is {logits(whole, 'logit_difference')}, and replacing "
         f"all nodes at once changes it by {logits(whole, 'exact')}"
     )
-    if not carrying:
-        return [
-            (
-                f"Of {heads.height:,} heads none lowers the logit difference when its output at END is replaced by that of an "
-                f"<subject> of another <answer> ({scale})."
-            )
-        ]
-    named = ", ".join(f"{row['node']} by {logits(row, 'exact')}" for row in carrying[:NAMED])
-    first, total = carrying[0]["exact"], sum(row["exact"] for row in carrying)
-    found = [
-        (
-            f"Replaced at END by the output for <a subject> of another <answer>, {len(carrying):,} of {heads.height:,} heads lower "
-            f"the logit difference, most of all {named} ({scale}). The first makes up {percent(first / total)} of the sum "
-            "of their effects."
+    least = f"{percent(LEAST_SHARE)} or more of what replacing all nodes at once does"
+    found = []
+    if carrying.is_empty():
+        found.append(
+            f"Replaced at END by the output for <a subject> of another <answer>, none of {heads.height:,} heads lowers the logit "
+            f"difference by {least} ({scale})."
         )
-    ]
-    mlps = everybody.filter(kind="mlp_out").sort("exact")
-    found += [
-        f"Of the MLPs at END, MLP {row['layer']} changes it most: by {logits(row, 'exact')}."
-        for row in mlps.head(1).iter_rows(named=True)
-    ]
-    return found + [_apart_by_answer(direct_effects, row["node"]) for row in carrying[:1]]
+    else:
+        leaders = most(carrying, "exact", lowest=True)
+        after = carrying.sort("exact").tail(carrying.height - len(leaders)).head(NAMED - 1)
+        then = ", ".join(_changes(row) for row in after.iter_rows(named=True))
+        some = "heads lowers" if carrying.height == 1 else "heads lower"
+        found.append(
+            f"Replaced at END by the output for <a subject> of another <answer>, {carrying.height:,} of {heads.height:,} {some} "
+            f"the logit difference by {least} ({scale}): most of all {_changes(leaders[0])}"
+            f"{not_surely_more(leaders, _changes)}{f'; then {then}' if then else ''}."
+        )
+    return [*found, _mlps(everybody), *(_apart_by_answer(direct_effects, row) for row in _first(carrying))]
+
+
+def _carries() -> pl.Expr:
+    return (pl.col("exact_high") < 0) & worth_a_word()
+
+
+def _changes(row: Row) -> str:
+    node = row["node"].replace("mlp_out:", "MLP ")
+    return f"{node} by {logits(row, 'exact')} ({percent(row['share'])})"
+
+
+def _mlps(everybody: pl.DataFrame) -> str:
+    mlps = everybody.filter(_carries(), kind="mlp_out")
+    if mlps.is_empty():
+        return "No MLP at END lowers it by as much."
+    leaders = most(mlps, "exact", lowest=True)
+    return f"Of the MLPs at END, most of all does {_changes(leaders[0])}{not_surely_more(leaders, _changes)}."
+
+
+def _first(carrying: pl.DataFrame) -> list[str]:
+    """The head that leads, where one does."""
+    return [] if carrying.is_empty() else [most(carrying, "exact", lowest=True)[0]["node"]]
 
 
 def _apart_by_answer(table: pl.DataFrame, node: str) -> str:

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from factfinding.figures import style
 from factfinding.figures.style import FOLDS
-from factfinding.findings.words import Row, Tables, number, percent, share
+from factfinding.findings.words import Row, Tables, most, not_surely_more, number, percent, share
 
 PARTS = {
     "random": FOLDS["random"],
@@ -111,9 +111,10 @@ def _steps(after: list[Row]) -> str:
 
 
 def _losses(first: Row, after: list[Row]) -> str:
-    best = min(after, key=lambda row: row["loss_step"])
+    best, *_ = leaders = most(pl.DataFrame(after), "loss_step", lowest=True)
+    tied = not_surely_more(leaders, lambda row: f"at MLP {row['layer']}")
     return (
-        f"The loss goes from {_nats(first)} to {_nats(after[-1])}; it falls most at MLP {best['layer']}, where it changes by "
+        f"The loss goes from {_nats(first)} to {_nats(after[-1])}; it falls most at MLP {best['layer']}{tied}: by "
         f"{number(best, 'loss_step', '+.3f')} nats."
     )
 

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from factfinding.figures import style
 from factfinding.findings.single_neurons import NO_PAIRS, ORDER, READINGS
-from factfinding.findings.words import Row, Tables, number, percent
+from factfinding.findings.words import Row, Tables, most, not_surely_more, number, percent
 
 KINDS = {"mean": "at the mean", "resample_other": "resampled"}
 STATISTICS = {"pearson": "effects", "absolute": "sizes of effects"}
@@ -119,10 +119,12 @@ def _alike(table: pl.DataFrame, kind: str) -> list[str]:
             f"{_mean(table, 'same', 'absolute')} (one fact of two <subjects>: {_mean(table, 'different', 'absolute')})."
         )
     ]
-    ranked = pairs.sort("value", descending=True, maintain_order=True)
-    most, least = ranked.row(0, named=True), ranked.row(-1, named=True)
-    if ranked.height > 1:
-        found.append(f"Most alike are {_pair(most)}; least, {_pair(least)}.")
+    if pairs.height > 1:
+        first, last = most(pairs, "value"), most(pairs, "value", lowest=True)
+        found.append(
+            f"Most alike are {_pair(first[0])}{not_surely_more(first, _names)}; least, {_pair(last[0])}"
+            f"{not_surely_more(last, _names, less=True)}."
+        )
     return found
 
 
@@ -167,6 +169,10 @@ def _mean(table: pl.DataFrame, subjects: str, statistic: str) -> str:
 
 def _ceiling(mean: Row) -> str:
     return "" if mean["ceiling"] is None else f"; the noise of the draws allows {mean['ceiling']:.2f}"
+
+
+def _names(row: Row) -> str:
+    return f"{row['fact']} with {row['other_fact']}"
 
 
 def _pair(row: Row) -> str:

@@ -12,7 +12,17 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from factfinding.figures import style
-from factfinding.findings.words import NAMED, Tables, logits
+from factfinding.findings.words import (
+    NAMED,
+    Row,
+    Tables,
+    logits,
+    most,
+    not_surely_more,
+    percent,
+    worth_a_word,
+)
+from factfinding.least import LEAST_SHARE
 
 SHOWN = 7
 """Nodes per head."""
@@ -85,15 +95,24 @@ def sentences(tables: Tables) -> list[str]:
 
 def _reading(head: str, rows: pl.DataFrame) -> str:
     whole = rows.filter(kind="all").row(0, named=True)
-    mlps = rows.filter(kind="mlp_out").sort("exact").head(3)
-    heads = rows.filter(kind="head").sort(pl.col("exact").abs(), descending=True).head(1)
+    counted = rows.filter(pl.col("exact_high") < 0, worth_a_word())
+    mlps = counted.filter(kind="mlp_out").sort("exact").head(NAMED - 1)
+    heads = most(counted.filter(kind="head"), "exact", lowest=True)
     told = (
         f"Replacing all that {head} reads at the final name token changes the logit difference by "
         f"{logits(whole, 'exact')} through its value (n = {whole['n']:,})"
     )
-    parts = [f"MLP {row['layer']} alone by {logits(row, 'exact')}" for row in mlps.iter_rows(named=True)]
-    parts += [
-        f"of the heads it reads, {row['node']} most: {logits(row, 'exact')}"
-        for row in heads.iter_rows(named=True)
-    ]
-    return f"{told}; {'; '.join(parts)}." if parts else f"{told}; no layer lies below it."
+    if rows.filter(pl.col("kind") != "all").is_empty():
+        return f"{told}; no layer lies below it."
+    parts = [_changes(row) for row in mlps.iter_rows(named=True)]
+    if heads:
+        parts.append(
+            f"of the heads it reads, most is done by {_changes(heads[0])}{not_surely_more(heads, _changes)}"
+        )
+    if not parts:
+        return f"{told}; no MLP or head alone surely does {percent(LEAST_SHARE)} of that or more."
+    return f"{told}. Of that, {'; '.join(parts)}."
+
+
+def _changes(row: Row) -> str:
+    return f"{_words(row['node'])} alone does {logits(row, 'exact')} ({percent(row['share'])})"

@@ -9,7 +9,7 @@ from matplotlib.collections import QuadMesh
 from matplotlib.figure import Figure
 
 from factfinding.figures import style
-from factfinding.findings.words import READ_WELL, Tables, at_layer, percent, share
+from factfinding.findings.words import READ_WELL, Tables, at_layer, best_layer, percent, share
 
 CURVES = 3
 """Heads whose curves are drawn: those chosen by the probe, and the first of those chosen otherwise."""
@@ -160,8 +160,7 @@ def _by_layer(head: str, condition: str, rows: pl.DataFrame, logistic: pl.DataFr
 def _reached(rows: pl.DataFrame) -> str:
     """The first layer at which a curve is surely `READ_WELL`, and its best."""
     rows = rows.sort("layer")
-    best = rows.sort("accuracy", descending=True, maintain_order=True).row(0, named=True)
     well = rows.filter(pl.col("accuracy_low") >= READ_WELL)["layer"]
     surely = f"surely right for {100 * READ_WELL:.0f} %"
     first = f"{surely} first {at_layer(well[0])}" if len(well) else f"{surely} nowhere"
-    return f"{first}, at best for {share(best, 'accuracy')} {at_layer(best['layer'])}"
+    return f"{first}, at best for {best_layer(rows)}"

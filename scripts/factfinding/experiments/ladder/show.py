@@ -165,24 +165,24 @@ def _contrasts(ladder: pl.DataFrame) -> list[str]:
 
 
 def _disagreement(ladder: pl.DataFrame) -> list[str]:
-    """Where the kinds of ablation differ most below the contrast rows, by the first reader."""
+    """In how many places the kinds of ablation surely differ, above the contrast rows, by the first reader; one of them."""
     rows = ladder.filter(
         pl.col("step").is_in(list(STEPS)), pl.col("kind") != "none", reader=ladder["reader"][0]
     )
-    spread = (
-        rows.group_by("step", "layer", maintain_order=True)
-        .agg(pl.col("accuracy").max() - pl.col("accuracy").min())
-        .sort("accuracy", descending=True, maintain_order=True)
-        .row(0, named=True)
+    spread = rows.group_by("step", "layer", maintain_order=True).agg(
+        apart=pl.col("accuracy_low").max() - pl.col("accuracy_high").min()
     )
-    here = rows.filter(step=spread["step"], layer=spread["layer"]).sort("accuracy")
-    low, high = here.row(0, named=True), here.row(-1, named=True)
-    return [
-        (
-            f"The kinds of ablation differ most in “{STEPS[spread['step']]}” after layer {spread['layer']}: "
-            f"{low['kind']} {share(low, 'accuracy')}, {high['kind']} {share(high, 'accuracy')}."
+    surely = spread.filter(pl.col("apart") > 0).sort("apart", descending=True, maintain_order=True)
+    count = f"at {surely.height or 'none'} of {spread.height} places (a step after a layer)"
+    said = f"The kinds of ablation surely differ, the highest from the lowest (intervals apart), {count}"
+    for step, layer in surely.head(1).select("step", "layer").iter_rows():
+        here = rows.filter(step=step, layer=layer).sort("accuracy")
+        low, high = here.row(0, named=True), here.row(-1, named=True)
+        said += (
+            f"; for example in “{STEPS[step]}” after layer {layer}: {low['kind']} {share(low, 'accuracy')}, "
+            f"{high['kind']} {share(high, 'accuracy')}"
         )
-    ]
+    return [f"{said}."]
 
 
 def _points(row: Row) -> str:

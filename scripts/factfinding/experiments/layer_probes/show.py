@@ -9,7 +9,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from factfinding.figures import style
-from factfinding.findings.words import READ_WELL, Tables, at_layer, either, layers_in_words, percent, share
+from factfinding.findings.words import (
+    READ_WELL,
+    Tables,
+    at_layer,
+    best_layer,
+    either,
+    layers_in_words,
+    percent,
+    share,
+)
 
 BASELINES = {
     ("name_string", "held out"): ("the name's letters, held out", style.COLOURS[3], (0, (6, 2))),
@@ -145,8 +154,7 @@ def _above_additive(layer_probes: pl.DataFrame, probes: pl.DataFrame) -> list[st
     above = rows.filter(pl.col("over_fitted_low") > 0)
     where = style.CONDITIONS.get(rows["condition"][0], rows["condition"][0])
     if above.is_empty():
-        best = rows.row(rows["accuracy"].arg_max(), named=True)
-        beside = f"{where}; at best {share(best, 'accuracy')} {at_layer(best['layer'])}"
+        beside = f"{where}; at best {best_layer(rows)}"
         return [f"At no layer is the held-out probe above that fitted sum ({beside})."]
     first, layers = (
         above.row(0, named=True),
@@ -169,12 +177,11 @@ def _readable(table: pl.DataFrame, probes: pl.DataFrame) -> str:
     above = [
         row for row in rows if row["accuracy_low"] > majority and all((row[name] or 0) > 0 for name in paired)
     ]
-    best = max(rows, key=lambda row: row["accuracy"])
     beside = ["by naming the commonest <answer>"]
     beside += ["from the name without a model"] * bool(rivals.height) + ["from shuffled labels"] * bool(
         shuffled.height
     )
-    setting = f"{style.CONDITIONS.get(condition, condition)}; n = {best['n']:,}, {style.FOLDS[folds]}"
+    setting = f"{style.CONDITIONS.get(condition, condition)}; n = {rows[0]['n']:,}, {style.FOLDS[folds]}"
     baselines = f"commonest <answer> {percent(majority)}" + "".join(
         f", {'letters' if row['input'] == 'name_string' else 'tokens'} of the name {percent(row['accuracy'])}"
         for row in rivals.iter_rows(named=True)
@@ -182,12 +189,12 @@ def _readable(table: pl.DataFrame, probes: pl.DataFrame) -> str:
     if not above:
         return (
             f"At no layer can the <answer> be read at the final name token better than {either(beside)} ({setting}): "
-            f"the best is {share(best, 'accuracy')}, {at_layer(best['layer'])}; {baselines}. There is nothing to see."
+            f"the best is {best_layer(probes)}; {baselines}. There is nothing to see."
         )
     probed = [row["layer"] for row in rows]
     better = f"{layers_in_words([row['layer'] for row in above], probed)} ({share(above[0], 'accuracy')} {at_layer(above[0]['layer'])})"
     surely = [row for row in above if row["accuracy_low"] >= READ_WELL]
-    ends = f"better than {either(beside)} {better}; at best {share(best, 'accuracy')} {at_layer(best['layer'])}; {baselines}."
+    ends = f"better than {either(beside)} {better}; at best {best_layer(probes)}; {baselines}."
     if not surely:
         return (
             f"The <answer> can be read at the final name token in part: at no layer surely for {100 * READ_WELL:.0f} % of "

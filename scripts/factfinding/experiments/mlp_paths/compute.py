@@ -5,6 +5,9 @@ the path i -> j removed, MLP j reads LN(residual - out_i + replacement), and eve
 the residual stream itself) runs on with the true out_i. The replacement is the mean of out_i over the subjects, or that
 of a subject of another answer. What i does to j through what lies between them stays.
 
+It is of any other answer: all that is measured speaks of the subject's own answer, or of the whole prediction, and of no
+particular other answer.
+
 What is measured, on each subject, against the unchanged model:
 
     probe_accuracy   readers of the unchanged model (readers.py), after the last lookup layer at the final name token
@@ -32,7 +35,7 @@ from factfinding.engine.readings import LogProbs, Resid, clean_values
 from factfinding.engine.suffix import Edits, Suffix
 from factfinding.inputs import Inputs, Say, Settings
 from factfinding.methods.circuit import circuit_of
-from factfinding.methods.estimates import accuracy_estimate, each, estimate_columns
+from factfinding.methods.estimates import accuracy_estimate, behind, each, estimate_columns
 from factfinding.methods.groups import (
     Group,
     groups_of,
@@ -248,6 +251,7 @@ def _rows(
 ) -> list[dict]:
     """One row per path and metric; the columns of the same subjects are bootstrapped together."""
     (_, before), *_ = measured.items()
+    away = _behind(measured, seed)
     rows = []
     for path, scores in measured.items():
         here = ~np.isnan(next(iter(scores.values())))
@@ -267,9 +271,24 @@ def _rows(
                 | {"metric": metric, "reader": reader}
                 | estimate_columns("value", value)
                 | estimate_columns("change", _none_if(change, path.kind == UNCHANGED))
+                | estimate_columns("behind", away.get((path, metric, reader)))
                 | about
             )
     return rows
+
+
+def _behind(measured: Mapping[Removed, Measured], seed: int) -> dict[tuple, Estimate | None]:
+    """How far each path is from the one that costs most, by the same metric and replacement, on the same subjects."""
+    paths = [removed for removed in measured if removed.source is not None]
+    found = {}
+    for metric in measured[paths[0]]:
+        values = np.stack([measured[path][metric] for path in paths], axis=1)
+        able = ~np.isnan(values).all(axis=0)
+        given = [path for path, some in zip(paths, able, strict=True) if some]
+        kinds, lowest = [path.kind for path in given], metric[0].endswith("accuracy")
+        away = behind(values[:, able], kinds, lowest=lowest, seed=seed)
+        found |= {(path, *metric): difference for path, difference in zip(given, away, strict=True)}
+    return found
 
 
 def _none_if(estimate: Estimate, gone: bool) -> Estimate | None:

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from factfinding.figures import style
-from factfinding.findings.words import Row, Tables, number, percent, share
+from factfinding.findings.words import Row, Tables, most, not_surely_more, number, percent, share
 
 MEASURES = {
     "probe_accuracy": "<answer> read\nat the name",
@@ -107,14 +107,14 @@ def _needed(loss: pl.DataFrame) -> str:
 
 def _worst(table: pl.DataFrame, kind: str) -> str:
     rows = table.filter(pl.col("kind") == kind)
-    worst = rows.filter(metric="loss").sort("change", descending=True, maintain_order=True).row(0, named=True)
+    worst, *_ = leaders = most(rows.filter(metric="loss"), "change")
     here = rows.filter(source=worst["source"], target=worst["target"])
     measured = {row["metric"]: row for row in here.sort("reader", nulls_last=True).iter_rows(named=True)}
     probe = measured.get("probe_accuracy")
     put_in = {"mean": "the mean", "resample_other": "that of <a subject> of another <answer>"}[kind]
     said = (
         f"With {put_in} put in place of what MLP {worst['source']} writes, as MLP {worst['target']} alone reads it at the "
-        f"final name token, the loss changes most: by {_nats(worst)}; the answer is still right for "
+        f"final name token, the loss changes most: by {_nats(worst)}{not_surely_more(leaders, _path)}; the answer is still right for "
         f"{share(measured['accuracy'], 'value')}, it is the best of the <answers> for {share(measured['answer_accuracy'], 'value')}"
     )
     said += f", and the <answer> is read at the name for {share(probe, 'value')}" if probe else ""
@@ -122,6 +122,10 @@ def _worst(table: pl.DataFrame, kind: str) -> str:
         f"{said} (divergence from the unchanged model {measured['kl']['value']:.2g} nats; n = {worst['n']:,}; the commonest "
         f"<answer> gives {percent(worst['majority_rate'])})."
     )
+
+
+def _path(row: Row) -> str:
+    return f"from MLP {row['source']} to MLP {row['target']} ({_nats(row)})"
 
 
 def _nats(row: Row) -> str:

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from factfinding.figures import style
-from factfinding.findings.words import NO_PROBE, Tables, share
+from factfinding.findings.words import NO_PROBE, Tables, most, not_surely_better, share
 
 PATCHED = {
     "whole": "all of the residual stream",
@@ -90,9 +90,9 @@ def sentences(tables: Tables) -> list[str]:
         f"<subjects> are still recalled; with as many random dimensions erased {share(control, 'recalled')}."
     )
     if "head" in rows:
-        head = probe_patching.filter(change="head").sort("follows", descending=True, maintain_order=True)
-        row = head.row(0, named=True)
+        row, *_ = leaders = most(probe_patching.filter(change="head"), "follows")
         found.append(
-            f"The head probe's directions do most after layer {row['layer']}: {share(row, 'follows')} follow the donor."
+            f"The head probe's directions do most after layer {row['layer']}{not_surely_better(leaders)}: {share(row, 'follows')} of {row['n']:,} "
+            "follow the donor."
         )
     return found

@@ -46,7 +46,7 @@ def compute(inputs: Inputs, settings: Settings, say: Say) -> dict[str, pl.DataFr
 
 
 def residual_patching(anatomy: Anatomy, drawn: Sample, *, batch_size: int, seed: int) -> pl.DataFrame:
-    """Columns layer (resid_pre of it), role, number, token, effect, whole_swap, share, n, and follows: the share of
+    """Columns layer (resid_pre of it), role, number, token, effect, behind, whole_swap, share, n, and follows: the share of
     answers (best candidate) that are the donor's answer; majority_rate is of the donors' answers."""
 
     def measure(batch: Batch) -> Iterator[Effect]:
@@ -74,4 +74,4 @@ def residual_patching(anatomy: Anatomy, drawn: Sample, *, batch_size: int, seed:
             | estimate_columns("follows", accuracy_estimate(follows, seed=seed))
             | {"majority_rate": majority_rate(answers[subjects])}
         )  # fmt: skip
-    return estimated(rows, found.whole, schema_of("residual_patching"), seed)
+    return estimated(rows, found.whole, schema_of("residual_patching"), seed, rivals=lambda row: row["layer"])

@@ -11,7 +11,8 @@ from matplotlib.figure import Figure
 
 from factfinding.figures import style
 from factfinding.findings.patched import no_swap, nothing_to_swap, role_in_words
-from factfinding.findings.words import FEW, NOBODY, Row, Tables, percent
+from factfinding.findings.words import FEW, NOBODY, Row, Tables, most, percent, worth_a_word
+from factfinding.least import LEAST_SHARE
 
 ROLES = {
     "first_name": "first\nname",
@@ -109,15 +110,15 @@ def sentences(tables: Tables) -> list[str]:
     if nothing_to_swap(residual_patching):
         return [no_swap(residual_patching)]
     enough = residual_patching.filter(pl.col("n") >= min(FEW, residual_patching["n"].max()))
-    best = enough.sort("share", descending=True, maintain_order=True).group_by("layer").first().sort("layer")
-    spans: list[list[Row]] = []
-    for row in best.iter_rows(named=True):
-        place = (row["role"], row["number"])
-        if spans and (spans[-1][-1]["role"], spans[-1][-1]["number"]) == place:
-            spans[-1].append(row)
+    spans: list[list[list[Row]]] = []
+    does = enough.filter(worth_a_word())
+    for layer in does["layer"].unique().sort():
+        leaders = most(does.filter(layer=layer), "effect", lowest=True)
+        if spans and _places(spans[-1][-1]) == _places(leaders):
+            spans[-1].append(leaders)
         else:
-            spans.append([row])
-    told = "; ".join(_span(span) for span in spans)
+            spans.append([leaders])
+    told = "; ".join(_span(span) for span in spans) or f"nowhere {percent(LEAST_SHARE)} or more"
     row = enough.sort("n", descending=True, maintain_order=True).row(0, named=True)
     return [
         (
@@ -127,13 +128,21 @@ def sentences(tables: Tables) -> list[str]:
     ]
 
 
-def _span(span: Sequence[Row]) -> str:
-    first, last = span[0], span[-1]
-    layers = f"layer {first['layer']}" if len(span) == 1 else f"layers {first['layer']} to {last['layer']}"
-    shares = percent(first["share"])
-    if len(span) > 1:
-        shares = (
-            f"{percent(min(row['share'] for row in span))} to {percent(max(row['share'] for row in span))}"
-        )
-    ns = f"n = {first['n']:,}"
-    return f"before {layers} at {role_in_words(first['role'], first['number'])} ({shares}, {ns})"
+def _places(leaders: Sequence[Row]) -> set[tuple[str, int]]:
+    return {(row["role"], row["number"]) for row in leaders}
+
+
+def _span(span: Sequence[Sequence[Row]]) -> str:
+    """Neighbouring layers with the same leading places, and the shares of each."""
+    first, last = span[0][0]["layer"], span[-1][0]["layer"]
+    layers = f"layer {first}" if len(span) == 1 else f"layers {first} to {last}"
+    places = [_place(span, row["role"], row["number"]) for row in span[0]]
+    apart = "" if len(places) == 1 else ", which cannot be told apart"
+    return f"before {layers} at {' and '.join(places)}{apart}"
+
+
+def _place(span: Sequence[Sequence[Row]], role: str, number: int) -> str:
+    rows = [row for leaders in span for row in leaders if (row["role"], row["number"]) == (role, number)]
+    low, high = (percent(end(row["share"] for row in rows)) for end in (min, max))
+    shares = low if low == high else f"{low} to {high}"
+    return f"{role_in_words(role, number)} ({shares}, n = {rows[0]['n']:,})"

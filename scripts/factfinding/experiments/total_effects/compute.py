@@ -2,7 +2,8 @@
 
 Nodes are every head, attention layer and MLP layer; positions are those from the name on, since what comes before is
 the same in all prompts. A node's output there is ablated in each of the four ways, or patched from the corrupt run, and
-the rest of the model runs on.
+the rest of the model runs on. The donors of `resample_other` are of the corrupt partner's answer, against which the logit
+difference is taken: one of a third answer would move the answer where the difference does not look.
 
 Run through the fast engine (engine/suffix.py) on a seeded sample of subjects: all nodes of a layer and position are rows
 of one batch.
@@ -40,6 +41,9 @@ from factfinding.methods.patched import (
 from factfinding.model.anatomy import Anatomy
 from factfinding.model.source import anatomy_of
 from factfinding.tables import schema_of
+
+DONORS = {"resample_same": "own answer", "resample_other": "partner's answer", CORRUPT: "partner"}
+"""Whose outputs are put in, by kind."""
 
 
 def compute(inputs: Inputs, settings: Settings, say: Say) -> dict[str, pl.DataFrame]:
@@ -79,8 +83,16 @@ def total_effects(
     for key, (difference, subjects) in differences(drawn, found.effects).items():
         layer, role, number, node, kind = key
         where = place_of(anatomy, drawn, role, number, subjects)
-        rows.append(_node(layer, node) | where | {"kind": kind, "key": (difference, subjects)})
-    return estimated(rows, found.whole, schema_of("total_effects"), seed)
+        rows.append(
+            _node(layer, node) | where
+            | {"kind": kind, "donor": DONORS.get(kind), "key": (difference, subjects)}
+        )  # fmt: skip
+    return estimated(rows, found.whole, schema_of("total_effects"), seed, rivals=_rivals)
+
+
+def _rivals(row: dict) -> tuple:
+    """Nodes at one position under one replacement; a layer's attention, which contains its heads, apart from these."""
+    return row["role"], row["number"], row["kind"], row["type"] == "attention"
 
 
 def place_means(

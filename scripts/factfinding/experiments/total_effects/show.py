@@ -9,7 +9,18 @@ from matplotlib.figure import Figure
 
 from factfinding.figures import style
 from factfinding.findings.patched import no_swap, nothing_to_swap, role_in_words
-from factfinding.findings.words import NOBODY, Row, Tables, percent
+from factfinding.findings.words import (
+    NAMED,
+    NOBODY,
+    Row,
+    Tables,
+    most,
+    not_surely_more,
+    number,
+    percent,
+    worth_a_word,
+)
+from factfinding.least import LEAST_SHARE
 
 POSITIONS = {"first_name": "first name token", "final_name": "final name token", "end": "END"}
 KINDS = {
@@ -17,7 +28,7 @@ KINDS = {
     "zero": "zero",
     "mean": "mean",
     "resample_same": "another <subject>'s, same <answer>",
-    "resample_other": "another <subject>'s, other <answer>",
+    "resample_other": "another <subject>'s, partner's <answer>",
 }
 
 
@@ -102,28 +113,61 @@ def sentences(tables: Tables) -> list[str]:
     found = []
     for role in ("first_name", "final_name", "end"):
         rows = patched.filter((pl.col("role") == role) & (pl.col("type") != "attention"))
-        rows = rows.filter(_surely_lost(), pl.col("share") > 0.01).sort("share", descending=True)
+        rows = rows.filter(_surely_lost(), worth_a_word())
         if rows.height:
-            named = ", ".join(f"{_node(row)} {_portion(row)}" for row in rows.head(4).iter_rows(named=True))
-            found.append(f"Patched at {role_in_words(role)}, most is done by {named} (n = {rows['n'][0]:,}).")
-    found = found or ["No node patched alone at the name or at END surely lowers the logit difference."]
+            found.append(f"Patched at {role_in_words(role)}, {_done(rows)}.")
+    found = found or [
+        f"No node patched alone at the name or at END surely does {percent(LEAST_SHARE)} of the whole swap or more."
+    ]
     return found + _kinds(total_effects)
 
 
+def _done(rows: pl.DataFrame) -> str:
+    """Who does most of those that count, those that cannot be told from it, and who comes after them."""
+    leaders = most(rows, "effect", lowest=True)
+    first = leaders[0]
+    after = rows.sort("effect").tail(rows.height - len(leaders)).head(NAMED - 1)
+    then = ", ".join(_portioned(row) for row in after.iter_rows(named=True))
+    return (
+        f"most is done by {_portioned(first)}{not_surely_more(leaders, _portioned)}{f'; then by {then}' if then else ''} "
+        f"(shares of what swapping the whole name does, {first['whole_swap']:.2f} logits; n = {first['n']:,})"
+    )
+
+
+def _portioned(row: Row) -> str:
+    return f"{_node(row)} {_portion(row)}"
+
+
 def _kinds(total_effects: pl.DataFrame) -> list[str]:
-    """Mean against resampling within the answer: the MLP at the final name token that they judge most differently."""
-    rows = total_effects.filter(type="mlp", role="final_name").pivot("kind", index="layer", values="effect")
-    if rows.is_empty() or not {"mean", "resample_same"} <= set(rows.columns):
+    """Mean against resampling within the answer: the MLPs at the final name token that they surely judge differently."""
+    mlps = total_effects.filter(type="mlp", role="final_name")
+    mean, same = (mlps.filter(kind=kind) for kind in ("mean", "resample_same"))
+    if mean.is_empty() or same.is_empty():
         return []
-    rows = rows.with_columns((pl.col("mean") - pl.col("resample_same")).abs().alias("apart"))
-    row = rows.drop_nulls("apart").sort("apart", descending=True).head(1)
+    rows = mean.join(same, on="layer", suffix="_same").filter(
+        (pl.col("effect_low") > pl.col("effect_high_same"))
+        | (pl.col("effect_high") < pl.col("effect_low_same")),
+        (pl.col("effect") - pl.col("effect_same")).abs() >= LEAST_SHARE * pl.col("whole_swap").abs(),
+    )
+    told = "; ".join(_disagree(row) for row in rows.sort("layer").head(NAMED).iter_rows(named=True))
+    if not told:
+        return [
+            "On no MLP at the final name token do its mean and another <subject>'s of the same <answer> surely disagree."
+        ]
+    more = f"; {rows.height - NAMED:,} more are in the table" if rows.height > NAMED else ""
     return [
         (
-            f"Kinds of ablation disagree most on MLP {row['layer']} at the final name token: its mean changes the logit "
-            f"difference by {row['mean']:.2f}, another <subject>'s of the same <answer> by {row['resample_same']:.2f} logits."
+            "What is put in matters at the final name token, where the mean and another <subject>'s output of the same <answer> "
+            f"change the logit difference surely by different amounts (intervals apart): {told}{more}."
         )
-        for row in row.iter_rows(named=True)
     ]
+
+
+def _disagree(row: Row) -> str:
+    same = {name: row[f"{name}_same"] for name in ("effect", "effect_low", "effect_high")}
+    return (
+        f"MLP {row['layer']} {number(row, 'effect', '+.2f')} against {number(same, 'effect', '+.2f')} logits"
+    )
 
 
 def _node(row: Row) -> str:
@@ -131,9 +175,11 @@ def _node(row: Row) -> str:
 
 
 def _portion(row: Row) -> str:
-    """A share of the whole swap, with the interval of the effect."""
-    ends = sorted(row[name] / row["whole_swap"] for name in ("effect_low", "effect_high"))
-    return f"{percent(row['share'])} [{percent(ends[0])}, {percent(ends[1])}]"
+    """A share of the whole swap, with the interval of the effect where it has one."""
+    if row["effect_low"] is None:
+        return percent(row["share"])
+    low, high = sorted(row[name] / row["whole_swap"] for name in ("effect_low", "effect_high"))
+    return f"{percent(row['share'])} [{100 * low:.1f}, {100 * high:.1f}]"
 
 
 def _surely_lost() -> pl.Expr:

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from factfinding.figures import style
-from factfinding.findings.words import Tables, number, percent
+from factfinding.findings.words import Row, Tables, most, not_surely_more, number, percent
 
 TASKS = {"memorising": "random labels", "exceptions": "a rule with exceptions", "generalising": "a rule"}
 CAPACITY = 2.0
@@ -256,7 +256,7 @@ def _bits_in_words(models: pl.DataFrame, summary: pl.DataFrame) -> list[str]:
     rows = summary.filter(task="memorising", measure="bits_per_parameter")
     if rows.is_empty():
         return []
-    best = rows.sort("value", descending=True, maintain_order=True).row(0, named=True)
+    best, *_ = leaders = most(rows, "value")
     networks = models.filter(**{name: best[name] for name in GROUP})
     size, learnt = networks["parameters"][0], networks["reached"].sum()
     limit = (
@@ -267,10 +267,16 @@ def _bits_in_words(models: pl.DataFrame, summary: pl.DataFrame) -> list[str]:
     return [
         (
             f"Most is stored per parameter by networks of {size} parameters that were shown {best['m'] ** 2} random labels: "
-            f"{number(best, 'value', '.2f')} bits (n = {best['n']}{limit}; language models were found to store up to {CAPACITY:g}). Networks "
+            f"{number(best, 'value', '.2f')} bits{not_surely_more(leaders, _networks)} (n = {best['n']}{limit}; language models were found to store up to {CAPACITY:g}). Networks "
             "with room to spare store all labels, and the figure then says only how large they are."
         )
     ]
+
+
+def _networks(row: Row) -> str:
+    return (
+        f"{row['depth']} layer{'s' if row['depth'] > 1 else ''} of {row['width']} with {row['m'] ** 2} labels"
+    )
 
 
 def _by_task(models: pl.DataFrame, words: Callable[[pl.DataFrame], str]) -> str:

@@ -1,0 +1,11 @@
+"""What is too little to be counted, ranked or named, the same everywhere."""
+
+from __future__ import annotations
+
+LEAST_SHARE = 0.01
+"""Of the whole effect. An interval that leaves zero out is not enough to say that a part does something: in a model in
+which a single head writes the answer, rounding and the common scale of the norm give every other head a change of 1e-8
+logits or less, of the same sign for all subjects. A hundredth lies far above that, and far below any part that the study
+names (its smallest are several per cent)."""
+LEAST_SUBJECTS = 10
+"""Groups of fewer subjects are not singled out."""
