@@ -7,7 +7,7 @@ CORES  ?= all
 READY  := $(VENV)/.ready
 TESTS  := $(VENV)/.ready-test
 
-.PHONY: all test test-fast test-slurm test-faults check-install config docs record smoke real-athletes lint lock bench clean help
+.PHONY: all test test-fast test-slurm test-faults check-install config docs record smoke seeds real-athletes lint lock bench clean help
 
 # The embedded model is small: two of its jobs fit beside each other on a GPU, and without one `gpu` only holds them back.
 all: $(READY)  ## the default study: results/organism/report.html
@@ -15,6 +15,9 @@ all: $(READY)  ## the default study: results/organism/report.html
 
 real-athletes: $(READY)  ## the embedded model on real athletes: results/real-athletes/report.html
 	$(BIN)/snakemake --cores $(CORES) --resources gpu=2 --configfile studies/real-athletes.yaml
+
+seeds: $(READY)  ## five seeds of the embedded model side by side: results/comparison/report.html
+	$(BIN)/snakemake --cores $(CORES) --resources gpu=2 --configfile studies/seeds.yaml
 
 smoke: $(READY)  ## every rule on a tiny model of random weights: results/smoke/report.html
 	$(BIN)/snakemake --cores 4 --resources gpu=2 --configfile studies/smoke.yaml

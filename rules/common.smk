@@ -15,7 +15,7 @@ from factfinding.declarations import EXPERIMENTS, columns_digest, declarations
 from factfinding.digest import Digests
 from factfinding.errors import InputError
 from factfinding.relation import spoken
-from factfinding.studies import studies_of
+from factfinding.studies import seeds_of, studies_of
 
 SCRIPTS = Path(workflow.basedir) / "scripts"
 DIGESTS = Digests(SCRIPTS, cache=Path(".snakemake/code-digests.json"))

@@ -1,7 +1,8 @@
 """P3.7: how far each layer is from adding up the parts of a name, with swapped names.
 
 In: the model, the prompts of the conditions of `names`. Out: linear_structure.csv. Config: names, compute. GPU. Time:
-seconds for the embedded model; six forward passes for each pair of names, in the model and with its MLPs shuffled.
+seconds for the embedded model; six forward passes for each pair of names, in the model and in each copy with its MLPs
+shuffled (`names.shuffles`).
 """
 
 
@@ -30,6 +31,7 @@ rule linear_structure:
             "names.subjects",
             "names.conditions",
             "names.swap_pairs",
+            "names.shuffles",
             "names.seed",
         ),
         code=computes("linear_structure"),

@@ -1,7 +1,7 @@
 """Post 5: the residual stream with the whole context, and with the last k tokens alone.
 
 In: the model, running text (a file, a data set, or the embedded model's corpus). Out: locality.csv, locality_tokens.csv,
-locality_values.parquet. Config: locality, compute. GPU. Time: a few seconds for the embedded model; for each sampled
+locality_differences.csv, locality_values.parquet. Config: locality, compute. GPU. Time: a few seconds for the embedded model; for each sampled
 token and k a forward pass over k tokens.
 """
 
@@ -13,6 +13,7 @@ rule locality:
     output:
         locality="results/{study}/tables/locality.csv",
         locality_tokens="results/{study}/tables/locality_tokens.csv",
+        locality_differences="results/{study}/tables/locality_differences.csv",
         locality_values="results/{study}/tables/locality_values.parquet",
         provenance="results/{study}/provenance/locality.json",
     log:

@@ -139,6 +139,12 @@ rule comparison:
             category="Ledger of claims",
             labels={"study": "all"},
         ),
+        seeds=report(
+            "results/comparison/seeds.csv",
+            caption="../resources/report/seeds.rst",
+            category="Ledger of claims",
+            labels={"study": "seeds together"},
+        ),
         report=report(
             "results/comparison/report.html",
             caption="../resources/report/comparison.rst",
@@ -156,6 +162,7 @@ rule comparison:
         runtime=10,
     params:
         studies=list(STUDIES),
+        seeds=seeds_of(STUDIES),
         code=code("comparison.py"),
     script:
         "../scripts/comparison.py"

@@ -8,6 +8,7 @@ from job import Job
 with Job(snakemake) as job:
     from factfinding.comparison import Study, long_ledger, render
     from factfinding.files import read_json, write_table, write_text
+    from factfinding.seeds import across_seeds
     from factfinding.tables import read_table
 
     def link(path):
@@ -24,5 +25,7 @@ with Job(snakemake) as job:
             job.snakemake.params.studies, job.input.ledgers, job.input.cards, strict=True
         )
     ]
-    write_table(long_ledger(studies), job.output.ledger)
-    write_text(render(studies, Path(job.input.template).parent), job.output.report)
+    ledger, families = long_ledger(studies), job.snakemake.params.seeds
+    write_table(ledger, job.output.ledger)
+    write_table(across_seeds(ledger, families), job.output.seeds)
+    write_text(render(studies, Path(job.input.template).parent, families), job.output.report)

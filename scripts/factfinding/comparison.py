@@ -1,7 +1,8 @@
 """The page of several studies: the ledger with one column per study, each under its model.
 
 The same rules judged every study, so that what stands side by side was measured alike. A claim that one study's ledger
-lacks is shown as not judged there.
+lacks is shown as not judged there. Where several studies are seeds of one, a second table says what they say together
+(seeds.py).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import polars as pl
 from factfinding.errors import InputError
 from factfinding.findings.words import share
 from factfinding.page import checked_ledger, fill, model_name, verdict_counts
+from factfinding.seeds import across_seeds
 
 Row = Mapping[str, Any]
 
@@ -78,16 +80,25 @@ def claim_rows(ledger: pl.DataFrame, names: Sequence[str]) -> list[ClaimRow]:
     ]
 
 
-def render(studies: Sequence[Study], words: Path) -> str:
-    """The page as HTML. words: the folder resources/report. Raises InputError for a ledger that cannot be used."""
+def render(studies: Sequence[Study], words: Path, families: Mapping[str, Sequence[str]] | None = None) -> str:
+    """The page as HTML. words: the folder resources/report. families: the studies that are seeds of one, by its name.
+    Raises InputError for a ledger that cannot be used."""
     ledger = long_ledger(studies)
     rows = claim_rows(ledger, [study.name for study in studies])
+    together = across_seeds(ledger, families or {})
+    sentences = {row.claim["claim"]: row.claim["sentence"] for row in rows}
     posts = sorted({row.claim["post"] for row in rows})
     return fill(
         "comparison.html.j2",
         words,
         studies=[_about(study, ledger.filter(study=study.name)) for study in studies],
         groups={post: [row for row in rows if row.claim["post"] == post] for post in posts},
+        families={
+            name: [row | {"sentence": sentences[row["claim"]]} for row in part.iter_rows(named=True)]
+            for name in families or {}
+            if (part := together.filter(study=name)).height
+        },
+        members=families or {},
         n_claims=len(rows),
         n_differing=sum(row.differs for row in rows),
     )

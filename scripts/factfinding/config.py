@@ -389,6 +389,11 @@ class NamesConfig(Section):
     swap_pairs: int = Field(
         400, ge=1, description="pairs of names whose last tokens are swapped (P3.7), at most"
     )
+    shuffles: int = Field(
+        20,
+        ge=2,
+        description="networks with shuffled MLP weights (P3.7); each costs as much as the model's own ratios",
+    )
     seed: int = Field(
         0, ge=0, lt=2**32, description="draws pairings, pairs, shuffled weights and the bootstrap"
     )

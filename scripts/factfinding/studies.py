@@ -17,6 +17,7 @@ mappings key by key, lists replaced.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,19 @@ def studies_of(values: Mapping[str, Any], folder: str | Path) -> dict[str, Confi
             raise InputError(where, f"study {config.study!r} a second time", "each name once")
         found[config.study] = config
     return found
+
+
+def seeds_of(studies: Mapping[str, Config]) -> dict[str, list[str]]:
+    """The studies that differ in the embedded model's seed alone, by the name of the first of them; none of one seed.
+
+    A model that is not trained here has no such seed.
+    """
+    families: dict[str, list[str]] = {}
+    for name, config in studies.items():
+        values = config.model_dump(mode="json", exclude={"study": True, "organism": {"seed"}})
+        if config.model.source == "organism":
+            families.setdefault(json.dumps(values, sort_keys=True), []).append(name)
+    return {members[0]: members for members in families.values() if len(members) > 1}
 
 
 def merged(base: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
@@ -91,4 +105,8 @@ def _overlay(name: str, folder: Path, where: str) -> Mapping[str, Any]:
     values = read_yaml(path, "a YAML file with keys of config.yaml")
     if not isinstance(values, Mapping):
         raise InputError(path, repr(values)[:80], "a mapping with keys of config.yaml")
+    if values.get("studies"):
+        raise InputError(
+            where, f"{name}, a list of studies itself", f"one study; for these, --configfile {path}"
+        )
     return values

@@ -11,9 +11,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from factfinding.experiments.effective_model.compute import effective_model
 from factfinding.experiments.effective_probes.compute import SCHEMA as PROBES
 from factfinding.experiments.effective_probes.compute import effective_probes
 from factfinding.experiments.effective_probes.show import NO_FIT, probe_findings
+from factfinding.experiments.nonlinear_excess import show
 from factfinding.experiments.nonlinear_excess.compute import (
     NEURONS_SCHEMA,
     SCHEMA,
@@ -26,16 +28,24 @@ from factfinding.experiments.nonlinear_excess.measure import (
     made_by_activation,
     made_of_both_signs,
 )
+from factfinding.experiments.nonlinear_excess.probes import logistic_probe
 from factfinding.experiments.nonlinear_excess.show import NO_MODEL, excess_findings
+from factfinding.ledger import CONTRADICTED, SUPPORTED
+from factfinding.methods.circuit import AT_NAME, Circuit
 from factfinding.methods.effective import EffectiveModel
 from factfinding.methods.name_pairs import NamePairs, pairs_for, unknown_for
 from factfinding.methods.probes import ProbeSettings
+from factfinding.methods.readers import Readers
 from factfinding.methods.simplified import Parts
 from helpers import planted
+from helpers.declared import judged
 from helpers.effective_models import ANSWERS, made
+from helpers.effective_tables import effective_tables
+from helpers.head_tables import planted_candidates
 from helpers.intervention_tables import readers_of
 from helpers.models import FAMILIES
 
+KINDS = ("known", "unknown")
 FOLDS = ProbeSettings(n_folds=4, folds=("last_name",), control_folds=("last_name",))
 
 
@@ -51,8 +61,6 @@ def random_names(family: str, *, length: int = 2, dtype=torch.float64):
 @pytest.fixture(scope="module")
 def known():
     """The planted model whose two neurons look the fact up; its effective model and names, of which all exist."""
-    from factfinding.experiments.effective_model.compute import effective_model
-
     made = planted.at_name(firsts=8, lasts=8)
     name_only = planted.prompt_table(
         made.prompts.select("subject", "answer"),
@@ -211,7 +219,85 @@ def test_planted_neurons_make_all_of_it_where_they_fire_for_the_answer(known):
     assert whole["neurons"] <= 2 + 1e-3 and whole["top_10"] == pytest.approx(1, abs=1e-3)
     assert whole["ratio_both_low"] > 0.99 and whole["positive"] == 1
     said = excess_findings(tables.summary, tables.neurons)
-    assert "as single-step detokenization predicts" in said[1]
+    assert "as single-step detokenization predicts" in said[0]
+
+
+def planted_tables(made: planted.Planted, parts: Parts) -> dict[str, pl.DataFrame]:
+    """All tables of P3.3 and P3.5 of a planted model that looks up at the name, both probes among them."""
+    tokens = made.anatomy.tokenizer
+    about = made.prompts.select("subject", "answer"), tokens, made.anatomy.bos_token_id, "name_only"
+    prompts = {"full": made.prompts, "name_only": planted.prompt_table(*about)}
+    reader = readers_of(made.anatomy, made.prompts)
+    result = effective_model(made.anatomy, prompts, reader, parts, batch_size=16, seed=0)
+    extract = tuple(f"L{site.layer}H{site.index}" for site in made.extract)
+    circuit = Circuit(
+        lookup_at=AT_NAME, concatenate=(0, parts.concatenate), lookup=parts.lookup, extract=extract
+    )
+    candidates = planted_candidates(made)
+    read_by = {"anatomy": made.anatomy, "candidates": candidates, "readers": reader, "circuit": circuit}
+    return effective_tables(result.model, prompts["name_only"], **read_by)
+
+
+@pytest.mark.parametrize(
+    ("plant", "lookup", "made", "fitted", "verdict", "said"),
+    [
+        (planted.at_name, (1, 1), 1.0, 1.0, CONTRADICTED, "as single-step detokenization predicts"),
+        (planted.in_two_steps, (1, 2), 0.0, 0.5, SUPPORTED, "as hash and lookup predicts"),
+    ],
+)
+def test_a_single_step_and_two_are_told_apart(plant, lookup, made, fitted, verdict, said):
+    """The study's ratio is 0 % for one answer and 100 % for the other where a pair of neurons does all in one step. A
+    fitted probe reads the code, which is made in one step, as well as the fact that the head reads."""
+    tables = planted_tables(plant(firsts=8, lasts=8), Parts(concatenate=0, lookup=lookup))
+    rows = tables["nonlinear_excess_subjects"].filter(names="known", layers="all")
+    assert set(rows["probe"]) == {"head", "logistic"}
+    for probe, expected in (("head", made), ("logistic", fitted)):
+        assert np.allclose(rows.filter(probe=probe)["ratio_both"], expected, atol=1e-3)
+    if made:
+        assert set(rows.filter(probe="head")["ratio"].round(2)) == {0.0, 1.0}
+    assert judged("excess-not-in-one-step", tables)["verdict"] == verdict
+    told = show.sentences(tables)
+    assert said in told[0] and "the head probe" in told[0] and "by the logistic probe instead" in told[2]
+
+
+def test_each_subject_is_read_by_the_probe_that_has_not_seen_it():
+    """Written out: the excess of the scores of the subject's own fold; unknown names by the last, fitted on all known."""
+    _, model, names = random_names("gpt_neox")
+    rng = np.random.default_rng(0)
+    weight, bias = rng.normal(size=(4, 3, model.weight.shape[0], 3)), rng.normal(size=(4, 3, 3))
+    subjects = names.subjects[:-2]  # the last two are in no fold
+    fold = np.arange(len(subjects)) % 3
+    readers = Readers(
+        name="logistic", weight=weight, bias=bias, subjects=subjects, fold=fold, answers=model.shape.answers
+    )
+    taken = set(zip(names.begin.tolist(), names.last.tolist(), strict=True))
+    free = [cell for cell in product(*map(range, names.shape)) if cell not in taken][:4]
+    unknown = names.tokens(*torch.tensor(free).T).T
+    tables = nonlinear_excess(model, names, [logistic_probe(model, readers, names)], unknown=unknown)
+    cells = torch.cartesian_prod(*map(torch.arange, names.shape)).T
+    resid = model.stream(*names.tokens(*cells))[:, -1]
+    scores = resid @ torch.from_numpy(weight[:, model.shape.lookup[1]])
+    output = against_others(scores).unflatten(1, names.shape)
+    rows = {row["subject"]: row for row in tables.subjects.filter(layers="all").iter_rows(named=True)}
+    for i, subject in enumerate(names.subjects):
+        reads = fold[i] if i < len(fold) else 3
+        answer = ANSWERS.index(names.answers[i])
+        expected = looped(output[reads], int(names.begin[i]), int(names.last[i]))[answer]
+        assert rows[subject]["excess"] == pytest.approx(float(expected), abs=1e-9)
+    said = scores[3] + torch.from_numpy(bias[3, model.shape.lookup[1]])
+    for cell, tokens in zip(free, unknown.tolist(), strict=True):
+        row = rows[" ".join(map(str, tokens))]
+        answer = int(said.unflatten(0, names.shape)[cell].argmax())
+        assert row["answer"] == ANSWERS[answer]
+        assert row["excess"] == pytest.approx(float(looped(output[3], *cell)[answer]), abs=1e-9)
+
+
+def test_readers_of_other_answers_are_refused():
+    _, model, names = random_names("gpt_neox")
+    empty = {"weight": np.zeros((1, 3, model.weight.shape[0], 2)), "bias": np.zeros((1, 3, 2))}
+    other = Readers(name="logistic", subjects=(), fold=np.zeros(0, int), answers=("a", "b"), **empty)
+    with pytest.raises(ValueError, match="readers of"):
+        logistic_probe(model, other, names)
 
 
 def test_an_excess_that_only_passes_is_not_made():
@@ -285,6 +371,9 @@ def test_unknown_names_are_the_baseline_with_the_answer_that_the_model_answers()
     expected = against_others(grid.excess(answers, *names.cells(tokens)))
     assert np.allclose(rows["excess"], expected.gather(1, x.argmax(1, keepdim=True))[:, 0])
     assert set(tables.neurons["n"]) <= {4, 12, len(names.subjects)} and tables.summary.height == 6
+    known, base = (tables.summary.filter(names=kind, layers="all").row(0, named=True) for kind in KINDS)
+    assert base["made_both_low"] < known["made_both_high"], "five names of a random model differ little"
+    assert "have not surely less of it" in excess_findings(tables.summary, tables.neurons)[0]
     with pytest.raises(ValueError, match="no part of these names"):
         names.cells(torch.tensor([[-1, -1]]))
 

@@ -27,9 +27,12 @@ from factfinding.data.texts import (
 from factfinding.errors import InputError
 from factfinding.experiments.locality import show as figure
 from factfinding.experiments.locality.measure import (
+    DIFFERENCES,
     LOCALITY,
     TOKENS,
     VALUES,
+    Sample,
+    compared,
     cosines,
     draw,
     full_states,
@@ -39,7 +42,9 @@ from factfinding.experiments.locality.measure import (
     window_states,
 )
 from factfinding.figures import style
+from factfinding.ledger import CONTRADICTED, SUPPORTED, UNDECIDED
 from helpers import ROOT, models
+from helpers.declared import judged
 
 TEXT = (ROOT / "resources/running_text.txt").read_text()
 
@@ -402,6 +407,99 @@ def test_intervals_are_a_bootstrap_over_whole_strings(tables):
         assert (row[f"{name}_low"], row[f"{name}_high"]) == pytest.approx(tuple(ends), abs=0.2 * width)
 
 
+def test_differences_are_those_of_the_medians_and_of_whole_strings(tables):
+    """Written out: a layer and another on the same resampled strings, a kind of token beside alphabetic ones."""
+    values = tables.values.drop_nulls("k")
+    for row in tables.differences.iter_rows(named=True):
+        kind, other = row["category"], {"layer_before": row["layer"] - 1, "first_layer": 0}
+        here = values.filter(k=row["k"], layer=row["layer"])
+        if kind is None:
+            pair = here, values.filter(k=row["k"], layer=other[row["compared_with"]])
+        else:
+            pair = here.filter(category=kind), here.filter(category="alphabetic")
+        one, two = (np.quantile(part["cosine"], 0.5, method="inverted_cdf") for part in pair)
+        assert row["difference"] == pytest.approx(one - two, abs=1e-6) and row["n"] == pair[0].height
+    row = tables.differences.filter(layer=2, k=2, compared_with="layer_before").row(0, named=True)
+    cosine = (
+        values.filter(k=2)
+        .sort("string", "position")
+        .pivot("layer", index=["string", "position"], values="cosine")
+    )
+    strings = np.stack([part.select("2", "1").to_numpy() for part in cosine.partition_by("string")])
+    chosen = np.random.default_rng(1).integers(0, len(strings), (4000, len(strings)))
+    medians = np.quantile(strings[chosen].reshape(4000, -1, 2), 0.5, axis=1, method="inverted_cdf")
+    ends = np.quantile(medians[:, 0] - medians[:, 1], (0.025, 0.975))
+    found = row["difference_low"], row["difference_high"]
+    assert found == pytest.approx(tuple(ends), abs=0.2 * (ends[1] - ends[0]))
+
+
+def planted_cosines(*layers: float, spread: float = 0.05, strings: int = 60) -> pl.DataFrame:
+    """Differences of tokens that vary widely, and whose cosine changes by these amounts from layer 0 on, all alike."""
+    rng, per = np.random.default_rng(0), 2
+    near = rng.uniform(0.9 - spread, 0.9 + spread, strings * per)[:, None] + np.array([0.0, *layers])
+    sample = Sample(
+        ids=np.zeros((strings, 20), dtype=int),
+        string=np.repeat(np.arange(strings), per),
+        position=np.tile([15, 16], strings),
+        category=["alphabetic", "comma"] * strings,
+    )
+    drawn = rng.multinomial(strings, np.full(strings, 1 / strings), size=300)
+    rows = [{"k": 10} | row for row in compared(near, sample, drawn[:, sample.string])]
+    return pl.DataFrame(rows, schema=DIFFERENCES)
+
+
+@pytest.mark.parametrize(
+    ("claim", "layers", "verdict"),
+    [
+        ("locality-falls", (-0.01, -0.02, -0.02, -0.02), SUPPORTED),
+        ("locality-falls", (-1e-6, -1e-5, -1e-5, -1e-5), CONTRADICTED),  # rounding's size
+        ("locality-falls", (0.01, 0.02, 0.02, 0.02), CONTRADICTED),
+        ("locality-last-layer", (-0.02, -0.02, -0.02, -0.015), SUPPORTED),
+        ("locality-last-layer", (-0.02, -0.02, -0.02, -0.02 + 1e-5), CONTRADICTED),
+        ("locality-last-layer", (-0.02, -0.02, -0.02, -0.03), CONTRADICTED),
+    ],
+)
+def test_layers_are_judged_on_the_same_tokens_and_by_what_is_more_than_rounding(claim, layers, verdict):
+    """Every token changes alike: sure, though the medians' own intervals (wide as 0.02) overlap."""
+    table = planted_cosines(*layers)
+    assert judged(claim, {"locality_differences": table})["verdict"] == verdict
+
+
+@pytest.mark.parametrize(
+    ("shift", "verdict"), [(-0.05, SUPPORTED), (0.05, CONTRADICTED), (0.0, UNDECIDED), (-1e-3, UNDECIDED)]
+)
+def test_kinds_of_tokens_are_judged_within_their_strings(shift, verdict):
+    rng, strings = np.random.default_rng(0), 80
+    own = rng.uniform(0.8, 0.98, strings)[:, None]  # strings differ by far more than kinds
+    near = np.concatenate([own, own + shift + rng.normal(0, 0.004, own.shape)], axis=1).reshape(-1, 1)
+    sample = Sample(
+        ids=np.zeros((strings, 20), dtype=int),
+        string=np.repeat(np.arange(strings), 2),
+        position=np.tile([15, 16], strings),
+        category=["alphabetic", "comma"] * strings,
+    )
+    counts = rng.multinomial(strings, np.full(strings, 1 / strings), size=300)[:, sample.string]
+    table = pl.DataFrame([{"k": 10} | row for row in compared(near, sample, counts)], schema=DIFFERENCES)
+    row = judged("locality-least-for-common-tokens", {"locality_differences": table})
+    assert row["verdict"] == verdict and row["n"] == strings
+
+
+def test_one_string_gives_differences_without_an_interval():
+    table = planted_cosines(-0.1, -0.2, strings=1)
+    changed = table.filter(compared_with="first_layer").sort("layer")["difference"].to_list()
+    assert changed == pytest.approx([-0.1, -0.2])
+    assert table["difference_low"].null_count() == table.height
+
+
+def test_the_sentences_say_what_the_ledger_does(tables):
+    fall = planted_cosines(-0.01, -0.02, -0.03, -0.02)
+    said = " ".join(figure._changes(fall))
+    assert "from layer 0 to layer 2: it surely falls" in said
+    assert "from layer 3 to layer 4: it surely rises" in said
+    still = " ".join(figure._changes(planted_cosines(-1e-5, -1e-5, -1e-5, -2e-5)))
+    assert still.count("it does not surely change") == 2
+
+
 def test_another_token_is_at_nothing(tables):
     assert tables.locality.filter(pl.col("k").is_not_null())["baseline"].abs().max() < 0.3
 
@@ -409,7 +507,7 @@ def test_another_token_is_at_nothing(tables):
 def test_the_same_seed_gives_the_same_tables(tables):
     anatomy = with_tokenizer("gpt_neox")
     again = locality(anatomy, strings(anatomy, 24, 30), ks=(1, 2, 5, 100), positions=3, batch_size=16, seed=0)
-    for name in ("locality", "tokens", "values"):
+    for name in ("locality", "tokens", "differences", "values"):
         assert getattr(again, name).equals(getattr(tables, name), null_equal=True)
 
 
@@ -417,7 +515,10 @@ def test_no_room_for_any_k_leaves_the_control_alone_and_a_sentence_that_says_so(
     anatomy = with_tokenizer("gpt2")
     made = locality(anatomy, strings(anatomy, 8), ks=(100,), positions=2, batch_size=16, seed=0)
     assert made.locality["k"].to_list() == [None] * 3 and made.tokens.is_empty()
-    assert "nothing to see" in figure.locality_findings(made.locality, made.tokens, made.values)[0]
+    assert (
+        "nothing to see"
+        in figure.locality_findings(made.locality, made.tokens, made.differences, made.values)[0]
+    )
     empty = figure.draw_locality(
         locality=made.locality, locality_tokens=made.tokens, locality_values=made.values
     )
@@ -430,7 +531,7 @@ def test_the_figure_is_drawn_and_sentences_carry_their_n(tables, tmp_path):
     )
     style.save(drawn, tmp_path / "a.svg", tmp_path / "a.png")
     assert all("n = 90" in axes.get_title("left") for axes in drawn.axes)
-    said = figure.locality_findings(tables.locality, tables.tokens, tables.values)
+    said = figure.locality_findings(tables.locality, tables.tokens, tables.differences, tables.values)
     assert "With only the last 5 tokens" in said[0] and "n = 90 tokens of 30 strings" in said[0]
     assert any("by kind of token" in sentence for sentence in said)
     assert "differs from 1 by more than" in said[-1] and "(n = 64)" in said[-1]

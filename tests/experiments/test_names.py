@@ -18,8 +18,13 @@ from factfinding.data.strangers import COLUMNS, paired, swaps, unknown_pairings
 from factfinding.engine.sites import Site
 from factfinding.engine.trace import Read, run
 from factfinding.experiments.linear_structure import show as linear_show
-from factfinding.experiments.linear_structure.compute import SCHEMA as LINEAR
-from factfinding.experiments.linear_structure.compute import linear_structure, ratios, shuffled_mlps
+from factfinding.experiments.linear_structure.compute import (
+    linear_structure,
+    ratios,
+    resample,
+    resampled,
+    shuffled_mlps,
+)
 from factfinding.experiments.mlp_norms import show as norms_show
 from factfinding.experiments.mlp_norms.compute import SCHEMA as NORMS
 from factfinding.experiments.mlp_norms.compute import mlp_norms, name_norms
@@ -33,15 +38,19 @@ from factfinding.experiments.orthogonal_remainder.compute import (
     orthogonal_remainder,
     remainders,
 )
+from factfinding.ledger import CONTRADICTED, NOT_APPLICABLE, SUPPORTED, UNDECIDED
 from factfinding.methods.circuit import Circuit
 from factfinding.methods.groups import groups_of
-from factfinding.methods.intervals import auc_intervals, median_intervals
+from factfinding.methods.intervals import auc_intervals, median_intervals, resampled_medians
 from factfinding.methods.name_sites import read_last
 from factfinding.stats import auc
-from helpers import planted
+from factfinding.tables import schema_of
+from helpers import hypotheses, planted
+from helpers.declared import judged
 from helpers.models import FAMILIES, random_anatomy, tokenizer
 from helpers.name_tables import NEURONS, SIZE, name_tables
 
+LINEAR = schema_of("linear_structure")
 FIRSTS, LASTS = range(100, 120), range(200, 225)
 SHOWS = {
     "mlp_norms": norms_show,
@@ -189,6 +198,20 @@ def test_median_intervals_contain_the_median_and_one_row_has_none():
     assert np.isnan(median_intervals(values[:1], seed=0).low).all()
 
 
+@given(st.lists(st.integers(0, 6), min_size=1, max_size=9), st.data())
+@settings(max_examples=60, deadline=None)
+def test_medians_of_resamples_are_those_of_the_rows_repeated(values, data):
+    """NaN rows (here 6) have no ratio and are left out."""
+    values = np.array(values, dtype=float)
+    values[values == 6] = np.nan
+    n = len(values)
+    counts = np.array([data.draw(st.lists(st.integers(0, 3), min_size=n, max_size=n)) for _ in range(3)])
+    for row, found in zip(counts, resampled_medians(values, counts), strict=True):
+        rows = np.repeat(values, row)
+        rows = rows[~np.isnan(rows)]
+        assert found == np.median(rows) if len(rows) else np.isnan(found)
+
+
 # planted models
 
 
@@ -245,7 +268,7 @@ def test_a_model_without_mlps_adds_up_the_parts_of_a_name():
     for block in made.anatomy.blocks:
         block.mlp_out.weight.zero_()
     known = made.prompts.sample(60, seed=0)
-    table = linear_structure(made.anatomy, known, known, pairs=20, **SIZE)
+    table = linear_structure(made.anatomy, known, known, pairs=20, shuffles=2, **SIZE)
     resid = table.filter(output="resid")
     assert resid["median"].to_list() == [0] * resid.height and resid["n"].max() > 5
     assert table.filter(output="mlp")["n"].to_list() == [0] * resid.height
@@ -280,7 +303,9 @@ def test_a_random_model_knows_no_name_from_another(family):
 def test_a_random_model_breaks_the_sum_as_much_for_unknown_names():
     """It hashes: what it makes of a pair has nothing to do with which pairs are known."""
     anatomy, known = random_study("gpt_neox", n=150)
-    table = linear_structure(anatomy, known, known, condition="full", pairs=60, batch_size=64, seed=0)
+    table = linear_structure(
+        anatomy, known, known, condition="full", pairs=60, shuffles=3, batch_size=64, seed=0
+    )
     wide = table.pivot("names", index=["output", "layer"], values=["median", "median_low", "median_high"])
     broken = wide.filter(pl.col("median_known") > 1e-6)  # parallel blocks: MLP 0 reads one token alone
     assert broken.height >= 2 * anatomy.n_layers - 2
@@ -319,7 +344,9 @@ def test_norms_and_ratios_are_those_of_whole_prompts_one_at_a_time(family):
 def test_the_table_says_the_same_in_batches_of_any_size():
     anatomy, known = random_study("gpt_neox", n=60)
     tables = [
-        linear_structure(anatomy, known, known, condition="full", pairs=10, batch_size=size, seed=0)
+        linear_structure(
+            anatomy, known, known, condition="full", pairs=10, shuffles=2, batch_size=size, seed=0
+        )
         for size in (1, 6, 500)
     ]
     assert tables[0].schema == LINEAR and set(tables[0]["names"]) == {"known", "unknown", "shuffled"}
@@ -349,6 +376,82 @@ def test_shuffling_keeps_the_entries_of_each_mlp_matrix_and_the_rest_of_the_mode
     assert all(
         torch.equal(x, y) for x, y in zip(again.model.parameters(), copied.model.parameters(), strict=True)
     )
+
+
+def test_the_interval_of_shuffled_weights_holds_other_shuffles():
+    """One shuffle's interval over pairs does not: nearly all its likes lie outside."""
+    rng, pairs = np.random.default_rng(0), 400
+    values = 0.5 + 0.05 * rng.normal(size=(60, 1, 1)) + 0.1 * rng.normal(size=(60, pairs, 1))
+    counts = resampled(pairs, rng)
+    found, others = resample(values[:20], counts, rng), np.median(values[20:, :, 0], axis=1)
+    low, high = np.quantile(found.median[1:, 0], (0.025, 0.975))
+    assert ((others > low) & (others < high)).mean() > 0.8
+    low, high = np.quantile(found.pairs[1:, 0], (0.025, 0.975))
+    assert ((others > low) & (others < high)).mean() < 0.4
+    assert found.median[0, 0] == pytest.approx(np.median(values[:20, :, 0], axis=1).mean())
+
+
+def test_known_names_and_shuffled_weights_are_compared_over_the_same_pairs():
+    """Pairs that differ widely and networks that differ by a shift of all pairs: the difference has no spread."""
+    rng = np.random.default_rng(0)
+    one = rng.uniform(0, 1, (1, 200, 1))
+    counts = resampled(200, rng)
+    known, shuffled = (resample(values, counts, rng) for values in (one, np.repeat(one - 0.2, 5, axis=0)))
+    assert np.allclose(known.median - shuffled.median, 0.2)
+
+
+def linear_tables(anatomy, known: pl.DataFrame, table: pl.DataFrame, lookup: tuple[int, int] | None):
+    circuit = Circuit(lookup_at="final_name", concatenate=None, lookup=lookup, extract=())
+    found = linear_structure(anatomy, known, table, pairs=200, shuffles=8, **SIZE)
+    return {"linear_structure": found, "circuit": circuit.to_table()}
+
+
+def mixing() -> dict[str, pl.DataFrame]:
+    """A random model: what it makes of a pair has nothing to do with which pairs are known."""
+    known = prompts_of(random_names(200), before=2)
+    anatomy = random_anatomy("gpt_neox", dtype=torch.float64, vocabulary=300)
+    return linear_tables(anatomy, known, known, (1, 2))
+
+
+def test_unknown_names_break_as_much_where_mlps_mix_any_pair_and_not_where_they_know_pairs():
+    row = judged("unknown-names-break-as-much", mixing())
+    assert row["verdict"] == SUPPORTED and row["high"] < 0.1 and row["n"] > 30
+    cells = hypotheses.entity_cells()
+    prompts = cells.prompts()
+    found = linear_tables(cells.anatomy, prompts, prompts, (1, 1))
+    row = judged("unknown-names-break-as-much", found)
+    assert row["verdict"] == CONTRADICTED and row["value"] > 0.9
+
+
+def test_few_pairs_show_no_equivalence():
+    """The same model and hardly any names: the ratios are as near, but not surely."""
+    known = prompts_of(random_names(26), before=2)
+    anatomy = random_anatomy("gpt_neox", dtype=torch.float64, vocabulary=300)
+    row = judged("unknown-names-break-as-much", linear_tables(anatomy, known, known, (1, 2)))
+    assert row["verdict"] in (UNDECIDED, NOT_APPLICABLE)
+
+
+def test_mlps_that_know_pairs_break_more_than_shuffled_ones_and_shuffled_ones_do_not():
+    cells = hypotheses.entity_cells()
+    prompts = cells.prompts()
+    for anatomy, verdicts in (
+        (cells.anatomy, {SUPPORTED}),
+        (shuffled_mlps(cells.anatomy, seed=99), {UNDECIDED, CONTRADICTED}),
+    ):
+        found = linear_tables(anatomy, prompts, prompts, (1, 1))
+        assert judged("mlp-outputs-break-structure", found)["verdict"] in verdicts
+
+
+def test_the_residual_breaks_with_depth_where_pairs_are_looked_up_and_not_in_a_sum():
+    cells = hypotheses.entity_cells()
+    prompts = cells.prompts()
+    claim = "residual-structure-breaks-with-depth"
+    assert judged(claim, linear_tables(cells.anatomy, prompts, prompts, (1, 1)))["verdict"] == SUPPORTED
+    for block in (made := planted.at_name(firsts=12, lasts=12)).anatomy.blocks:
+        block.mlp_out.weight.zero_()
+    known = made.prompts.sample(60, seed=0)
+    row = judged(claim, linear_tables(made.anatomy, known, known, (1, 1)))
+    assert row["verdict"] == UNDECIDED and row["value"] == row["low"] == row["high"] == 0
 
 
 # the orthogonal remainder

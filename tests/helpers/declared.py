@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import yaml
+
+from factfinding.declarations import declarations
+from factfinding.ledger import judge
 
 NUMBERS = {name: {"type": "number"} for name in ("value", "low", "high", "baseline")} | {
     "n": {"type": "integer"}
@@ -41,3 +46,14 @@ def written(folder: Path, **changes: Any) -> tuple[Path, Path]:
     (experiments / "needs.yaml").write_text(yaml.safe_dump(NEEDS))
     stages.write_text(yaml.safe_dump({"other": {"columns": NUMBERS}}))
     return experiments, stages
+
+
+def judged(claim: str, tables: Mapping[str, pl.DataFrame]) -> dict[str, Any]:
+    """The row of the ledger of one of the project's own claims, on these tables, whatever it needs."""
+    declared = declarations()
+    (experiment,) = [one for one, found in declared.claims if found.id == claim]
+    alone = experiment.model_copy(
+        update={"claims": tuple(found for found in experiment.claims if found.id == claim)}
+    )
+    only = declared.model_copy(update={"experiments": {experiment.name: alone}, "needs": {}})
+    return judge(only, tables, regardless=True).row(0, named=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import polars as pl
 
 from factfinding.experiments.effective_probes import compute as effective_probes
@@ -25,9 +27,13 @@ SETTINGS = Settings(
 )
 
 
-def effective_tables(model: EffectiveModel | None, name_only: pl.DataFrame) -> dict[str, pl.DataFrame]:
-    """All tables by name. model: None where there is no effective model; name_only: prompts, all of known subjects."""
+def effective_tables(
+    model: EffectiveModel | None, name_only: pl.DataFrame, **read_by: Any
+) -> dict[str, pl.DataFrame]:
+    """All tables by name. model: None where there is no effective model; name_only: prompts, all of known subjects.
+    read_by: what probes are made of: anatomy, candidates, readers, circuit."""
     held = {"effective_model.safetensors": model, "prompts/name_only": name_only}
+    held |= {"circuit.yaml" if name == "circuit" else name: value for name, value in read_by.items()}
     inputs = given(recall=name_only.select("subject", known=pl.lit(True)), **held)
     return nonlinear_excess.compute(inputs, SETTINGS, quiet) | effective_probes.compute(
         inputs, SETTINGS, quiet

@@ -38,7 +38,7 @@ def _row(claim, post, verdict, value, low, high, n, *, sentence, about="model") 
         "high": high,
         "n": n,
         "supported_if": "above",
-        "threshold": None if value is None else 0.7,
+        **dict.fromkeys(("threshold", "threshold_low", "threshold_high"), None if value is None else 0.7),
         "measured": f"what {MARKUP}",
         "reason": "The interval lies somewhere.",
     }

@@ -60,7 +60,9 @@ def intervention_tables(
     held = _held(anatomy, full, candidates, reader) | {"prompts/name_only": name_only, "circuit.yaml": found}
     tables |= _computed(("ladder", "effective_model", "context", "probe_patching"), held)
     model = tables.pop("model")
-    return tables | effective_tables(model if isinstance(model, EffectiveModel) else None, name_only)
+    made = model if isinstance(model, EffectiveModel) else None
+    read_by = {"anatomy": anatomy, "candidates": candidates, "readers": reader, "circuit": found}
+    return tables | effective_tables(made, name_only, **read_by)
 
 
 def _held(anatomy, full: pl.DataFrame, candidates: pl.DataFrame, reader: Readers) -> dict[str, Any]:

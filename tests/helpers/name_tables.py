@@ -36,7 +36,7 @@ def names_given(
         answer_neurons=neurons.with_columns(chosen_on=pl.lit("first"), rank=pl.lit(1)),
         **{"prompts/full": table},
     )
-    chosen = {"subjects": "known", "conditions": ["full"], "swap_pairs": pairs, "seed": 0}
+    chosen = {"subjects": "known", "conditions": ["full"], "swap_pairs": pairs, "shuffles": 4, "seed": 0}
     return inputs, Settings({"compute": {"batch_size": batch_size}, "names": chosen})
 
 

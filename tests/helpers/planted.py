@@ -15,6 +15,11 @@ of the two does. Everything not named here is exactly zero (or `noise`, if asked
     L0H1, L0H3     at END: move the first and the last name's sign there
     L1N3, L1N17    at END: fire where both signs are +, or both -, and write the answer themselves
 
+and `in_two_steps` looks it up at the name, but not in a single step:
+
+    L1N3, L1N17    at the final name token: write whether the signs agree, where no head reads it
+    L2N3           at the final name token: passes that on as the fact, for L3H2 to bring to END
+
 How it is done. A feature is a pair of residual dimensions, +f and -f, so the mean that LayerNorm takes away is zero.
 One feature, the ballast, is a large constant at every position, so LayerNorm's scale is constant up to 1e-6, and its
 weight undoes it: the norms are next to identity. Attention scores are 0 or hundreds, so patterns are one or zero;
@@ -94,6 +99,23 @@ def at_name(*, dtype: torch.dtype = torch.float64, noise: float = 0.0, **names: 
         "concatenate": (head(0, 1, "final_name"),),
         "lookup": tuple(neuron(1, n, "final_name") for n in PAIR),
         "extract": (head(2, 2, "end"),),
+    }
+    return _plant(model, sites, dtype, noise, **names)
+
+
+def in_two_steps(*, dtype: torch.dtype = torch.float64, noise: float = 0.0, **names: int) -> Planted:
+    """As `at_name`, but one MLP makes a code of the pair and the next one reads the fact off it."""
+    model = _empty()
+    _attend(model, 0, 1, query="last", key="first", read="first_sign", write="moved_first")
+    _agree(model, 1, signs=("moved_first", "last_sign"), write="moved_last")
+    mlp = model.gpt_neox.layers[2].mlp
+    mlp.dense_h_to_4h.weight[PAIR[0]] = direction("moved_last") / 2
+    mlp.dense_4h_to_h.weight[:, PAIR[0]] = direction("fact")
+    _attend(model, 3, 2, query="end", key="last", read="fact", write="answer")
+    sites = {
+        "concatenate": (head(0, 1, "final_name"),),
+        "lookup": (*(neuron(1, n, "final_name") for n in PAIR), neuron(2, PAIR[0], "final_name")),
+        "extract": (head(3, 2, "end"),),
     }
     return _plant(model, sites, dtype, noise, **names)
 

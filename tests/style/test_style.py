@@ -67,7 +67,8 @@ MAY_IMPORT = {  # room -> rooms below it
         "findings",
         "page",
     },
-    "comparison": {"findings", "page"},
+    "seeds": {"ledger"},
+    "comparison": {"findings", "page", "seeds"},
 }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import re
 
+import polars as pl
 import pytest
 import yaml
 from hypothesis import given
@@ -12,8 +13,10 @@ from hypothesis import strategies as st
 
 from factfinding.config import Config
 from factfinding.errors import InputError
-from factfinding.studies import merged, studies_of
-from helpers import ROOT
+from factfinding.files import write_json
+from factfinding.studies import merged, seeds_of, studies_of
+from factfinding.tables import write_declared
+from helpers import ROOT, example_ledger
 from helpers.workflow import copy_project, planned, snakemake
 
 BASE = yaml.safe_load((ROOT / "config.yaml").read_text())
@@ -63,7 +66,9 @@ def test_a_name_means_the_same_study_whatever_the_configuration_beside_it_has_ch
 
 
 def test_every_overlay_that_is_shipped_can_be_listed():
-    names = [path.stem for path in OVERLAYS.glob("*.yaml")]
+    names = [
+        path.stem for path in OVERLAYS.glob("*.yaml") if "studies" not in yaml.safe_load(path.read_text())
+    ]
     assert len(names) >= 6 and set(listed(*names)) == set(names)
 
 
@@ -121,6 +126,56 @@ def test_merging_replaces_leaves_keeps_the_rest_and_changes_neither(base, other)
     for key, value in other.items():
         if not isinstance(value, dict):
             assert result[key] == value
+
+
+def test_a_list_of_studies_is_no_study_of_another_list():
+    with pytest.raises(InputError, match=r"config.studies\[1\]: found seeds, a list of studies itself"):
+        listed("organism", "seeds")
+
+
+def test_studies_that_differ_in_their_seed_alone_are_one_family():
+    wide = {"study": "wide", "organism": {"width": 96}}
+    found = listed("organism", "organism-1", wide, {"study": "third", "organism": {"seed": 5}}, "pythia-410m")
+    assert seeds_of(found) == {"organism": ["organism", "organism-1", "third"]}
+    assert seeds_of(listed("organism", wide)) == {}
+    both = listed(wide, "organism", "organism-1", wide | {"study": "x", "organism": {"width": 96, "seed": 1}})
+    assert seeds_of(both) == {"wide": ["wide", "x"], "organism": ["organism", "organism-1"]}
+    hub = [{"study": f"p{i}", "like": "pythia-410m", "organism": {"seed": i}} for i in range(2)]
+    assert seeds_of(listed(*hub)) == {}, "that seed changes nothing of a model that is not trained here"
+
+
+def test_make_seeds_runs_five_seeds_of_one_study():
+    assert "--configfile studies/seeds.yaml" in (ROOT / "Makefile").read_text().split("seeds: ")[1]
+    found = studies_of(BASE | yaml.safe_load((OVERLAYS / "seeds.yaml").read_text()), OVERLAYS)
+    assert [len(members) for members in seeds_of(found).values()] == [5]
+    assert [config.organism.seed for config in found.values()] == [0, 1, 2, 3, 4]
+    assert found["organism"] == Config()
+
+
+def test_the_comparison_of_three_seeds_says_what_they_say_together(tmp_path):
+    """The rule alone, on ledgers that lie there: its table and its page."""
+    project = copy_project(tmp_path)
+    small = yaml.safe_load((project / "tests/fixtures/small.yaml").read_text())
+    others = [{"study": f"seed-{i}", "organism": {"seed": i}} for i in (1, 2)]
+    (project / "three.yaml").write_text(yaml.safe_dump(small | {"studies": ["small", *others]}))
+    shape = {"parameters": 1, "n_layers": 2, "d_model": 8}
+    source = {"kind": "organism", "id": None, "revision": None, "folder": "f", "digest": "d" * 32}
+    for name, value in (("small", 0.8), ("seed-1", 0.85), ("seed-2", 0.9)):
+        folder = project / "results" / name
+        ledger = example_ledger.ledger().with_columns(
+            pl.when(pl.col("claim") == "recall").then(value + shift).otherwise(end).alias(end)
+            for end, shift in (("value", 0.0), ("low", -0.01), ("high", 0.01))
+        )
+        write_declared(ledger, folder / "tables/ledger.csv")
+        write_json({"shape": shape, "source": source, "recall": []}, folder / "model/card.json")
+    target = "results/comparison/report.html"
+    snakemake(project, target, "--cores", "1", "--allowed-rules", "comparison", study="three.yaml")
+    table = pl.read_csv(project / "results/comparison/seeds.csv")
+    row = table.row(by_predicate=pl.col("claim") == "recall", named=True)
+    assert row["seeds"] == row["n"] == row["supported"] == 3 and row["verdict"] == "supported"
+    assert row["value"] == pytest.approx(0.85) and 0.78 < row["low"] < 0.85 < row["high"] < 0.92
+    page = (project / target).read_text()
+    assert "Across the seeds of small" in page and "small, seed-1, seed-2" in page
 
 
 def test_one_run_plans_every_study_of_the_list_with_its_own_values(tmp_path):

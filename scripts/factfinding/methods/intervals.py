@@ -7,7 +7,7 @@ once, and a resample is a count of how often each name is drawn.
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from factfinding.stats import RESAMPLES, Estimates, aucs, resample_counts, resample_rows
 
@@ -59,6 +59,22 @@ def median_intervals(
         np.stack([np.median(values[rows, k], axis=1) for k in range(columns)], axis=1) for rows in resamples
     ]
     return _estimates(np.median(values, axis=0), np.concatenate(draws), n, spread=n > 1)
+
+
+def resampled_medians(
+    values: Float[np.ndarray, " n"], counts: Int[np.ndarray, "resamples n"]
+) -> Float[np.ndarray, " resamples"]:
+    """The median of each resample, given as how often it has each row; so that several columns can see the same ones.
+
+    Rows that are NaN are left out; NaN for a resample without any other.
+    """
+    order = np.argsort(values, kind="stable")[: np.count_nonzero(~np.isnan(values))]  # NaN sorts last
+    if not len(order):
+        return np.full(len(counts), np.nan)
+    ranked, twice = values[order], 2 * np.cumsum(counts[:, order], axis=1)
+    half = twice[:, -1:] // 2
+    lower, upper = (twice >= half).argmax(axis=1), (twice > half).argmax(axis=1)
+    return np.where(half[:, 0] > 0, (ranked[lower] + ranked[upper]) / 2, np.nan)
 
 
 def _estimates(value: np.ndarray, draws: np.ndarray, n: int, *, spread: bool) -> Estimates:

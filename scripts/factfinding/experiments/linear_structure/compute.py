@@ -12,16 +12,21 @@ names with the same tokens, the ratio is about 1.
 
 That a ratio is not 0 says only that something is not linear. Three rows say how much of it is memory of names:
 `known` as above; `unknown`, where A and B are unknown names too, so nothing can have been memorised about them; and
-`shuffled`, the known names in a model whose MLPs have all their entries permuted, which are as non-linear as MLPs of
+`shuffled`, the known names in models whose MLPs have all their entries permuted, which are as non-linear as MLPs of
 such weights are without having learnt anything.
 
 Longer names: f is all tokens but the last. Each name is in one pair at most, so pairs are independent draws.
+
+One shuffle is one network: others lie further from it than its interval over pairs says. So there are many, and the
+interval of `shuffled` is that of a shuffle and pairs drawn together; what it would be over pairs alone stands beside.
+Differences are taken within resamples: known and shuffled share their pairs, layers theirs; known and unknown do not.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
@@ -31,24 +36,19 @@ from torch import Tensor
 
 from factfinding.data.strangers import Swaps, swaps, unknown_pairings
 from factfinding.inputs import Inputs, Say, Settings
-from factfinding.methods.estimates import each, estimate_columns, estimate_schema
+from factfinding.methods.estimates import estimate_columns
 from factfinding.methods.groups import known_prompts
-from factfinding.methods.intervals import median_intervals
+from factfinding.methods.intervals import LEVELS, resampled_medians
 from factfinding.methods.name_sites import name_batches, read_last
 from factfinding.model.anatomy import Anatomy
 from factfinding.model.source import anatomy_of
-from factfinding.stats import mean_intervals
+from factfinding.stats import Estimate, resample_counts
+from factfinding.tables import schema_of
 
 OUTPUTS = {"mlp": "mlp_out", "resid": "resid_post"}
 NAMES = ("known", "unknown", "shuffled")
 ROUNDING = 16
 """A numerator or denominator below this many rounding errors of the largest of the six vectors counts as zero."""
-
-SCHEMA = (
-    {"condition": pl.String, "names": pl.String, "output": pl.String, "layer": pl.Int64}
-    | estimate_schema("median", "mean")
-    | {"n": pl.Int64}
-)
 
 
 def compute(inputs: Inputs, settings: Settings, say: Say) -> dict[str, pl.DataFrame]:
@@ -64,6 +64,7 @@ def compute(inputs: Inputs, settings: Settings, say: Say) -> dict[str, pl.DataFr
                 inputs.prompts(condition),
                 condition=condition,
                 pairs=section.swap_pairs,
+                shuffles=section.shuffles,
                 batch_size=settings.compute.batch_size,
                 seed=section.seed,
             )
@@ -78,32 +79,37 @@ def linear_structure(
     *,
     condition: str,
     pairs: int,
+    shuffles: int,
     batch_size: int,
     seed: int,
 ) -> pl.DataFrame:
     """The table `linear_structure`: a row per names (known, unknown, shuffled), output (mlp, resid) and layer.
 
     known, table: prompts of the known subjects and of all subjects, in one condition; at most `pairs` pairs of each
-    kind. Columns condition, names, output, layer, median and mean of the ratio over pairs with intervals, n (pairs in
-    which the ratio exists: at a layer that writes the same for all names it does not). Kinds of names of which no pair
-    can be made are left out; empty if that is all.
+    kind. `shuffles`: networks with permuted weights. n: pairs in which the ratio exists (at a layer that writes the same
+    for all names it does not). Kinds of names of which no pair can be made are left out; empty if that is all.
     """
     unknown = unknown_pairings(known, table, seed=seed)
     drawn = {
         "known": swaps(known, table, unknown, pairs=pairs, seed=seed),
         "unknown": swaps(unknown, table, unknown, pairs=pairs, seed=seed),
     }
-    drawn["shuffled"] = drawn["known"]
+    rng, found = np.random.default_rng(seed), {}
+    for names, these in drawn.items():
+        if len(these):
+            counts = resampled(len(these), rng)
+            found[names] = resample(ratios(anatomy, these, batch_size=batch_size)[None], counts, rng)
+            if names == "known":
+                others = (shuffled_mlps(anatomy, seed=seed + i) for i in range(shuffles))
+                values = np.stack([ratios(other, these, batch_size=batch_size) for other in others])
+                found["shuffled"] = resample(values, counts, rng)
     rows = []
-    for names in NAMES:
-        if not len(drawn[names]):
-            continue
-        here = shuffled_mlps(anatomy, seed=seed) if names == "shuffled" else anatomy
-        summaries = _summaries(ratios(here, drawn[names], batch_size=batch_size), seed)
-        places = ((output, layer) for output in OUTPUTS for layer in range(anatomy.n_layers))
-        for (output, layer), summary in zip(places, summaries, strict=True):
-            rows.append({"condition": condition, "names": names, "output": output, "layer": layer} | summary)
-    return pl.DataFrame(rows, schema=SCHEMA)
+    for names in [names for names in NAMES if names in found]:
+        places = [(output, layer) for output in OUTPUTS for layer in range(anatomy.n_layers)]
+        cells = _cells(found[names], None if names == "known" else found.get("known"), anatomy.n_layers)
+        for (output, layer), columns in zip(places, cells, strict=True):
+            rows.append({"condition": condition, "names": names, "output": output, "layer": layer} | columns)
+    return pl.DataFrame(rows, schema=schema_of("linear_structure"))
 
 
 @torch.no_grad()
@@ -146,20 +152,67 @@ def _mlp_parameters(anatomy: Anatomy) -> Iterator[Tensor]:
         yield from (parameter for _, parameter in sorted(block.mlp.named_parameters()))
 
 
-def _summaries(values: Float[np.ndarray, "pairs k"], seed: int) -> list[dict[str, float | int | None]]:
-    """Cells of each column, over the pairs in which it exists; columns that exist in the same pairs together."""
-    exists, cells = ~np.isnan(values), [{}] * values.shape[1]
-    for pattern in np.unique(exists, axis=1).T:
-        columns = np.flatnonzero((exists == pattern[:, None]).all(axis=0))
-        chosen = values[np.ix_(pattern, columns)]
-        medians, means = ([None] * len(columns),) * 2
-        if len(chosen):
-            medians, means = (
-                each(median_intervals(chosen, seed=seed)),
-                each(mean_intervals(chosen, seed=seed)),
-            )
-        for column, median, mean in zip(columns, medians, means, strict=True):
-            cells[column] = (
-                estimate_columns("median", median) | estimate_columns("mean", mean) | {"n": len(chosen)}
-            )
-    return cells
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Resampled:
+    """Medians and means of ratios: first over all pairs, then over each resample of pairs; n: pairs with a ratio.
+
+    With several shuffles the first is their mean, and a resample is of one shuffle that is drawn with it; `pairs` has the
+    mean over shuffles in each resample instead.
+    """
+
+    median: Float[np.ndarray, "resamples+1 k"]
+    mean: Float[np.ndarray, "resamples+1 k"]
+    pairs: Float[np.ndarray, "resamples+1 k"]
+    n: Int[np.ndarray, " k"]
+    shuffles: int
+
+
+def resampled(n: int, rng: np.random.Generator) -> Int[np.ndarray, "resamples+1 n"]:
+    """How often each pair is in the whole (once), and in each resample."""
+    return np.concatenate([np.ones((1, n), dtype=np.int64), *resample_counts(n, rng)])
+
+
+def resample(
+    values: Float[np.ndarray, "shuffles pairs k"],
+    counts: Int[np.ndarray, "resamples+1 pairs"],
+    rng: np.random.Generator,
+) -> Resampled:
+    """The ratios of pairs in one network, or in several shuffled ones, resampled."""
+    shuffles, _, columns = values.shape
+    exists = ~np.isnan(values)
+    medians = np.stack(
+        [[resampled_medians(one[:, k], counts) for k in range(columns)] for one in values]
+    ).transpose(0, 2, 1)
+    with np.errstate(invalid="ignore"):  # a resample without a ratio has no mean
+        means = counts @ np.where(exists, values, 0.0) / (counts @ exists)
+    drawn = rng.integers(0, shuffles, len(counts) - 1), np.arange(1, len(counts))
+    median, mean = (np.concatenate([all_.mean(0)[:1], all_[drawn]]) for all_ in (medians, means))
+    n = exists.sum(axis=1).min(axis=0)
+    return Resampled(median=median, mean=mean, pairs=medians.mean(0), n=n, shuffles=shuffles)
+
+
+def _cells(
+    found: Resampled, known: Resampled | None, n_layers: int
+) -> Iterator[dict[str, float | int | None]]:
+    """The columns of each output and layer. known: the ratios of known names, for kinds of names that are held to them."""
+    first = np.arange(found.median.shape[1]) // n_layers * n_layers  # layer 0 of the same output
+    since = found.median - found.median[:, first]
+    more = None if known is None else known.median - found.median
+    for k, n in enumerate(found.n.tolist()):
+        cells = estimate_columns("median", _estimate(found.median[:, k], n))
+        over_pairs = estimate_columns("pairs", _estimate(found.pairs[:, k], n))
+        cells |= {name: value for name, value in over_pairs.items() if name != "pairs"}
+        cells |= estimate_columns("mean", _estimate(found.mean[:, k], n))
+        cells |= estimate_columns("since_first", _estimate(since[:, k], n))
+        cells |= estimate_columns("known_more", None if more is None else _estimate(more[:, k], n))
+        yield cells | {"shuffles": found.shuffles if found.shuffles > 1 else None, "n": n}
+
+
+def _estimate(drawn: Float[np.ndarray, " resamples+1"], n: int) -> Estimate | None:
+    """The first, with the interval of the others; none from one pair, or where most resamples lack it."""
+    value, others = float(drawn[0]), drawn[1:][~np.isnan(drawn[1:])]
+    if np.isnan(value):
+        return None
+    enough = n > 1 and 2 * len(others) >= len(drawn) - 1
+    low, high = np.quantile(others, LEVELS).tolist() if enough else (np.nan, np.nan)
+    return Estimate(value=value, low=low, high=high, n=n)

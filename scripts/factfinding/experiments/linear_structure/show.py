@@ -7,13 +7,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from factfinding.figures import style
-from factfinding.findings.words import Tables, layers_in_words, percent, share_of
+from factfinding.findings.words import Tables, layers_in_words, number, share_of
 from factfinding.methods.circuit import Circuit
 
 NAMES = {
     "known": "known names",
     "unknown": "unknown names only",
-    "shuffled": "known names, MLP weights shuffled",
+    "shuffled": "known names, MLP weights shuffled (many shuffles)",
 }
 OUTPUTS = {"mlp": "MLP outputs", "resid": "residual stream after the layer"}
 
@@ -93,9 +93,9 @@ def _furthest(mlps: pl.DataFrame) -> str:
     known = mlps.filter(names="known").sort("layer")
     best = known.row(known["median"].arg_max(), named=True)
     baselines = [
-        f"{percent(row['median'])} {words}"
+        f"{share_of(row, 'median')} {words.format(row['shuffles'])}"
         for names, words in (
-            ("shuffled", "with the MLPs' weights shuffled"),
+            ("shuffled", "with the MLPs' weights shuffled ({} shuffles; interval over these and over pairs)"),
             ("unknown", "for unknown names only"),
         )
         for row in mlps.filter(names=names, layer=best["layer"]).iter_rows(named=True)
@@ -109,37 +109,40 @@ def _furthest(mlps: pl.DataFrame) -> str:
 
 
 def _compared(mlps: pl.DataFrame) -> list[str]:
-    """Where known names are surely above either baseline by enough (`MORE`), and what that means."""
-    known = mlps.filter(names="known").sort("layer")
+    """Where known names are surely above either baseline by enough (`MORE`), or surely within so much of it."""
     told = []
-    for names, high, low in (
+    for names, what, high, low in (
         (
             "shuffled",
-            "more than a network of such weights does by itself",
-            "so there is no sign of more than a network of such weights does by itself",
+            "in models with shuffled MLPs (same pairs)",
+            "more than networks of such weights do by themselves",
+            "so there is no sign of more than networks of such weights do by themselves",
         ),
         (
             "unknown",
+            "for unknown names only",
             "there the model makes something of names that it knows besides mixing their parts",
             "so there is no sign that it is more than a mixing of the parts that any name gets, known or not",
         ),
     ):
-        others = mlps.filter(names=names).select("layer", "median_high").rename({"median_high": "other"})
-        both = known.join(others, on="layer").drop_nulls(["median_low", "other"])
-        if both.is_empty():
+        rows = mlps.filter(names=names).drop_nulls("known_more_low").sort("layer")
+        if rows.is_empty():
             continue
-        layers, gap = both["layer"].to_list(), pl.col("median_low") - pl.col("other")
-        above = both.filter(gap > MORE)["layer"].to_list()
-        little = both.filter(gap > 0, gap <= MORE)["layer"].to_list()
-        what = {"shuffled": "in the model with shuffled MLPs", "unknown": "for unknown names only"}[names]
+        layers, less = rows["layer"].to_list(), pl.col("known_more_low")
+        above = rows.filter(less > MORE)["layer"].to_list()
+        little = rows.filter(less > 0, less <= MORE)["layer"].to_list()
+        alike = rows.filter(less > -MORE, pl.col("known_more_high") < MORE)["layer"].to_list()
         than = f"surely higher than {what} by more than {100 * MORE:.0f} points"
-        if above:
-            said = f"It is {than} {layers_in_words(above, layers)}: {high}."
-        else:
-            said = f"At no MLP is it {than}, {low}."
+        said = (
+            f"It is {than} {layers_in_words(above, layers)}: {high}."
+            if above
+            else f"At no MLP is it {than}, {low}."
+        )
         if little:
             said += f" {layers_in_words(little, layers).capitalize()} it is surely higher, but not surely by that much; "
             said += "this is not counted, since through LayerNorm MLPs that know nothing react to what earlier ones wrote."
+        if alike:
+            said += f" {layers_in_words(alike, layers).capitalize()} the two surely differ by less than that."
         told.append(said)
     return told
 
@@ -148,9 +151,11 @@ def _residual(rows: pl.DataFrame) -> list[str]:
     if rows.is_empty():
         return []
     first, last = rows.row(0, named=True), rows.row(-1, named=True)
+    rise = number(last, "since_first", "+.1f", scale=100)
     return [
         (
             f"In the residual stream, which sums up all layers so far, the ratio is {share_of(first, 'median')} after layer "
-            f"{first['layer']} and {share_of(last, 'median')} after layer {last['layer']} (n = {last['n']:,} pairs)."
+            f"{first['layer']} and {share_of(last, 'median')} after layer {last['layer']}: {rise} points over the same "
+            f"n = {last['n']:,} pairs."
         )
     ]

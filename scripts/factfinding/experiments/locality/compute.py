@@ -14,7 +14,7 @@ from factfinding.model.source import anatomy_of
 
 
 def compute(inputs: Inputs, settings: Settings, say: Say) -> dict[str, pl.DataFrame]:
-    """The tables `locality`, `locality_tokens` and `locality_values`."""
+    """The tables `locality`, `locality_tokens`, `locality_differences` and `locality_values`."""
     section, anatomy = settings.locality, anatomy_of(inputs)
     strings = strings_in(inputs.named["texts"], anatomy, section)
     tokens = len(strings[0].ids)
@@ -31,6 +31,7 @@ def compute(inputs: Inputs, settings: Settings, say: Say) -> dict[str, pl.DataFr
     return {
         "locality": tables.locality,
         "locality_tokens": tables.tokens,
+        "locality_differences": tables.differences,
         "locality_values": tables.values,
     }
 

@@ -8,6 +8,9 @@ forgives it; `own_median` says how much that changes.) Then their cosine.
 All k are measured on the same tokens, which have more than the largest k before them: curves over k differ by k alone. A k
 for which a string has no such positions is left out. The control, `k` null, runs the whole context again as a window of
 its own: its cosine is 1 but for rounding. The baseline is the cosine to the full-context state of another sampled token.
+
+Layers are compared on the same tokens, and kinds of tokens on the same strings: a difference of medians has the interval
+of the differences within resamples of strings. Two intervals that overlap say nothing about it.
 """
 
 from __future__ import annotations
@@ -18,13 +21,14 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from factfinding.data.texts import CATEGORIES, String, category
 from factfinding.engine.batches import Batches
 from factfinding.engine.sites import Site
 from factfinding.engine.trace import Read, run
+from factfinding.methods.estimates import estimate_schema
 from factfinding.model.anatomy import Anatomy
 from factfinding.stats import RESAMPLES_OF_QUANTILES, resample_counts
 
@@ -44,6 +48,13 @@ LOCALITY = (
 TOKENS = {"category": pl.String} | {
     name: kind for name, kind in LOCALITY.items() if name not in ("own_median", "tokens")
 }
+FIRST, BEFORE, WORDS = "first_layer", "layer_before", "alphabetic"
+"""What a median is compared with: that after layer 0, that after the layer before, that of alphabetic tokens."""
+DIFFERENCES = (
+    {"layer": pl.Int64, "k": pl.Int64, "category": pl.String, "compared_with": pl.String}
+    | estimate_schema("difference")
+    | {"n": pl.Int64, "n_strings": pl.Int64}
+)
 VALUES = {
     "string": pl.Int64, "position": pl.Int64, "category": pl.String, "layer": pl.Int64, "k": pl.Int64,
     "cosine": pl.Float32,
@@ -67,6 +78,7 @@ class Locality:
     locality: pl.DataFrame
     tokens: pl.DataFrame
     values: pl.DataFrame
+    differences: pl.DataFrame
 
 
 def usable(ks: Sequence[int], tokens: int, positions: int) -> list[int]:
@@ -109,7 +121,7 @@ def locality(
     mean = full.double().mean(0)
     others = _others(len(sample.string), seed)
     counts = _resampled(sample.string, seed)
-    rows, by_category, values = [], [], []
+    rows, by_category, differences, values = [], [], [], []
     for k in [*kept, None]:
         used = _evenly(len(sample.string), CONTROL) if k is None else np.arange(len(sample.string))
         part = window_states(anatomy, sample, used, k, batch_size)
@@ -119,10 +131,12 @@ def locality(
         values.append(_values(k, near, sample, used))
         if k is not None:
             by_category += _category_rows(k, near, far, sample, counts)
+            differences += [{"k": k} | row for row in compared(near, sample, counts)]
     return Locality(
         locality=pl.DataFrame(rows, schema=LOCALITY),
         tokens=pl.DataFrame(by_category, schema=TOKENS),
         values=pl.concat(values),
+        differences=pl.DataFrame(differences, schema=DIFFERENCES),
     )
 
 
@@ -269,6 +283,48 @@ def _category_rows(
                 | _described(near[rows, layer], far[rows, layer], counts[:, rows])
                 | {"n": len(rows), "n_strings": len(np.unique(sample.string[rows]))}
             )
+
+
+def compared(
+    near: Float[np.ndarray, "n layers"], sample: Sample, counts: Int[np.ndarray, "resamples n"]
+) -> Iterator[dict]:
+    """Differences of medians, each within the resamples `counts`: between layers, over the same tokens; and of each kind
+    of token from alphabetic ones, over the same strings."""
+    kinds, after = np.array(sample.category), _medians(near, counts)
+    whole = _size(sample, np.ones(len(kinds), dtype=bool))
+    for layer in range(1, near.shape[1]):
+        for name, other in ((FIRST, 0), (BEFORE, layer - 1)):
+            cells = {"layer": layer, "category": None, "compared_with": name}
+            yield cells | _difference(after[layer], after[other], whole)
+    rows_of = {kind: kinds == kind for kind in CATEGORIES if kind in kinds}
+    of = {kind: _medians(near[rows], counts[:, rows]) for kind, rows in rows_of.items()}
+    for kind in [kind for kind in of if kind != WORDS and WORDS in of]:
+        for layer, (one, words) in enumerate(zip(of[kind], of[WORDS], strict=True)):
+            cells = {"layer": layer, "category": kind, "compared_with": WORDS}
+            yield cells | _difference(one, words, _size(sample, rows_of[kind]))
+
+
+def _medians(
+    near: Float[np.ndarray, "n layers"], counts: Int[np.ndarray, "resamples n"]
+) -> Float[np.ndarray, "layers resamples+1"]:
+    """The median after each layer: first that of all rows, then that of each resample."""
+    every = np.concatenate([np.ones((1, near.shape[0]), dtype=counts.dtype), counts])
+    return np.stack([quantiles(values, every, 0.5) for values in near.T])
+
+
+def _difference(
+    one: Float[np.ndarray, " resamples+1"], other: Float[np.ndarray, " resamples+1"], size: dict[str, int]
+) -> dict[str, float | int | None]:
+    """One median less another; no interval from one string, or where most resamples lack one of the two."""
+    apart = one - other
+    drawn = apart[1:][~np.isnan(apart[1:])]
+    enough = size["n_strings"] > 1 and 2 * len(drawn) >= len(apart) - 1
+    low, high = np.quantile(drawn, [0.025, 0.975]).tolist() if enough else (None, None)
+    return {"difference": float(apart[0]), "difference_low": low, "difference_high": high} | size
+
+
+def _size(sample: Sample, rows: Bool[np.ndarray, " n"]) -> dict[str, int]:
+    return {"n": int(rows.sum()), "n_strings": len(np.unique(sample.string[rows]))}
 
 
 def _values(k: int | None, near: np.ndarray, sample: Sample, used: np.ndarray) -> pl.DataFrame:

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from factfinding.figures import style
-from factfinding.findings.words import Row, Tables, number
+from factfinding.findings.words import FEW, Row, Tables, number
 
 CATEGORIES = {
     "newline": "newline",
@@ -26,6 +26,10 @@ DOTTED = 5
 NO_TEXT = "No running text was long enough: there is nothing to see."
 HIGH = 0.9
 """The study's word for early layers: above 0.9."""
+WINDOW = 10
+"""Tokens that the study leaves, the token itself counted."""
+LEAST = 0.001
+"""Differences of medians that count, as in the ledger: rounding makes some of 1e-5."""
 
 
 @style.styled
@@ -112,37 +116,67 @@ def _squares(axes: Axes, rows: pl.DataFrame) -> None:
 
 def sentences(tables: Tables) -> list[str]:
     """What the tables say, the sentence of the summary first."""
-    return locality_findings(tables["locality"], tables["locality_tokens"], tables["locality_values"])
+    return locality_findings(
+        tables["locality"],
+        tables["locality_tokens"],
+        tables["locality_differences"],
+        tables["locality_values"],
+    )
 
 
-def locality_findings(locality: pl.DataFrame, tokens: pl.DataFrame, values: pl.DataFrame) -> list[str]:
-    """From the tables `locality`, `locality_tokens` and `locality_values`: where ten tokens suffice, how it falls, and for which tokens."""
+def locality_findings(
+    locality: pl.DataFrame, tokens: pl.DataFrame, differences: pl.DataFrame, values: pl.DataFrame
+) -> list[str]:
+    """From the tables `locality`, `locality_tokens`, `locality_differences` and `locality_values`: where ten tokens
+    suffice, how it falls, and for which tokens."""
     rows = locality.filter(pl.col("k").is_not_null())
     if rows.is_empty():
         return [NO_TEXT]
-    return [*_layers(rows), _long(rows), *_kinds_in_words(rows, tokens), *_control(values)]
+    k = rows.filter(pl.col("k") <= WINDOW)["k"].max() or rows["k"].min()
+    apart = differences.filter(k=k)
+    return [
+        _layers(rows, k),
+        *_changes(apart),
+        _long(rows),
+        *_kinds_in_words(tokens.filter(k=k, layer=0), apart.filter(layer=0)),
+        *_control(values),
+    ]
 
 
-def _layers(rows: pl.DataFrame) -> list[str]:
-    k = rows.filter(pl.col("k") <= 10)["k"].max() or rows["k"].min()
+def _layers(rows: pl.DataFrame, k: int) -> str:
     part = rows.filter(k=k).sort("layer")
     first, last = part.row(0, named=True), part.row(-1, named=True)
     lowest = part.sort("median", maintain_order=True).row(0, named=True)
     surely = part.filter(pl.col("median_low") > HIGH)["layer"].to_list()
     where = "in no layer" if not surely else f"in {len(surely)} of {part.height} layers ({_named(surely)})"
-    told = (
+    return (
         f"With only the last {k} tokens the median cosine to the residual stream of the whole context is surely above "
         f"{HIGH} {where}: {_value(first)} after layer {first['layer']}, {_value(last)} after layer {last['layer']}, lowest "
         f"{_value(lowest)} after layer {lowest['layer']} (n = {first['n']:,} tokens of {first['n_strings']:,} strings; "
         f"another token's: {first['baseline']:.2f} and {last['baseline']:.2f})."
     )
-    turn = last["median_low"] is not None and last["median_low"] > (lowest["median_high"] or 1.0)
+
+
+def _changes(apart: pl.DataFrame) -> list[str]:
+    """How it falls to the middle layer, and what the last layer does; each layer with another on the same tokens."""
+    last = apart["layer"].max()
+    if last is None:
+        return []
+    middle = apart.filter(pl.col("layer") <= last / 2, compared_with="first_layer").sort("layer").tail(1)
+    turn = apart.filter(layer=last, compared_with="layer_before")
     return [
-        told,
-        f"It turns up again towards the last layer for k = {k}."
-        if turn
-        else f"It does not surely turn up again in the last layer for k = {k}.",
+        f"On the same tokens it changes by {number(row, 'difference', '+.4f')} from layer {start} to layer {row['layer']}: "
+        f"it {_which_way(row)} (a change below {LEAST} does not count; n = {row['n']:,})."
+        for rows, start in ((middle, 0), (turn, last - 1))
+        for row in rows.iter_rows(named=True)
     ]
+
+
+def _which_way(row: Row) -> str:
+    low, high = row["difference_low"], row["difference_high"]
+    if low is None:
+        return "cannot be said to change, from one string alone"
+    return "surely rises" if low > LEAST else "surely falls" if high < -LEAST else "does not surely change"
 
 
 def _named(layers: list[int]) -> str:
@@ -161,17 +195,24 @@ def _long(rows: pl.DataFrame) -> str:
     )
 
 
-def _kinds_in_words(rows: pl.DataFrame, tokens: pl.DataFrame) -> list[str]:
-    k = rows.filter(pl.col("k") <= 5)["k"].max() or rows["k"].min()
-    layer = rows.filter(k=k).sort("median", maintain_order=True)["layer"][0]
-    part = tokens.filter(pl.col("n") >= 10, k=k, layer=layer).sort("median", maintain_order=True)
+def _kinds_in_words(tokens: pl.DataFrame, apart: pl.DataFrame) -> list[str]:
+    """Kinds of tokens after layer 0, as the study has them, and which are surely below alphabetic ones."""
+    part = tokens.filter(pl.col("n") >= FEW).sort("median", maintain_order=True)
     if part.height < 2:
         return []
     named = ", ".join(
-        f"{CATEGORIES[row['category']]} {_value(row)} (n = {row['n']:,})"
+        f"{CATEGORIES[row['category']]} {number(row, 'median', '.4f')} (n = {row['n']:,})"
         for row in part.iter_rows(named=True)
     )
-    return [f"After layer {layer}, where it is lowest for k = {k}, by kind of token: {named}."]
+    compared = apart.filter(pl.col("n") >= FEW, compared_with="alphabetic").drop_nulls("difference_high")
+    below = compared.filter(pl.col("difference_high") < -LEAST)["category"].to_list()
+    which = ", ".join(CATEGORIES[kind] for kind in below) or "none"
+    against = (
+        f" Surely below other words of the same strings, by more than {LEAST}: {which}."
+        if compared.height
+        else ""
+    )
+    return [f"After layer 0 with k = {part['k'][0]}, by kind of token: {named}.{against}"]
 
 
 def _control(values: pl.DataFrame) -> list[str]:

@@ -13,6 +13,8 @@ are zero, so the average over *all* is the same up to a factor, and needs only m
 The grid of all F x L pairings is therefore run through the model once and forgotten batch by batch; what stays are
 sums, in float64, for each beginning and each last token.
 
+The output is that of a probe (probes.py): the study's head probe, and a logistic one beside it, held out.
+
 The probe's output for the own answer minus the mean of the others is affine in the last residual stream, which is a sum
 of terms of the tokens and of what the neurons write. So its excess *passes* through neurons, exactly:
 
@@ -21,8 +23,10 @@ of terms of the tokens and of what the neurons write. So its excess *passes* thr
 Part of it comes in with a neuron's input, which has an excess of its own (from MLPs below, or from LayerNorm), and part
 is *made* by the activation function. The study counts max(NLE(post) - max(NLE(pre), 0), 0) as made, times the direct
 weight W_out[n] . direction. That looks at one side only: a neuron that is quiet where the sum of its parts would have it
-fire makes an excess as well, a negative one, and counts as zero. So beside it stands the same for both signs: NLE(post)
-less the part of it that is there in NLE(pre) already, with the same sign. The two agree on neurons with NLE(post) > 0.
+fire makes an excess as well, a negative one, and counts as zero. A pair of neurons that looks a fact up in a single step
+makes all of the excess so, and the rule gives 0 % for the answer for which they are quiet. So what decides is the same for
+both signs: NLE(post) less the part of it that is there in NLE(pre) already, with the same sign. The two agree on neurons
+with NLE(post) > 0.
 
 No norm lies between the last residual stream and the probe, so the direct weight is the same for every name. The
 baseline is what unknown names give, pairings of the same parts that are nobody's name (data/strangers.py). They have no
@@ -31,8 +35,9 @@ answer of their own and are held to the one that the model answers, which can on
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import polars as pl
@@ -42,6 +47,7 @@ from torch import Tensor
 
 from factfinding.experiments.nonlinear_excess.grid import Network, grid_means
 from factfinding.experiments.nonlinear_excess.measure import LEAST, TOP, Measured, measured, summed
+from factfinding.experiments.nonlinear_excess.probes import Probe, own_probe, probes_of
 from factfinding.inputs import Inputs, Say, Settings
 from factfinding.methods.effective import EffectiveModel, effective_model_of
 from factfinding.methods.estimates import each, estimate_columns, estimate_schema
@@ -54,17 +60,30 @@ KNOWN, UNKNOWN = "known", "unknown"
 _MEDIANS, _MEANS = ("ratio", "ratio_both"), ("excess", "made", "made_both", "passed")
 _CONCENTRATION = ("neurons", *(f"top_{k}" for k in TOP))
 SCHEMA = (
-    {"n_name_tokens": pl.Int64, "names": pl.String, "layers": pl.String, "last": pl.Boolean}
+    {"n_name_tokens": pl.Int64, "probe": pl.String, "names": pl.String}
+    | {"layers": pl.String, "last": pl.Boolean}
     | estimate_schema(*_MEDIANS, "pooled", "pooled_both", "positive", *_MEANS, *_CONCENTRATION)
     | {"n": pl.Int64, "n_names": pl.Int64, "begins": pl.Int64, "lasts": pl.Int64, "largest_error": pl.Float64}
 )
 SUBJECTS_SCHEMA = (
-    {"n_name_tokens": pl.Int64, "names": pl.String, "subject": pl.String, "answer": pl.String}
+    {
+        "n_name_tokens": pl.Int64,
+        "probe": pl.String,
+        "names": pl.String,
+        "subject": pl.String,
+        "answer": pl.String,
+    }
     | {"layers": pl.String, "last": pl.Boolean}
     | dict.fromkeys((*_MEANS, *_MEDIANS, *_CONCENTRATION), pl.Float64)
 )
 NEURONS_SCHEMA = (
-    {"n_name_tokens": pl.Int64, "layer": pl.Int64, "neuron": pl.Int64, "answer": pl.String}
+    {
+        "n_name_tokens": pl.Int64,
+        "probe": pl.String,
+        "layer": pl.Int64,
+        "neuron": pl.Int64,
+        "answer": pl.String,
+    }
     | estimate_schema("made", "made_both", "passed")
     | {"share": pl.Float64, "rank": pl.Int64, "n": pl.Int64}
 )
@@ -74,15 +93,19 @@ def compute(inputs: Inputs, settings: Settings, say: Say) -> dict[str, pl.DataFr
     """The tables `nonlinear_excess`, `nonlinear_excess_subjects` and `nonlinear_excess_neurons`."""
     section = settings.lookup
     names = pairs_of(inputs, section.subjects, name_tokens=section.name_tokens, say=say)
+    model = effective_model_of(inputs)
     found = nonlinear_excess(
-        effective_model_of(inputs),
+        model,
         names,
+        None if model is None or names is None else probes_of(inputs, model, names),
         unknown=unknown_for(names, inputs.prompts("name_only"), seed=section.seed),
         batch_size=NAMES * settings.compute.batch_size,
         seed=section.seed,
     )
     for row in found.summary.filter(layers="all").iter_rows(named=True):
-        say(f"{row['names']} names: {row['excess']:.3f} beyond a sum, of which {row['made']:.3f} made")
+        say(
+            f"{row['probe']} probe, {row['names']} names: {row['excess']:.3f} beyond a sum, of which {row['made']:.3f} made"
+        )
     return {
         "nonlinear_excess": found.summary,
         "nonlinear_excess_subjects": found.subjects,
@@ -103,6 +126,7 @@ class Excess:
 def nonlinear_excess(
     model: EffectiveModel | None,
     names: NamePairs | None,
+    probes: Sequence[Probe] | None = None,
     *,
     unknown: Int[Tensor, "others slots"] | None = None,
     batch_size: int = 4096,
@@ -110,7 +134,8 @@ def nonlinear_excess(
 ) -> Excess:
     """What makes the excess of the probe's output over a sum of parts, on all pairings of the names' parts.
 
-    names: `NamePairs.of(tokens, answers)`; answers are those of `model.shape.answers`. unknown: token ids of pairings that
+    names: `NamePairs.of(tokens, answers)`; answers are those of `model.shape.answers`. probes: how the last residual stream
+    is read, each a part of the tables; None: by the model's own, fitted on all known subjects. unknown: token ids of pairings that
     are nobody's name, the baseline. batch_size: pairings run at once; rounding apart it changes nothing. Tables are
     empty for None: no effective model, or no names to pair. Works on the model's device, in float32 or better.
     """
@@ -120,21 +145,42 @@ def nonlinear_excess(
             subjects=pl.DataFrame(schema=SUBJECTS_SCHEMA),
             neurons=pl.DataFrame(schema=NEURONS_SCHEMA),
         )
-    network = Network(model)
+    probes = [own_probe(model, names)] if probes is None else probes
+    network = Network(model, *(torch.cat([getattr(p, part) for p in probes]) for part in ("weight", "bias")))
     names = names.to(network.device)
-    means = grid_means(network, names, batch_size)
+    means, begun, tables = grid_means(network, names, batch_size), 0, []
     own = torch.tensor([model.shape.answers.index(answer) for answer in names.answers], device=network.device)
-    groups = {KNOWN: measured(network, names, means, (names.begin, names.last), own, batch_size)}
-    if unknown is not None and len(unknown):
-        groups[UNKNOWN] = measured(network, names, means, names.cells(unknown), None, batch_size)
+    for probe in probes:
+        known, last = probe.fold.to(own) + begun, begun + probe.folds - 1
+        run = partial(measured, network, names, means, batch_size=batch_size)
+        groups = {KNOWN: run(cells=(names.begin, names.last), reading=known, own=own)}
+        if unknown is not None and len(unknown):
+            cells = names.cells(unknown)
+            groups[UNKNOWN] = run(cells=cells, reading=torch.full_like(cells[0], last), own=None)
+        tables.append(_tables(probe.name, groups, names, model, seed))
+        begun += probe.folds
+    return Excess(
+        summary=pl.concat([table.summary for table in tables]),
+        subjects=pl.concat([table.subjects for table in tables]),
+        neurons=pl.concat([table.neurons for table in tables]),
+    )
+
+
+def _tables(
+    probe: str, groups: dict[str, Measured], names: NamePairs, model: EffectiveModel, seed: int
+) -> Excess:
+    """The tables of one probe."""
     least = LEAST * float(np.abs(groups[KNOWN].excess).mean())
     groups = {group: replace(found, least=least) for group, found in groups.items()}
     layers = range(model.shape.lookup[0], model.shape.lookup[0] + len(model.mlps))
-    each_name = [_subjects(group, found, names, layers, model) for group, found in groups.items()]
-    summary = [row for group, found in groups.items() for row in _summary(group, found, names, layers, seed)]
-    neurons = _neurons(groups[KNOWN], names, layers, seed)
+    each_name = [_subjects(probe, group, found, names, layers, model) for group, found in groups.items()]
+    summary = [
+        row for group, found in groups.items() for row in _summary(probe, group, found, names, layers, seed)
+    ]
     return Excess(
-        summary=pl.DataFrame(summary, schema=SCHEMA), subjects=pl.concat(each_name), neurons=neurons
+        summary=pl.DataFrame(summary, schema=SCHEMA),
+        subjects=pl.concat(each_name),
+        neurons=_neurons(probe, groups[KNOWN], names, layers, seed),
     )
 
 
@@ -151,7 +197,7 @@ def _columns(found: Measured, span: slice) -> dict[str, Float[np.ndarray, " name
 
 
 def _subjects(
-    group: str, found: Measured, names: NamePairs, layers: range, model: EffectiveModel
+    probe: str, group: str, found: Measured, names: NamePairs, layers: range, model: EffectiveModel
 ) -> pl.DataFrame:
     if group == KNOWN:
         called = list(names.subjects)
@@ -162,19 +208,20 @@ def _subjects(
         called = [" ".join(map(str, ids)) for ids in tokens.T.tolist()]
     frames = []
     for span, last, part, concentrated in found.spans(layers):
-        head = {"n_name_tokens": names.n_name_tokens, "names": group, "subject": called}
+        head = {"n_name_tokens": names.n_name_tokens, "probe": probe, "names": group, "subject": called}
         head |= {"answer": [model.shape.answers[i] for i in found.answer], "layers": span, "last": last}
         frames.append(pl.DataFrame(head | _columns(found, part) | concentrated))
     return pl.concat(frames).select(*SUBJECTS_SCHEMA).cast(SUBJECTS_SCHEMA).fill_nan(None)
 
 
 def _summary(
-    group: str, found: Measured, names: NamePairs, layers: range, seed: int
+    probe: str, group: str, found: Measured, names: NamePairs, layers: range, seed: int
 ) -> Iterator[dict[str, object]]:
     """A row for all lookup layers together and for each."""
     largest = max(np.abs(found.excess).max(), found.scale, np.finfo(np.float64).tiny)
     sure, positive = found.sure, share_interval(found.excess > found.scale)
-    head = {"n_name_tokens": names.n_name_tokens, "names": group, "n": int(sure.sum()), "n_names": len(sure)}
+    head = {"n_name_tokens": names.n_name_tokens, "probe": probe, "names": group}
+    head |= {"n": int(sure.sum()), "n_names": len(sure)}
     head |= {"begins": names.shape[0], "lasts": names.shape[1]} | estimate_columns("positive", positive)
     head |= {"largest_error": float(np.abs(summed(found.passed) - found.excess).max() / largest)}
     spans = list(found.spans(layers))
@@ -215,7 +262,7 @@ def _pooled(made: np.ndarray, excess: np.ndarray, seed: int) -> Estimate | None:
     return bootstrap(lambda a, b: a.sum() / b.sum(), (made, excess), seed=seed)
 
 
-def _neurons(found: Measured, names: NamePairs, layers: range, seed: int) -> pl.DataFrame:
+def _neurons(probe: str, found: Measured, names: NamePairs, layers: range, seed: int) -> pl.DataFrame:
     """Means over known subjects, all and of each answer, of what every neuron makes and lets pass."""
     answers = np.array(names.answers)
     groups = {"all": np.ones(len(answers), dtype=bool)} | {
@@ -235,6 +282,7 @@ def _neurons(found: Measured, names: NamePairs, layers: range, seed: int) -> pl.
                 part |= {key: [column[key] for column in columns] for key in columns[0]}
             head = {
                 "n_name_tokens": names.n_name_tokens,
+                "probe": probe,
                 "layer": layer,
                 "answer": answer,
                 "n": int(rows.sum()),

@@ -23,15 +23,24 @@ from factfinding.model.anatomy import weight_in_out
 class Network:
     """The effective model with its neurons: `network(tokens)` gives `[scores, pre, post, pre, post, ...]`.
 
-    scores: `[batch, answers]`; pre, post: `[batch, d_mlp]` of each lookup MLP, before and after the activation function
+    scores: `[batch, readings * answers]`, what each of `readings` probes of the last residual stream says, those of `weight`
+    `[readings, d_model, answers]` and `bias`; by default the model's own alone. pre, post: `[batch, d_mlp]` of each lookup MLP, before and after the activation function
     (of a gated MLP: the gate's input, and what enters the down projection).
     """
 
-    def __init__(self, model: EffectiveModel) -> None:
+    def __init__(
+        self,
+        model: EffectiveModel,
+        weight: Float[Tensor, "readings d_model answers"] | None = None,
+        bias: Float[Tensor, "readings answers"] | None = None,
+    ) -> None:
         half = model.weight.dtype in (torch.float16, torch.bfloat16)
         self.model = copy.deepcopy(model).float() if half else model
         self.family = KNOWN_TYPES[model.shape.config["model_type"]]
-        self.device, self.dtype = self.model.weight.device, self.model.weight.dtype
+        own = self.model.weight
+        self.device, self.dtype = own.device, own.dtype
+        self.weight = own[None] if weight is None else weight.to(own)
+        self.bias = self.model.bias[None] if bias is None else bias.to(own)
 
     def __call__(self, tokens: Int[Tensor, "slots batch"]) -> list[Float[Tensor, "batch _"]]:
         found: list[Tensor] = []
@@ -44,15 +53,15 @@ class Network:
             place.register_forward_pre_hook(lambda _module, args: found.append(args[0])) for place in places
         ]
         try:
-            scores = self.model(*tokens)
+            resid = self.model.stream(*tokens)[:, -1]
         finally:
             for handle in handles:
                 handle.remove()
-        return [scores, *found]
+        return [(resid @ self.weight + self.bias[:, None]).transpose(0, 1).flatten(1), *found]
 
-    def direct(self) -> list[Float[Tensor, "d_mlp answers"]]:
+    def direct(self) -> list[Float[Tensor, "readings d_mlp answers"]]:
         """Of each neuron, layer by layer: what one unit of it adds to an answer's score minus the mean of the others'."""
-        directions = against_others(self.model.weight.double())
+        directions = against_others(self.weight.double())
         outputs = (mlp.get_submodule(self.family.mlp_out) for mlp in self.model.mlps)
         return [weight_in_out(output).double() @ directions for output in outputs]
 

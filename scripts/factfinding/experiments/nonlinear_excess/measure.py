@@ -1,4 +1,4 @@
-"""The excess of single names, and what each neuron adds to it (P3.3); excess.py says what is computed and why."""
+"""The excess of single names, and what each neuron adds to it (P3.3); compute.py says what is computed and why."""
 
 from __future__ import annotations
 
@@ -81,27 +81,36 @@ def measured(
     names: NamePairs,
     means: list[Means],
     cells: tuple[Tensor, Tensor],
+    reading: Int[Tensor, " names"],
     own: Int[Tensor, " names"] | None,
     batch_size: int,
 ) -> Measured:
-    """The excess of cells of the grid towards `own` answer; None: towards the answer that the model answers."""
+    """The excess of cells of the grid towards `own` answer; None: towards the answer that the probe answers.
+
+    reading: which of the network's probes reads each name.
+    """
     direct = network.direct()
+    readings, _, count = network.weight.shape
 
     def measure(part: slice) -> dict:
         begin, last = (index[part] for index in cells)
+        reads = reading[part]
         values = network(names.tokens(begin, last))
-        answer = values[0].argmax(1) if own is None else own[part]
+        row = torch.arange(len(begin), device=begin.device)
+        answers = values[0].unflatten(1, (readings, count))[row, reads].argmax(1)
+        answer = answers if own is None else own[part]
         scores, *neurons = (
             mean.excess(value, begin, last) for mean, value in zip(means, values, strict=True)
         )
-        weights = [weight[:, answer].T for weight in direct]
+        scores = against_others(scores.unflatten(1, (readings, count)))
+        weights = [weight[reads, :, answer] for weight in direct]
         pairs = list(zip(neurons[::2], neurons[1::2], weights, strict=True))
         made = [made_by_activation(pre, post) * weight for pre, post, weight in pairs]
         found = {
             "begin": begin,
             "last": last,
             "answer": answer,
-            "excess": against_others(scores).gather(1, answer[:, None])[:, 0],
+            "excess": scores[row, reads, answer],
             "passed": [post * weight for _, post, weight in pairs],
             "made": made,
             "both": [made_of_both_signs(pre, post) * weight for pre, post, weight in pairs],
@@ -110,7 +119,8 @@ def measured(
         return _on_cpu(found)
 
     parts = list(Batches(batch_size).each(measure, len(cells[0])))
-    rounding = ROUNDING * torch.finfo(network.dtype).eps * float(means[0].begin.abs().max())
+    scale = means[0].begin.unflatten(1, (readings, count))[:, reading.unique()].abs().max()
+    rounding = ROUNDING * torch.finfo(network.dtype).eps * float(scale)
     return Measured(**_joined(parts), scale=rounding)
 
 

@@ -9,12 +9,16 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from factfinding.figures import style
-from factfinding.findings.words import Row, Tables, number, percent, share
+from factfinding.findings.words import Row, Tables, number, percent, share, share_of
 
 RULES = {
-    "ratio": ("made, above zero only", style.COLOURS[0]),
     "ratio_both": ("made, both signs", style.COLOURS[1]),
+    "ratio": ("made, above zero only", style.COLOURS[0]),
 }
+PROBES = {"head": "the head probe", "logistic": "the logistic probe"}
+"""What reads the output, the study's first: the figure and the sentences are about the first that there is."""
+MOST = 0.5
+"""The ledger's threshold: what is surely more is most of it."""
 NAMES = {"known": ("known names", style.DASHES[0]), "unknown": ("unknown names", style.DASHES[1])}
 SHOWN = (-50, 150)
 """Per cent of the excess: ratios to a small excess may lie anywhere."""
@@ -35,6 +39,10 @@ def draw_nonlinear_excess(
     """Ratios over names; shares by layer; the neurons that make most; how many make how much."""
     if nonlinear_excess.is_empty():
         return style.nothing_to_draw("no effective model, or too few names to pair")
+    nonlinear_excess, nonlinear_excess_subjects, nonlinear_excess_neurons = (
+        table.filter(probe=_probe(nonlinear_excess))
+        for table in (nonlinear_excess, nonlinear_excess_subjects, nonlinear_excess_neurons)
+    )
     figure = style.new_figure(6.9)
     panels = figure.subplots(2, 2).flatten()
     handles = _ratios(panels[0], nonlinear_excess_subjects.filter(layers="all"))
@@ -44,6 +52,11 @@ def draw_nonlinear_excess(
     _cumulative(panels[3], neurons)
     style.legend_above(figure, list(handles.values()), columns=2)
     return figure
+
+
+def _probe(summary: pl.DataFrame) -> str:
+    """The probe that the page is about."""
+    return min(summary["probe"].unique(), key=list(PROBES).index)
 
 
 def _ratios(axes: Axes, names: pl.DataFrame) -> dict[str, object]:
@@ -60,7 +73,8 @@ def _ratios(axes: Axes, names: pl.DataFrame) -> dict[str, object]:
     axes.axvline(100, color=style.INK, linewidth=0.8)
     axes.set(xlim=SHOWN, ylim=(-3, 103), xlabel="made by activations (% of the output's excess)")
     axes.set_ylabel("names (%), cumulative")
-    style.panel_title(axes, "each name", names.filter(names="known").height)
+    read_by = PROBES[names["probe"][0]]
+    style.panel_title(axes, f"each name, {read_by}", names.filter(names="known").height)
     return handles
 
 
@@ -132,8 +146,12 @@ def excess_findings(nonlinear_excess: pl.DataFrame, nonlinear_excess_neurons: pl
     """From the tables `nonlinear_excess` and `nonlinear_excess_neurons` (P3.3)."""
     if nonlinear_excess.is_empty():
         return [NO_MODEL]
+    probe = _probe(nonlinear_excess)
     known, unknown = (
-        {row["layers"]: row for row in nonlinear_excess.filter(names=names).iter_rows(named=True)}
+        {
+            row["layers"]: row
+            for row in nonlinear_excess.filter(names=names, probe=probe).iter_rows(named=True)
+        }
         for names in ("known", "unknown")
     )
     row = known["all"]
@@ -144,36 +162,51 @@ def excess_findings(nonlinear_excess: pl.DataFrame, nonlinear_excess_neurons: pl
                 f"({row['n_names']:,} names of {row['n_name_tokens']} tokens): there is no excess that neurons could make."
             )
         ]
-    last = next(found for found in known.values() if found["last"])
     base = unknown.get("all")
-    alone = f"; those of the last lookup MLP, {last['layers']}, alone make {share(last, 'ratio')}"
-    beside = _unknown(base, "ratio", "unknown names of the same parts")
-    found = [
-        (
-            f"Of what the probe's output for the own <answer> has beyond a sum of the name's parts, the activation functions of "
-            f"the lookup's neurons make {share(row, 'ratio')} in the median <subject> (names of {row['n_name_tokens']} tokens; "
-            f"n = {row['n']:,}{beside}){alone if len(known) > 2 else ''}."
-        ),
-        _both_signs(row, base),
-        _size(row, base),
-    ]
-    return found + _layers_in_words(known) + [_few(row, nonlinear_excess_neurons)]
+    found = [_made(row, base), _one_sign(known, base)]
+    others = nonlinear_excess.filter(pl.col("probe") != probe, pl.col("n") > 0, names="known", layers="all")
+    found += [_other_probe(other) for other in others.iter_rows(named=True)]
+    found += [_size(row, base), *_layers_in_words(known)]
+    return [*found, _few(row, nonlinear_excess_neurons.filter(probe=probe))]
 
 
-def _both_signs(row: Row, base: Row | None) -> str:
-    """The same with neurons that fire less than a sum counted too, and which hypothesis that is nearer to."""
-    beside = _unknown(base, "ratio_both", "unknown names") if base and _has_shares(base) else ""
-    if row["ratio_both_low"] is None:
+def _made(row: Row, base: Row | None) -> str:
+    """How much is made, both signs counted, and which hypothesis that is nearer to; as the ledger decides."""
+    beside = _unknown(base, "ratio_both", "unknown names of the same parts")
+    low, high = row["ratio_both_low"], row["ratio_both_high"]
+    if low is None:
         what = "one name alone cannot say which is more"
-    elif row["ratio_both_low"] > 0.5:
+    elif low > MOST:
         what = "most of it is made by activation functions, as single-step detokenization predicts"
-    elif row["ratio_both_high"] < 0.5:
+    elif high < MOST:
         what = "most of it comes in with the neurons' inputs, from MLPs below or from norms, as hash and lookup predicts"
     else:
         what = "about as much is made by activation functions as comes in with the neurons' inputs"
     return (
-        "That counts neurons that fire more than a sum of parts would have it, as the study does. With those that fire less "
-        f"counted as well it is {share(row, 'ratio_both')} (n = {row['n']:,}{beside}): {what}.{_in_logits(row, base)}"
+        f"Of what {PROBES[row['probe']]}'s output for the own <answer> has beyond a sum of the name's parts, the activation "
+        f"functions of the lookup's neurons make {share_of(row, 'ratio_both')} in the median <subject> (names of "
+        f"{row['n_name_tokens']} tokens; n = {row['n']:,}{beside}): {what}.{_in_logits(row, base)}"
+    )
+
+
+def _one_sign(known: dict[str, Row], base: Row | None) -> str:
+    """The study's number, which decides nothing."""
+    row = known["all"]
+    last = next(found for found in known.values() if found["last"])
+    beside = _unknown(base, "ratio", "unknown names") if base and _has_shares(base) else ""
+    alone = f"; those of the last lookup MLP, {last['layers']}, alone: {share_of(last, 'ratio')}"
+    return (
+        f"Counting only neurons that fire more than a sum would have it, as the study does, it is {share_of(row, 'ratio')} "
+        f"(n = {row['n']:,}{beside}){alone if len(known) > 2 else ''}. That is for comparison with the study alone: neurons "
+        "that are quiet where a sum would have them fire make an excess too."
+    )
+
+
+def _other_probe(row: Row) -> str:
+    held_out = ", fitted without the <subject> whom it reads," if row["probe"] == "logistic" else ""
+    return (
+        f"Read by {PROBES[row['probe']]} instead{held_out} it is {share_of(row, 'ratio_both')}, and counting only those that "
+        f"fire more {share_of(row, 'ratio')} (n = {row['n']:,})."
     )
 
 
@@ -186,7 +219,7 @@ def _unknown(base: Row | None, name: str, words: str) -> str:
             f"; {words}: no share, as only {base['n']:,} of {base['n_names']:,} have an excess that is not negligible "
             "beside that of known names"
         )
-    return f"; {words}: {share(base, name)}, n = {base['n']:,}"
+    return f"; {words}: {share_of(base, name)}, n = {base['n']:,}"
 
 
 def _has_shares(base: Row) -> bool:
@@ -199,7 +232,7 @@ def _in_logits(row: Row, base: Row | None) -> str:
     if not base:
         return ""
     less = _apart(row, base, "made_both") and base["made_both"] < row["made_both"]
-    alike = "" if less else "; unknown names have surely no less of it, so it is no sign of being known"
+    alike = "" if less else "; unknown names have not surely less of it, so it is no sign of being known"
     return (
         f" In logits that is {_units(row, 'made_both')} for known names and {_units(base, 'made_both')} for unknown ones "
         f"(means over {row['n_names']:,} and {base['n_names']:,} names){alike}."
