@@ -5,6 +5,9 @@ the path i -> j removed, MLP j reads LN(residual - out_i + replacement), and eve
 the residual stream itself) runs on with the true out_i. The replacement is the mean of out_i over the subjects, or that
 of a subject of another answer. What i does to j through what lies between them stays.
 
+Beside the paths stands the whole: all MLPs of the lookup at their mean, for all who read them. A path's cost is a share
+of that.
+
 What is measured, on each subject, against the unchanged model:
 
     probe_accuracy   readers of the unchanged model (readers.py), after the last lookup layer at the final name token
@@ -35,7 +38,7 @@ from factfinding.methods.circuit import circuit_of
 from factfinding.methods.estimates import accuracy_estimate, each, estimate_columns
 from factfinding.methods.groups import Group, groups_of, known_prompts, labels_of, resampling_donors
 from factfinding.methods.head_reader import head_readers
-from factfinding.methods.name_stream import NameOutputs, clean_run, name_outputs, replaced
+from factfinding.methods.name_stream import NameOutputs, clean_run, name_outputs, name_stream, replaced
 from factfinding.methods.readers import Readers, readers_of
 from factfinding.methods.simplified import Parts, parts_of
 from factfinding.model.anatomy import Anatomy
@@ -76,7 +79,8 @@ def compute(inputs: Inputs, settings: Settings, say: Say) -> dict[str, pl.DataFr
 
 @dataclass(frozen=True, kw_only=True)
 class Removed:
-    """A path that is removed: what MLP `source` writes, as MLP `target` reads it. None, None: nothing is removed."""
+    """A path that is removed: what MLP `source` writes, as MLP `target` reads it. None, None: no path, but nothing at all
+    (kind `none`), or the output of every MLP of the lookup."""
 
     source: int | None
     target: int | None
@@ -101,8 +105,8 @@ def mlp_paths(
     batch_size: int,
     seed: int,
 ) -> pl.DataFrame:
-    """Columns source, target (layers; null where nothing is removed), kind (`none` there), metric, reader, value and
-    change (from the unchanged model, same subjects) with their intervals, n, majority_rate.
+    """Columns source, target (layers; null where no path is removed), kind (`none` where nothing is, `mean` where all MLPs
+    of the lookup are averaged), metric, reader, value and change (from the unchanged model, same subjects) with their intervals, n, majority_rate.
 
     prompts: `full`, of the subjects to measure on, over whom the means are taken. parts: `simplified.parts_of` the
     circuit. Empty where it has no lookup at the name or a lookup of one MLP, or with fewer than two subjects.
@@ -113,7 +117,7 @@ def mlp_paths(
     runs = Paths(
         anatomy, prompts, candidates, readers, parts.lookup[1], draws=draws, batch_size=batch_size, seed=seed
     )
-    measured = runs.measure(paths)
+    measured = runs.measure(paths, whole=range(parts.lookup[0], parts.lookup[1] + 1))
     return pl.DataFrame(_rows(measured, runs.labels, seed), schema=schema_of("mlp_paths"))
 
 
@@ -167,14 +171,18 @@ class Paths:
         rng, everyone = np.random.default_rng(seed), np.arange(prompts.height)
         self.donors = resampling_donors(self.labels, [everyone], draws=draws, rng=rng)
 
-    def measure(self, paths: Sequence[Removed]) -> dict[Removed, Measured]:
-        """Each metric of each subject, nothing removed first; means over draws, NaN for subjects without a donor."""
-        nothing = Removed(source=None, target=None, kind=UNCHANGED)
-        found: dict[Removed, Measured] = {nothing: {}} | {path: {} for path in paths}
+    def measure(self, paths: Sequence[Removed], *, whole: Sequence[int] = ()) -> dict[Removed, Measured]:
+        """Each metric of each subject, nothing removed first, then all MLPs of the layers `whole` averaged, if there are
+        any; means over draws, NaN for subjects without a donor."""
+        nothing, everything = (Removed(source=None, target=None, kind=kind) for kind in (UNCHANGED, "mean"))
+        found: dict[Removed, Measured] = {nothing: {}} | ({everything: {}} if whole else {})
+        found |= {path: {} for path in paths}
         for group in self.groups:
             for rows in group.batches(self.batch_size):
                 batch = _Batch(self, group, rows)
                 self._keep(found[nothing], rows, [batch.score(None)])
+                if whole:
+                    self._keep(found[everything], rows, [batch.averaged(whole)])
                 for path in paths:
                     drawn = [
                         self._without(batch, path, donors) for donors in self.donors.get(path.kind, [None])
@@ -213,11 +221,23 @@ class _Batch:
     def score(self, edits: Edits | None) -> Measured:
         """All metrics under an edit of every prompt, or under none."""
         if edits is None:
-            resid, said = clean_values(self.paths.anatomy, self.clean, self.stream), self.before
-        else:
-            resid, said = (
-                self.engine.values(self.clean, edits, reading) for reading in (self.stream, self.said)
-            )
+            return self._scores(clean_values(self.paths.anatomy, self.clean, self.stream), self.before)
+        return self._scores(
+            *(self.engine.values(self.clean, edits, reading) for reading in (self.stream, self.said))
+        )
+
+    @torch.no_grad()
+    def averaged(self, layers: Sequence[int]) -> Measured:
+        """All metrics with the outputs of the MLPs of these layers at their mean over the subjects."""
+        anatomy = self.paths.anatomy
+        stream = name_stream(
+            anatomy, self.clean, mlp=replaced(self.paths.outputs.mlp, "mean", layers, self.rows, None)
+        )
+        logits = anatomy.unembed(anatomy.final_norm(stream[:, -1, -1]))
+        return self._scores(stream[:, self.paths.read_after, 0], logits.double().log_softmax(1))
+
+    def _scores(self, resid: Tensor, said: Tensor) -> Measured:
+        """resid: at the final name token, `[batch, d_model]`; said: log-probabilities at END, `[batch, vocabulary]`."""
         said, truth = said.double(), self.paths.labels[self.rows]
         divergence = (self.before.exp() * (self.before - said)).sum(1).cpu().numpy()
         top, said = said.argmax(1).cpu().numpy(), said[:, self.paths.tokens].cpu().numpy()
