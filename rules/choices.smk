@@ -99,7 +99,7 @@ def name_prompts(study):
 # The declarations themselves: the page and the ledger are made anew when one is reworded.
 DECLARATIONS = sorted(
     os.path.relpath(path)
-    for path in [*EXPERIMENTS.glob("*/experiment.yaml"), EXPERIMENTS / "needs.yaml"]
+    for path in [*EXPERIMENTS.glob("*/experiment.yaml"), *EXPERIMENTS.glob("*.yaml")]
 )
 
 

@@ -1,6 +1,6 @@
 """P3.2: how alike the neurons behind different facts of one subject are.
 
-In: neuron_effects.parquet. Out: fact_correlations.csv; neuron_pairs.csv, the effects behind the most and the least alike
+In: neuron_effects.parquet, neuron_facts.parquet. Out: fact_correlations.csv; neuron_pairs.csv, the effects behind the most and the least alike
 pair of facts. Config: neurons.seed. No GPU; seconds.
 """
 
@@ -8,6 +8,7 @@ pair of facts. Config: neurons.seed. No GPU; seconds.
 rule fact_correlations:
     input:
         effects="results/{study}/tables/neuron_effects.parquet",
+        facts="results/{study}/tables/neuron_facts.parquet",
     output:
         fact_correlations="results/{study}/tables/fact_correlations.csv",
         neuron_pairs="results/{study}/tables/neuron_pairs.csv",

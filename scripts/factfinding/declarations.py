@@ -87,6 +87,25 @@ class FigureDeclaration(_Declared):
     caption: str
 
 
+class FirstCommitted(_Declared):
+    """When a claim's rule was first committed, and whether values of its post were known by then: findings.md had some.
+
+    `python scripts/factfinding/rule_history.py` derives it from the history of the repository.
+    """
+
+    commit: str = Field(pattern=r"^[0-9a-f]{7,40}$")
+    date: str = Field(pattern=r"^\d{4}-\d\d-\d\d \d\d:\d\d$")
+    values_known: bool
+
+    @property
+    def words(self) -> str:
+        return f"{self.date}, {'after' if self.values_known else 'before'} the first values"
+
+
+SHARE = ":least_share"
+"""In a query: the claim's least share."""
+
+
 class Claim(_Declared):
     """One claim of the study; ledger.py says how it is judged. `about`: the model, or toy networks, which are the same
     whatever model is studied."""
@@ -103,9 +122,34 @@ class Claim(_Declared):
     supported_if: Literal["above", "below"]
     threshold: float | None = Field(None, description="a number; null: the query's column `threshold`")
     needs: tuple[str, ...] = ()
+    least_n: int = Field(ge=1, description="the least n of the value, below which nothing is judged")
+    least_share: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="the least share of the whole effect that something must have to be ranked or counted; the query "
+        "says `:least_share` where it asks for it",
+    )
+    held_by: Literal["model", "tables"] | None = Field(
+        None,
+        description="what the rule is held by: `model`, planted models of which the claim is true and false; `tables`, "
+        "planted tables alone; null: nothing, so the rule was never seen to tell a truth from a falsehood",
+    )
+    first_committed: FirstCommitted | None = None
     changed: str | None = Field(
         None, description="how and why the rule was changed after values had been seen"
     )
+
+    @model_validator(mode="after")
+    def _share_is_used(self) -> Claim:
+        if (self.least_share is not None) != (SHARE in self.query):
+            raise ValueError(f"claim {self.id}: `least_share` and {SHARE} in its query go together")
+        return self
+
+    @property
+    def sql(self) -> str:
+        """The query with the least share in it."""
+        return self.query.replace(SHARE, str(self.least_share))
 
 
 class Experiment(_Declared):
@@ -152,12 +196,22 @@ class Need(_Declared):
     query: str
 
 
+class Check(_Declared):
+    """What must agree between tables. `query` gives one row with a truth value `holds`; `sentence` says what is wrong where
+    it does not hold."""
+
+    sentence: str
+    tables: tuple[str, ...] = Field(min_length=1)
+    query: str
+
+
 class Declarations(_Declared):
     """All that is declared: the experiments in the study's order, and every table by name."""
 
     experiments: dict[str, Experiment]
     stages: dict[str, TableDeclaration]
     needs: dict[str, Need]
+    consistency: dict[str, Check] = {}
 
     @model_validator(mode="after")
     def _agree(self) -> Declarations:
@@ -182,6 +236,9 @@ class Declarations(_Declared):
                 )
             if experiment.claims and experiment.number is None:
                 raise ValueError(f"{experiment.name} has claims of the study, but no number in it")
+        for name, check in self.consistency.items():
+            if set(check.tables) - set(seen):
+                raise ValueError(f"consistency.{name} reads the tables {check.tables}; not all are declared")
         for kind in ("figures", "claims"):
             names = [self._name(entry) for e in self.experiments.values() for entry in getattr(e, kind)]
             twice = sorted({name for name in names if names.count(name) > 1})
@@ -236,7 +293,8 @@ def declarations(folder: Path = EXPERIMENTS, stages: Path = STAGES) -> Declarati
     ordered = {experiment.name: experiment for experiment in sorted(found, key=lambda one: one.order)}
     return _checked(
         Declarations,
-        {"experiments": ordered, "stages": tables, "needs": _yaml(folder / "needs.yaml")},
+        {"experiments": ordered, "stages": tables}
+        | {name: _yaml(folder / f"{name}.yaml") for name in ("needs", "consistency")},
         folder,
     )
 

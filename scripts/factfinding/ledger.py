@@ -1,14 +1,20 @@
 """The ledger of claims: each claim of the study, the number that it is judged on, and the verdict.
 
-Everything about a claim is declared in experiment.yaml of its experiment, before its value is known: the sentence, what the study
+Everything about a claim is declared in experiment.yaml of its experiment: the sentence, what the study
 reports (`reference`, never used in a computation), the tables and the query that give our value, and the rule that
-decides. A rule that was changed after values had been seen says so (`changed`). The same rules judge every model.
+decides, when that was first committed, and what planted truth holds it (`held_by`). A rule that was changed after values
+had been seen says so (`changed`). The same rules judge every model.
 
 A query is SQL over the named tables (polars runs it) and gives one row:
 
     value       what is judged                    low, high   its 95 % interval
     n           what it was measured on           threshold   where the rule's own is not a fixed number, with
                                                   threshold_low and threshold_high if it was measured itself
+
+What is missing (NULL or NaN) is never the largest: every `ORDER BY ... DESC` is run with NULLS LAST, which is not what SQL
+does by itself. `:least_share` stands for the claim's least share: something is ranked or counted only if its effect is
+that much of the whole one, because the smallest effect of rounding has an interval below zero, too. A value that was
+measured on fewer than `least_n` is shown and not judged.
 
 `supported_if: above` means: supported if the whole interval lies above the threshold and its interval, contradicted if it
 lies below both, else undecided; `below` the other way round. A count over all heads, say, has no interval: there low and high
@@ -19,9 +25,11 @@ applicable where what it `needs` is not met: what a model does not know it canno
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 
 import polars as pl
+import polars.selectors as cs
 
 from factfinding.declarations import Claim, Declarations, Experiment, Need
 from factfinding.errors import InputError
@@ -48,7 +56,7 @@ def judge(
     unmet = (
         {}
         if regardless
-        else {name: need.sentence for name, need in declared.needs.items() if not _met(name, need, tables)}
+        else {name: need.sentence for name, need in declared.needs.items() if not is_met(name, need, tables)}
     )
     rows = [
         _row(experiment, claim, tables, [unmet[name] for name in claim.needs if name in unmet])
@@ -68,9 +76,19 @@ def decide(supported_if: str, low: float, high: float, line: tuple[float, float]
 def _row(
     experiment: Experiment, claim: Claim, tables: Mapping[str, pl.DataFrame], unmet: Sequence[str]
 ) -> dict[str, object]:
-    columns = ("about", "sentence", "reference", "measured", "supported_if", "changed")
+    columns = (
+        "about",
+        "sentence",
+        "reference",
+        "measured",
+        "supported_if",
+        "changed",
+        "least_n",
+        "least_share",
+    )
     fixed = {"claim": claim.id, "post": experiment.post, "experiment": experiment.number}
-    fixed |= {name: getattr(claim, name) for name in columns}
+    fixed |= {name: getattr(claim, name) for name in (*columns, "held_by")}
+    fixed |= {"first_committed": claim.first_committed.words if claim.first_committed else None}
     if unmet:
         return fixed | {"verdict": NOT_APPLICABLE, "reason": f"Not so: {'; '.join(unmet)}."}
     found = _value(claim, tables)
@@ -80,17 +98,20 @@ def _row(
             "reason": f"Not measured: no such rows in {', '.join(claim.tables)}.",
         }
     threshold, line = _line(claim, found)
+    numbers = {name: float(found[name]) for name in ("value", "low", "high")} | {"n": int(found["n"])}
+    numbers |= {"threshold": threshold, "threshold_low": line[0], "threshold_high": line[1]}
+    if numbers["n"] < claim.least_n:
+        few = f"Measured on n = {numbers['n']:,}; the rule asks for {claim.least_n:,}."
+        return fixed | numbers | {"verdict": NOT_APPLICABLE, "reason": few}
     verdict = decide(claim.supported_if, found["low"], found["high"], line)
     side = {
         SUPPORTED: claim.supported_if,
         CONTRADICTED: {"above": "below", "below": "above"}[claim.supported_if],
     }
     where = f"lies {side[verdict]}" if verdict in side else "holds"
-    numbers = {name: float(found[name]) for name in ("value", "low", "high")} | {"n": int(found["n"])}
     measured = "" if line == (threshold, threshold) else f" [{line[0]:.3g}, {line[1]:.3g}]"
     reason = f"The interval {where} {threshold:.3g}{measured}."
-    lines = {"threshold": threshold, "threshold_low": line[0], "threshold_high": line[1]}
-    return fixed | numbers | lines | {"verdict": verdict, "reason": reason}
+    return fixed | numbers | {"verdict": verdict, "reason": reason}
 
 
 def _line(claim: Claim, found: Mapping[str, float]) -> tuple[float, tuple[float, float]]:
@@ -106,7 +127,7 @@ def _value(claim: Claim, tables: Mapping[str, pl.DataFrame]) -> dict[str, float]
     where = f"claim {claim.id}"
     if any(name in tables and tables[name].is_empty() for name in claim.tables):
         return None
-    frame = _run(claim.query, claim.tables, tables, where)
+    frame = run_query(claim.sql, claim.tables, tables, where)
     needed = REQUIRED if claim.threshold is not None else (*REQUIRED, "threshold")
     missing = [name for name in needed if name not in frame.columns]
     if missing:
@@ -121,10 +142,11 @@ def _value(claim: Claim, tables: Mapping[str, pl.DataFrame]) -> dict[str, float]
     return row if row and all(number is not None and not math.isnan(number) for number in numbers) else None
 
 
-def _met(name: str, need: Need, tables: Mapping[str, pl.DataFrame]) -> bool:
+def is_met(name: str, need: Need, tables: Mapping[str, pl.DataFrame]) -> bool:
+    """Whether what a claim needs holds in these tables. Raises InputError, naming the need, for a query that cannot be used."""
     if any(table in tables and tables[table].is_empty() for table in need.tables):
         return False
-    frame = _run(need.query, need.tables, tables, f"needs.{name}")
+    frame = run_query(need.query, need.tables, tables, f"needs.{name}")
     if frame.columns != ["met"] or frame.height != 1:
         raise InputError(
             f"needs.{name}", f"columns {frame.columns}, {frame.height} rows", "one row, the column met"
@@ -132,12 +154,23 @@ def _met(name: str, need: Need, tables: Mapping[str, pl.DataFrame]) -> bool:
     return bool(frame.item())
 
 
-def _run(query: str, names: Sequence[str], tables: Mapping[str, pl.DataFrame], where: str) -> pl.DataFrame:
+DESCENDING = re.compile(r"\bDESC\b(?!\s+NULLS\b)", re.IGNORECASE)
+"""A descending order that does not say where NULL stands."""
+
+
+def run_query(
+    query: str, names: Sequence[str], tables: Mapping[str, pl.DataFrame], where: str
+) -> pl.DataFrame:
+    """What SQL over the named tables gives. What is missing comes last in every order.
+
+    Raises InputError, naming `where`, for a table that is not there and a query that does not run.
+    """
     missing = [name for name in names if name not in tables]
     if missing:
         raise InputError(where, f"the table {missing[0]}", f"one of {', '.join(sorted(tables))}")
+    frames = {name: tables[name].with_columns(cs.float().fill_nan(None)) for name in names}
     try:
-        return pl.SQLContext({name: tables[name] for name in names}).execute(query, eager=True)
+        return pl.SQLContext(frames).execute(DESCENDING.sub("DESC NULLS LAST", query), eager=True)
     except (pl.exceptions.PolarsError, pl.exceptions.SQLInterfaceError) as error:
         raise InputError(
             where, f"a query that does not run ({error})", f"SQL over {', '.join(names)}"

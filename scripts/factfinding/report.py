@@ -18,6 +18,7 @@ import polars as pl
 from markupsafe import Markup
 
 from factfinding.config import RelationConfig
+from factfinding.consistency import contradictions
 from factfinding.data.dossier import Dossier
 from factfinding.declarations import Experiment, declarations
 from factfinding.experiments.layer_probes.show import additive_findings
@@ -83,6 +84,9 @@ def render(results: Results, words: Path) -> str:
         study=results.study,
         claims=ledger.to_dicts(),
         verdicts=verdicts_in_words(ledger),
+        contradictions=contradictions(
+            declarations(), {name: table.frame for name, table in results.tables.items()}
+        ),
         ledger_link=results.ledger.link,
         model=model_name(results.card["source"]),
         fictional=is_fictional(results.provenance),

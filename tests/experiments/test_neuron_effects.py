@@ -46,6 +46,9 @@ from helpers import ROOT, planted
 from helpers.models import random_anatomy, tokenizer
 from helpers.neuron_tables import planted_facts
 
+NO_FACTS = pl.DataFrame(schema={"subject": pl.String, "fact": pl.String, "answer": pl.String})
+"""No answers: no fact follows from another."""
+
 
 def quiet(_message):
     pass
@@ -170,7 +173,7 @@ def test_a_model_that_knows_nothing_is_asked_everything_and_gives_empty_tables(m
     how = Sweeping(engine=Suffix(model.anatomy))
     sweep = neuron_effects(model.anatomy, asked.filter("used"), model.prompts, [1], how)
     assert sweep.table.is_empty() and sweep.table.schema == pl.Schema(EFFECTS)
-    correlations = fact_correlations(sweep.table, seed=0)
+    correlations = fact_correlations(sweep.table, NO_FACTS, seed=0)
     concentration = effect_concentration(sweep.table, seed=0)
     assert correlations.schema == pl.Schema(CORRELATIONS) and correlations.is_empty()
     assert concentration.schema == pl.Schema(CONCENTRATION) and concentration.is_empty()
@@ -267,7 +270,7 @@ def random_vectors(people=4, facts=("a", "b", "c"), n=40, seed=0):
 
 def test_correlations_are_those_of_the_vectors_by_hand():
     vectors = random_vectors()
-    table = fact_correlations(effects_of(vectors), seed=0)
+    table = fact_correlations(effects_of(vectors), NO_FACTS, seed=0)
     people = [f"P{i}" for i in range(4)]
     for statistic, by_hand in (
         ("pearson", pearson),
@@ -292,7 +295,7 @@ def test_a_fact_that_is_another_times_a_number_is_alike_with_its_sign(scale, fli
     vectors = random_vectors(2, ("a",), seed=seed)
     sign = -1 if flip else 1
     vectors |= {(p, "b"): sign * scale * v for (p, _), v in list(vectors.items())}
-    table = fact_correlations(effects_of(vectors), seed=0).filter(subjects="same", fact="a")
+    table = fact_correlations(effects_of(vectors), NO_FACTS, seed=0).filter(subjects="same", fact="a")
     found = dict(table.select("statistic", "value").iter_rows())
     assert found["pearson"] == pytest.approx(sign) and found["spearman"] == pytest.approx(sign)
     assert found["absolute"] == pytest.approx(1) and found["top_neuron"] == 1
@@ -303,7 +306,7 @@ def test_the_ceiling_is_what_two_measurements_of_one_truth_correlate_at():
     truth = rng.standard_normal(n)
     vectors = {("P", fact): truth + noise * rng.standard_normal(n) for fact in "ab"}
     row = (
-        fact_correlations(effects_of(vectors, error=noise), seed=0)
+        fact_correlations(effects_of(vectors, error=noise), NO_FACTS, seed=0)
         .filter(statistic="pearson")
         .row(0, named=True)
     )
@@ -315,7 +318,7 @@ def test_the_mean_over_all_pairs_resamples_subjects_with_all_their_pairs():
     """Against a bootstrap written out: the same subjects for all pairs. Averaging the pairs' own intervals is too wide."""
     people, pairs = [f"P{i}" for i in range(12)], list(combinations("abcd", 2))
     vectors = random_vectors(12, "abcd")
-    table = fact_correlations(effects_of(vectors), seed=0)
+    table = fact_correlations(effects_of(vectors), NO_FACTS, seed=0)
     table = table.filter(layers="all", subjects="same", statistic="pearson")
     mean = table.filter(fact="all", other_fact="all").row(0, named=True)
     by_pair = table.filter(pl.col("fact") != "all")
@@ -330,7 +333,7 @@ def test_the_mean_over_all_pairs_resamples_subjects_with_all_their_pairs():
 
 def test_the_mean_over_the_pairs_of_one_subject_resamples_neurons():
     vectors = random_vectors(1, "abcd", n=300)
-    table = fact_correlations(effects_of(vectors), seed=0).filter(layers="all", statistic="pearson")
+    table = fact_correlations(effects_of(vectors), NO_FACTS, seed=0).filter(layers="all", statistic="pearson")
     mean, by_pair = table.filter(fact="all"), table.filter(pl.col("fact") != "all")
     assert mean["interval"].to_list() == ["neurons"] and set(by_pair["interval"]) == {"neurons"}
     assert mean["value"][0] == pytest.approx(by_pair["value"].mean())
@@ -344,7 +347,7 @@ def test_one_subject_alone_has_an_interval_over_neurons_that_holds_the_truth():
     for seed in range(12):
         x = rng.standard_normal(300)
         vectors = {("P", "a"): x, ("P", "b"): 0.5 * x + np.sqrt(0.75) * rng.standard_normal(300)}
-        table = fact_correlations(effects_of(vectors), seed=seed)
+        table = fact_correlations(effects_of(vectors), NO_FACTS, seed=seed)
         row, mean = table.filter(statistic="pearson", layers="all").sort("fact").to_dicts()
         ends = ("value", "value_low", "value_high", "interval")
         assert mean["fact"] == "all" and [mean[end] for end in ends] == [row[end] for end in ends]  # one pair
@@ -361,7 +364,7 @@ def test_one_subject_alone_has_an_interval_over_neurons_that_holds_the_truth():
 
 def test_effects_of_zero_have_no_correlation_and_do_not_count():
     vectors = random_vectors() | {("P0", "a"): np.zeros(40)}
-    table = fact_correlations(effects_of(vectors), seed=0)
+    table = fact_correlations(effects_of(vectors), NO_FACTS, seed=0)
     table = table.filter(statistic="pearson", subjects="same", layers="all")
     assert dict(zip(table["other_fact"], table["n"], strict=True)) == {"all": 4, "b": 3, "c": 4}
     shares = effect_concentration(effects_of(vectors), seed=0).filter(measure="participation_ratio")
@@ -378,9 +381,9 @@ def two_layers(vectors: dict[tuple[str, str], np.ndarray], split: int) -> pl.Dat
 def test_each_layer_alone_is_the_mean_over_pairs_of_facts_of_its_own_neurons():
     vectors, people = random_vectors(), [f"P{i}" for i in range(4)]
     del vectors["P3", "c"]
-    table = fact_correlations(two_layers(vectors, 15), seed=0)
+    table = fact_correlations(two_layers(vectors, 15), NO_FACTS, seed=0)
     assert table.filter(layers="all").equals(
-        fact_correlations(effects_of(vectors), seed=0).filter(layers="all")
+        fact_correlations(effects_of(vectors), NO_FACTS, seed=0).filter(layers="all")
     )
     assert set(table["layers"]) == {"all", "3", "4"}
     facts = {p: [fact for fact in "abc" if (p, fact) in vectors] for p in people}
@@ -407,7 +410,7 @@ def test_a_hash_and_its_lookup_are_told_apart_and_a_layer_that_does_nothing_is_l
     for person, fact in product("PQRS", "abc"):
         vectors[person, fact] = np.concatenate([shared[person], 2 * rng.standard_normal(60)])
     effects = two_layers(vectors, 30)
-    tables = fact_correlations(effects, seed=0), effect_concentration(effects, seed=0)
+    tables = fact_correlations(effects, NO_FACTS, seed=0), effect_concentration(effects, seed=0)
     shares = tables[1].filter(measure="layer", fact="all").sort("layer")
     assert shares["layer"].to_list() == [3, 4] and shares["value"].sum() == pytest.approx(1)
     assert shares["value"][0] == pytest.approx(1 / 5, abs=0.05)
@@ -417,13 +420,13 @@ def test_a_hash_and_its_lookup_are_told_apart_and_a_layer_that_does_nothing_is_l
         "MLP 3 1.00 [1.00, 1.00]" in told[-1] and "more in MLP 3 than in MLP 4, as where single" in told[-1]
     )
     idle = effects.with_columns(effect=pl.when(layer=4).then(pl.col("effect") / 1000).otherwise("effect"))
-    told = correlation_findings(fact_correlations(idle, seed=0), effect_concentration(idle, seed=0))
+    told = correlation_findings(fact_correlations(idle, NO_FACTS, seed=0), effect_concentration(idle, seed=0))
     assert "hardly any of the effects, MLP 4" in told[-1] and "more in MLP" not in told[-1]
 
 
 def test_missing_neurons_are_an_error():
     with pytest.raises(ValueError, match="some miss"):
-        fact_correlations(effects_of(random_vectors()).head(-1), seed=0)
+        fact_correlations(effects_of(random_vectors()).head(-1), NO_FACTS, seed=0)
 
 
 def test_how_concentrated_one_neuron_and_equal_neurons_are():
@@ -446,7 +449,7 @@ def test_pairs_for_the_eye_are_the_most_and_the_least_alike():
     vectors = random_vectors(3, ("a", "b"), 1500)
     vectors |= {(p, "c"): 2 * vectors[p, "a"] for p in ("P0", "P1", "P2")}
     effects = effects_of(vectors)
-    pairs = neuron_pairs(effects, fact_correlations(effects, seed=0))
+    pairs = neuron_pairs(effects, fact_correlations(effects, NO_FACTS, seed=0))
     most = pairs.filter(pair="most")
     assert most.height == 1000 and most["subject"].unique().to_list() == ["P0"]
     assert set(most.select("fact", "other_fact").unique().row(0)) == {"a", "c"}

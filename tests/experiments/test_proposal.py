@@ -7,10 +7,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from factfinding.consistency import contradictions
+from factfinding.declarations import declarations
 from factfinding.experiments.circuit.compute import KEPT, concatenating, looking_up, propose, settle
 from factfinding.experiments.circuit_scan import show as circuit_show
 from factfinding.experiments.residual_patching import show as residual_show
-from helpers import ROOT
+from factfinding.ledger import is_met
+from helpers import ROOT, planted
+from helpers.head_tables import planted_candidates
+from helpers.intervention_tables import circuit_of, readers_of
 
 MAJORITY, N = 1 / 3, 400
 PAGE = ROOT / "docs/experiments/p2-8.md"
@@ -114,6 +119,18 @@ def test_one_layer_and_several_are_told_in_words(lookup, words):
     assert "The configuration sets, and the experiments use: " in said
     beside = "as found" if lookup == (1, 2) else "found: MLPs 1 to 2 look it up"
     assert f"{words} ({beside}); L3H0, L3H1 extract (found: L3H0 extracts)." in said
+
+
+@pytest.mark.parametrize(("model", "found"), [(planted.at_name, True), (planted.at_end, False)])
+def test_claims_follow_what_was_found_and_not_the_range_that_is_set(model, found):
+    """A lookup at the name that the user sets makes none: the tables say whether there is one."""
+    made = model(firsts=6, lasts=6)
+    candidates, reader = planted_candidates(made), readers_of(made.anatomy, made.prompts)
+    circuit, tables = circuit_of(made.anatomy, made.prompts, candidates, reader, lookup=(1, 1))
+    assert circuit.lookup_at == "final_name" and (circuit.proposed["lookup_at"] == "final_name") == found
+    needs, (broken,) = declarations().needs, [declarations().consistency["looked-up-where-found"].sentence]
+    assert is_met("looks_up_at_name", needs["looks_up_at_name"], tables) == found
+    assert (broken in contradictions(declarations(), {"circuit": tables["circuit"]})) == (not found)
 
 
 def test_a_position_that_hardly_any_name_has_is_not_singled_out():

@@ -28,6 +28,7 @@ def claim_with(**changes: Any) -> dict[str, Any]:
     return {
         "id": "one", "sentence": "It is so.", "reference": "1", "measured": "it", "tables": ["t"],
         "query": "SELECT value, low, high, n FROM t", "supported_if": "above", "threshold": 0.5,
+        "least_n": 1,
     } | changes  # fmt: skip
 
 
@@ -44,6 +45,7 @@ def written(folder: Path, **changes: Any) -> tuple[Path, Path]:
     (experiments / "first").mkdir(parents=True, exist_ok=True)
     (experiments / "first/experiment.yaml").write_text(yaml.safe_dump(experiment_with(**changes)))
     (experiments / "needs.yaml").write_text(yaml.safe_dump(NEEDS))
+    (experiments / "consistency.yaml").write_text("{}")
     stages.write_text(yaml.safe_dump({"other": {"columns": NUMBERS}}))
     return experiments, stages
 

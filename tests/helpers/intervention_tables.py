@@ -50,7 +50,8 @@ def circuit_of(anatomy, prompts, candidates, reader, **fixed) -> tuple[Circuit, 
 def intervention_tables(
     anatomy, full: pl.DataFrame, candidates: pl.DataFrame, **fixed
 ) -> dict[str, pl.DataFrame]:
-    """All tables by name. full: the prompts table of the subjects, none of them if nobody is known."""
+    """All tables by name. full: the prompts table of the subjects, none of them if nobody is known. fixed: parts of the
+    circuit, and `patched`, how many subjects are patched (24)."""
     subjects = full.select("subject", "answer")
     name_only = full
     if full.height:
@@ -58,7 +59,7 @@ def intervention_tables(
     reader = readers_of(anatomy, full)
     found, tables = circuit_of(anatomy, full, candidates, reader, **fixed)
     held = _held(anatomy, full, candidates, reader) | {"prompts/name_only": name_only, "circuit.yaml": found}
-    tables |= _computed(("ladder", "effective_model", "context", "probe_patching"), held)
+    tables |= _computed(("ladder", "effective_model", "context", "probe_patching"), held, **fixed)
     model = tables.pop("model")
     made = model if isinstance(model, EffectiveModel) else None
     read_by = {"anatomy": anatomy, "candidates": candidates, "readers": reader, "circuit": found}
@@ -81,8 +82,8 @@ def _computed(experiments: tuple[str, ...], held: dict[str, Any], **fixed) -> di
     return found
 
 
-def _settings(**fixed) -> Settings:
-    sample = {"node_subjects": 12, "patched_subjects": 24, "seed": SIZE["seed"]}
+def _settings(patched: int = 24, **fixed) -> Settings:
+    sample = {"node_subjects": 12, "patched_subjects": patched, "seed": SIZE["seed"]}
     return Settings(
         {
             "compute": {"batch_size": SIZE["batch_size"]},

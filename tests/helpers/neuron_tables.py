@@ -47,13 +47,13 @@ def neuron_tables(*, knows: bool) -> dict[str, pl.DataFrame]:
         ),
         "neuron_facts": facts_table(asked),
         "neuron_effects_twin": sweep.twin,
-        **compared(sweep.table),
+        **compared(sweep.table, facts_table(asked)),
     }
 
 
-def compared(effects: pl.DataFrame) -> dict[str, pl.DataFrame]:
-    """The tables that are made from the effects alone."""
-    inputs, settings = given(neuron_effects=effects), Settings({"neurons": {"seed": 0}})
+def compared(effects: pl.DataFrame, facts: pl.DataFrame) -> dict[str, pl.DataFrame]:
+    """The tables that are made from the effects and the answers."""
+    inputs, settings = given(neuron_effects=effects, neuron_facts=facts), Settings({"neurons": {"seed": 0}})
     return fact_correlations.compute(inputs, settings, quiet) | effect_concentration.compute(
         inputs, settings, quiet
     )

@@ -54,6 +54,10 @@ FEATURES = (
     "moved_last",
     "fact",
     "answer",
+    "relation",
+    "asked",
+    "second_fact",
+    "third_fact",
 )
 WIDTH, HEADS, LAYERS, NEURONS = 32, 4, 4, 24
 BALLAST, SHARP, LOGIT = 1000.0, 200.0, 8.0
@@ -141,10 +145,12 @@ def save(planted: Planted, folder: Path) -> Path:
     return folder
 
 
-def subjects(*, firsts: int = 4, lasts: int = 4) -> pl.DataFrame:
-    """Every first name with every last name, and whether their hidden signs agree. Signs alternate."""
+def subjects(*, firsts: int = 4, lasts: int = 4, additive: bool = False) -> pl.DataFrame:
+    """Every first name with every last name, and whether their hidden signs agree. Signs alternate. additive: the answer
+    is that of the first name's sign instead."""
     rows = [
-        (f"F{f} L{n}", ANSWERS[int(_sign(f) == _sign(n))]) for f, n in product(range(firsts), range(lasts))
+        (f"F{f} L{n}", ANSWERS[int(_sign(f) == (1 if additive else _sign(n)))])
+        for f, n in product(range(firsts), range(lasts))
     ]
     return pl.DataFrame(rows, schema=["subject", "answer"], orient="row")
 
@@ -207,15 +213,23 @@ def empty_model(
     return model
 
 
-def _empty() -> GPTNeoXForCausalLM:
-    shape = {"width": WIDTH, "layers": LAYERS, "heads": HEADS, "neurons": NEURONS, "rotary": CONTENT / D_HEAD}
+def _empty(layers: int = LAYERS) -> GPTNeoXForCausalLM:
+    shape = {"width": WIDTH, "layers": layers, "heads": HEADS, "neurons": NEURONS, "rotary": CONTENT / D_HEAD}
     return empty_model(**shape, scale=BALLAST * (2 / WIDTH) ** 0.5)
 
 
 def _attend(
-    model: GPTNeoXForCausalLM, layer: int, index: int, *, query: str, key: str, read: str, write: str
+    model: GPTNeoXForCausalLM,
+    layer: int,
+    index: int,
+    *,
+    query: str | Tensor,
+    key: str,
+    read: str | Tensor,
+    write: str | Tensor,
 ) -> None:
-    """A head whose `query` tokens attend to `key` tokens, and all others to BOS; it moves one feature into another."""
+    """A head whose `query` tokens attend to `key` tokens, and all others to BOS; it moves one feature into another. A
+    sum of directions serves as a feature."""
     attention = model.gpt_neox.layers[layer].attention
     weight = attention.query_key_value.weight.view(HEADS, 3, D_HEAD, WIDTH)[index]
     bias = attention.query_key_value.bias.view(HEADS, 3, D_HEAD)[index]
@@ -223,20 +237,24 @@ def _attend(
     strength = (SHARP * D_HEAD**0.5) ** 0.5
     bias[0, rest] = strength  # every query looks for BOS, half as hard as for what it is really after
     weight[1, rest] = strength / 2 * direction("bos") / 2
-    weight[0, match] = strength * direction(query) / 2
+    weight[0, match] = strength * _along(query) / 2
     weight[1, match] = strength * direction(key) / 2
-    weight[2, 0] = direction(read) / 2
-    attention.dense.weight[:, index * D_HEAD] = direction(write)
+    weight[2, 0] = _along(read) / 2
+    attention.dense.weight[:, index * D_HEAD] = _along(write)
 
 
-def _agree(model: GPTNeoXForCausalLM, layer: int, *, signs: tuple[str, str], write: str) -> None:
+def _along(feature: str | Tensor) -> Tensor:
+    return direction(feature) if isinstance(feature, str) else feature
+
+
+def _agree(model: GPTNeoXForCausalLM, layer: int, *, signs: tuple[str, str], write: str | Tensor) -> None:
     """Two neurons, one for (+, +) and one for (-, -): 1 where the signs agree, 0 where they differ or are missing."""
     mlp = model.gpt_neox.layers[layer].mlp
     total = sum(direction(sign) / 2 for sign in signs)
     for n, side in zip(PAIR, (1, -1), strict=True):
         mlp.dense_h_to_4h.weight[n] = side * total
         mlp.dense_h_to_4h.bias[n] = -1.0
-        mlp.dense_4h_to_h.weight[:, n] = direction(write)
+        mlp.dense_4h_to_h.weight[:, n] = _along(write)
 
 
 def _embed(model: GPTNeoXForCausalLM, tokens: PreTrainedTokenizerFast, firsts: int, lasts: int) -> None:
@@ -249,6 +267,8 @@ def _embed(model: GPTNeoXForCausalLM, tokens: PreTrainedTokenizerFast, firsts: i
     model.gpt_neox.embed_in.weight[:] = BALLAST * direction("ballast")
     give("<|endoftext|>", bos=1)
     give(" of", end=1)
+    give(" plays", relation=1)
+    give("Fact:", asked=1)
     for i in range(firsts):
         give(f" F{i}", first=1, first_sign=_sign(i))
     for i in range(lasts):
@@ -266,9 +286,11 @@ def _plant(
     *,
     firsts: int = 4,
     lasts: int = 4,
+    additive: bool = False,
     seed: int = 0,
 ) -> Planted:
-    table, tokens = subjects(firsts=firsts, lasts=lasts), tokenizer(firsts=firsts, lasts=lasts)
+    table = subjects(firsts=firsts, lasts=lasts, additive=additive)
+    tokens = tokenizer(firsts=firsts, lasts=lasts)
     _embed(model, tokens, firsts, lasts)
     generator = torch.Generator().manual_seed(seed)
     for name, weight in model.named_parameters():

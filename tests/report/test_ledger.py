@@ -121,6 +121,46 @@ def test_a_measured_threshold_counts_with_its_interval(tmp_path, baseline, verdi
     assert f"[{low}, {high}]" in row["reason"]
 
 
+@pytest.mark.parametrize("nothing", [None, float("nan")])
+@pytest.mark.parametrize("order", ["DESC", "desc", "DESC NULLS LAST", "ASC", ""])
+def test_what_is_missing_is_never_the_first_of_a_ranking(tmp_path, nothing, order):
+    """SQL puts NULL above all numbers: the claim would be called unmeasured, though a number is there."""
+    query = f"SELECT value, low, high, n FROM t ORDER BY value {order} LIMIT 1"
+    tables = table()
+    tables["t"] = pl.concat([tables["t"].with_columns(value=pl.lit(nothing, pl.Float64)), tables["t"]])
+    row = judge(claims_with(tmp_path, query=query), tables).row(0, named=True)
+    assert (row["value"], row["verdict"]) == (0.8, SUPPORTED)
+
+
+@pytest.mark.parametrize(("n", "verdict"), [(9, NOT_APPLICABLE), (10, SUPPORTED)])
+def test_fewer_than_the_rule_asks_for_are_shown_and_not_judged(tmp_path, n, verdict):
+    row = judge(claims_with(tmp_path, least_n=10), table(n=n)).row(0, named=True)
+    assert row["verdict"] == verdict and (row["value"], row["n"], row["threshold"]) == (0.8, n, 0.5)
+    assert ("n = 9" in row["reason"] and "asks for 10" in row["reason"]) == (n == 9)
+
+
+def test_what_is_too_small_a_share_is_neither_ranked_nor_counted(tmp_path):
+    query = (
+        "SELECT value, low, high, n FROM t WHERE effect > :least_share * whole ORDER BY value DESC LIMIT 1"
+    )
+    claims = claims_with(tmp_path, query=query, least_share=0.05)
+    noise, real = table(effect=[1e-8], whole=[69.7])["t"], table(value=0.6, effect=[35.0], whole=[69.7])["t"]
+    row = judge(claims, {"t": pl.concat([noise, real])}).row(0, named=True)
+    assert row["value"] == 0.6 and row["least_share"] == 0.05
+    assert judge(claims, {"t": noise})["verdict"][0] == NOT_APPLICABLE
+
+
+def test_every_rule_on_the_effects_of_heads_and_layers_asks_for_a_least_share():
+    """What has an interval below zero may be rounding: -1e-8 of -69.7 was "100 % of the effect"."""
+    ranked = [
+        claim for claim in CLAIMS if {"direct_effects", "head_inputs", "total_effects"} & set(claim.tables)
+    ]
+    assert len(ranked) > 5
+    assert {claim.id for claim in ranked if claim.least_share is None} <= {
+        "head-probe-writes"
+    }  # a share itself
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
@@ -152,6 +192,11 @@ def test_a_query_that_cannot_be_used_is_refused_by_the_claims_name(tmp_path, cha
         ({"tables": []}, "tables"),
         ({"tables": ["unheard_of"]}, "unheard_of"),
         ({"threshold": "high"}, "threshold"),
+        ({"least_n": None}, "least_n"),
+        ({"least_n": 0}, "least_n"),
+        ({"least_share": 0.1}, "claim one: `least_share`"),
+        ({"query": "SELECT value FROM t WHERE n > :least_share"}, "claim one: `least_share`"),
+        ({"held_by": "faith"}, "held_by"),
     ],
 )
 def test_a_claim_that_cannot_be_used_is_refused_by_file_and_key(tmp_path, changes, said):

@@ -1,6 +1,6 @@
 """How alike the neurons behind different facts are (P3.2).
 
-Made from the table `neuron_effects` alone. A subject and a fact give one vector,
+Made from the tables `neuron_effects` and `neuron_facts`. A subject and a fact give one vector,
 the effect of every lookup neuron. Vectors are compared over neurons by
 
     pearson, spearman  their correlation: do the same neurons help, and hurt, both facts
@@ -23,6 +23,9 @@ All neurons together may hide that facts share neurons in one layer and not in a
 taken over the neurons of each layer alone, too. A layer that does nothing for the facts has a correlation near 1 of what
 little there is: effect_concentration says which share of the effects each layer has.
 
+Two facts that follow from each other (each answer of the one goes with one answer of the other, as an answer and its ball)
+are one fact in two wordings, and no test of whether different facts share neurons: `follows` tells such pairs apart.
+
 Subjects are what is sampled: intervals are bootstrapped over them. Neurons are not: they are all there are. Only where
 a single subject has both facts, as in the study, is the interval one over neurons, and the column says so.
 """
@@ -30,7 +33,7 @@ a single subject has both facts, as in the study, is the interval one over neuro
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import combinations_with_replacement
+from itertools import combinations, combinations_with_replacement
 
 import numpy as np
 import polars as pl
@@ -50,6 +53,7 @@ CORRELATIONS = (
     dict.fromkeys(("fact", "other_fact", "layers", "subjects", "kind", "statistic"), pl.String)
     | estimate_schema("value")
     | {"interval": pl.String, "ceiling": pl.Float64, "n": pl.Int64, "n_neurons": pl.Int64}
+    | {"follows": pl.Boolean}
 )
 PAIRS = (
     dict.fromkeys(("pair", "subject", "fact", "other_fact", "kind"), pl.String)
@@ -63,22 +67,25 @@ SHOWN = 1000
 def compute(inputs: Inputs, settings: Settings, say: Say) -> dict[str, pl.DataFrame]:
     """The tables `fact_correlations` and `neuron_pairs`."""
     effects = inputs.table("neuron_effects")
-    correlations = fact_correlations(effects, seed=settings.neurons.seed)
+    correlations = fact_correlations(effects, inputs.table("neuron_facts"), seed=settings.neurons.seed)
     say(f"{correlations.height} correlations from {effects.height:,} effects")
     return {"fact_correlations": correlations, "neuron_pairs": neuron_pairs(effects, correlations)}
 
 
-def fact_correlations(effects: pl.DataFrame, *, seed: int) -> pl.DataFrame:
+def fact_correlations(effects: pl.DataFrame, facts: pl.DataFrame, *, seed: int) -> pl.DataFrame:
     """Columns fact, other_fact (both `all`: the mean over pairs of facts), layers (`all`, or the one whose neurons are
     compared, for the mean over pairs alone), subjects (`same`: two facts of one subject; `different`: one fact of two
     subjects), kind, statistic (`STATISTICS`), value (mean over subjects, or over pairs of them) with its interval,
     interval (over `subjects` or `neurons`; null where there is none), ceiling (pearson and resampled effects only), n
-    (subjects), n_neurons.
+    (subjects), n_neurons, follows (whether the two facts follow from each other; null but for two facts of one subject).
+
+    facts: the table `neuron_facts`, whose answers say which facts follow from each other.
 
     Vectors that are constant have no correlation and do not count; of more than `MOST` facts, the rarest do not either.
     Empty when the effects are.
     """
     rows, effects = [], _commonest(effects)
+    following = follow_from_each_other(facts)
     for kind in effects["kind"].unique(maintain_order=True):
         found = vectors(effects, kind)
         same, different = {}, {}
@@ -105,9 +112,27 @@ def fact_correlations(effects: pl.DataFrame, *, seed: int) -> pl.DataFrame:
                         "kind": kind,
                     }
                     about |= {"statistic": statistic, "n_neurons": found.effects.shape[1]}
+                    about |= {"follows": {fact, other} in following if fact != other else None}
                     rows.append(about | row | ({} if statistic == "pearson" else {"ceiling": None}))
         rows += _layers(effects, kind, seed)
     return pl.DataFrame(rows, schema=CORRELATIONS)
+
+
+def follow_from_each_other(facts: pl.DataFrame) -> list[set[str]]:
+    """Pairs of facts of which each answer of the one goes with one answer of the other, in all subjects who have both.
+
+    A pair counts only if at least two subjects share an answer on average: numbers that nobody shares say nothing.
+    """
+    wide = facts.pivot(
+        "fact", index="subject", values="answer", aggregate_function="first", maintain_order=True
+    )
+    found = []
+    for fact, other in combinations(wide.columns[1:], 2):
+        both = wide.select(fact, other).drop_nulls()
+        kinds = {both[fact].n_unique(), both[other].n_unique(), both.n_unique()}
+        if len(kinds) == 1 and 0 < 2 * max(kinds) <= both.height:
+            found.append({fact, other})
+    return found
 
 
 def _commonest(effects: pl.DataFrame) -> pl.DataFrame:

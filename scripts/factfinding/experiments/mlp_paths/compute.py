@@ -8,6 +8,9 @@ of a subject of another answer. What i does to j through what lies between them 
 It is of any other answer: all that is measured speaks of the subject's own answer, or of the whole prediction, and of no
 particular other answer.
 
+Beside the paths stands the whole: all MLPs of the lookup at their mean, for all who read them. A path's cost is a share
+of that.
+
 What is measured, on each subject, against the unchanged model:
 
     probe_accuracy   readers of the unchanged model (readers.py), after the last lookup layer at the final name token
@@ -45,7 +48,7 @@ from factfinding.methods.groups import (
     resampling_donors,
 )
 from factfinding.methods.head_reader import head_readers
-from factfinding.methods.name_stream import NameOutputs, clean_run, name_outputs, replaced
+from factfinding.methods.name_stream import NameOutputs, clean_run, name_outputs, name_stream, replaced
 from factfinding.methods.readers import Readers, readers_of
 from factfinding.methods.simplified import Parts, parts_of
 from factfinding.model.anatomy import Anatomy
@@ -86,7 +89,8 @@ def compute(inputs: Inputs, settings: Settings, say: Say) -> dict[str, pl.DataFr
 
 @dataclass(frozen=True, kw_only=True)
 class Removed:
-    """A path that is removed: what MLP `source` writes, as MLP `target` reads it. None, None: nothing is removed."""
+    """A path that is removed: what MLP `source` writes, as MLP `target` reads it. None, None: no path, but nothing at all
+    (kind `none`), or the output of every MLP of the lookup."""
 
     source: int | None
     target: int | None
@@ -111,8 +115,8 @@ def mlp_paths(
     batch_size: int,
     seed: int,
 ) -> pl.DataFrame:
-    """Columns source, target (layers; null where nothing is removed), kind (`none` there), metric, reader, value and
-    change (from the unchanged model, same subjects) with their intervals, n, majority_rate.
+    """Columns source, target (layers; null where no path is removed), kind (`none` where nothing is, `mean` where all MLPs
+    of the lookup are averaged), metric, reader, value and change (from the unchanged model, same subjects) with their intervals, n, majority_rate.
 
     prompts: `full`, of the subjects to measure on, over whom the means are taken. parts: `simplified.parts_of` the
     circuit. Empty where it has no lookup at the name or a lookup of one MLP, or with fewer than two subjects.
@@ -123,7 +127,7 @@ def mlp_paths(
     runs = Paths(
         anatomy, prompts, candidates, readers, parts.lookup[1], draws=draws, batch_size=batch_size, seed=seed
     )
-    measured = runs.measure(paths)
+    measured = runs.measure(paths, whole=range(parts.lookup[0], parts.lookup[1] + 1))
     return pl.DataFrame(_rows(measured, runs.labels, seed), schema=schema_of("mlp_paths"))
 
 
@@ -173,20 +177,23 @@ class Paths:
         rng, everyone = np.random.default_rng(seed), np.arange(prompts.height)
         self.donors = resampling_donors(self.labels, [everyone], draws=draws, rng=rng)
 
-    def measure(self, paths: Sequence[Removed]) -> dict[Removed, Measured]:
-        """Each metric of each subject, nothing removed first; means over draws, NaN for subjects without a donor."""
-        nothing = Removed(source=None, target=None, kind=UNCHANGED)
-        found: dict[Removed, Measured] = {nothing: {}} | {path: {} for path in paths}
+    def measure(self, paths: Sequence[Removed], *, whole: Sequence[int] = ()) -> dict[Removed, Measured]:
+        """Each metric of each subject, nothing removed first, then all MLPs of the layers `whole` averaged, if there are
+        any; means over draws, NaN for subjects without a donor."""
+        nothing, everything = (Removed(source=None, target=None, kind=kind) for kind in (UNCHANGED, "mean"))
+        found: dict[Removed, Measured] = {nothing: {}} | ({everything: {}} if whole else {})
+        found |= {path: {} for path in paths}
 
         def scores(group: Group, rows: Int[np.ndarray, " batch"]) -> dict[Removed, Measured]:
             batch = _Batch(self, group, rows)
-            return {nothing: batch.score(None)} | {path: self._without(batch, path) for path in paths}
+            made = {nothing: batch.score(None)} | ({everything: batch.averaged(whole)} if whole else {})
+            return made | {path: self._without(batch, path) for path in paths}
 
         for rows, measured in in_batches(self.groups, self.batch_size, scores):
             for path, of_path in measured.items():
                 for metric, values in of_path.items():
-                    whole = found[path].setdefault(metric, np.full(self.prompts.height, np.nan))
-                    whole[rows] = values
+                    kept = found[path].setdefault(metric, np.full(self.prompts.height, np.nan))
+                    kept[rows] = values
         return found
 
     def _without(self, batch: _Batch, path: Removed) -> Measured:
@@ -222,11 +229,23 @@ class _Batch:
     def score(self, edits: Edits | None) -> Measured:
         """All metrics under an edit of every prompt, or under none."""
         if edits is None:
-            resid, said = clean_values(self.paths.anatomy, self.clean, self.stream), self.before
-        else:
-            resid, said = (
-                self.engine.values(self.clean, edits, reading) for reading in (self.stream, self.said)
-            )
+            return self._scores(clean_values(self.paths.anatomy, self.clean, self.stream), self.before)
+        return self._scores(
+            *(self.engine.values(self.clean, edits, reading) for reading in (self.stream, self.said))
+        )
+
+    @torch.no_grad()
+    def averaged(self, layers: Sequence[int]) -> Measured:
+        """All metrics with the outputs of the MLPs of these layers at their mean over the subjects."""
+        anatomy = self.paths.anatomy
+        stream = name_stream(
+            anatomy, self.clean, mlp=replaced(self.paths.outputs.mlp, "mean", layers, self.rows, None)
+        )
+        logits = anatomy.unembed(anatomy.final_norm(stream[:, -1, -1]))
+        return self._scores(stream[:, self.paths.read_after, 0], logits.double().log_softmax(1))
+
+    def _scores(self, resid: Tensor, said: Tensor) -> Measured:
+        """resid: at the final name token, `[batch, d_model]`; said: log-probabilities at END, `[batch, vocabulary]`."""
         said, truth = said.double(), self.paths.labels[self.rows]
         divergence = (self.before.exp() * (self.before - said)).sum(1).cpu().numpy()
         top, said = said.argmax(1).cpu().numpy(), said[:, self.paths.tokens].cpu().numpy()

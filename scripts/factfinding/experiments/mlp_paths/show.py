@@ -23,8 +23,9 @@ SHOWN = 12
 
 NO_PATHS = "No path between MLPs was removed: no lookup of two MLPs or more was found at the name, or too few <subjects> are known."
 NEEDED = 0.05
-"""Nats of loss that removing a path must surely cost for the path to be called needed. A sign is not enough: through
-LayerNorm every earlier MLP has a little effect on every later one (7e-6 nats in models whose later MLPs read nothing of it)."""
+"""Share of the loss that averaging all MLPs of the lookup costs, which removing a path must surely cost for the path to be
+called needed. A sign is not enough: through LayerNorm every earlier MLP has a little effect on every later one (7e-6 nats
+in models whose later MLPs read nothing of it)."""
 
 
 @style.styled
@@ -83,19 +84,22 @@ def sentences(tables: Tables) -> list[str]:
     removed = mlp_paths.drop_nulls("source")
     if removed.is_empty():
         return [NO_PATHS]
-    found = [_worst(mlp_paths, kind) for kind in ("mean", "resample_other") if kind in removed["kind"]]
-    return [*found, _needed(removed.filter(pl.col("metric") == "loss", pl.col("kind") == removed["kind"][0]))]
+    found = [_worst(removed, kind) for kind in ("mean", "resample_other") if kind in removed["kind"]]
+    loss = mlp_paths.filter(metric="loss", kind=removed["kind"][0])
+    whole = loss.filter(pl.col("source").is_null())["change"]
+    return [*found, *[_needed(loss.drop_nulls("source"), cost) for cost in whole]]
 
 
-def _needed(loss: pl.DataFrame) -> str:
-    """How many paths surely cost enough, and how many surely cost something."""
-    surely = loss.filter(pl.col("change_low") > NEEDED).height
+def _needed(loss: pl.DataFrame, whole: float) -> str:
+    """How many paths surely cost enough, and how many surely cost something. whole: the cost of averaging the MLPs."""
+    surely = loss.filter(pl.col("change_low") > NEEDED * max(whole, 0)).height
     little = loss.filter(pl.col("change_low") > 0).height - surely
     what = "a later MLP needs" if surely else "no later MLP surely needs"
     told = (
         f"Of {loss.height:,} path{'s' if loss.height > 1 else ''} removed one at a time, by putting in the mean of what is "
-        f"written, {surely:,} surely raise{'s' if surely == 1 else ''} the loss by more than {NEEDED} nats (the whole "
-        f"interval lies above that): {'there, ' if surely else ''}{what} what an earlier one wrote."
+        f"written, {surely:,} surely raise{'s' if surely == 1 else ''} the loss by more than {100 * NEEDED:.0f} % of what "
+        f"averaging all of these MLPs costs ({whole:.3g} nats; the whole interval lies above that): "
+        f"{'there, ' if surely else ''}{what} what an earlier one wrote."
     )
     if little:
         told += (
