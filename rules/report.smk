@@ -161,7 +161,7 @@ rule comparison:
         mem_mb=megabytes(1000),
         runtime=10,
     params:
-        studies=list(STUDIES),
+        studies={name: study.relation.subjects for name, study in STUDIES.items()},
         seeds=seeds_of(STUDIES),
         code=code("comparison.py"),
     script:

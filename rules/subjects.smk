@@ -23,7 +23,9 @@ rule subjects:
         mem_mb=megabytes(1000),
         runtime=5,
     params:
-        settings=settings("subjects.table", "subjects.min_per_answer", "subjects.two_answers", *WORDS),
+        settings=settings(
+            "subjects.table", "subjects.min_per_answer", "subjects.two_answers", *WORDS
+        ),
         code=code("subjects.py"),
     script:
         "../scripts/subjects.py"

@@ -20,9 +20,10 @@ with Job(snakemake) as job:
             ledger=read_table(ledger),
             card=read_json(card),
             report=link(f"results/{name}/report.html"),
+            subjects=subjects,
         )
-        for name, ledger, card in zip(
-            job.snakemake.params.studies, job.input.ledgers, job.input.cards, strict=True
+        for (name, subjects), ledger, card in zip(
+            job.snakemake.params.studies.items(), job.input.ledgers, job.input.cards, strict=True
         )
     ]
     ledger, families = long_ledger(studies), job.snakemake.params.seeds

@@ -17,6 +17,7 @@ import polars as pl
 from factfinding.errors import InputError
 from factfinding.findings.words import share
 from factfinding.page import checked_ledger, fill, model_name, verdict_counts
+from factfinding.relation import STUDY
 from factfinding.seeds import across_seeds
 
 Row = Mapping[str, Any]
@@ -24,12 +25,14 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Study:
-    """One study of the comparison. card: its model/card.json; report: link to its page, relative to this one."""
+    """One study of the comparison. card: its model/card.json; report: link to its page, relative to this one; subjects: what
+    the study's relation calls those asked about."""
 
     name: str
     ledger: pl.DataFrame
     card: Mapping[str, Any]
     report: str
+    subjects: str = STUDY.subjects
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +118,7 @@ def _about(study: Study, ledger: pl.DataFrame) -> dict[str, Any]:
         "revision": card["source"]["revision"] or f"files {card['source']['digest'][:12]}",
         "parameters": f"{shape['parameters']:,}",
         "layers": f"{shape['n_layers']} of width {shape['d_model']}",
-        "recall": f"{share(recall[0], 'recalled')} of {recall[0]['n']:,} subjects"
+        "recall": f"{share(recall[0], 'recalled')} of {recall[0]['n']:,} {study.subjects}"
         if recall
         else "not measured",
         "verdicts": verdict_counts(ledger.filter(about="model")),

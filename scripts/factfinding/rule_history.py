@@ -23,6 +23,8 @@ import yaml
 ROOT = Path(__file__).parents[2]
 FINDINGS = "docs/findings.md"
 DECLARED = re.compile(r"(resources/claims\.yaml|scripts/factfinding/experiments/[^/]+/experiment\.yaml)")
+RENAMED = {"athlete": "subject", "sport": "answer"}
+"""In the names of tables and columns; a rule in other words is the same rule."""
 RULE = ("query", "supported_if", "threshold", "needs")
 
 
@@ -41,7 +43,7 @@ def histories(root: Path = ROOT) -> dict[str, list[Version]]:
     found: dict[str, list[Version]] = {}
     for commit, date in _commits(root):
         for claim, post in _claims(root, commit):
-            rule = tuple(" ".join(str(claim.get(part)).split()) for part in RULE)
+            rule = tuple(_plain(str(claim.get(part))) for part in RULE)
             versions = found.setdefault(claim["id"], [])
             if not versions or versions[-1].rule != rule:
                 versions.append(Version(commit=commit, date=date, post=post, rule=rule))
@@ -76,6 +78,13 @@ def first_committed(root: Path = ROOT) -> dict[str, dict[str, Any]]:
         }
         for claim, (first, *_) in histories(root).items()
     }
+
+
+def _plain(text: str) -> str:
+    """A part of a rule without its line breaks, and with the columns as they are named today."""
+    for before, now in RENAMED.items():
+        text = text.replace(before, now)
+    return " ".join(text.split())
 
 
 def _claims(root: Path, commit: str) -> Iterator[tuple[dict[str, Any], int]]:

@@ -123,32 +123,32 @@ def test_each_planted_neuron_is_the_one_that_claims_are_about():
     ("kind", "verdict"), [("direction", CONTRADICTED), ("copy", SUPPORTED), ("lookup", SUPPORTED)]
 )
 def test_only_a_neuron_that_is_more_than_the_heads_direction_is_called_so(kind, verdict):
-    assert verdicts(tables(kind))["answer-neuron-not-only-direction"] == verdict
+    assert verdicts(tables(kind))["sport-neuron-not-only-direction"] == verdict
 
 
 def test_where_a_neuron_tells_nothing_to_begin_with_nothing_is_judged():
     found = tables("bystander", lookup=(2, 2))
     whole = left("bystander", "nothing", None, lookup=(2, 2))
     assert whole["auc_low"] <= 0.5 and whole["kept"] is None
-    assert verdicts(found)["answer-neuron-not-only-direction"] == NOT_APPLICABLE
+    assert verdicts(found)["sport-neuron-not-only-direction"] == NOT_APPLICABLE
     assert "so nothing follows" in sentences(found)[0]
 
 
 def test_a_neuron_of_one_direction_points_along_it_and_one_that_looks_up_does_not():
-    assert verdicts(tables("direction"))["answer-neuron-along-answer"] == SUPPORTED
-    assert verdicts(tables("lookup"))["answer-neuron-along-answer"] == CONTRADICTED
+    assert verdicts(tables("direction"))["sport-neuron-along-sport"] == SUPPORTED
+    assert verdicts(tables("lookup"))["sport-neuron-along-sport"] == CONTRADICTED
 
 
 def test_the_model_loses_what_a_lookup_neuron_makes_and_nothing_of_what_a_reader_reads():
-    assert verdicts(tables("lookup"))["answer-neuron-matters"] == SUPPORTED
-    assert verdicts(tables("lookup"))["answer-neuron-zero-is-worse"] == SUPPORTED
-    assert verdicts(tables("copy"))["answer-neuron-matters"] == CONTRADICTED
-    assert verdicts(tables("copy"))["answer-neuron-zero-is-worse"] not in {SUPPORTED}
+    assert verdicts(tables("lookup"))["sport-neuron-matters"] == SUPPORTED
+    assert verdicts(tables("lookup"))["sport-neuron-zero-is-worse"] == SUPPORTED
+    assert verdicts(tables("copy"))["sport-neuron-matters"] == CONTRADICTED
+    assert verdicts(tables("copy"))["sport-neuron-zero-is-worse"] not in {SUPPORTED}
 
 
 def test_a_neuron_tells_well_or_not():
-    assert verdicts(tables("copy"))["answer-neuron"] == SUPPORTED
-    assert verdicts(tables("bystander", lookup=(2, 2)))["answer-neuron"] == CONTRADICTED
+    assert verdicts(tables("copy"))["sport-neuron"] == SUPPORTED
+    assert verdicts(tables("bystander", lookup=(2, 2)))["sport-neuron"] == CONTRADICTED
 
 
 def test_what_the_study_removes_has_its_own_row_and_a_probe_is_none_of_it():

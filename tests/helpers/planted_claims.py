@@ -73,7 +73,8 @@ def simplified(
     held |= {"prompts/name_only": name_only, "circuit.yaml": circuit}
     tables = tables | intervention_tables._computed(experiments, held, **everyone, **fixed)
     if "model" in tables:
-        tables |= effective_tables(tables.pop("model"), name_only)
+        read_by = {"anatomy": made.anatomy, "candidates": candidates, "readers": reader, "circuit": circuit}
+        tables |= effective_tables(tables.pop("model"), name_only, **read_by)
     return tables
 
 
@@ -150,7 +151,7 @@ MODELS: dict[str, tuple[Made, Made]] = {
     "recall-confident": (lambda: recalled(variants.at_name), lambda: recalled(variants.unsure)),
     "direct-few-heads": (lambda: heads(variants.at_name), lambda: heads(variants.many_heads)),
     "direct-heads-late": (lambda: heads(variants.at_name), lambda: heads(variants.extracted_early)),
-    "direct-head-for-one-answer": (
+    "direct-head-for-one-sport": (
         lambda: heads_of_three_answers(variants.heads_for_one_answer),
         lambda: heads_of_three_answers(hypotheses.entity_cells),
     ),
@@ -159,7 +160,7 @@ MODELS: dict[str, tuple[Made, Made]] = {
     "later-heads-read-the-first": (lambda: heads(variants.head_reads_head), lambda: heads(variants.copies)),
     "head-probe": (lambda: heads(variants.at_name), lambda: heads(variants.at_end)),
     "head-probe-writes": (lambda: heads(variants.at_name), lambda: heads(variants.idle_reader)),
-    "answer-readable-early": (
+    "sport-readable-early": (
         lambda: heads(variants.at_name) | simplified(variants.at_name),
         lambda: heads(variants.later, 3) | simplified(variants.later, 3),
     ),
@@ -379,12 +380,12 @@ TABLES: dict[str, tuple[Made, Made]] = {
     "mlp-paths-worst-from-first": (lambda: paths_out_of(2.0, 1.0), lambda: paths_out_of(1.0, 2.0)),
     "excess-not-in-one-step": (lambda: excess(0.23), lambda: excess(0.85)),
     "lookup-gradual": (lambda: rise(0.4, 0.6, 0.8, 1.0), lambda: rise(0.4, 0.41, 0.99, 1.0)),
-    "answer-neuron": (neuron, lambda: neuron(auc=0.6)),
-    "answer-neuron-matters": (lambda: ablated(0.2, 0.4), lambda: ablated(0.0, 0.4)),
-    "answer-neuron-zero-is-worse": (lambda: ablated(0.2, 0.4), lambda: ablated(0.2, 0.05)),
-    "answer-neuron-keeps-direction": (lambda: cosines(0.99), lambda: cosines(0.5)),
-    "answer-neuron-along-answer": (lambda: cosines(0.99), lambda: cosines(0.5)),
-    "answer-neuron-not-only-direction": (lambda: projected(0.84), lambda: projected(0.1)),
+    "sport-neuron": (neuron, lambda: neuron(auc=0.6)),
+    "sport-neuron-matters": (lambda: ablated(0.2, 0.4), lambda: ablated(0.0, 0.4)),
+    "sport-neuron-zero-is-worse": (lambda: ablated(0.2, 0.4), lambda: ablated(0.2, 0.05)),
+    "sport-neuron-keeps-direction": (lambda: cosines(0.99), lambda: cosines(0.5)),
+    "sport-neuron-along-sport": (lambda: cosines(0.99), lambda: cosines(0.5)),
+    "sport-neuron-not-only-direction": (lambda: projected(0.84), lambda: projected(0.1)),
     "known-names-larger": (lambda: norms(0.7), lambda: norms(0.3)),
     "mlp-outputs-break-structure": (lambda: broken(more=0.3), lambda: broken(more=-0.3)),
     "residual-structure-breaks-with-depth": (

@@ -81,7 +81,7 @@ def test_a_head_with_a_trace_of_the_effect_is_no_head_for_one_answer(effect, cou
     }
     told = [head | {"answer": answer, "exact": near(one, 1e-4)} for answer, one in by_answer.items()]
     whole = {"node": "all", "kind": "all", "answer": "all", "exact": near(-10.0), "n": 300}
-    found = verdict("direct-head-for-one-answer", rows("direct_effects", whole, *told))
+    found = verdict("direct-head-for-one-sport", rows("direct_effects", whole, *told))
     assert found == SUPPORTED if counts else found.startswith("not applicable")
 
 

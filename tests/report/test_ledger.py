@@ -20,6 +20,7 @@ from factfinding.ledger import (
     decide,
     judge,
 )
+from factfinding.relation import STUDY
 from factfinding.tables import read_table, schema_of
 from helpers.declared import claim_with, written
 
@@ -224,7 +225,7 @@ def test_every_claim_can_be_judged_and_an_untrained_model_supports_none(study):
     folder = study.folder / "results/small/tables"
     tables = {path.stem: read_table(path) for path in folder.iterdir() if path.stem in READ}
     assert not READ - set(tables)
-    ledger = judge(DECLARED, tables)
+    ledger = judge(DECLARED.spoken(STUDY), tables)
     assert ledger.schema == pl.Schema(schema_of("ledger")) and ledger.height == len(CLAIMS)
     assert set(ledger["verdict"]) <= set(VERDICTS)
     of_model = ledger.filter(about="model")

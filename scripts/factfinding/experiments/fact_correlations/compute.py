@@ -124,7 +124,7 @@ def follow_from_each_other(facts: pl.DataFrame) -> list[set[str]]:
     A pair counts only if at least two subjects share an answer on average: numbers that nobody shares say nothing.
     """
     wide = facts.pivot(
-        "fact", index="subject", values="answer", aggregate_function="first", maintain_order=True
+        "fact", index="subject", values="fact_answer", aggregate_function="first", maintain_order=True
     )
     found = []
     for fact, other in combinations(wide.columns[1:], 2):

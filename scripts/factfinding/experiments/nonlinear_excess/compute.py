@@ -97,7 +97,9 @@ def compute(inputs: Inputs, settings: Settings, say: Say) -> dict[str, pl.DataFr
     found = nonlinear_excess(
         model,
         names,
-        None if model is None or names is None else probes_of(inputs, model, names),
+        None
+        if model is None or names is None
+        else probes_of(inputs, model, names, batch_size=settings.compute.batch_size),
         unknown=unknown_for(names, inputs.prompts("name_only"), seed=section.seed),
         batch_size=NAMES * settings.compute.batch_size,
         seed=section.seed,

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from factfinding.engine.batches import Batches
 from factfinding.engine.head_probe import head_probe
 from factfinding.engine.sites import parse
 from factfinding.inputs import Inputs
@@ -47,14 +48,15 @@ def own_probe(model: EffectiveModel, names: NamePairs) -> Probe:
     return Probe(name=LOGISTIC, weight=model.weight[None], bias=model.bias[None], fold=fold)
 
 
-def probes_of(inputs: Inputs, model: EffectiveModel, names: NamePairs) -> list[Probe]:
+def probes_of(inputs: Inputs, model: EffectiveModel, names: NamePairs, *, batch_size: int) -> list[Probe]:
     """The study's probes of the last lookup layer: the head's where a head extracts, and the logistic one."""
     found = [logistic_probe(model, readers_of(inputs), names)]
     heads = circuit_of(inputs).extract
     if heads:
         token_of = dict(inputs.candidates.select("answer", "token_id").iter_rows())
         token_ids = [token_of[answer] for answer in model.shape.answers]
-        found.insert(0, probe_of_head(model, weights_of(inputs), heads[0], token_ids, names))
+        of_head = probe_of_head(model, weights_of(inputs), heads[0], token_ids, names, batch_size=batch_size)
+        found.insert(0, of_head)
     return found
 
 
@@ -74,7 +76,13 @@ def logistic_probe(model: EffectiveModel, readers: Readers, names: NamePairs) ->
 
 @torch.no_grad()
 def probe_of_head(
-    model: EffectiveModel, anatomy: Anatomy, head: str, token_ids: Sequence[int], names: NamePairs
+    model: EffectiveModel,
+    anatomy: Anatomy,
+    head: str,
+    token_ids: Sequence[int],
+    names: NamePairs,
+    *,
+    batch_size: int,
 ) -> Probe:
     """The probe of a head such as "L16H20", centred by the mean of the known names' streams in the effective model.
 
@@ -82,6 +90,9 @@ def probe_of_head(
     """
     weight = head_probe(anatomy, parse(head), token_ids).double().cpu()
     tokens = names.tokens(names.begin, names.last).to(model.weight.device)
-    mean = model.stream(*tokens)[:, -1].double().mean(0).cpu()
+    streams = Batches(batch_size).run(
+        lambda rows: model.stream(*tokens[:, rows])[:, -1].double(), tokens.shape[1]
+    )
+    mean = streams.mean(0).cpu()
     fold = torch.zeros(len(names.subjects), dtype=torch.int64)
     return Probe(name=HEAD, weight=weight[None], bias=-(mean @ weight)[None], fold=fold)
