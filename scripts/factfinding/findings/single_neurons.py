@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-NO_PAIRS = (
-    "No neuron was replaced: no lookup was found at the name, or there is nobody of whom two facts are known."
+NO_EFFECTS = (
+    "no lookup was found at the name, nobody is known of whom two facts are known, or no neuron changes them"
 )
+"""Why the tables on the effects of single neurons are empty; which of the three it is, they do not say."""
+NO_PAIRS = f"There are no effects of single neurons to compare: {NO_EFFECTS}."
 ORDER = ("resample_other", "mean")
 """The reading that is told first."""
 READINGS = {

@@ -18,7 +18,12 @@ from factfinding.findings.words import Row, Tables, number, percent, share
 SHOWN, COLUMNS = 6, 3
 """Neurons that are drawn, those of the scan first, and panels in a row."""
 
-KINDS = {"none": ("unchanged", style.INK, "o"), "mean": ("its mean instead", style.COLOURS[3], "s"), "zero": ("zero instead", style.COLOURS[4], "^")}  # fmt: skip
+KINDS = {
+    "none": ("unchanged", style.INK, "o"),
+    "mean": ("its mean instead", style.GREY, "s"),
+    "zero": ("zero instead", style.INK, "^"),
+}
+"""Kinds of ablation: words, colour and marker. Colours are those of no answer; the panels above have all of these."""
 
 
 NO_NEURON = (

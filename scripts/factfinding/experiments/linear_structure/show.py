@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from factfinding.figures import style
-from factfinding.findings.words import Tables, layers_in_words, percent, share_of
+from factfinding.findings.words import Tables, layers_in_words, percent, share
 from factfinding.methods.circuit import Circuit
 
 NAMES = {
@@ -103,7 +103,7 @@ def _furthest(mlps: pl.DataFrame) -> str:
     beside = f", beside {' and '.join(baselines)}" if baselines else ""
     return (
         f"Among the MLPs, that of layer {best['layer']} is furthest from adding up the parts of a name: the ratio is "
-        f"{share_of(best, 'median')}{beside} (0 % is additive, 100 % is what unrelated names give; medians over "
+        f"{share(best, 'median')}{beside} (0 % is additive, 100 % is what unrelated names give; medians over "
         f"{best['n']:,} pairs of known names, {style.CONDITIONS[best['condition']]})."
     )
 
@@ -150,7 +150,7 @@ def _residual(rows: pl.DataFrame) -> list[str]:
     first, last = rows.row(0, named=True), rows.row(-1, named=True)
     return [
         (
-            f"In the residual stream, which sums up all layers so far, the ratio is {share_of(first, 'median')} after layer "
-            f"{first['layer']} and {share_of(last, 'median')} after layer {last['layer']} (n = {last['n']:,} pairs)."
+            f"In the residual stream, which sums up all layers so far, the ratio is {share(first, 'median')} after layer "
+            f"{first['layer']} and {share(last, 'median')} after layer {last['layer']} (n = {last['n']:,} pairs)."
         )
     ]
