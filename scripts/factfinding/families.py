@@ -279,5 +279,5 @@ FAMILIES = (
 KNOWN_TYPES = {model_type: family for family in FAMILIES for model_type in family.weights}
 """The family of each model_type of config.json."""
 WITH_DIFFERENCES = tuple(family.name for family in FAMILIES if family.differences)
-TINY = {"layers": 3, "width": 32, "heads": 4}
-"""The sizes of a model of model/tiny.py."""
+TINY = {"layers": 4, "width": 32, "heads": 4}
+"""The sizes of a model of model/tiny.py: layers enough for a lookup that has layers below it and one that reads it."""

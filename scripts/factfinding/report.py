@@ -10,7 +10,6 @@ import re
 import xml.etree.ElementTree as ET
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from factfinding.data.dossier import Dossier
 from factfinding.declarations import Experiment, declarations
 from factfinding.experiments.layer_probes.show import additive_findings
 from factfinding.figures.style import FOLDS, INK, LINE, PAPER
-from factfinding.findings.words import percent, share
+from factfinding.findings.words import percent, share, told
 from factfinding.page import SORTABLE, checked_ledger, fill, model_name, verdict_counts
 from factfinding.relation import STUDY, spoken
 
@@ -194,9 +193,8 @@ def versions(provenance: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
 def _findings(section: str, results: Results) -> list[str]:
     """The sentences of a section; only those on the training need more than the tables."""
     tables = {name: table.frame for name, table in results.tables.items()}
-    show = import_module(f"factfinding.experiments.{section}.show")
     more = {"fictional": is_fictional(results.provenance)} if section == "training" else {}
-    return spoken(show.sentences(tables, **more), results.relation)
+    return told(section, tables, relation=results.relation, **more)
 
 
 def _section(experiment: Experiment, results: Results) -> dict[str, Any]:

@@ -97,6 +97,18 @@ def test_a_kink_falls_back_to_every_draw():
     assert float(found.certificate[0]) == 0.0
 
 
+@pytest.mark.parametrize("slope", [None, torch.tensor([3.0, 0.0])])
+def test_draws_that_share_one_value_are_known_exactly_and_certified_so(slope):
+    """The curve so far is far off at the one value there is; once it was evaluated, nothing is interpolated."""
+    clean = torch.tensor([0.0, 0.0], dtype=torch.float64)
+    evaluate = Planted([torch.square, torch.square], clean)
+    draws = torch.tensor([[2.0] * 8, [2.0, -1.0] * 4], dtype=torch.float64)
+    found = curves(evaluate, clean, draws, tolerance=1e-6, slope=slope)
+    assert torch.allclose(found.effects, draws.square(), atol=1e-12)
+    assert found.certificate.tolist() == [0.0, 0.0]
+    assert (found.evaluations <= 4).all()
+
+
 def test_the_certificate_sees_a_bump_that_the_nodes_miss():
     """With nodes at the ends only, a curve that is flat there looks flat; the held-out draws do not."""
 

@@ -13,18 +13,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from factfinding.data.prompts import prompt_table
+from factfinding.declarations import declarations
 from factfinding.engine.sites import Site, parse
 from factfinding.engine.trace import Edit, Read, run
 from factfinding.errors import InputError
 from factfinding.experiments.circuit.compute import propose, settle
 from factfinding.experiments.circuit_scan import show as circuit_show
 from factfinding.experiments.context.compute import context_prompts, unknown_tokens
+from factfinding.experiments.effective_model import show as effective_show
+from factfinding.experiments.effective_model.compute import effective_model
 from factfinding.experiments.ladder import show as ladder_show
 from factfinding.experiments.ladder.compute import steps
 from factfinding.experiments.probe_patching.compute import erased, span
 from factfinding.experiments.readers.compute import fit_readers
 from factfinding.experiments.residual_patching import show as residual_show
 from factfinding.experiments.total_effects.compute import place_means, total_effects
+from factfinding.findings.words import share
 from factfinding.methods.circuit import Circuit, read_circuit
 from factfinding.methods.groups import CORRUPT, KINDS, draw_donors, groups_of
 from factfinding.methods.name_stream import clean_run, name_outputs, name_stream, replaced
@@ -33,7 +37,7 @@ from factfinding.methods.readers import load_readers
 from factfinding.methods.simplified import Parts, parts_of
 from helpers import planted
 from helpers.head_tables import planted_candidates
-from helpers.intervention_tables import intervention_tables
+from helpers.intervention_tables import intervention_tables, readers_of
 from helpers.models import FAMILIES, random_anatomy, tokenizer
 
 
@@ -132,6 +136,41 @@ def test_the_effective_model_of_the_planted_circuit_knows_every_subject(at_name)
         == 36
         == confusion["subjects"].sum()
     )
+
+
+def test_longer_names_stand_beside_those_of_two_tokens_and_never_in_their_place():
+    anatomy, prompts, _ = real_names("gpt_neox")
+    reader = readers_of(anatomy, prompts["full"], n_folds=2)
+    parts = Parts(concatenate=0, lookup=(1, 1))
+    table = effective_model(anatomy, prompts, reader, parts, batch_size=4, seed=0).accuracy
+    single = table.filter(pl.col("n_name_tokens") > 2)
+    together = table.filter(pl.col("n_name_tokens").is_null())
+    assert single["n_name_tokens"].n_unique() > 1 and together["model"].to_list() == ["effective", "full"]
+    for name in ("effective", "full"):
+        alone, one = single.filter(model=name), together.filter(model=name).row(0, named=True)
+        assert one["n"] == alone["n"].sum()
+        for column in ("accuracy", "loss"):
+            assert one[column] == pytest.approx((alone[column] * alone["n"]).sum() / one["n"])
+    first = effective_show.sentences({"effective_model": table})[0]
+    assert f"is right for {share(together.row(0, named=True), 'accuracy')} of {together['n'][0]}" in first
+    claims = {claim.id: claim for _, claim in declarations().claims}
+    asked = pl.SQLContext(effective_model=table).execute(claims["effective-model"].query, eager=True)
+    assert asked["n"].to_list() == table.filter(n_name_tokens=2, model="effective")["n"].to_list()
+
+
+def test_without_names_of_two_tokens_longer_ones_are_not_told_as_the_study_s():
+    row = {"n_name_tokens": 5, "accuracy": 0.6, "accuracy_low": 0.5, "accuracy_high": 0.7, "n": 90}
+    row |= {"majority_rate": 0.4, "largest_error": 1e-7}
+    rows = [
+        row | {"model": model} | more
+        for more in ({}, {"n_name_tokens": None})
+        for model in ("effective", "full")
+    ]
+    told = effective_show.sentences({"effective_model": pl.DataFrame(rows)})
+    assert told[0].startswith(
+        "Nobody who is known has a name of two tokens, as in the study. On longer ones, of 5"
+    )
+    assert told[1].startswith("On names of 5 tokens the effective model is right for 60.0")
 
 
 def test_the_planted_direction_is_used_and_a_random_one_is_not(at_name):

@@ -178,8 +178,10 @@ def test_a_model_that_knows_nothing_is_asked_everything_and_gives_empty_tables(m
     assert correlations.schema == pl.Schema(CORRELATIONS) and correlations.is_empty()
     assert concentration.schema == pl.Schema(CONCENTRATION) and concentration.is_empty()
     assert neuron_pairs(sweep.table, correlations).is_empty()
-    assert correlation_findings(correlations, concentration)[0].startswith("No neuron was replaced")
-    assert concentration_findings(concentration)[0].startswith("No neuron was replaced")
+    assert correlation_findings(correlations, concentration)[0].startswith(
+        "There are no effects of single neurons"
+    )
+    assert concentration_findings(concentration)[0].startswith("There are no effects of single neurons")
 
 
 # effects

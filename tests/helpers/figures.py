@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from importlib import import_module
 
 import matplotlib
@@ -12,7 +13,7 @@ from matplotlib.figure import Figure
 
 from factfinding.declarations import declarations
 from factfinding.figures import style
-from factfinding.relation import spoken
+from factfinding.findings.words import told
 
 
 def drawn(name: str, tables: Mapping[str, pl.DataFrame]) -> Figure:
@@ -65,7 +66,6 @@ def draw_of(figure: str) -> Callable[..., Figure]:
     )
 
 
-def telling(experiment: str) -> Callable[[Mapping[str, pl.DataFrame]], list[str]]:
-    """The function that gives an experiment's sentences, from all tables by name."""
-    sentences = import_module(f"factfinding.experiments.{experiment}.show").sentences
-    return lambda tables: spoken(sentences(tables))
+def telling(experiment: str) -> Callable[..., list[str]]:
+    """The function that gives an experiment's sentences, from all tables by name, as the page does."""
+    return partial(told, experiment)

@@ -23,6 +23,7 @@ from factfinding.data.facts import read_facts
 from factfinding.data.texts import read_texts
 from factfinding.declarations import read_experiment
 from factfinding.errors import InputError
+from factfinding.families import TINY
 from factfinding.files import read_json
 from factfinding.methods.circuit import Circuit, read_circuit
 from factfinding.model.anatomy import Anatomy, load
@@ -237,7 +238,10 @@ def test_the_rule_that_adopts_a_model_reads_its_weights(tmp_path):
 
 def test_what_is_known_without_torch_is_what_the_models_say():
     for family in ("gpt_neox", "gpt2", "llama"):
-        sizes, anatomy = tiny_sizes(family), Anatomy(random_model(family, vocabulary=64))
+        sizes, anatomy = (
+            tiny_sizes(family),
+            Anatomy(random_model(family, vocabulary=64, layers=TINY["layers"])),
+        )
         assert (sizes.family, sizes.layers) == (anatomy.family.name, anatomy.n_layers)
         assert (sizes.heads, sizes.neurons) == (anatomy.n_heads, anatomy.d_mlp)
     assert ACTIVATIONS == set(ACT2FN) - {"prelu", "xielu"}, "all but those with weights of their own"

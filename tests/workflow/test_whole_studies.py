@@ -101,6 +101,17 @@ def test_on_every_family_each_step_of_the_ladder_runs(project, family):
     assert set(total["type"]) == {"head", "attention", "mlp"} and total["n"].min() > 0
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_on_every_family_single_neurons_have_effects(project, family):
+    """P3.2 has something to compare: the lookup is not the last layer, of which nothing at END can read."""
+    tables = project / f"results/{family}/tables"
+    effects = read_table(tables / "neuron_effects.parquet")
+    assert effects.height and effects["effect"].abs().min() < effects["effect"].abs().max()
+    assert read_table(tables / "fact_correlations.csv").height
+    assert read_table(tables / "effect_concentration.csv").height
+    assert read_table(tables / "neuron_effects_twin.csv")["relative_error"].max() < 1e-3
+
+
 def test_the_notebook_s_three_lines_run_as_the_page_has_them(project):
     page = (ROOT / "docs/experiments/p2-9.md").read_text()
     lines = re.search(r"```python\n(.*?)```", page, re.DOTALL)[1]

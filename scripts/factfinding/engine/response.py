@@ -41,7 +41,7 @@ class Response:
     `exact` says which were evaluated and which interpolated, `evaluations` how many were evaluated per
     neuron. `certificate` is the largest error that true draws have shown of a neuron's curve: the last
     prediction that was tested (see `PATIENCE`) and the held-out draws, in the units of the effects; zero
-    where all draws were evaluated. It is a measured size, no bound: on trained models the largest error over
+    where the value of every draw was evaluated, be it by another draw of the same value. It is a measured size, no bound: on trained models the largest error over
     all draws was at most 1.3 tolerances. `scale` is the largest effect evaluated, to which the tolerance is
     relative.
     """
@@ -165,11 +165,15 @@ class _Fit:
         missing = (~self.exact[rows]).nonzero()
         self._look(rows[missing[:, 0]], missing[:, 1])
 
+    def known(self) -> Bool[Tensor, " neurons"]:
+        """Neurons of which nothing is interpolated: each draw was evaluated, or has the value of one that is a node."""
+        return (self.exact | (self.distances == 0)).all(1)
+
     def result(self) -> Response:
         return Response(
             effects=torch.where(self.exact, self.true, self.predicted),
             exact=self.exact,
             evaluations=self.evaluations,
-            certificate=self.certificate().masked_fill(self.exact.all(1), 0.0),
+            certificate=self.certificate().masked_fill(self.known(), 0.0),
             scale=self.scale,
         )

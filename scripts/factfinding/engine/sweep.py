@@ -72,7 +72,7 @@ class Sweep:
     """`table`: the index rows in order, with results. `twin`: one row, how far a sample lies from the slow twin.
 
     twin's columns: rows compared, dtype of the twin, largest_error, relative_error (largest error over the
-    table's largest effect), median_relative_error (of each row's own effect) and rank_correlation.
+    table's largest effect; null where all are zero), median_relative_error (of each row's own effect) and rank_correlation.
     """
 
     table: pl.DataFrame
@@ -142,12 +142,12 @@ def against_twin(anatomy: Anatomy, table: pl.DataFrame, slow, n: int, seed: int,
         "rows": sample.height,
         "dtype": str(exact.dtype).removeprefix("torch."),
         "largest_error": float(error.max()),
-        "relative_error": float(error.max() / max(largest, tiny)),
+        "relative_error": float(error.max() / largest) if largest else None,  # nothing to be relative to
         "median_relative_error": float(np.median(error / np.maximum(np.abs(truth), tiny))),
         "rank_correlation": spearman(sample["effect"].to_numpy(), truth),
     }
     log("against the slow twin: " + ", ".join(f"{name} {value}" for name, value in result.items()))
-    return pl.DataFrame([result])
+    return pl.DataFrame([result], schema_overrides={"relative_error": pl.Float64})
 
 
 def in_float64(anatomy: Anatomy, log: Log) -> Anatomy:

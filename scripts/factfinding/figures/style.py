@@ -14,13 +14,16 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
+import numpy as np
 import polars as pl
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.colors import Colormap, LinearSegmentedColormap
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
 from matplotlib.lines import Line2D
 from matplotlib.text import Text
+from matplotlib.textpath import TextPath
 from matplotlib.ticker import FixedFormatter, FuncFormatter, MaxNLocator
 
 from factfinding.config import RelationConfig
@@ -160,12 +163,15 @@ def sequential() -> Colormap:
 
 
 def band(axes: Axes, frame: pl.DataFrame, x: str, y: str, **line: Any) -> Line2D:
-    """A line through `y` of a frame with its 95 % interval (`y`_low, `y`_high) as a band, shares shown as percent."""
+    """A line through `y` of a frame with its 95 % interval (`y`_low, `y`_high) as a band where it has one, shares shown as percent."""
     frame = frame.sort(x)
-    at, low, high = (frame[name].to_numpy() for name in (x, f"{y}_low", f"{y}_high"))
+    value, low, high = (
+        100 * frame[name].cast(pl.Float64).to_numpy() for name in (y, f"{y}_low", f"{y}_high")
+    )
+    at = frame[x].to_numpy()
     line.setdefault("markevery", marked(len(at)))
-    (drawn,) = axes.plot(at, 100 * frame[y].to_numpy(), **line)
-    axes.fill_between(at, 100 * low, 100 * high, color=drawn.get_color(), alpha=0.18, linewidth=0)
+    (drawn,) = axes.plot(at, value, **line)
+    axes.fill_between(at, low, high, color=drawn.get_color(), alpha=0.18, linewidth=0)
     return drawn
 
 
@@ -205,8 +211,26 @@ def count_axis(axes: Axes, label: str, *, which: str) -> None:
 
 
 def legend_above(figure: Figure, handles: Sequence[Any], *, columns: int) -> None:
-    """A legend over all panels, outside them: it can cover no data."""
+    """A legend over all panels, outside them: it can cover no data. `columns` at most, as many as there is room for."""
+    labels = [str(handle.get_label()) for handle in handles]
+    while columns > 1 and _legend_width(labels, columns) > WIDTH - 0.2:
+        columns -= 1
     figure.legend(handles=handles, loc="outside upper left", ncols=columns)
+
+
+def _legend_width(labels: Sequence[str], columns: int) -> float:
+    """Inches that a legend takes: in each column its longest label, a handle, and the space between columns."""
+    size = float(_SETTINGS["legend.fontsize"])
+    beside = (_SETTINGS["legend.handlelength"] + 0.8 + 2.0) * size
+    widths = [_text_width(label, size) + beside for label in labels]
+    return sum(max(part) for part in np.array_split(widths, columns) if len(part)) / 72
+
+
+@functools.cache
+def _text_width(text: str, size: float) -> float:
+    """Points that a line of text takes."""
+    font = FontProperties(family=_SETTINGS["font.family"], size=size)
+    return TextPath((0, 0), text, prop=font, usetex=False).get_extents().width if text.strip() else 0.0
 
 
 def panel_title(axes: Axes, words: str, n: int) -> None:

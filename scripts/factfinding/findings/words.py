@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
 from typing import Any
 
 import polars as pl
 
+from factfinding.config import RelationConfig
 from factfinding.least import LEAST_SHARE, LEAST_SUBJECTS
+from factfinding.relation import STUDY, spoken
 
 FEW = LEAST_SUBJECTS
 """Groups of fewer subjects are not singled out in a sentence."""
@@ -23,26 +27,51 @@ Tables = Mapping[str, pl.DataFrame]
 """The study's tables by name."""
 
 
+def told(section: str, tables: Tables, *, relation: RelationConfig = STUDY, **more: Any) -> list[str]:
+    """The sentences of an experiment's page (`sentences` in its show.py), in the words of a relation.
+
+    They compare ends of intervals. One that was not measured, as over a single subject, is the whole line to them: from
+    minus to plus infinity, so that nothing is surely above or below anything. It is not written out (`share`, `number`).
+    """
+    tell = import_module(f"factfinding.experiments.{section}.show").sentences
+    frames = {name: with_open_ends(frame) for name, frame in tables.items()}
+    return spoken(tell(frames, **more), relation)
+
+
+def with_open_ends(table: pl.DataFrame) -> pl.DataFrame:
+    """A table with minus and plus infinity for the ends of intervals that were not measured."""
+    open_ends = {"_low": -math.inf, "_high": math.inf}
+    return table.with_columns(
+        pl.col(name).fill_null(end).fill_nan(end)
+        for side, end in open_ends.items()
+        for name in table.columns
+        if name.endswith(side) and table.schema[name].is_float()
+    )
+
+
+def _measured(row: Row, name: str) -> bool:
+    """Whether a number has an interval."""
+    ends = (row[f"{name}_low"], row[f"{name}_high"])
+    return None not in ends and all(math.isfinite(end) for end in ends)
+
+
 def percent(value: float) -> str:
     """A share as per cent, to a tenth, in one piece."""
     return f"{100 * value:.1f}\N{NO-BREAK SPACE}%"
 
 
 def share(row: Row, name: str) -> str:
-    """A share of a row with its interval."""
-    low, high = row[f"{name}_low"], row[f"{name}_high"]
-    return f"{percent(row[name])} [{100 * low:.1f}, {100 * high:.1f}]"
-
-
-def share_of(row: Row, name: str) -> str:
     """A share of a row, with its interval where it has one."""
-    return percent(row[name]) if row[f"{name}_low"] is None else share(row, name)
+    ends = (
+        f" [{100 * row[f'{name}_low']:.1f}, {100 * row[f'{name}_high']:.1f}]" if _measured(row, name) else ""
+    )
+    return f"{percent(row[name])}{ends}"
 
 
 def number(row: Row, name: str, form: str, *, scale: float = 1.0) -> str:
     """A number of a row with its interval, where it has one; `form` as in format strings: "+.2f"."""
     value, low, high = (row[f"{name}{end}"] for end in ("", "_low", "_high"))
-    ends = "" if low is None else f" [{scale * low:{form}}, {scale * high:{form}}]"
+    ends = "" if not _measured(row, name) else f" [{scale * low:{form}}, {scale * high:{form}}]"
     return f"{scale * value:{form}}{ends}"
 
 

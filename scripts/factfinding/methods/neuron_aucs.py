@@ -53,7 +53,7 @@ class AUC:
         """This AUC minus another one of the same subjects, paired."""
         return interval(self.value - other.value, self.draws - other.draws, self.n)
 
-    def share_of(self, other: AUC) -> Estimate | None:
+    def share(self, other: AUC) -> Estimate | None:
         """What lies above chance here, as a share of what lies above it in another AUC of the same subjects, paired.
 
         None where the other's interval does not lie above chance: of nothing there is no share.

@@ -44,7 +44,7 @@ def random_model(
     family: str,
     *,
     vocabulary: int,
-    layers: int = TINY["layers"],
+    layers: int = 3,
     width: int = TINY["width"],
     heads: int = TINY["heads"],
     seed: int = 0,
@@ -90,5 +90,5 @@ def save_tiny_model(folder: Path, subjects: pl.DataFrame, family: str) -> None:
         for name, answer in subjects.select("subject", "answer").rows()
     ]
     tokenizer = byte_level_tokenizer(texts, vocabulary=512)
-    random_model(family, vocabulary=len(tokenizer)).save_pretrained(folder)
+    random_model(family, vocabulary=len(tokenizer), layers=TINY["layers"]).save_pretrained(folder)
     tokenizer.save_pretrained(folder)

@@ -20,9 +20,10 @@ SHOWN, COLUMNS = 6, 3
 
 KINDS = {
     "none": ("unchanged", style.INK, "o"),
-    "mean": ("its mean instead", style.COLOURS[3], "s"),
-    "zero": ("zero instead", style.COLOURS[4], "^"),
+    "mean": ("its mean instead", style.GREY, "s"),
+    "zero": ("zero instead", style.INK, "^"),
 }
+"""Kinds of ablation: words, colour and marker. Colours are those of no answer; the panels above have all of these."""
 
 
 NO_NEURON = (

@@ -107,7 +107,8 @@ def sentences(tables: Tables) -> list[str]:
     words, found = role_words(attention_roles), []
     for head in attention_roles["head"].unique(maintain_order=True).head(NAMED):
         rows = attention_roles.filter(head=head, answer="all").sort("attention", descending=True)
-        most, *rest = rows.head(2).filter(pl.col("attention") >= LEAST_SHARE).iter_rows(named=True)
+        most, *rest = rows.head(2).iter_rows(named=True)
+        rest = [row for row in rest if row["attention"] >= LEAST_SHARE]
         told = (
             f"From END, {head} gives {share(most, 'attention')} of its attention to {_place(words, most['role'])} "
             f"(n = {most['n']:,}; uniform attention: {percent(most['uniform'])})"

@@ -268,7 +268,7 @@ def projections(
             **estimate_columns("auc", left.post.estimate),
             **estimate_columns("auc_pre", left.pre.estimate),
             **estimate_columns("change", left.post.change_from(whole)),
-            **estimate_columns("kept", left.post.share_of(whole)),
+            **estimate_columns("kept", left.post.share(whole)),
             **estimate_columns("from_first_head", _from_first(one, left, first)),
             n=len(positive),
             base_rate=base_rate,

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from factfinding.figures import style
-from factfinding.findings.single_neurons import NO_PAIRS, ORDER, READINGS
+from factfinding.findings.single_neurons import NO_EFFECTS, NO_PAIRS, ORDER, READINGS
 from factfinding.findings.words import Row, Tables, number, percent
 
 KINDS = {"mean": "its mean instead", "resample_other": "that of another <answer>'s <subject> instead"}
@@ -24,7 +24,7 @@ def draw_effect_concentration(*, effect_concentration: pl.DataFrame) -> Figure:
     effect_concentration: the table of that name.
     """
     if effect_concentration.is_empty():
-        return style.nothing_to_draw("no lookup was found, or no <subject> has two known facts")
+        return style.nothing_to_draw(NO_EFFECTS)
     ratios = effect_concentration.filter(measure="participation_ratio")
     facts = ratios.filter(pl.col("fact") != "all").sort("n", descending=True, maintain_order=True)
     facts = ["all", *facts["fact"].unique(maintain_order=True).head(SHOWN)]

@@ -28,6 +28,8 @@ from factfinding.tables import empty, schema_of
 
 FEWEST = 2
 """Subjects with a name of one length, below which it has no tables: a mean pattern of one prompt is no mean."""
+STUDIED = 2
+"""Tokens of the names that the study's claim is about."""
 NONE = "a study in which no lookup at the name was found, or too few subjects are known"
 
 
@@ -48,7 +50,8 @@ def compute(
     if result.model is None:
         say(f"no effective model: this is {NONE}")
     for row in result.accuracy.iter_rows(named=True):
-        say(f"{row['model']}, names of {row['n_name_tokens']} tokens: {row['accuracy']:.3f} of {row['n']}")
+        length = row["n_name_tokens"] or "more than two"
+        say(f"{row['model']}, names of {length} tokens: {row['accuracy']:.3f} of {row['n']}")
     return {
         "model": result.model or NoEffectiveModel(NONE),
         "effective_model": result.accuracy,
@@ -77,8 +80,8 @@ def effective_model(
     """The effective model for the names of the subjects, one set of tables per number of name tokens.
 
     prompts: `full` and `name_only` of the same subjects in the same order. accuracy has columns model (`effective`, and
-    the unchanged model `full` read by the same probe at the same layer), n_name_tokens, accuracy, loss (nats),
-    n, majority_rate, and largest_error: of the effective model's residual from the simplified model's, over the largest
+    the unchanged model `full` read by the same probe at the same layer), n_name_tokens (null: all names of more than
+    two together, where there are some), accuracy, loss (nats), n, majority_rate, and largest_error: of the effective model's residual from the simplified model's, over the largest
     value. Probes are those of folds that have not seen the subject; the saved model has the one fitted on all.
     """
     if reader.empty or parts is None:
@@ -99,15 +102,20 @@ def effective_model(
         anatomy, parts, names, constants, weight=weight, bias=bias, answers=reader.answers, seed=seed
     )
     full = name_outputs(anatomy, prompts["full"], groups_of(prompts["full"]), batch_size=batch_size)
-    rows, confusion = [], []
+    rows, confusion, longer = [], [], []
     for group, known in zip(groups, names, strict=True):
         resid, truth = both_streams(anatomy, model, table, group, known, constants)
         error = float((resid - truth).abs().max() / truth.abs().max())
         said = _logp(reader, last, resid[:, -1].double().cpu().numpy(), table, group)
         unchanged = _logp(reader, last, full.resid[group.rows, last].double().numpy(), table, group)
-        rows.append(_row("effective", said, table, group, reader, seed) | {"largest_error": error})
-        rows.append(_row("full", unchanged, table, group, reader, seed) | {"largest_error": None})
+        length, answers = group.layout.n_name_tokens, _truth(table, group, reader)
+        rows += _rows(length, said, unchanged, answers, error, seed)
+        if length > STUDIED:
+            longer.append((said, unchanged, answers, error))
         confusion += _confusion(said, table, group, reader, seed)
+    if longer:
+        *together, errors = zip(*longer, strict=True)
+        rows += _rows(None, *map(np.concatenate, together), max(errors), seed)
     return Result(
         model=model,
         accuracy=pl.DataFrame(rows, schema=schema_of("effective_model")),
@@ -160,17 +168,20 @@ def _logp(
     return reader.log_probabilities(layer, resid, folds)
 
 
-def _row(
-    model: str, logp: np.ndarray, prompts: pl.DataFrame, group: Group, reader: Readers, seed: int
-) -> dict:
-    truth = _truth(prompts, group, reader)
-    hits, losses = logp.argmax(axis=1) == truth, -logp[np.arange(len(truth)), truth]
-    return (
-        {"model": model, "n_name_tokens": group.layout.n_name_tokens}
-        | estimate_columns("accuracy", accuracy_estimate(hits, seed=seed))
-        | estimate_columns("loss", mean_interval(losses, seed=seed))
-        | {"n": len(truth), "majority_rate": majority_rate(truth)}
-    )
+def _rows(
+    length: int | None, said: np.ndarray, unchanged: np.ndarray, truth: np.ndarray, error: float, seed: int
+) -> list[dict]:
+    """The effective model's row and that of the unchanged one, for names of one length or (None) of several."""
+    rows = []
+    for model, logp, largest in (("effective", said, error), ("full", unchanged, None)):
+        hits, losses = logp.argmax(axis=1) == truth, -logp[np.arange(len(truth)), truth]
+        rows.append(
+            {"model": model, "n_name_tokens": length, "largest_error": largest}
+            | estimate_columns("accuracy", accuracy_estimate(hits, seed=seed))
+            | estimate_columns("loss", mean_interval(losses, seed=seed))
+            | {"n": len(truth), "majority_rate": majority_rate(truth)}
+        )
+    return rows
 
 
 def _confusion(

@@ -8,10 +8,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from factfinding.figures import style
-from factfinding.findings.words import Tables, percent, share
+from factfinding.findings.words import Row, Tables, percent, share
 
+STUDIED = 2
+"""Tokens of the names that the study looked at."""
 LEVEL = 5
-"""Lengths of names up to which their labels stand level; of more they are turned."""
+"""Lengths of names, and answers, up to which their labels stand level; of more they are turned."""
 
 MODELS = {"effective": "effective model", "full": "probe of the unchanged model"}
 
@@ -21,6 +23,7 @@ def draw_effective_model(*, effective_model: pl.DataFrame, effective_confusion: 
     """Left, the confusion matrix of the shortest names of two tokens or more; right, accuracy by length of the name."""
     if effective_model.is_empty():
         return style.nothing_to_draw("no lookup at the name was found, or too few <subjects> are known")
+    effective_model = effective_model.filter(pl.col("n_name_tokens").is_not_null())
     lengths = effective_model["n_name_tokens"].unique().sort().to_list()
     shown = next((length for length in lengths if length >= 2), lengths[0])
     figure = style.new_figure(3.6)
@@ -47,7 +50,7 @@ def _confusion(axes: Axes, rows: pl.DataFrame, length: int):
     for (row, column), count in np.ndenumerate(counts):
         colour = style.PAPER if values[row, column] > 0.55 else style.INK
         axes.text(column, row, f"{count:,}", ha="center", va="center", color=colour)
-    axes.set_xticks(range(len(answers)), answers, rotation=20)
+    axes.set_xticks(range(len(answers)), answers, rotation=20 if len(answers) < LEVEL else 90)
     axes.set_yticks(range(len(answers)), answers)
     axes.invert_yaxis()
     axes.set(xlabel="<answer> given", ylabel="<answer> (the right one)")
@@ -95,25 +98,53 @@ def _lengths(axes: Axes, table: pl.DataFrame, lengths: list[int]) -> list:
 
 
 def sentences(tables: Tables) -> list[str]:
-    """How often the effective model is right, by length of the name, and how well it equals the ablated one."""
+    """How often the effective model is right, on the study's names of two tokens first and on longer ones beside them,
+    and how well it equals the ablated one."""
     effective_model = tables["effective_model"]
     if effective_model.is_empty():
         return [
             "No lookup at the name was found, or too few <subjects> are known: there is no effective model."
         ]
-    found = []
-    for length in effective_model["n_name_tokens"].unique().sort():
-        rows = {
-            row["model"]: row for row in effective_model.filter(n_name_tokens=length).iter_rows(named=True)
-        }
-        row, full = rows["effective"], rows["full"]
-        found.append(
-            f"On names of {length} tokens the effective model is right for {share(row, 'accuracy')} of {row['n']:,}; the "
-            f"same probe of the unchanged model for {share(full, 'accuracy')}, the commonest <answer> for "
-            f"{percent(row['majority_rate'])}."
-        )
+    single = effective_model.filter(pl.col("n_name_tokens").is_not_null())
+    lengths = single["n_name_tokens"].unique().sort().to_list()
+    together = _rows(effective_model.filter(pl.col("n_name_tokens").is_null()))
     error = effective_model["largest_error"].max()
     return [
-        *found,
+        _studied(_rows(single.filter(n_name_tokens=STUDIED)), together, lengths),
+        *(
+            _of_length(length, _rows(single.filter(n_name_tokens=length)))
+            for length in lengths
+            if length != STUDIED
+        ),
         f"It differs from the ablated model by {error:.0e} of the largest value at most, which is rounding.",
     ]
+
+
+def _rows(table: pl.DataFrame) -> dict[str, Row]:
+    """The rows of names of one kind, by model."""
+    return {row["model"]: row for row in table.iter_rows(named=True)}
+
+
+def _studied(two: dict[str, Row], longer: dict[str, Row], lengths: list[int]) -> str:
+    """The study's sentence, on names of two tokens, and how the model does on all longer ones."""
+    several = [length for length in lengths if length > STUDIED]
+    said = (
+        _of_length(STUDIED, two) if two else "Nobody who is known has a name of two tokens, as in the study."
+    )
+    if not several:
+        return said
+    span = f"{several[0]}" if len(several) == 1 else f"{several[0]} to {several[-1]}"
+    return (
+        f"{said} On longer ones, of {span} tokens, it is right for {share(longer['effective'], 'accuracy')} of "
+        f"{longer['effective']['n']:,} (the unchanged model: {share(longer['full'], 'accuracy')}; the commonest <answer>: "
+        f"{percent(longer['effective']['majority_rate'])})."
+    )
+
+
+def _of_length(length: int, rows: dict[str, Row]) -> str:
+    row, full = rows["effective"], rows["full"]
+    return (
+        f"On names of {length} token{'s' * (length > 1)} the effective model is right for {share(row, 'accuracy')} of "
+        f"{row['n']:,}; the same probe of the unchanged model for {share(full, 'accuracy')}, the commonest <answer> for "
+        f"{percent(row['majority_rate'])}."
+    )

@@ -7,7 +7,7 @@ import polars as pl
 from matplotlib.figure import Figure
 
 from factfinding.figures import style
-from factfinding.findings.single_neurons import NO_PAIRS, ORDER, READINGS
+from factfinding.findings.single_neurons import NO_EFFECTS, NO_PAIRS, ORDER, READINGS
 from factfinding.findings.words import Row, Tables, most, not_surely_more, number, percent
 
 KINDS = {"mean": "at the mean", "resample_other": "resampled"}
@@ -31,7 +31,7 @@ def draw_fact_correlations(*, fact_correlations: pl.DataFrame) -> Figure:
     """
     pairs = fact_correlations.filter(pl.col("fact") != "all")
     if pairs.filter(subjects="same").is_empty():
-        return style.nothing_to_draw("no lookup was found, or no <subject> has two known facts")
+        return style.nothing_to_draw(NO_EFFECTS)
     facts, kinds = shown(pairs), [k for k in KINDS if k in fact_correlations["kind"]]
     figure = style.new_figure(3.0 + 3.6)
     panels = figure.subplots(len(STATISTICS), len(kinds), sharex=True, sharey=True, squeeze=False)
@@ -143,10 +143,10 @@ def _by_layer(table: pl.DataFrame, concentration: pl.DataFrame) -> list[str]:
     told += "; ".join(_layer(row) for row in works.iter_rows(named=True))
     if idle:
         told += f"; left out, as they have hardly any of the effects, MLP {', '.join(map(str, idle))}"
+    if works.height < 2:
+        return [f"{told}."] if works.height else []
     ranked = works.sort("value", descending=True, maintain_order=True)
     most, least = ranked.row(0, named=True), ranked.row(-1, named=True)
-    if works.height < 2 or None in (most["value_low"], least["value_high"]):
-        return [f"{told}."]
     if most["value_low"] - least["value_high"] <= APART:
         return [f"{told}. They do not surely differ by more than {APART}."]
     hashed = ", as where single facts are looked up by what a hash of the name wrote" * (

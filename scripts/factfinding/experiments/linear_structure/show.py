@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from factfinding.figures import style
-from factfinding.findings.words import Tables, layers_in_words, number, share_of
+from factfinding.findings.words import Tables, layers_in_words, number, share
 from factfinding.methods.circuit import Circuit
 
 NAMES = {
@@ -93,7 +93,7 @@ def _furthest(mlps: pl.DataFrame) -> str:
     known = mlps.filter(names="known").sort("layer")
     best = known.row(known["median"].arg_max(), named=True)
     baselines = [
-        f"{share_of(row, 'median')} {words.format(row['shuffles'])}"
+        f"{share(row, 'median')} {words.format(row['shuffles'])}"
         for names, words in (
             ("shuffled", "with the MLPs' weights shuffled ({} shuffles; interval over these and over pairs)"),
             ("unknown", "for unknown names only"),
@@ -103,7 +103,7 @@ def _furthest(mlps: pl.DataFrame) -> str:
     beside = f", beside {' and '.join(baselines)}" if baselines else ""
     return (
         f"Among the MLPs, that of layer {best['layer']} is furthest from adding up the parts of a name: the ratio is "
-        f"{share_of(best, 'median')}{beside} (0 % is additive, 100 % is what unrelated names give; medians over "
+        f"{share(best, 'median')}{beside} (0 % is additive, 100 % is what unrelated names give; medians over "
         f"{best['n']:,} pairs of known names, {style.CONDITIONS[best['condition']]})."
     )
 
@@ -154,8 +154,8 @@ def _residual(rows: pl.DataFrame) -> list[str]:
     rise = number(last, "since_first", "+.1f", scale=100)
     return [
         (
-            f"In the residual stream, which sums up all layers so far, the ratio is {share_of(first, 'median')} after layer "
-            f"{first['layer']} and {share_of(last, 'median')} after layer {last['layer']}: {rise} points over the same "
+            f"In the residual stream, which sums up all layers so far, the ratio is {share(first, 'median')} after layer "
+            f"{first['layer']} and {share(last, 'median')} after layer {last['layer']}: {rise} points over the same "
             f"n = {last['n']:,} pairs."
         )
     ]

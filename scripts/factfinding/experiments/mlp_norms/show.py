@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from factfinding.figures import style
-from factfinding.findings.words import Row, Tables, layers_in_words, percent, share_of
+from factfinding.findings.words import Row, Tables, layers_in_words, percent, share
 from factfinding.methods.circuit import Circuit
 
 LINES = {  # column, output -> label and look
@@ -106,20 +106,20 @@ def _more_or_less(mlps: pl.DataFrame) -> list[str]:
     if more.is_empty():
         told = (
             "At no layer does the MLP surely write more at the final name token for known names than for unknown pairings "
-            f"of the same tokens: at best the known name has the larger norm with probability {share_of(best, 'auc')}, in "
+            f"of the same tokens: at best the known name has the larger norm with probability {share(best, 'auc')}, in "
             f"layer {best['layer']} ({beside})."
         )
     else:
         told = (
             f"MLPs write more at the final name token for known names than for unknown pairings of the same tokens "
             f"{layers_in_words(more['layer'].to_list(), layers)}: most in layer {best['layer']}, where the known name has the "
-            f"larger norm with probability {share_of(best, 'auc')} ({beside})."
+            f"larger norm with probability {share(best, 'auc')} ({beside})."
         )
     if less.height:
         least = less.row(less["auc"].arg_min(), named=True)
         told += (
             f" They write less for known names {layers_in_words(less['layer'].to_list(), layers)} "
-            f"(least often, in layer {least['layer']}, {share_of(least, 'auc')})."
+            f"(least often, in layer {least['layer']}, {share(least, 'auc')})."
         )
     return [told]
 
@@ -130,7 +130,7 @@ def _lowest(mlps: pl.DataFrame) -> list[str]:
     if row is None:
         return []
     told = (
-        f"The lowest MLP whose norms differ is that of layer {row['layer']} ({share_of(row, 'auc')}). Which MLPs look "
+        f"The lowest MLP whose norms differ is that of layer {row['layer']} ({share(row, 'auc')}). Which MLPs look "
         "names up is not known, so it is open whether the parts of a name are combined there (and then not by a hash of the name "
         "alone) or below, where known and unknown names are treated alike."
     )
@@ -145,12 +145,12 @@ def _first(mlps: pl.DataFrame) -> list[str]:
         if _differs(row):
             more = "more" if row["auc"] > row["baseline"] else "less"
             told.append(
-                f"{where} surely writes {more} for known names ({share_of(row, 'auc')}): already there the model treats pairs "
+                f"{where} surely writes {more} for known names ({share(row, 'auc')}): already there the model treats pairs "
                 "that it knows differently from others of the same parts, as no hash of the name alone would."
             )
         else:
             told.append(
-                f"{where} does not surely write more for either ({share_of(row, 'auc')}): nothing there speaks against a hash of "
+                f"{where} does not surely write more for either ({share(row, 'auc')}): nothing there speaks against a hash of "
                 "the name, which treats all pairs alike. What later MLPs do says nothing about this one."
             )
     return told
@@ -173,7 +173,7 @@ def _controls(rows: pl.DataFrame) -> list[str]:
     if attention.height:
         best = attention.row((attention["auc"] - 0.5).abs().arg_max(), named=True)
         told.append(
-            f"Attention's output separates known names best in layer {best['layer']}: {share_of(best, 'auc')}."
+            f"Attention's output separates known names best in layer {best['layer']}: {share(best, 'auc')}."
         )
     return told
 

@@ -49,8 +49,7 @@ def draw_neuron_effects(
         if known in neuron_facts["known"]:
             handles.append(Line2D([], [], ls="", marker="|", markersize=8, color=colour, label=words))
     if neuron_effects_twin.height:
-        error = neuron_effects_twin["relative_error"].max()
-        words = f"checked by hooks: within {error:.1g} of the largest effect"
+        words = f"checked by hooks: within {_worst(neuron_effects_twin)}"
         handles.append(Line2D([], [], ls="", label=words))
     style.legend_above(figure, handles, columns=2)
     return figure
@@ -100,11 +99,19 @@ def asked_findings(neuron_facts: pl.DataFrame, neuron_effects_twin: pl.DataFrame
     ]
     found += _left_out(neuron_facts.filter(~pl.col("known")))
     if neuron_effects_twin.height:
-        worst, rows = neuron_effects_twin["relative_error"].max(), neuron_effects_twin["rows"].sum()
         found.append(
-            f"{rows:,} effects computed again by hooks on the whole model differ by at most {worst:.1g} of the largest effect."
+            f"{neuron_effects_twin['rows'].sum():,} effects computed again by hooks on the whole model differ by at most "
+            f"{_worst(neuron_effects_twin)}."
         )
     return found
+
+
+def _worst(twin: pl.DataFrame) -> str:
+    """The largest error of the effects that were computed again, relative to the largest effect where there is one."""
+    relative = twin["relative_error"].max()
+    if relative is None:
+        return f"{twin['largest_error'].max():.1g} nats, and no neuron has an effect"
+    return f"{relative:.1g} of the largest effect"
 
 
 def _left_out(unknown: pl.DataFrame) -> list[str]:

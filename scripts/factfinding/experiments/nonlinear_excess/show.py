@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from factfinding.figures import style
-from factfinding.findings.words import Row, Tables, number, percent, share, share_of
+from factfinding.findings.words import Row, Tables, number, percent, share
 
 RULES = {
     "ratio_both": ("made, both signs", style.COLOURS[1]),
@@ -184,7 +184,7 @@ def _made(row: Row, base: Row | None) -> str:
         what = "about as much is made by activation functions as comes in with the neurons' inputs"
     return (
         f"Of what {PROBES[row['probe']]}'s output for the own <answer> has beyond a sum of the name's parts, the activation "
-        f"functions of the lookup's neurons make {share_of(row, 'ratio_both')} in the median <subject> (names of "
+        f"functions of the lookup's neurons make {share(row, 'ratio_both')} in the median <subject> (names of "
         f"{row['n_name_tokens']} tokens; n = {row['n']:,}{beside}): {what}.{_in_logits(row, base)}"
     )
 
@@ -194,9 +194,9 @@ def _one_sign(known: dict[str, Row], base: Row | None) -> str:
     row = known["all"]
     last = next(found for found in known.values() if found["last"])
     beside = _unknown(base, "ratio", "unknown names") if base and _has_shares(base) else ""
-    alone = f"; those of the last lookup MLP, {last['layers']}, alone: {share_of(last, 'ratio')}"
+    alone = f"; those of the last lookup MLP, {last['layers']}, alone: {share(last, 'ratio')}"
     return (
-        f"Counting only neurons that fire more than a sum would have it, as the study does, it is {share_of(row, 'ratio')} "
+        f"Counting only neurons that fire more than a sum would have it, as the study does, it is {share(row, 'ratio')} "
         f"(n = {row['n']:,}{beside}){alone if len(known) > 2 else ''}. That is for comparison with the study alone: neurons "
         "that are quiet where a sum would have them fire make an excess too."
     )
@@ -205,8 +205,8 @@ def _one_sign(known: dict[str, Row], base: Row | None) -> str:
 def _other_probe(row: Row) -> str:
     held_out = ", fitted without the <subject> whom it reads," if row["probe"] == "logistic" else ""
     return (
-        f"Read by {PROBES[row['probe']]} instead{held_out} it is {share_of(row, 'ratio_both')}, and counting only those that "
-        f"fire more {share_of(row, 'ratio')} (n = {row['n']:,})."
+        f"Read by {PROBES[row['probe']]} instead{held_out} it is {share(row, 'ratio_both')}, and counting only those that "
+        f"fire more {share(row, 'ratio')} (n = {row['n']:,})."
     )
 
 
@@ -219,7 +219,7 @@ def _unknown(base: Row | None, name: str, words: str) -> str:
             f"; {words}: no share, as only {base['n']:,} of {base['n_names']:,} have an excess that is not negligible "
             "beside that of known names"
         )
-    return f"; {words}: {share_of(base, name)}, n = {base['n']:,}"
+    return f"; {words}: {share(base, name)}, n = {base['n']:,}"
 
 
 def _has_shares(base: Row) -> bool:

@@ -6,7 +6,7 @@ import polars as pl
 from matplotlib.figure import Figure
 
 from factfinding.figures import style
-from factfinding.findings.words import Row, Tables, percent, share_of
+from factfinding.findings.words import Row, Tables, percent, share
 
 NO_NEURON = "No <answer> neuron was found, or too few <subjects> are known: there is nothing to see."
 WITHDRAWN = (
@@ -79,7 +79,7 @@ def remainder_findings(orthogonal_remainder: pl.DataFrame) -> list[str]:
 def _remainders(defined: pl.DataFrame) -> str:
     first = defined.row(0, named=True)
     each = "; ".join(
-        f"{row['answer']} {share_of(row, 'auc')} ({row['neuron']}; whole residual {percent(row['auc_whole'])})"
+        f"{row['answer']} {share(row, 'auc')} ({row['neuron']}; whole residual {percent(row['auc_whole'])})"
         for row in defined.iter_rows(named=True)
     )
     others = "all other <subjects>" if first["others"] == "all" else f"{first['spanned']:,} random others"

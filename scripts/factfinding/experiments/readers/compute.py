@@ -10,12 +10,9 @@ from jaxtyping import Float, Int
 from factfinding.engine.cached import activations_of, rows_of
 from factfinding.inputs import Inputs, Say, Settings
 from factfinding.methods.groups import known_prompts
+from factfinding.methods.logistic import Scale, fit_logistic, in_own_span
 from factfinding.methods.readers import Readers
 from factfinding.stats import stratified_folds
-
-ROUNDING = 1e-7
-"""Columns that vary by less than this part of their size, or of the widest column, are constant: they would be blown up
-to the size of the others, and a simplified run need not leave them where they were."""
 
 
 def compute(inputs: Inputs, settings: Settings, say: Say) -> dict[str, Readers]:
@@ -52,8 +49,8 @@ def fit_readers(
 ) -> Readers:
     """Logistic regressions, fold by fold and on all subjects, from resid_post of layer 0, 1, ... (taken one at a time).
 
-    Columns are standardised by the training rows and all are divided by one number, as in methods/probes.py, so that
-    the same `regularisation` means the same. With fewer than `n_folds` subjects of an answer, or one answer, the readers
+    Columns are scaled by the training rows as in probes (methods/logistic.py), so that the same `regularisation` means
+    the same, and a simplified run may move what the training rows leave where it is. With fewer than `n_folds` subjects of an answer, or one answer, the readers
     are empty: there is nothing to fit.
     """
     names, labels = tuple(sorted(set(answers))), np.asarray(answers)
@@ -97,23 +94,14 @@ def _fitted(
     tolerance: float,
 ) -> tuple[Float[np.ndarray, "d_model answers"], Float[np.ndarray, " answers"]]:
     """One regression, its scaling folded into weight and bias; two answers get a column each."""
-    from sklearn.linear_model import LogisticRegression  # slow to import, and only needed to fit
-
     rows = np.asarray(rows, dtype=np.float64)
-    mean, spread = rows.mean(axis=0), rows.std(axis=0)
-    spread[spread <= ROUNDING * np.maximum(spread.max(), np.abs(mean))] = 1.0
-    scaled = (rows - mean) / spread
-    length = np.sqrt((scaled**2).sum() / len(scaled)) or 1.0
-    scaled, basis = scaled / length, None
-    if scaled.shape[1] > len(
-        scaled
-    ):  # no more dimensions than rows: their dot products are all that the fit sees
-        basis, upper = np.linalg.qr(scaled.T)
-        scaled = upper.T
-    model = LogisticRegression(C=1 / (regularisation * len(rows)), max_iter=max_iter, tol=tolerance)
-    model.fit(scaled, labels)
+    scale = Scale.of(rows)
+    scaled, basis = in_own_span(scale(rows))
+    model = fit_logistic(
+        scaled, labels, regularisation=regularisation, max_iter=max_iter, tolerance=tolerance
+    )
     weight, bias = model.coef_.T, model.intercept_
     if weight.shape[1] == 1:
         weight, bias = np.concatenate([0 * weight, weight], axis=1), np.concatenate([0 * bias, bias])
-    weight = (weight if basis is None else basis @ weight) / (spread[:, None] * length)
-    return weight, bias - mean @ weight
+    weight = (weight if basis is None else basis @ weight) / scale.scale[:, None]
+    return weight, bias - scale.mean @ weight
