@@ -413,6 +413,12 @@ def _rows() -> dict[str, Callable[[Drawn], Rows]]:
         "toy_neurons": _toy_neurons,
         "locality": lambda how: _all(layer=range(how.layers), k=_ks(how)),
         "locality_tokens": lambda how: _all(category=CATEGORIES, layer=range(how.layers), k=_ks(how)[:-1]),
+        "locality_differences": lambda how: _all(
+            layer=range(how.layers), k=_ks(how),
+            category__compared_with=[
+                (None, "first_layer"), (None, "layer_before"), *((kind, "alphabetic") for kind in CATEGORIES),
+            ],
+        ),
         "locality_values": lambda how: _all(
             string=range(min(how.n, 6)), position=(5,), category=CATEGORIES[:1], layer=range(how.layers), k=_ks(how)
         ),
