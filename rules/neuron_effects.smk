@@ -15,7 +15,7 @@ minutes on a GPU for Pythia 2.8B.
 rule neuron_effects_shard:
     input:
         source="results/{study}/model/source.json",
-        facts=of(facts),
+        facts=taken(facts),
         recall="results/{study}/tables/recall.csv",
         circuit="results/{study}/circuit.yaml",
     output:
@@ -39,6 +39,7 @@ rule neuron_effects_shard:
     params:
         settings=settings("compute", "neurons"),
         code=code("neuron_effects_shard.py"),
+        files=in_braces(facts=facts),
         shards="results/.shards/neuron_effects",
     script:
         "../scripts/neuron_effects_shard.py"

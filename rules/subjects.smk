@@ -7,7 +7,7 @@ table per condition with tokens, positions and roles; the answer tokens. Config:
 
 rule subjects:
     input:
-        table=of(subject_table),
+        table=taken(subject_table),
     output:
         subjects="results/{study}/tables/subjects.csv",
         notes="results/{study}/tables/subjects_notes.csv",
@@ -25,6 +25,7 @@ rule subjects:
     params:
         settings=settings("subjects"),
         code=code("subjects.py"),
+        files=in_braces(table=subject_table),
     script:
         "../scripts/subjects.py"
 

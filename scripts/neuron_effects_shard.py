@@ -24,7 +24,7 @@ with Job(snakemake) as job:
     anatomy, recall = load_source(source, compute, job.log), read_table(job.input.recall)
     asked = ask_facts(
         anatomy,
-        read_facts(job.input.facts),
+        read_facts(job.files["facts"]),
         recall,
         subjects=section.subjects,
         first=section.first,

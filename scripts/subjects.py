@@ -8,10 +8,9 @@ with Job(snakemake) as job:
     from factfinding.files import write_table
 
     settings = job.config("subjects", SubjectsConfig)
-    table = read_subjects(
-        job.input.table, two_answers=settings.two_answers, min_per_answer=settings.min_per_answer
-    )
-    job.progress(f"{table.frame.height} subjects from {job.input.table}; {table.notes.height} notes")
+    path = job.files["table"]
+    table = read_subjects(path, two_answers=settings.two_answers, min_per_answer=settings.min_per_answer)
+    job.progress(f"{table.frame.height} subjects from {path}; {table.notes.height} notes")
     for note in table.notes.iter_rows(named=True):
         job.log(
             f"{note['subject']} ({note['answer']}), rows {note['rows']}: {note['reason']}: {note['action']}"

@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 from jaxtyping import Float
 
-from factfinding.data.prompts import BEFORE, SHOT, Text, encode, name_tokens, roles
+from factfinding.data.prompts import BEFORE, SHOT, Text, encode, name_tokens, opening_names, roles
 from factfinding.inputs import Inputs, Say, Settings
 from factfinding.methods.estimates import accuracy_estimate, each, estimate_columns
 from factfinding.methods.groups import groups_of, known_prompts
@@ -84,10 +84,11 @@ def context_table(
 
 def context_prompts(tokenizer: Any, bos: int, subjects: pl.DataFrame, context: str) -> pl.DataFrame:
     """BOS, a context and each subject's name, as a prompts table. Raises InputError for a name that merges with it."""
-    texts = []
-    for subject in subjects["subject"]:
-        whole = f"{context} {subject}"
-        texts.append(Text(text=whole, start=len(context), stop=len(whole)))
+    names = subjects["subject"].to_list()
+    after = (f"{context} {name}" for name in names)
+    texts = [Text(text=whole, start=len(context), stop=len(whole)) for whole in after]
+    if not context:
+        texts = opening_names(tokenizer, names)
     ids, offsets = encode(tokenizer, [text.text for text in texts])
     rows = []
     for subject, text, tokens, spans in zip(subjects.iter_rows(named=True), texts, ids, offsets, strict=True):

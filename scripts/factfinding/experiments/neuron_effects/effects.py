@@ -21,6 +21,7 @@ import polars as pl
 import torch
 
 from factfinding.data.fact_prompts import donor_prompts, fact_prompts, subject_order
+from factfinding.data.folding import folded
 from factfinding.engine.answers import answers
 from factfinding.engine.batches import Log
 from factfinding.engine.capture import positions_of, prompt_batches
@@ -43,16 +44,19 @@ FACTS = {
     "answer": pl.String,
     "fact": pl.String,
     "answer": pl.String,
+    "answer_token": pl.String,
     "p": pl.Float64,
     "log_p": pl.Float64,
     "known": pl.Boolean,
     "used": pl.Boolean,
+    "left_out": pl.String,
 }
 """The table neuron_facts."""
 
 EFFECTS = {
     "subject": pl.String,
     "fact": pl.String,
+    "answer_token": pl.String,
     "layer": pl.Int64,
     "neuron": pl.Int64,
     "kind": pl.String,
@@ -100,7 +104,8 @@ def ask_facts(
     batch_size: int,
 ) -> pl.DataFrame:
     """Facts as prompts (columns of data/fact_prompts.py) with answer (null for subjects not in `people`), p, log_p
-    (nats, of the answer's first token), known, used. The model must come with its tokenizer.
+    (nats, of the answer's token), known, used. The model must come with its tokenizer. Facts that cannot be asked
+    (`left_out` says why) have no p and are not known.
 
     Subjects are asked in the order of `subject_order` until `subjects` of them know two facts or more (None: everybody
     is asked); these are used, with the facts that they know (all facts, if not `known_only`).
@@ -111,15 +116,16 @@ def ask_facts(
     while order and len(chosen) < wanted:
         now, order = order[:size], order[size:]
         asked.append(_asked(anatomy, facts.filter(pl.col("subject").is_in(now)), batch_size))
-        counted = asked[-1].filter("known") if known_only else asked[-1]
+        counted = asked[-1].filter("known" if known_only else pl.col("left_out").is_null())
         able = counted.group_by("subject").len().filter(pl.col("len") >= FEWEST)["subject"].to_list()
         chosen += [name for name in now if name in able]
         size *= 2
     chosen = chosen[:wanted]
-    used = pl.col("subject").is_in(chosen) & (pl.col("known") if known_only else True)
-    answers = people.select("subject", "answer").unique("subject")
-    found = pl.concat(asked).join(answers, on="subject", how="left", maintain_order="left")
-    return found.with_columns(used=used)
+    used = pl.col("subject").is_in(chosen) & (pl.col("known") if known_only else pl.col("left_out").is_null())
+    answers = {folded(name): answer for name, answer in people.select("subject", "answer").iter_rows()}
+    found = pl.concat(asked)
+    own = [answers.get(folded(name)) for name in found["subject"]]
+    return found.with_columns(pl.Series("answer", own, dtype=pl.String), used=used)
 
 
 def facts_table(asked: pl.DataFrame) -> pl.DataFrame:
@@ -144,11 +150,11 @@ def neuron_effects(
     log: Log = print,
     progress: Progress = lambda done, total: None,
 ) -> Sweep:
-    """Columns subject, fact, layer, neuron, kind, effect (nats), standard_error (over the draws; null for `mean`), n
+    """Columns subject, fact, answer_token, layer, neuron, kind, effect (nats), standard_error (over the draws; null for `mean`), n
     (draws), evaluations and certificate (of the neuron's curve); every neuron of `layers`, in the order of `prompts`.
 
-    prompts: rows of `ask_facts`, at least columns subject, answer, fact, prefix, token_ids, n_tokens, final_name, end,
-    answer. people: columns subject, answer: whose values are put in. With people of one answer only, there is no
+    prompts: rows of `ask_facts`, at least columns subject, answer, fact, answer_token, prefix, token_ids, n_tokens,
+    final_name, end, answer. people: columns subject, answer: whose values are put in. With people of one answer only, there is no
     `resample_other`. `model`, `folder`: finished pieces are kept there under their content, with the model's digest
     in it. The twin table has one row for each prefix. Empty where there are no prompts, layers or people.
     """
@@ -165,7 +171,11 @@ def neuron_effects(
             engine=engine, model=model, folder=folder, tolerance=tolerance, seed=seed,
             twin_rows=ceil(twin_rows * part.height / prompts.height), log=log, progress=progress,
         )  # fmt: skip
-        about = part.select("_row", "subject", "fact").with_row_index("prompt").cast({"prompt": pl.Int64})
+        about = (
+            part.select("_row", "subject", "fact", "answer_token")
+            .with_row_index("prompt")
+            .cast({"prompt": pl.Int64})
+        )
         tables.append(sweep.table.join(about, on="prompt", how="left", maintain_order="left"))
         twins.append(sweep.twin.with_columns(prefix=pl.lit(prefix)))
     table = pl.concat(tables).sort("_row", maintain_order=True).select(list(EFFECTS)).cast(EFFECTS)
@@ -200,11 +210,12 @@ def shard_layers(lookup: tuple[int, int] | None, shard: int, shards: int) -> lis
 
 
 def _asked(anatomy: Anatomy, facts: pl.DataFrame, batch_size: int) -> pl.DataFrame:
-    """Facts as prompts, with what the model gives each answer's first token."""
-    prompts = fact_prompts(facts, anatomy.tokenizer, anatomy.bos_token_id)
+    """Facts as prompts, with what the model gives each answer's token; nothing where there is none to ask for."""
+    every = fact_prompts(facts, anatomy.tokenizer, anatomy.bos_token_id)
+    prompts = every.filter(pl.col("left_out").is_null())
     tokens = prompts["answer"].unique().sort()
     said = answers(anatomy, prompts, tokens.to_list(), batch_size=batch_size).logp
     logp = said[np.arange(prompts.height), tokens.search_sorted(prompts["answer"]).to_numpy()]
-    return prompts.with_columns(p=pl.Series(np.exp(logp)), log_p=pl.Series(logp)).with_columns(
-        known=is_known(pl.col("p"))
-    )
+    measured = prompts.select("subject", "fact", p=pl.Series(np.exp(logp)), log_p=pl.Series(logp))
+    found = every.join(measured, on=["subject", "fact"], how="left", maintain_order="left")
+    return found.with_columns(known=is_known(pl.col("p")).fill_null(False))
