@@ -10,11 +10,10 @@ def taught(study):
     )
 
 
-def model_files(study):
-    """What of a user's model folder the study depends on."""
-    patterns = ("*.safetensors", "config.json", "tokenizer*.json")
+def model_content(study):
+    """The digest of all that loading a user's model folder reads, through links: times and places do not count."""
     folder = Path(study.model.folder)
-    return sorted(str(path) for pattern in patterns for path in folder.glob(pattern))
+    return model_digest(file_digests(folder)) if folder.is_dir() else None
 
 
 def training_record(study):
@@ -24,6 +23,33 @@ def training_record(study):
         if study.model.source == "organism"
         else []
     )
+
+
+def taken(choose):
+    """A file that the user names, as an input; none where Snakemake would read its path as a pattern (`in_braces`)."""
+    return of(lambda study: [] if has_braces(choose(study)) else choose(study))
+
+
+def in_braces(**choices):
+    """Path and digest of those of the user's files whose paths hold braces, by the names that they have as inputs. Snakemake
+    takes braces in any input for wildcards, so these are parameters; Job.files has them beside the inputs.
+    """
+
+    def text(study):
+        paths = {name: choose(study) for name, choose in choices.items()}
+        held = {
+            name: [path, file_digest(path) if os.path.isfile(path) else None]
+            for name, path in paths.items()
+            if has_braces(path)
+        }
+        return json.dumps(held, sort_keys=True)
+
+    return of(text)
+
+
+def has_braces(path):
+    """Whether it is a path, and with braces."""
+    return isinstance(path, str) and "{" in path
 
 
 def activations_of(section):

@@ -14,6 +14,8 @@ sys.path.insert(0, str(Path(workflow.basedir) / "scripts"))
 from factfinding.declarations import EXPERIMENTS, columns_digest, declarations
 from factfinding.digest import Digests
 from factfinding.errors import InputError
+from factfinding.files import file_digest
+from factfinding.model_folder import file_digests, model_digest
 from factfinding.relation import spoken
 from factfinding.studies import seeds_of, studies_of
 

@@ -29,6 +29,7 @@ rule context:
         settings=settings(
             "compute",
             "relation.before",
+            "relation.after",
             "relation.shot",
             "relation.title",
             "relation.sentence",

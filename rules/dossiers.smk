@@ -16,7 +16,7 @@ rule dossiers:
         neurons="results/{study}/tables/answer_neurons.csv",
         readers="results/{study}/readers.safetensors",
         circuit="results/{study}/circuit.yaml",
-        texts=of(running_text),
+        texts=taken(running_text),
     output:
         answer_neuron_histograms="results/{study}/tables/answer_neuron_histograms.parquet",
         answer_neuron_ablations="results/{study}/tables/answer_neuron_ablations.csv",
@@ -50,5 +50,6 @@ rule dossiers:
             "answer_neurons.seed",
         ),
         code=computes("dossiers"),
+        files=in_braces(texts=running_text),
     script:
         "../scripts/experiment.py"

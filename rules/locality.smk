@@ -9,7 +9,7 @@ token and k a forward pass over k tokens.
 rule locality:
     input:
         source="results/{study}/model/source.json",
-        texts=of(local_texts),
+        texts=taken(local_texts),
     output:
         locality="results/{study}/tables/locality.csv",
         locality_tokens="results/{study}/tables/locality_tokens.csv",
@@ -40,5 +40,6 @@ rule locality:
             "locality.seed",
         ),
         code=computes("locality"),
+        files=in_braces(texts=local_texts),
     script:
         "../scripts/experiment.py"

@@ -64,8 +64,6 @@ rule download_model:
 
 
 rule adopt_model:
-    input:
-        files=of(model_files),
     output:
         source="results/{study}/model/source.json",
         provenance="results/{study}/provenance/adopt_model.json",
@@ -81,6 +79,7 @@ rule adopt_model:
         runtime=60,
     params:
         settings=settings("model.folder", "model.allow_pickle"),
+        content=of(model_content),
         code=code("adopt_model.py"),
     script:
         "../scripts/adopt_model.py"

@@ -9,7 +9,7 @@ fact.
 rule neuron_facts:
     input:
         source="results/{study}/model/source.json",
-        facts=of(facts),
+        facts=taken(facts),
         recall="results/{study}/tables/recall.csv",
     output:
         neuron_facts="results/{study}/tables/neuron_facts.parquet",
@@ -36,5 +36,6 @@ rule neuron_facts:
             "neurons.seed",
         ),
         code=computes("neuron_facts"),
+        files=in_braces(facts=facts),
     script:
         "../scripts/experiment.py"

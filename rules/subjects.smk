@@ -7,7 +7,7 @@ table per condition with tokens, positions and roles; the answer tokens. Config:
 
 rule subjects:
     input:
-        table=of(subject_table),
+        table=taken(subject_table),
     output:
         subjects="results/{study}/tables/subjects.csv",
         notes="results/{study}/tables/subjects_notes.csv",
@@ -24,9 +24,14 @@ rule subjects:
         runtime=5,
     params:
         settings=settings(
-            "subjects.table", "subjects.min_per_answer", "subjects.two_answers", *WORDS
+            "subjects.table",
+            "subjects.min_per_answer",
+            "subjects.two_answers",
+            "relation.shot",
+            *WORDS,
         ),
         code=code("subjects.py"),
+        files=in_braces(table=subject_table),
     script:
         "../scripts/subjects.py"
 

@@ -98,6 +98,11 @@ class Job:
         return json.loads(getattr(self.snakemake.params, "settings", "{}"))
 
     @cached_property
+    def files(self) -> dict[str, Any]:
+        """The rule's inputs by name, and those whose paths no input can have (`in_braces` in rules/choices.smk)."""
+        return dict(self.input.items()) | self._in_braces()
+
+    @cached_property
     def inputs(self) -> Any:
         """What the rule may read (factfinding.inputs.Inputs)."""
         from factfinding.inputs import Inputs
@@ -106,7 +111,7 @@ class Job:
             Path("results") / self.wildcards.study,
             settings=self.given,
             declared=self.input,
-            named=dict(self.input.items()),
+            named=self.files,
             log=self.log,
         )
 
@@ -146,6 +151,10 @@ class Job:
             "a smaller number, or a machine with more memory",
         )
 
+    def _in_braces(self) -> dict[str, str]:
+        held = json.loads(getattr(self.snakemake.params, "files", "{}"))
+        return {name: path for name, (path, _) in held.items()}
+
     def _write_provenance(self) -> None:
         from factfinding.files import write_json
 
@@ -154,7 +163,9 @@ class Job:
             "wildcards": dict(self.wildcards.items()),
             "settings": self._settings,
             "code": getattr(self.snakemake.params, "code", None),
-            "inputs": {path: _describe(Path(path)) for path in sorted(set(self.input))},
+            "inputs": {
+                path: _describe(Path(path)) for path in sorted({*self.input, *self._in_braces().values()})
+            },
             "versions": {name: _version(name) for name in LIBRARIES} | {"python": sys.version.split()[0]},
         }
         write_json(content, self.output.provenance)

@@ -1,22 +1,30 @@
 """Rule prompts: prompts of every condition, and the answer tokens."""
 
+from pathlib import Path
+
 from job import Job
 
 with Job(snakemake) as job:
-    from transformers import AutoTokenizer
-
     from factfinding.data.prompts import CONDITIONS, candidates, prompt_table
+    from factfinding.data.tokens import check_prompts
+    from factfinding.errors import naming
     from factfinding.files import read_json, write_table
     from factfinding.model.anatomy import bos_token_id
+    from factfinding.model.source import check_unchanged
+    from factfinding.model.tokenizer import read_tokenizer
+    from factfinding.model_folder import sizes_of
     from factfinding.tables import read_table
 
-    folder = read_json(job.input.source)["folder"]
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    subjects = read_table(job.input.subjects)
-    bos, relation = bos_token_id(tokenizer), job.given.relation
-    tables = {name: prompt_table(subjects, tokenizer, bos, name, relation) for name in CONDITIONS}
+    source, subjects = read_json(job.input.source), read_table(job.input.subjects)
+    check_unchanged(source)
+    tokenizer = read_tokenizer(source["folder"])
     answers = subjects["answer"].unique().to_list()
-    write_table(candidates(answers, tables["full"]["text"][0], tokenizer), job.output.candidates)
+    with naming(f"{job.input.subjects}; model {source['folder']}"):
+        bos, relation = bos_token_id(tokenizer), job.given.relation
+        tables = {name: prompt_table(subjects, tokenizer, bos, name, relation) for name in CONDITIONS}
+        check_prompts(tables, tokenizer, positions=sizes_of(Path(source["folder"])).positions)
+        answers = candidates(answers, tables["full"]["text"][0], tokenizer)
+    write_table(answers, job.output.candidates)
     for name, table in tables.items():
         write_table(table, job.output[name])
     counts = tables["full"]["n_name_tokens"].value_counts().sort("n_name_tokens")

@@ -3,22 +3,23 @@
 from job import Job
 
 with Job(snakemake) as job:
+    from factfinding.data.prompts import check_shot
     from factfinding.data.subjects import read_subjects
+    from factfinding.errors import naming
     from factfinding.files import write_table
     from factfinding.relation import STUDY
 
-    settings, relation = job.given.subjects, job.given.relation
-    if settings.table is None:  # the embedded model's own people, whatever the page calls them
-        relation = STUDY
+    settings, relation, path = job.given.subjects, job.given.relation, job.files["table"]
     table = read_subjects(
-        job.input.table,
-        relation=relation,
+        path,
+        # the embedded model's own people have the study's columns, whatever the page calls them
+        relation=STUDY if settings.table is None else relation,
         two_answers=settings.two_answers,
         min_per_answer=settings.min_per_answer,
     )
-    job.progress(
-        f"{table.frame.height} {relation.subjects} from {job.input.table}; {table.notes.height} notes"
-    )
+    with naming(path):
+        check_shot(table.frame["subject"], table.frame["answer"].unique(maintain_order=True), relation)
+    job.progress(f"{table.frame.height} {relation.subjects} from {path}; {table.notes.height} notes")
     for note in table.notes.iter_rows(named=True):
         job.log(
             f"{note['subject']} ({note['answer']}), rows {note['rows']}: {note['reason']}: {note['action']}"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class InputError(ValueError):
     """Something that the user supplied cannot be used: says where it stands, what was found and what is allowed."""
@@ -12,6 +15,15 @@ class InputError(ValueError):
 
     def __reduce__(self):  # keeps the three parts when the error crosses a process boundary
         return InputError, (self.where, self.found, self.allowed)
+
+
+@contextmanager
+def naming(source: object) -> Iterator[None]:
+    """Errors from inside also say where what they are about comes from: the file, or the key that names it."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{error.where} ({source})", error.found, error.allowed) from None
 
 
 def out_of_memory(error: BaseException) -> bool:

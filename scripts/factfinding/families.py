@@ -23,7 +23,8 @@ class Weights:
     """The weights of a model_type in its files, besides the embedding. Those of a block are named within the block.
 
     tied: whether the unembedding is the embedding where config.json does not say. biases: weights of a block that are
-    there if a key of config.json says so: the key, what holds where it is not said, the weights.
+    there if a key of config.json says so: the key, what holds where it is not said, the weights. buffers: what old files
+    also hold of a block, constants that the model makes itself.
     """
 
     unembedding: str
@@ -31,6 +32,7 @@ class Weights:
     block: Shapes
     tied: bool = False
     biases: tuple[tuple[str, bool, Shapes], ...] = ()
+    buffers: tuple[str, ...] = ("self_attn.rotary_emb.inv_freq",)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,6 +109,7 @@ def _llama_neurons(mlp: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
 
 GPT_NEOX = Weights(
     unembedding="embed_out.weight",
+    buffers=("attention.bias", "attention.masked_bias", "attention.rotary_emb.inv_freq"),
     ends={"gpt_neox.final_layer_norm.weight": "width", "gpt_neox.final_layer_norm.bias": "width"},
     block={
         "input_layernorm.weight": "width",
@@ -130,6 +133,7 @@ GPT_NEOX = Weights(
 )
 GPT2 = Weights(
     unembedding="lm_head.weight",
+    buffers=("attn.bias", "attn.masked_bias"),
     tied=True,
     ends={
         "transformer.wpe.weight": "positions width",

@@ -1,14 +1,18 @@
-"""A model folder in the Hugging Face format, looked at without torch: what its files say, and whether they fit together.
+"""A model folder in the Hugging Face format, looked at without torch: which files make the model, what they say, and
+whether they fit together.
 
 A model that lacks a weight loads all the same, with random numbers in its place; one whose config.json lacks a size loads
-with that of another model. So every weight is looked for here, in the shape that config.json gives it. What takes reading
-all weights (is every one of them finite?) is seen where the model is adopted, by `model/weights.py`.
+with that of another model; one whose files hold weights that config.json does not mention loads without them. So every
+weight is looked for here, in the shape that config.json gives it, and no other may be there. What takes reading all weights
+(is every one of them finite?) is seen where the model is adopted, by `model/weights.py`.
 """
 
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,9 +22,17 @@ from tokenizers import Tokenizer
 
 from factfinding.errors import InputError
 from factfinding.families import KNOWN_TYPES, Family, Weights
-from factfinding.files import read_json
+from factfinding.files import file_digest, read_json, text_digest, write_json
 
 WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+SETTINGS = ("*.json", "*.model", "*.tiktoken", "*.jinja", "merges.txt", "vocab.txt")
+"""What loading may read beside the weights."""
+RECORDS = frozenset({"source.json", "card.json", "training.json"})
+"""What the workflow itself writes into a model's folder."""
+MEMO = Path(".snakemake/model-digests.json")
+"""Digests of large files, by what the file system says of them, so that each is read once and not by every job."""
+SETTLED = 5
+"""Seconds since a file's last change after which the time of that change tells it from a later one."""
 FLOATING = ("F64", "F32", "F16", "BF16")
 MOST_LAYERS = 1000
 """Several times what the deepest models have: a slip in config.json is not taken for a model to be built."""
@@ -44,12 +56,63 @@ class Header(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Sizes:
-    """What a configuration may name: layers, heads of a layer, neurons of a layer. family: its name."""
+    """What a configuration may name: layers, heads of a layer, neurons of a layer. family: its name. positions: the most
+    tokens of a prompt, None where config.json does not say."""
 
     family: str
     layers: int
     heads: int
     neurons: int
+    positions: int | None = None
+
+
+def loaded_files(folder: Path) -> dict[str, Path]:
+    """Every file that loading the model reads, by name, through links: settings, tokenizer, and the weights that are used."""
+    found = {path.name: path for pattern in SETTINGS for path in folder.glob(pattern)}
+    if any(folder.glob("*.safetensors")):
+        weights = [folder / WHOLE] if (folder / WHOLE).is_file() else folder.glob("*.safetensors")
+    else:
+        weights = folder.glob("pytorch_model*.bin")
+    found |= {path.name: path for path in weights}
+    return {
+        name: path.resolve() for name, path in sorted(found.items()) if name not in RECORDS and path.is_file()
+    }
+
+
+def file_digests(folder: Path) -> dict[str, str]:
+    """The digest of every file that loading the model reads, by name."""
+    memo = _memo()
+    known = dict(memo)
+    found = {name: _digest(path, memo) for name, path in loaded_files(folder).items()}
+    if memo != known and MEMO.parent.is_dir():
+        with suppress(OSError):  # it only saves time
+            write_json(memo, MEMO)
+    return found
+
+
+def model_digest(files: Mapping[str, str]) -> str:
+    """One digest of all files of a model (`file_digests`)."""
+    return text_digest(*(part for item in files.items() for part in item))[:32]
+
+
+def _memo() -> dict[str, str]:
+    try:
+        memo = read_json(MEMO)
+    except (InputError, OSError):
+        return {}
+    return memo if isinstance(memo, dict) else {}
+
+
+def _digest(path: Path, memo: dict[str, str]) -> str:
+    """A file's digest; taken from the memo where neither its place nor its time of change is another. That time is the
+    system's own (ctime): unlike the time of modification, no copying sets it back."""
+    stat = path.stat()
+    if time.time() - stat.st_ctime < SETTLED:
+        return file_digest(path)
+    key = f"{path} {stat.st_ino} {stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns}"
+    if key not in memo:
+        memo[key] = file_digest(path)
+    return memo[key]
 
 
 def sizes_of(folder: Path) -> Sizes:
@@ -64,11 +127,16 @@ def sizes_of(folder: Path) -> Sizes:
 def check_model_folder(folder: Path, *, allow_pickle: bool = False) -> Sizes:
     """Check all of a model folder but the values of its weights; its sizes.
 
-    Raises InputError, naming the file: for what `sizes_of` refuses; quantized weights, an unknown activation or rotary
-    embedding; a tokenizer that is missing, damaged or larger than the embedding; weights that are missing, pickled
-    without `allow_pickle`, cut off, no floating-point numbers, or not in the shapes of config.json.
+    Raises InputError, naming the file: for what `sizes_of` refuses; quantized weights, an adapter beside the weights, an
+    unknown activation or rotary embedding; a tokenizer that is missing, damaged or larger than the embedding; weights that
+    are missing, pickled without `allow_pickle`, cut off, no floating-point numbers, not in the shapes of config.json, or
+    that the model of config.json does not have.
     """
     config, family = _config(folder)
+    if (folder / "adapter_config.json").is_file():
+        raise InputError(
+            folder / "adapter_config.json", "an adapter", "weights into which their adapter has been merged"
+        )
     sizes = _all_sizes(folder / "config.json", config, family)
     _check_settings(folder / "config.json", config, family)
     _check_tokenizer(folder, sizes["vocabulary"])
@@ -80,7 +148,10 @@ def check_model_folder(folder: Path, *, allow_pickle: bool = False) -> Sizes:
 
 
 def _named(family: Family, sizes: Mapping[str, int]) -> Sizes:
-    return Sizes(family=family.name, **{name: sizes[name] for name in ("layers", "heads", "neurons")})
+    return Sizes(
+        family=family.name, layers=sizes["layers"], heads=sizes["heads"], neurons=sizes["neurons"],
+        positions=sizes.get("positions"),
+    )  # fmt: skip
 
 
 def _config(folder: Path) -> tuple[dict[str, Any], Family]:
@@ -109,6 +180,8 @@ def _all_sizes(path: Path, config: Mapping[str, Any], family: Family) -> dict[st
         raise InputError(f"{path}, {keys['layers'][0]}", str(sizes["layers"]), f"at most {MOST_LAYERS}")
     if "neurons" not in sizes:
         sizes["neurons"] = _size(path, config, "n_inner") or 4 * sizes["width"]
+    positions = _size(path, config, *keys.get("positions", ("max_position_embeddings",)))
+    sizes |= {} if positions is None else {"positions": positions}
     return sizes | _head_sizes(path, config, family, sizes)
 
 
@@ -237,7 +310,7 @@ def _header(path: Path) -> dict[str, Header]:
 def _check_weights(
     folder: Path, headers: Mapping[str, Header], config: Mapping[str, Any], sizes: Mapping[str, int]
 ) -> None:
-    """Each weight of the model is there, as config.json says it. What else is there (old masks) is left alone."""
+    """Each weight of the model is there, as config.json says it, and nothing else but constants that old files hold."""
     family = KNOWN_TYPES[config["model_type"]]
     weights = family.weights[config["model_type"]]
     held = _in_full(headers, family, weights, tied=bool(config.get("tie_word_embeddings", weights.tied)))
@@ -245,28 +318,54 @@ def _check_weights(
     there = 1 + max((int(match[1]) for match in map(block.match, held) if match), default=-1)
     if there > sizes["layers"]:
         raise InputError(folder, f"weights of {there} layers", f"{sizes['layers']}, as config.json says")
-    for name, shape in _weights(family, weights, config, sizes["layers"]):
+    expected = dict(_weights(family, weights, config, sizes["layers"]))
+    written = {_full_name(name, family, weights): name for name in headers}
+    others = {name: written[name] for name in held if name not in expected}
+    _check_unexpected(folder, others, family, weights, config)
+    for name, shape in expected.items():
         if name not in held:
             allowed = f"every weight of a {family.name}: embedding, weights of {sizes['layers']} layers, final norm, unembedding"
             raise InputError(folder, f"no weight {name}", allowed)
         _check_weight(f"{folder}, {name}", held[name], shape, sizes)
 
 
+def _check_unexpected(
+    folder: Path, others: Mapping[str, str], family: Family, weights: Weights, config: Mapping[str, Any]
+) -> None:
+    """Weights that the model of config.json has no place for would be dropped in silence. others: their names in full, and
+    as they are written."""
+    constant = re.compile(
+        rf"{re.escape(family.block_prefix)}\d{{1,9}}\.({'|'.join(map(re.escape, weights.buffers))})"
+        r"|.*rotary_emb\.inv_freq"
+    )
+    unused = sorted(written for name, written in others.items() if not constant.fullmatch(name))
+    if not unused:
+        return
+    more = f" and {len(unused) - 1} more" if len(unused) > 1 else ""
+    allowed = f"the weights of the {family.name} that config.json describes, and no others"
+    for key, default, biases in weights.biases:
+        if not config.get(key, default) and any(unused[0].endswith(f".{name}") for name in biases):
+            allowed += f" ({key} of config.json is not true, so it has no such weight)"
+    raise InputError(folder, f"the weight {unused[0]}{more}, which the model does not use", allowed)
+
+
 def _in_full(
     headers: Mapping[str, Header], family: Family, weights: Weights, *, tied: bool
 ) -> dict[str, Header]:
     """The weights under their full names: published GPT-2s leave out `transformer.`, tied models the unembedding."""
-    held, body = {}, f"{family.body}."
-    for name, header in headers.items():
-        if name in ("lm_head.weight", weights.unembedding):
-            held[weights.unembedding] = header
-        else:
-            held[name if name.startswith(body) else body + name] = header
+    held = {_full_name(name, family, weights): header for name, header in headers.items()}
     ends = (family.embedding, weights.unembedding)
     for one, other in (ends, ends[::-1]):
         if tied and one in held:
             held.setdefault(other, held[one])
     return held
+
+
+def _full_name(name: str, family: Family, weights: Weights) -> str:
+    if name in ("lm_head.weight", weights.unembedding):
+        return weights.unembedding
+    body = f"{family.body}."
+    return name if name.startswith(body) else body + name
 
 
 def _weights(

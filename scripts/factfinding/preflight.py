@@ -7,25 +7,27 @@ may be made by the run itself, and is looked at when it is read. Large texts, to
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import polars as pl
-from tokenizers import Tokenizer
 
 from factfinding.config import Config
+from factfinding.data.fact_prompts import fact_prompts
 from factfinding.data.facts import read_facts
-from factfinding.data.prompts import candidates, prompt_text
+from factfinding.data.prompts import CONDITIONS, candidates, check_shot, prompt_table
 from factfinding.data.subjects import read_subjects
 from factfinding.data.texts import read_texts
-from factfinding.errors import InputError
+from factfinding.data.tokens import PlainTokenizer, check_prompts
+from factfinding.errors import InputError, naming
 from factfinding.families import KNOWN_TYPES, TINY, WITH_DIFFERENCES
 from factfinding.model_folder import Sizes, check_model_folder, sizes_of
 
 LARGE_TEXT = 64 << 20
 """Bytes above which a text is not read ahead."""
+ANY_BOS = 0
+"""Which token opens the prompts does not matter to these checks, only that one does."""
 
 
 class Need(NamedTuple):
@@ -55,26 +57,23 @@ NEEDS = (
 def preflight(study: Config) -> None:
     """Raise InputError, naming the file or key and the study, for what cannot work."""
     subjects = _subjects(study)
-    _check_facts(study)
+    facts = _facts(study)
     _check_texts(study)
     with _named(study, "model.folder"):
         sizes = _sizes(study)
     if subjects is not None:
         _check_folds(study, subjects)
-        _check_answers(study, subjects)
+        _check_prompts(study, subjects, sizes)
+    if facts is not None:
+        _check_fact_prompts(study, facts, sizes)
     _check_circuit(study, sizes)
     _check_stored(study, sizes)
     _check_neurons(study, sizes)
 
 
-@contextmanager
-def _named(study: Config, key: str) -> Iterator[None]:
+def _named(study: Config, key: str) -> AbstractContextManager[None]:
     """Errors about a file also say which key names it."""
-    try:
-        yield
-    except InputError as error:
-        where = f"{error.where} ({_key(study, key)})"
-        raise InputError(where, error.found, error.allowed) from None
+    return naming(_key(study, key))
 
 
 def _key(study: Config, key: str) -> str:
@@ -113,58 +112,72 @@ def _subjects(study: Config) -> pl.DataFrame | None:
 
 def _check_folds(study: Config, subjects: pl.DataFrame) -> None:
     """A model may know too few subjects for the probes' folds, and that is its result; but there must be as many."""
-    counts = Counter(subjects["answer"])  # polars would start threads, for which a fork of this process waits
+    counts, relation = (
+        Counter(subjects["answer"]),
+        study.relation,
+    )  # polars starts threads: a fork would wait for them
     answer, count = min(counts.items(), key=lambda item: item[1])
     if count < study.probes.n_folds:
         raise InputError(
             _key(study, "probes.n_folds"),
-            f"{study.probes.n_folds} folds, but {count} subjects of the answer {answer!r}",
-            f"at most {count} folds, or more subjects in {study.subjects.table}",
+            f"{study.probes.n_folds} folds, but {count} {relation.subjects} of the {relation.answer} {answer!r}",
+            f"at most {count} folds, or more {relation.subjects} in {study.subjects.table}",
         )
 
 
-def _check_answers(study: Config, subjects: pl.DataFrame) -> None:
-    """The rule `prompts` refuses answers that are not one token, but only once all weights of a folder have been read."""
-    if study.model.source != "folder":
+def _check_prompts(study: Config, subjects: pl.DataFrame, sizes: Sizes | None) -> None:
+    """The rule `prompts` refuses what a tokenizer cannot write, but only once all weights of a folder have been read."""
+    with _named(study, "subjects.table"):
+        check_shot(subjects["subject"], dict.fromkeys(subjects["answer"]), study.relation)
+    folder = _model_folder(study)
+    if folder is None:
         return
-    folder = _to_check(study, "model.folder", study.model.folder)
-    if folder is not None:
-        tokenizer = _PlainTokenizer(folder / "tokenizer.json")
-        prompt = prompt_text(subjects["subject"][0], "full", study.relation).text
-        with _named(study, "subjects.table"):
-            candidates(sorted(set(subjects["answer"])), prompt, tokenizer)
+    tokenizer = PlainTokenizer(folder / "tokenizer.json")
+    with _named(study, "subjects.table"):
+        tables = {
+            name: prompt_table(subjects, tokenizer, ANY_BOS, name, study.relation) for name in CONDITIONS
+        }
+        check_prompts(tables, tokenizer, positions=None if sizes is None else sizes.positions)
+        candidates(sorted(set(subjects["answer"])), tables["full"]["text"][0], tokenizer)
 
 
-class _PlainTokenizer:
-    """What data/prompts.py asks of a tokenizer, without transformers."""
-
-    def __init__(self, path: Path) -> None:
-        self._path, self._tokenizer = path, Tokenizer.from_file(str(path))
-        self._tokenizer.no_truncation()
-
-    def __call__(self, texts: list[str], **_: Any) -> dict[str, list[Any]]:
-        try:
-            encoded = [self._tokenizer.encode(text, add_special_tokens=False) for text in texts]
-        except Exception as error:  # noqa: BLE001 - the library raises nothing more particular
-            raise InputError(
-                self._path, f"no tokens of a prompt ({error})", "a tokenizer of any text"
-            ) from None
-        return {"input_ids": [one.ids for one in encoded], "offset_mapping": [one.offsets for one in encoded]}
-
-    def convert_ids_to_tokens(self, ids: list[int]) -> list[str | None]:
-        return [self._tokenizer.id_to_token(number) for number in ids]
+def _model_folder(study: Config) -> Path | None:
+    """Where the model's files lie, if they are there already and not made by a run."""
+    if study.model.source == "folder":
+        return _to_check(study, "model.folder", study.model.folder)
+    downloaded = Path("results", study.study, "model")
+    there = study.model.source == "hub" and (downloaded / "source.json").is_file()
+    return downloaded / "weights" if there else None
 
 
-def _check_facts(study: Config) -> None:
+def _facts(study: Config) -> pl.DataFrame | None:
+    """The facts, where they are the user's."""
     neurons = study.neurons
-    facts = _to_check(study, "neurons.facts", neurons.facts)
-    if facts is None:
+    path = _to_check(study, "neurons.facts", neurons.facts)
+    if path is None:
+        return None
+    with _named(study, "neurons.facts"):
+        facts = read_facts(path)
+    for name in neurons.first:
+        if name not in set(facts["subject"]):
+            raise InputError(_key(study, "neurons.first"), repr(name), f"subjects of {neurons.facts}")
+    return facts
+
+
+def _check_fact_prompts(study: Config, facts: pl.DataFrame, sizes: Sizes | None) -> None:
+    """Facts that no token can be asked for are left out later, and said; here is refused what would stop the run."""
+    folder = _model_folder(study)
+    if folder is None:
         return
     with _named(study, "neurons.facts"):
-        subjects = set(read_facts(facts)["subject"])
-    for name in neurons.first:
-        if name not in subjects:
-            raise InputError(_key(study, "neurons.first"), repr(name), f"subjects of {neurons.facts}")
+        prompts = fact_prompts(facts, PlainTokenizer(folder / "tokenizer.json"), ANY_BOS)
+        longest = prompts.sort("n_tokens").row(-1, named=True)
+        if sizes is not None and sizes.positions is not None and longest["n_tokens"] > sizes.positions:
+            raise InputError(
+                f"fact {longest['fact']!r} of {longest['subject']!r}",
+                f"{longest['n_tokens']} tokens, BOS included",
+                f"at most {sizes.positions}, the positions of the model (config.json)",
+            )
 
 
 def _check_texts(study: Config) -> None:
@@ -196,10 +209,14 @@ def _sizes(study: Config) -> Sizes | None:
             return Sizes(family=KNOWN_TYPES["gpt_neox"].name, **shape)
         case "tiny":
             return tiny_sizes(model.family)
-        case "folder" if (folder := _to_check(study, "model.folder", model.folder)) is not None:
-            return check_model_folder(folder, allow_pickle=model.allow_pickle)
-    downloaded = Path("results", study.study, "model")
-    return sizes_of(downloaded / "weights") if (downloaded / "source.json").is_file() else None
+    folder = _model_folder(study)
+    if folder is None:
+        return None
+    return (
+        check_model_folder(folder, allow_pickle=model.allow_pickle)
+        if model.source == "folder"
+        else sizes_of(folder)
+    )
 
 
 def tiny_sizes(model_type: str) -> Sizes:

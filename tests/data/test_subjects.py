@@ -82,11 +82,89 @@ def test_one_name_in_two_unicode_forms_is_one_person(tmp_path):
     assert table.notes["reason"].to_list() == ["row repeated"]
 
 
-def test_case_and_accents_make_other_people_and_a_note(tmp_path):
-    table = _read(tmp_path, ["José Cruz,golf", "Jose Cruz,golf", "JOSE CRUZ,chess", "B,chess"])
+def test_accents_make_other_people_and_a_note(tmp_path):
+    table = _read(tmp_path, ["José Cruz,golf", "Jose Cruz,golf", "JOSÉ Pena,chess", "B,chess"])
     assert table.frame.height == 4
-    assert table.notes["subject"].to_list() == ["Jose Cruz", "JOSE CRUZ"]
+    assert table.notes["subject"].to_list() == ["Jose Cruz"]
     assert "'José Cruz'" in table.notes["reason"][0] and "another person" in table.notes["action"][0]
+
+
+LOOK_ALIKES = [
+    ("Shaquille O'Neal", "Shaquille O\u2019Neal"),
+    ("Shaquille O'Neal", "Shaquille O\u02bcNeal"),
+    ("Karl-Anthony Towns", "Karl\u2010Anthony Towns"),
+    ("Karl-Anthony Towns", "Karl\u2011Anthony Towns"),
+    ("Karl-Anthony Towns", "Karl\u2013Anthony Towns"),
+    ("Karl-Anthony Towns", "Karl\u2212Anthony Towns"),
+    ("Bo Li", "\uff22\uff4f \uff2c\uff49"),
+    ("Bo Li", "Bo\u3000Li"),
+    ("Bo Li", "Bo\u200d Li"),
+    ("Bo Li", "Bo\ufe0f Li"),
+    ("Bo Li", "Bo\u3164 Li"),
+    ("Bo Li", "BO LI"),
+    ("Bo Strauss", "BO STRAUSS"),
+    ("O\u2019Neal \u201cShaq\u201d", 'O\'Neal ""Shaq""'),
+]
+
+
+@pytest.mark.parametrize(("one", "other"), LOOK_ALIKES, ids=lambda name: ascii(name))
+def test_look_alikes_are_one_person_in_his_first_spelling(tmp_path, one, other):
+    """Two answers of look-alikes are two answers of one name; that the names were taken for one is said."""
+    quoted = [f'"{name}"' if '"' in name else name for name in (one, other)]
+    twice = _read(tmp_path, [f"{quoted[0]},golf", f"{quoted[1]},golf", "B,chess"])
+    assert twice.frame.rows() == [(one, "golf"), ("B", "chess")]
+    note = twice.notes.row(0, named=True)
+    assert note["rows"] == "1, 2" and note["action"] == "kept once"
+    if " ".join(other.split()) != one:
+        assert repr(other.replace('""', '"')) in note["reason"] and "quotes, dashes, width" in note["reason"]
+    rows = [f"{quoted[0]},golf", f"{quoted[1]},chess", "B,chess", "C,golf"]
+    assert _read(tmp_path, rows).frame["subject"].to_list() == ["B", "C"], "dropped: which sport is meant?"
+    assert _read(tmp_path, rows, two_answers="first").frame.rows() == [
+        (one, "golf"),
+        ("B", "chess"),
+        ("C", "golf"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("Jos\ufffd Cruz", "U+FFFD"),
+        ("Jos\u00c3\u00a9 Cruz", "'José Cruz'"),
+        ("Jos\u00c3\u00a9 Ram\u00edrez", "'José Ramírez'"),
+        ("Shaquille O\u00e2\u20ac\u2122Neal", "'O\u2019Neal'"),
+        ("Shaquille O&#39;Neal", "O'Neal"),
+        ("Smith &amp; Sons", "Smith & Sons"),
+        ("P\u0435arson", "cyrillic, latin"),
+    ],
+)
+def test_what_a_conversion_spoilt_is_kept_and_noted(tmp_path, name, said):
+    table = _read(tmp_path, [f"{name},golf", "B,chess"])
+    assert table.frame["subject"].to_list() == [name, "B"]
+    (note,) = table.notes.rows(named=True)
+    assert said in note["reason"] or said.strip("'") in note["reason"]
+    assert note["action"] == "kept as it is" and note["rows"] == "1"
+
+
+def test_names_that_only_look_foreign_get_no_note(tmp_path):
+    names = [
+        "Nikola Jokić",
+        "Nenê",
+        "Ñandú Müller",
+        "Lê Văn",
+        "李 明",
+        "Ян Ли",
+        "X Æ A-12",
+        "Bob & Co",
+        "Þór Ægisson",
+    ]
+    table = _read(tmp_path, [f"{name},golf" for name in names] + ["B,chess"])
+    assert table.notes.is_empty() and table.frame.height == len(names) + 1
+
+
+def test_answers_that_look_alike_are_one_answer_in_two_spellings(tmp_path):
+    with pytest.raises(InputError, match="one spelling of each sport"):
+        _read(tmp_path, ["A,water-polo", "B,water\u2011polo", "C,chess"])
 
 
 def test_clean_table_has_empty_notes_with_their_columns(tmp_path):

@@ -56,7 +56,7 @@ def anatomy(family: str, dtype: str) -> Anatomy:
 
 
 def recall(model: Anatomy, batch_size: int) -> dict[str, pl.DataFrame]:
-    candidates = pl.DataFrame({"answer": ANSWERS, "token_id": [300, 301, 302]})
+    candidates = pl.DataFrame({"answer": ANSWERS, "token_id": [300, 301, 302], "answer_token": ANSWERS})
     scores, full = {}, None
     for condition in ("full", "zero_shot"):
         prompts = prompt_table(people(), model.tokenizer, model.bos_token_id, condition)

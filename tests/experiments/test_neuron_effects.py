@@ -27,6 +27,7 @@ from factfinding.experiments.effect_concentration.compute import CONCENTRATION, 
 from factfinding.experiments.effect_concentration.show import concentration_findings
 from factfinding.experiments.fact_correlations.compute import (
     CORRELATIONS,
+    asked_by_one_token,
     fact_correlations,
     neuron_pairs,
 )
@@ -41,12 +42,14 @@ from factfinding.experiments.neuron_effects.effects import (
 )
 from factfinding.experiments.neuron_effects.show import asked_findings
 from factfinding.experiments.neuron_facts.compute import ask_facts, facts_table
+from factfinding.model.anatomy import load
 from factfinding.stats import pearson, spearman
 from helpers import ROOT, planted
 from helpers.models import random_anatomy, tokenizer
 from helpers.neuron_tables import planted_facts
+from helpers.wild import digits, save_wild, texts
 
-NO_FACTS = pl.DataFrame(schema={"subject": pl.String, "fact": pl.String, "answer": pl.String})
+NO_FACTS = pl.DataFrame(schema={"subject": pl.String, "fact": pl.String, "fact_answer": pl.String})
 """No answers: no fact follows from another."""
 
 
@@ -144,7 +147,7 @@ def test_subjects_with_most_facts_come_first_in_an_order_of_the_seed():
 
 def test_only_known_facts_of_subjects_with_two_of_them_are_used(model):
     facts = planted_facts(model)
-    wrong = pl.when(pl.col("subject") == "F0 L0").then(pl.lit("golf")).otherwise("answer")
+    wrong = pl.when(pl.col("subject") == "F0 L0").then(pl.lit("L3")).otherwise("answer")
     one = (pl.col("subject") == "F0 L1") & (pl.col("relation") == "again")
     facts = facts.with_columns(answer=wrong).filter(~one)
     asked = ask_facts(model.anatomy, facts, model.prompts, subjects=None, seed=0, batch_size=5)
@@ -158,7 +161,7 @@ def test_only_known_facts_of_subjects_with_two_of_them_are_used(model):
     assert set(everything.filter(~pl.col("used"))["subject"]) == {"F0 L1"}
     said = asked_findings(facts_table(asked), pl.DataFrame())
     assert "Of 31 facts asked of 16 <subjects>, 29 are known" in said[0]
-    assert "Not known: " in said[1] and "answer of F0 L0" in said[1] and "again of F0 L0" in said[1]
+    assert "Not known: " in said[1] and "sport of F0 L0" in said[1] and "again of F0 L0" in said[1]
 
 
 def test_asking_stops_when_enough_subjects_are_found(asked):
@@ -255,10 +258,25 @@ def test_shards_put_together_are_the_whole_whatever_their_number(model, asked, s
 # comparing
 
 
-def effects_of(vectors: dict[tuple[str, str], np.ndarray], *, error: float | None = None) -> pl.DataFrame:
+def effects_of(
+    vectors: dict[tuple[str, str], np.ndarray], *, error: float | None = None, tokens: dict | None = None
+) -> pl.DataFrame:
+    """tokens: by which facts are asked; each by its own where nothing is said."""
     kind, n = ("mean", 1) if error is None else ("resample_other", 64)
     rows = [
-        (subject, fact, 0, i, kind, float(value), error, n, 3, 0.0)
+        (
+            subject,
+            fact,
+            (tokens or {}).get((subject, fact), f" {fact}"),
+            0,
+            i,
+            kind,
+            float(value),
+            error,
+            n,
+            3,
+            0.0,
+        )
         for (subject, fact), values in vectors.items()
         for i, value in enumerate(values)
     ]
@@ -516,3 +534,71 @@ def test_killed_at_a_random_moment_it_goes_on_and_gives_the_same_table(model, as
     third = neuron_effects(model.anatomy, used, model.prompts, layers, how, draws=6)
     assert Counting.calls == 0 and third.table.equals(again.table)
     assert len(list(folder.glob("*.parquet"))) == 30 and not list(folder.glob(".*.part"))
+
+
+# answers that share a token, or have none
+
+
+def test_facts_that_no_token_stands_for_are_left_out_and_named(tmp_path):
+    people = [("Michael Jordan", "basketball"), ("Kobe Bryant", "basketball"), ("Tom Brady", "football")]
+    folder = save_wild(tmp_path / "model", "llama", digits(texts(people)))
+    facts = table_of(
+        [
+            (name, relation, f"Fact: {name} {words}", answer)
+            for name, answer in people
+            for relation, words, answer in (
+                ("sport", "plays the sport of", answer),
+                ("born", "was born in the year", "1963"),
+                ("number", "wears number", "7777"),
+                ("rings", "has rings, in number", "6"),
+            )
+        ]
+    )
+    table = pl.DataFrame(people, schema=["subject", "answer"], orient="row")
+    anatomy = load(folder, device="cpu")
+    asked = ask_facts(anatomy, facts, table, subjects=None, known_only=False, seed=0, batch_size=4)
+    for row in facts_table(asked).iter_rows(named=True):
+        number = row["fact"] in ("born", "number")
+        assert (row["left_out"] is not None) == (row["p"] is None) == number, row
+        assert not (number and (row["known"] or row["used"]))
+        assert row["answer_token"].strip() != ""
+    said = asked_findings(facts_table(asked), pl.DataFrame())
+    assert said[0].startswith("Of 6 facts asked of 3 <subjects>")
+    assert (
+        "Not asked, for want of a token" in said[-1]
+        and "'1963': its first token '1' is a part of a number" in said[-1]
+    )
+    six = asked.filter(subject="Tom Brady", fact="rings").row(0, named=True)
+    logits = anatomy.model(torch.tensor([six["token_ids"]])).logits[0, -1].log_softmax(-1)
+    assert anatomy.tokenizer.decode(six["token_ids"][-1:]) == " ", "the space is in the prompt"
+    assert six["log_p"] == pytest.approx(float(logits[six["target"]]), abs=1e-5)
+
+
+def test_two_facts_of_one_subject_that_share_their_token_are_no_pair():
+    vectors = random_vectors(people=3, facts=("team", "league", "city"))
+    tokens = {
+        ("P0", "team"): " Nets",
+        ("P0", "league"): " Nets",
+        ("P1", "team"): " Bulls",
+        ("P1", "league"): " NBA",
+    }
+    effects = effects_of(vectors, tokens=tokens)
+    table = fact_correlations(effects, NO_FACTS, seed=0)
+    row = table.filter(fact="team", other_fact="league", subjects="same", statistic="pearson").row(
+        0, named=True
+    )
+    own = [pearson(vectors[f"P{i}", "team"], vectors[f"P{i}", "league"]) for i in (1, 2)]
+    assert row["n"] == 2 and row["value"] == pytest.approx(np.mean(own))
+    assert table.filter(fact="team", other_fact="city", statistic="pearson", subjects="same")["n"].item() == 3
+    assert asked_by_one_token(effects) == [("P0", ["team", "league"], " Nets")]
+    for pair in neuron_pairs(effects, table).iter_rows(named=True):
+        assert pair["answer_token"] != pair["other_answer_token"]
+    alone = fact_correlations(effects.filter(subject="P0").filter(pl.col("fact") != "city"), NO_FACTS, seed=0)
+    assert alone.filter(subjects="same").is_empty(), "one answer is no pair of facts"
+
+
+def test_a_subject_is_found_among_the_subjects_in_another_spelling(model):
+    facts = planted_facts(model)
+    people = model.prompts.with_columns(subject=pl.col("subject").str.to_uppercase() + "\u200d")
+    asked = ask_facts(model.anatomy, facts, people, subjects=2, seed=0, batch_size=8)
+    assert asked["answer"].null_count() == 0

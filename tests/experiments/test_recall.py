@@ -11,7 +11,9 @@ from factfinding.experiments.recall.show import sentences
 from factfinding.stats import share_interval
 
 ANSWERS = ["baseball", "basketball", "football"]
-CANDIDATES = pl.DataFrame({"answer": ANSWERS, "token_id": [7, 3, 5]})
+CANDIDATES = pl.DataFrame(
+    {"answer": ANSWERS, "token_id": [7, 3, 5], "answer_token": [" base", " basket", " foot"]}
+)
 VOCABULARY = 11
 
 
@@ -46,7 +48,7 @@ def table() -> pl.DataFrame:
 def test_columns(table):
     by_answer = lambda prefix: [f"{prefix}_{answer}" for answer in ANSWERS]
     assert table.columns == [
-        *("subject", "answer", "n_name_tokens", "full_p", "full_logp"),
+        *("subject", "answer", "n_name_tokens", "answer_token", "full_p", "full_logp"),
         *by_answer("full_p"),
         *by_answer("full_logit"),
         *("full_answer", "full_top_token", "known", "zero_shot_p", "zero_shot_logp"),
@@ -57,7 +59,7 @@ def test_columns(table):
 
 def test_values_against_the_vocabulary_row_by_row(table):
     logits, shot_less = _random(30, 0).astype(float), _random(30, 1).astype(float)
-    ids = dict(CANDIDATES.rows())
+    ids = dict(CANDIDATES.select("answer", "token_id").rows())
     for i, row in enumerate(table.iter_rows(named=True)):
         p = np.exp(logits[i]) / np.exp(logits[i]).sum()
         q = np.exp(shot_less[i]) / np.exp(shot_less[i]).sum()

@@ -17,6 +17,7 @@ import polars as pl
 from safetensors.numpy import load_file, save_file
 
 from helpers.models import save_model
+from helpers.wild import texts, words
 
 GOOD = {
     "study": "mine",
@@ -24,9 +25,10 @@ GOOD = {
     "subjects": {"table": "subjects.csv", "min_per_answer": 2},
     "probes": {"n_folds": 2},
 }
-SUBJECTS = "athlete,sport\nAnn Lee,golf\nBo Li,golf\nCy Day,football\nDi May,football\n"
+SUBJECTS = "athlete,sport\nAnn Lee,baseball\nBo Li,baseball\nCy Day,football\nDi May,football\n"
+WORDS = texts([("Ann Lee", "baseball"), ("Bo Li", "football")])
 TAKRAW = SUBJECTS.replace("football", "sepak takraw")
-FACTS = "subject,relation,prompt,answer\nAnn Lee,sport,Ann Lee plays,golf\n"
+FACTS = "subject,relation,prompt,answer\nAnn Lee,sport,Ann Lee plays,baseball\n"
 FOLDER = {"model": {"source": "folder", "folder": "model"}}
 PYTHIA = {"model": {"source": "hub", "id": "a/b", "revision": "main"}}
 BOTH = ("final_name", "end")
@@ -118,13 +120,13 @@ def path(key: str, name: str, found: str, allowed: str, kind: str = "paths"):
     return config(f"{key}, {found}", values, f"config.{key}", found, allowed, kind=kind)
 
 
-def folder(name, spoil, where, found, allowed, *, family="gpt_neox", **model):
-    """A model folder that was whole until `spoil` was at it."""
+def folder(name, spoil, where, found, allowed, *, family="gpt_neox", facts=None, **model):
+    """A model folder that was whole until `spoil` was at it; facts: what else the configuration says of neurons."""
 
     def make(here: Path) -> dict[str, Any]:
         save_model(here / "model", family)
         spoil(here / "model")
-        return {"model": {**FOLDER["model"], **model}}
+        return {"model": {**FOLDER["model"], **model}} | ({"neurons": facts} if facts else {})
 
     return Case(kind="model folder", name=name, make=make, where=where, found=found, allowed=allowed)
 
@@ -196,6 +198,12 @@ def lack(part: str) -> Callable[[Path], None]:
     return edit_weights(lambda weights: [weights.pop(name) for name in list(weights) if part in name])
 
 
+def few_positions(model: Path) -> None:
+    """A GPT-2 of 16 positions."""
+    edit_json("config.json", n_positions=16)(model)
+    edit_weights(lambda w: w.update({"transformer.wpe.weight": w["transformer.wpe.weight"][:16]}))(model)
+
+
 def table(path: Path, frame: pl.DataFrame) -> None:
     frame.write_parquet(path) if path.suffix == ".parquet" else frame.write_ndjson(path)
 
@@ -212,39 +220,39 @@ CASES = [
     subjects("missing", None, "no such file", "a CSV file", where="config.subjects.table of study 'mine'"),
     subjects("empty", "", "an empty file", "columns athlete, sport"),
     subjects("only a header", "athlete,sport\n", "a header and no rows", "at least one row"),
-    subjects("other columns", "name,sport\nAnn,golf\n", "no column 'athlete' among 'name'", "athlete, sport"),
-    subjects("semicolons", "athlete;sport\nAnn;golf\n", "among 'athlete;sport'", "columns athlete, sport"),
-    subjects("tabs", "athlete\tsport\nAnn\tgolf\n", "no column 'athlete'", "columns athlete, sport"),
+    subjects("other columns", "name,sport\nAnn,baseball\n", "no column 'athlete' among 'name'", "athlete, sport"),
+    subjects("semicolons", "athlete;sport\nAnn;baseball\n", "among 'athlete;sport'", "columns athlete, sport"),
+    subjects("tabs", "athlete\tsport\nAnn\tbaseball\n", "no column 'athlete'", "columns athlete, sport"),
     subjects("a column twice", "athlete,sport,sport\nA,b,c\n", "'sport' more than once", "named once"),
     subjects("no sport", SUBJECTS + "Ed Fox,\n", "an empty cell", "text", where="row 5 (sport of Ed Fox)"),
-    subjects("no name", SUBJECTS + " ,golf\n", "an empty cell", "text", where="row 5 (athlete)"),
-    subjects("a cell too many", SUBJECTS + "Ed,golf,1\n", "3 cells", "2 cells", where="row 5"),
+    subjects("no name", SUBJECTS + " ,baseball\n", "an empty cell", "text", where="row 5 (athlete)"),
+    subjects("a cell too many", SUBJECTS + "Ed,baseball,1\n", "3 cells", "2 cells", where="row 5"),
     subjects("a cell too few", SUBJECTS + "Ed\n", "1 cells", "2 cells", where="row 5"),
-    subjects("an open quote", SUBJECTS + '"Ed,golf\n', "a broken row", "quoted", where="row 5"),
-    subjects("a newline in a name", SUBJECTS + '"E\nd",golf\n', "U+000A", "one line", where="row 5"),
-    subjects("an invisible letter", SUBJECTS + "E\u200bd,golf\n", "U+200B", "control characters"),
-    subjects("one sport", "athlete,sport\nA,golf\nB,golf\n", "1 sports (golf)", "at least two sports"),
-    subjects("two spellings", SUBJECTS + "Ed,Golf\n", "'Golf' and 'golf'", "one spelling"),
+    subjects("an open quote", SUBJECTS + '"Ed,baseball\n', "a broken row", "quoted", where="row 5"),
+    subjects("a newline in a name", SUBJECTS + '"E\nd",baseball\n', "U+000A", "one line", where="row 5"),
+    subjects("an invisible letter", SUBJECTS + "E\u200bd,baseball\n", "U+200B", "control characters"),
+    subjects("one sport", "athlete,sport\nA,baseball\nB,baseball\n", "1 sports (baseball)", "at least two sports"),
+    subjects("two spellings", SUBJECTS + "Ed,Baseball\n", "'Baseball' and 'baseball'", "one spelling"),
     subjects("too few", SUBJECTS, "2 athletes of the sport", "at least 3", min_per_answer=3),
-    subjects("all in two sports", "athlete,sport\nA,golf\nA,chess\n", "no athlete is left", "two sports"),
-    subjects("latin-1", "athlete,sport\nJosé,golf\n".encode("latin-1"), "not UTF-8 (at byte 17)", "UTF-8"),
+    subjects("all in two sports", "athlete,sport\nA,baseball\nA,chess\n", "no athlete is left", "two sports"),
+    subjects("latin-1", "athlete,sport\nJosé,baseball\n".encode("latin-1"), "not UTF-8 (at byte 17)", "UTF-8"),
     subjects("utf-16", SUBJECTS.encode("utf-16"), "not UTF-8", "a CSV file in UTF-8"),
     subjects("a spreadsheet", b"PK\x03\x04\x14\x00\x06\x00\x08\x00!\xff", "not UTF-8", "UTF-8"),
     Case(
         kind="subjects", name="a folder", make=lambda here: {"subjects": {"table": str(here)}},
         where="config.subjects.table", found="cannot be read", allowed="a CSV file",
     ),
-    subjects("too few for the folds", SUBJECTS, "3 folds, but 2 athletes of the sport 'golf'", "at most 2 folds",
+    subjects("too few for the folds", SUBJECTS, "3 folds, but 2 athletes of the sport 'baseball'", "at most 2 folds",
              where="config.probes.n_folds of study 'mine'", more={"probes": {"n_folds": 3}}),
     facts("missing", None, "no such file", "a CSV file", where="config.neurons.facts of study 'mine'"),
     facts("no answers", "subject,relation,prompt\nA,b,A is\n", "no column 'answer'", "prompt, answer"),
     facts("empty subject", FACTS + ",sport,X is,y\n", "an empty cell", "text", where="row 2 (subject)"),
     facts("empty answer", FACTS + "Bo,sport,Bo plays,\n", "an empty answer", "text", where="Bo, sport"),
-    facts("a space at the end", FACTS + "Bo,sport,Bo plays ,golf\n", "ends in whitespace", "the last word"),
-    facts("a space before", FACTS + "Bo,sport,Bo plays, golf\n", "the answer ' golf'", "without whitespace"),
-    facts("no subject in it", FACTS + "Bo,sport,He plays,golf\n", "its subject 0 times", "exactly once"),
-    facts("two subjects in it", FACTS + "Bo,sport,Bo and Bo play,golf\n", "2 times", "exactly once"),
-    facts("twice", FACTS + "Ann Lee,sport,Ann Lee loves,golf\n", "as in row 1", "each once", where="row 2"),
+    facts("a space at the end", FACTS + "Bo,sport,Bo plays ,baseball\n", "ends in whitespace", "the last word"),
+    facts("a space before", FACTS + "Bo,sport,Bo plays, baseball\n", "the answer ' baseball'", "without whitespace"),
+    facts("no subject in it", FACTS + "Bo,sport,He plays,baseball\n", "its subject 0 times", "exactly once"),
+    facts("two subjects in it", FACTS + "Bo,sport,Bo and Bo play,baseball\n", "2 times", "exactly once"),
+    facts("twice", FACTS + "Ann Lee,sport,Ann Lee loves,baseball\n", "as in row 1", "each once", where="row 2"),
     facts("nobody's first", FACTS, "'Michael Jordan'", "subjects of facts.csv",
           where="config.neurons.first", first=["Michael Jordan"]),
     text("missing", "t.txt", None, "no such file", "a text file", where="config.locality.texts"),
@@ -391,7 +399,7 @@ CASES = [
     folder("embedding", edit_json("config.json", vocab_size=400), "gpt_neox.embed_in.weight", "the shape 328 x 32",
            "400 x 32 (vocabulary x width), as config.json says"),
     folder("a sport of two tokens", lambda model: (model.parent / "subjects.csv").write_text(TAKRAW) and None,
-           "sport 'sepak takraw' (config.subjects.table of study 'mine')", "tokens after the prompt",
+           "answer 'sepak takraw' (config.subjects.table of study 'mine')", "tokens after the prompt",
            "a word of one token"),
     folder("no weights", remove("model.safetensors"), "model (", "no weights", "*.safetensors"),
     folder("pickled weights", pickled, "model (", "pytorch_model.bin", "model.allow_pickle: true"),
@@ -454,6 +462,36 @@ CASES = [
     folder("whole numbers", edit_weights(whole_numbers), "gpt_neox.layers.1.mlp.dense_h_to_4h.weight",
            "the type I64", "F64, F32, F16, BF16"),
 ]  # fmt: skip
+WILD = [
+    subjects("golf", SUBJECTS + "Ed Fox,golf\nFlo Gil,golf\n", "a word of the example", "does not name",
+             where="sport 'golf' (config.subjects.table of study 'mine')"),
+    subjects("Golf in wide letters", SUBJECTS + "Ed Fox,\uff27olf\nFlo Gil,\uff27olf\n", "'Fact: Tiger Woods plays", "gives them away",
+             where="sport '\uff27olf'"),
+    subjects("the golfer of the example", SUBJECTS + "TIGER WOODS,football\n", "a word of the example", "leave these rows out",
+             where="athlete 'TIGER WOODS'"),
+    subjects("a name of nothing", SUBJECTS + "\u3164,football\n", "invisible characters", "text", where="row 5 (athlete)"),
+    subjects("look-alikes of two sports", "athlete,sport\nO'Neal,baseball\nO\u2019Neal,football\nBo,baseball\nBo,football\n",
+             "no athlete is left", "at least two sports"),
+    subjects("two spellings of a sport", SUBJECTS + "Ed,foot-ball\nFay,foot\u2011ball\n", "'foot-ball' and 'foot\u2011ball'",
+             "one spelling"),
+    facts("twice in other letters", FACTS + "ann lee,Sport,ann lee loves,baseball\n", "as in row 1", "each once", where="row 2"),
+    folder("weights that it does not use", edit_weights(lambda w: w.update({"model.layers.1.self_attn.q_proj.bias": np.ones(32, np.float32)})),
+           "model (config.model.folder", "the weight model.layers.1.self_attn.q_proj.bias, which the model does not use",
+           "attention_bias of config.json is not true", family="llama"),
+    folder("a head of another kind", edit_weights(lambda w: w.update({"score.weight": np.ones((2, 32), np.float32)})),
+           "model (", "the weight score.weight", "no others", family="gpt2"),
+    folder("an adapter", write("adapter_config.json", "{}"), "adapter_config.json", "an adapter", "merged"),
+    folder("too few positions", few_positions,
+           "the prompt of", "tokens, BOS included", "at most 16, the positions of the model", family="gpt2"),
+    folder("too few rotated positions", edit_json("config.json", max_position_embeddings=12), "the prompt of 'Ann Lee'",
+           "tokens, BOS included", "at most 12", family="llama"),
+    folder("a name that it cannot write", lambda model: words(WORDS).save_pretrained(model) and None, "names under 'full': 'Cy Day'",
+           "'<|unknown|>', which stands for no text", "names that the tokenizer writes"),
+    folder("a fact longer than the model", lambda model: (model.parent / "facts.csv").write_text(
+               FACTS.replace("Ann Lee plays", "Ann Lee " + "and so on " * 40 + "plays")) and None,
+           "fact 'sport' of 'Ann Lee' (config.neurons.facts", "tokens, BOS included", "at most 128", facts={"facts": "facts.csv", "first": []}),
+]  # fmt: skip
+CASES += WILD
 ADOPTED = [
     folder("NaN weights", edit_weights(nan_weights), "model/model.safetensors",
            "not finite in gpt_neox.layers.1.mlp.dense_h_to_4h.weight", "without NaN"),

@@ -71,7 +71,13 @@ def _recall(subjects: pl.DataFrame, rng: np.random.Generator, strength: float) -
         logits[:, :3] += strength * share * own * rng.uniform(0.2, 1, size=(N, 1))
         logp = log_softmax(logits, axis=1)
         scores[condition] = AnswerScores(logits=logits[:, :3], logp=logp[:, :3], top_token=[" token"] * N)
-    return recall_table(subjects, pl.DataFrame({"answer": ANSWERS, "token_id": [0, 1, 2]}), scores)
+    return recall_table(
+        subjects,
+        pl.DataFrame(
+            {"answer": ANSWERS, "token_id": [0, 1, 2], "answer_token": [f" {answer}" for answer in ANSWERS]}
+        ),
+        scores,
+    )
 
 
 def _probes(subjects: pl.DataFrame, rng: np.random.Generator, strength: float) -> pl.DataFrame:

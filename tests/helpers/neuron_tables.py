@@ -33,10 +33,18 @@ def neuron_tables(*, knows: bool) -> dict[str, pl.DataFrame]:
     model = planted.at_name(firsts=4, lasts=4)
     facts = planted_facts(model)
     if not knows:
-        facts = facts.head(6).with_columns(answer=pl.lit("golf"))
+        facts = facts.head(6).with_columns(answer=pl.lit("L3"))
+    else:  # two facts of one subject are a pair only if their answers differ
+        others = dict(zip(planted.ANSWERS, reversed(planted.ANSWERS), strict=True))
+        other = pl.col("answer").replace_strict(others)
+        facts = facts.with_columns(
+            answer=pl.when(pl.col("relation") == "again").then(other).otherwise("answer")
+        )
     parts = Parts(concatenate=0, lookup=(0, 2)) if knows else None
     reader, candidates = readers_of(model.anatomy, model.prompts), planted_candidates(model)
-    asked = ask_facts(model.anatomy, facts, model.prompts, subjects=4, seed=0, batch_size=16)
+    asked = ask_facts(
+        model.anatomy, facts, model.prompts, subjects=4, known_only=not knows, seed=0, batch_size=16
+    )
     how = Sweeping(engine=Suffix(model.anatomy), twin_rows=2, log=quiet)
     sweep = neuron_effects(
         model.anatomy, asked.filter("used"), model.prompts, [0, 1, 2], how, draws=4, batch_size=16

@@ -80,7 +80,7 @@ def simplified(
 
 def recalled(model: Callable[[], Planted]) -> Tables:
     made = model()
-    candidates = planted_candidates(made)
+    candidates = planted_candidates(made).with_columns(answer_token=pl.concat_str(pl.lit(" "), "answer"))
     scores = answer_scores(made.anatomy, made.prompts, candidates, batch_size=80)
     prompts = made.prompts.select("subject", "answer", n_name_tokens=pl.lit(2, pl.Int64))
     return {"recall": recall_table(prompts, candidates, {"full": scores, "zero_shot": scores})}

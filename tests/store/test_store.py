@@ -16,9 +16,9 @@ import pytest
 import torch
 
 from factfinding.engine import capture as capturing
-from factfinding.engine.capture import Wanted, capture
+from factfinding.engine.capture import Wanted, as_stored, capture
 from factfinding.errors import InputError
-from factfinding.store import NUMBERS, TEXT, Activations
+from factfinding.store import NUMBERS, TEXT, Activations, Layout
 from helpers.models import random_anatomy
 from helpers.stores import NAMES, SOURCE, prompts, store
 
@@ -356,3 +356,28 @@ def test_killed_at_several_moments_then_rerun_gives_the_unbroken_values(tmp_path
     first, second = values(whole_run / "full.h5"), values(broken / "full.h5")
     assert all(np.array_equal(first[name], second[name], equal_nan=True) for name in first)
     assert not list(Path(broken).rglob(".*.part"))
+
+
+def test_values_too_large_for_the_file_name_the_setting():
+    """Half precision ends at 65,504: what is beyond would be stored as infinite, and stop a rule far from here."""
+    layout = Layout(name="resid@end", shape=(2, 3), axes=("layer", "d_model"), layers=(-1, 0), units="")
+    arrays = {"resid@end": np.ones((4, 2, 3), dtype=np.float32)}
+    kept = as_stored(arrays, [layout], computed="float32", stored="float16")
+    assert kept["resid@end"].dtype == np.float16
+    arrays["resid@end"][2, 1, 0] = 7e4
+    with pytest.raises(InputError) as error:
+        as_stored(arrays, [layout], computed="float32", stored="float16")
+    for part in (
+        "config.activations.stored: found float16",
+        "up to 7e+04 in resid@end, layer 0",
+        "ends at 65,504",
+    ):
+        assert part in str(error.value)
+    assert as_stored(arrays, [layout], computed="float32", stored="float32")["resid@end"].max() == np.float32(
+        7e4
+    )
+    arrays["resid@end"][2, 1, 0] = np.inf
+    with pytest.raises(
+        InputError, match=r"config\.compute\.dtype: found float16, in which resid@end, layer 0"
+    ):
+        as_stored(arrays, [layout], computed="float16", stored="float16")

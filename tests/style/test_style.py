@@ -31,7 +31,7 @@ MAY_IMPORT = {  # room -> rooms below it
     "data": {"config", "stats"},
     "model_folder": set(),
     "preflight": {"config", "data", "model_folder"},
-    "model": {"config", "data", "inputs", "tables"},
+    "model": {"config", "data", "inputs", "tables", "model_folder"},
     "organism": {"config", "stats", "data", "model"},
     "store": {"config", "stats", "data", "model"},
     "engine": {"config", "stats", "data", "model", "store", "inputs", "tables"},

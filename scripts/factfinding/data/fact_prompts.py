@@ -1,6 +1,8 @@
 """Prompts of a facts table: tokens, where the subject's name lies, and the token of the answer (P3.2).
 
-Facts are asked as they stand in the table, after BOS and with nothing before them. `prefix` is what stands before the
+Facts are asked as they stand in the table, after BOS and with nothing before them, by the first token of the answer that
+carries text (`tokens.answer_token`): white space before it belongs to the prompt. A fact that cannot be asked so stays in
+the table, with the reason. `prefix` is what stands before the
 name: what the model makes of a name depends on that alone, so another subject's activations fit a prompt if they were
 recorded after the same prefix (`donor_prompts`).
 """
@@ -13,7 +15,9 @@ from typing import Any
 
 import polars as pl
 
-from factfinding.data.prompts import Text, encode, name_tokens
+from factfinding.data.folding import folded
+from factfinding.data.prompts import Text, encode, name_tokens, stands_in
+from factfinding.data.tokens import answer_token, special_ids
 from factfinding.errors import InputError
 
 SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
@@ -21,6 +25,8 @@ SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
     "fact": pl.String,
     "fact_answer": pl.String,
     "target": pl.Int64,
+    "answer_token": pl.String,
+    "left_out": pl.String,
     "prefix": pl.String,
     "token_ids": pl.List(pl.Int64),
     "n_tokens": pl.Int64,
@@ -35,15 +41,17 @@ DONORS = ("subject", "answer", "token_ids", "n_tokens", "final_name")
 def fact_prompts(facts: pl.DataFrame, tokenizer: Any, bos: int) -> pl.DataFrame:
     """One row per fact, in the order given: the columns of `SCHEMA`.
 
-    facts: columns subject, relation, prompt, answer, as `facts.read_facts` checks them. `target` is the token id of the
-    first token of the answer after a space; positions count BOS. Raises InputError, naming subject and relation, where a
-    name's or an answer's tokens merge with what stands before them.
+    facts: columns subject, relation, prompt, answer, as `facts.read_facts` checks them. `target` is the id of the token by
+    which the answer is asked for, `answer_token` its text, and `left_out` says why the fact cannot be asked (null where it
+    can): its token is no answer, its prompt holds the answer, or the tokenizer does not know its subject's name. Positions
+    count BOS; where white space of the answer was put into the prompt, `end` is there. Raises InputError, naming subject
+    and relation, where a name's or an answer's tokens merge with what stands before them.
     """
     if facts.is_empty():
         return pl.DataFrame(schema=SCHEMA)
     ids, offsets = encode(tokenizer, facts["prompt"].to_list())
     answered, _ = encode(tokenizer, [f"{row['prompt']} {row['answer']}" for row in facts.to_dicts()])
-    rows = []
+    special, rows = special_ids(tokenizer), []
     for fact, tokens, spans, after in zip(facts.to_dicts(), ids, offsets, answered, strict=True):
         prefix, name = fact["prompt"].partition(fact["subject"])[0], fact["subject"]
         if after[: len(tokens)] != tokens or len(after) == len(tokens):
@@ -54,11 +62,18 @@ def fact_prompts(facts: pl.DataFrame, tokenizer: Any, bos: int) -> pl.DataFrame:
             )
         place = _place(prefix, name, fact["prompt"])
         first, final = name_tokens(place, spans, name)
+        asked = answer_token(tokenizer, after[len(tokens) :], fact["answer"])
+        left_out = asked.unusable
+        if stands_in(folded(fact["answer"]), folded(fact["prompt"])):
+            left_out = "its prompt holds the answer"
+        if special.intersection(tokens[first : final + 1]):
+            left_out = "the tokenizer does not know the name"
+        whole = [bos, *tokens, *asked.space]
         rows.append(
             {"subject": name, "fact": fact["relation"], "fact_answer": fact["answer"]}
-            | {"target": after[len(tokens)], "prefix": prefix, "token_ids": [bos, *tokens]}
-            | {"n_tokens": len(tokens) + 1, "n_name_tokens": final - first + 1}
-            | {"first_name": first + 1, "final_name": final + 1, "end": len(tokens)}
+            | {"target": asked.id, "answer_token": asked.text, "left_out": left_out, "prefix": prefix}
+            | {"token_ids": whole, "n_tokens": len(whole), "n_name_tokens": final - first + 1}
+            | {"first_name": first + 1, "final_name": final + 1, "end": len(whole) - 1}
         )
     return pl.DataFrame(rows, schema=SCHEMA)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import polars as pl
 
 from factfinding.data.csv_rows import Row, clean_text, read_rows, row_place
+from factfinding.data.folding import folded
 from factfinding.errors import InputError
 
 COLUMNS = ["subject", "relation", "prompt", "answer"]
@@ -23,14 +24,15 @@ def read_facts(path: str | Path) -> pl.DataFrame:
     NFC.
 
     Raises InputError, naming file, row, subject and relation, for whatever `read_rows` refuses, for empty
-    cells, for a subject and relation that stand twice, and for prompts and answers that are not as said.
+    cells, for a subject and relation that stand twice (in look-alike spellings too: `folded`), and for prompts and answers
+    that are not as said.
     """
     facts: dict[tuple[str, str], int] = {}
     rows = []
     for row in read_rows(path, COLUMNS):
         fact = _fact(path, row)
         subject, relation = fact[:2]
-        earlier = facts.setdefault((subject, relation), row.number)
+        earlier = facts.setdefault((folded(subject), folded(relation)), row.number)
         if earlier != row.number:
             where = row_place(path, row.number, f"{subject}, {relation}")
             raise InputError(where, f"the same subject and relation as in row {earlier}", "each once")

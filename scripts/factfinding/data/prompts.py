@@ -5,18 +5,23 @@ and `zero_shot` (the question alone). BOS is put in front explicitly, whether or
 is the relation's (`relation` in the configuration).
 
 Where a name's tokens lie is found from the tokenizer's offsets, not assumed; a name whose tokens merge with what
-stands before or after it is refused by name.
+stands before or after it is refused by name. Some tokenizers put a space before every text of their own accord; the name
+alone is then written without one, so that its tokens are those that it has in the question.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+import unicodedata
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import polars as pl
 
 from factfinding.config import RelationConfig
+from factfinding.data.folding import folded
+from factfinding.data.tokens import answer_token
 from factfinding.errors import InputError
 from factfinding.relation import STUDY
 
@@ -70,7 +75,8 @@ def encode(tokenizer: Any, texts: Sequence[str]) -> tuple[list[list[int]], list[
 def name_tokens(prompt: Text, offsets: Sequence[tuple[int, int]], subject: str) -> tuple[int, int]:
     """First and final token of the name, from the tokenizer's character offsets (BOS not counted).
 
-    Raises InputError, naming the subject, where a token covers part of the name and part of its neighbours.
+    Raises InputError, naming the subject, where a token covers part of the name and part of its neighbours, and where a
+    letter of the name is in no token.
     """
     inside = [i for i, (start, stop) in enumerate(offsets) if stop > prompt.start and start < prompt.stop]
     if not inside:
@@ -85,7 +91,22 @@ def name_tokens(prompt: Text, offsets: Sequence[tuple[int, int]], subject: str) 
             f"a name that merges with its neighbours ({merged!r})",
             "a name with tokens of its own",
         )
+    covered = {at for i in inside for at in range(*offsets[i])}
+    lost = [
+        at for at in range(prompt.start, prompt.stop) if at not in covered and _is_written(prompt.text[at])
+    ]
+    if lost:
+        raise InputError(
+            f"subject {subject!r}",
+            f"no token for {prompt.text[lost[0]]!r}",
+            "a name that the tokenizer can write",
+        )
     return inside[0], inside[-1]
+
+
+def _is_written(character: str) -> bool:
+    """Letters, digits, marks and signs; not white space, accents apart or invisible joiners, which tokenizers may drop."""
+    return unicodedata.category(character)[0] in "LNPS"
 
 
 def roles(n_tokens: int, shot: int, first: int, final: int) -> list[str]:
@@ -106,6 +127,8 @@ def prompt_table(
     `subjects` has columns subject and answer. Raises InputError naming every subject (up to five) whose name merges.
     """
     prompts = [prompt_text(subject, condition, relation) for subject in subjects["subject"]]
+    if condition == "name_only":
+        prompts = opening_names(tokenizer, subjects["subject"].to_list(), relation)
     ids, offsets = encode(tokenizer, [prompt.text for prompt in prompts])
     rows, refused = [], []
     for subject, answer, prompt, tokens, spans in zip(
@@ -142,10 +165,58 @@ def prompt_table(
     return pl.DataFrame(rows, schema=SCHEMA)
 
 
-def candidates(answers: Sequence[str], prompt: str, tokenizer: Any) -> pl.DataFrame:
-    """The answer token of each answer (columns answer, token_id), as it follows `prompt`.
+def opening_names(tokenizer: Any, names: Sequence[str], relation: RelationConfig = STUDY) -> list[Text]:
+    """Names as a text begins with them: after a space, or without one where the tokenizer puts its own before a text.
 
-    Raises InputError for an answer whose word is not exactly one token there, and for two answers with one token.
+    Of the two it is the one with the tokens that the name has within a sentence; after a space where neither is.
+    """
+    spaced = [prompt_text(name, "name_only") for name in names]
+    bare = [Text(text=name, start=0, stop=len(name)) for name in names]
+    within = [prompt_text(name, "zero_shot", relation) for name in names]
+    written, alone, wanted = (_name_ids(tokenizer, texts) for texts in (spaced, bare, within))
+    return [bare[i] if alone[i] == wanted[i] != written[i] else spaced[i] for i in range(len(names))]
+
+
+def _name_ids(tokenizer: Any, texts: Sequence[Text]) -> list[list[int]]:
+    """The tokens that cover any of each text's name."""
+    ids, offsets = encode(tokenizer, [text.text for text in texts]) if texts else ([], [])
+    return [
+        [
+            token
+            for token, (start, stop) in zip(tokens, spans, strict=True)
+            if stop > text.start and start < text.stop
+        ]
+        for text, tokens, spans in zip(texts, ids, offsets, strict=True)
+    ]
+
+
+def check_shot(names: Iterable[str], answers: Iterable[str], relation: RelationConfig = STUDY) -> None:
+    """Raise InputError for a name or an answer that stands in the example: the prompt would give it away."""
+    shot = folded(relation.shot)
+    for what, several, texts in (
+        (relation.answer, relation.answers, answers),
+        (relation.subject, relation.subjects, names),
+    ):
+        for text in texts:
+            if stands_in(folded(text), shot):
+                raise InputError(
+                    f"{what} {text!r}",
+                    f"a word of the example that stands before every question ({relation.shot.strip()!r})",
+                    f"{several} that the example does not name, since it gives them away; leave these rows out, or take "
+                    "another example (relation.shot)",
+                )
+
+
+def stands_in(words: str, text: str) -> bool:
+    """Whether words stand in a text, not as a part of longer words."""
+    return re.search(rf"(?<!\w){re.escape(words)}(?!\w)", text) is not None
+
+
+def candidates(answers: Sequence[str], prompt: str, tokenizer: Any) -> pl.DataFrame:
+    """The answer token of each answer, as it follows `prompt`: columns answer, token_id, answer_token (as text).
+
+    Raises InputError for an answer whose word is not exactly one token there, or is asked by a token that is no answer
+    (`answer_token`), and for two answers with one token.
     """
     base = encode(tokenizer, [prompt])[0][0]
     rows = []
@@ -158,8 +229,13 @@ def candidates(answers: Sequence[str], prompt: str, tokenizer: Any) -> pl.DataFr
                 f"{len(pieces)} tokens after the prompt ({' '.join(pieces)})",
                 "a word of one token",
             )
-        rows.append({"answer": answer, "token_id": tokens[-1]})
-    frame = pl.DataFrame(rows, schema={"answer": pl.String, "token_id": pl.Int64})
+        asked = answer_token(tokenizer, tokens[-1:], answer)
+        if asked.unusable:
+            raise InputError(
+                f"answer {answer!r}", f"no answer: {asked.unusable}", "a word that the tokenizer can write"
+            )
+        rows.append({"answer": answer, "token_id": asked.id, "answer_token": asked.text})
+    frame = pl.DataFrame(rows, schema={"answer": pl.String, "token_id": pl.Int64, "answer_token": pl.String})
     if frame["token_id"].n_unique() < frame.height:
         raise InputError(
             f"answers {', '.join(sorted(answers))}", "two with the same token", "a token of its own for each"

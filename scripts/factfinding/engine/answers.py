@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from factfinding.engine.batches import Batches
 from factfinding.engine.capture import positions_of, prompt_batches, tokens_of
 from factfinding.engine.trace import run
+from factfinding.errors import InputError
 from factfinding.model.anatomy import Anatomy
 
 
@@ -27,7 +28,7 @@ class Answers:
 
 
 def answers(anatomy: Anatomy, prompts: pl.DataFrame, token_ids: Sequence[int], *, batch_size: int) -> Answers:
-    """One forward pass per prompt, in the order of the prompts table."""
+    """One forward pass per prompt, in the order of the prompts table. Raises InputError for logits that are no numbers."""
     candidates, batches = torch.tensor(list(token_ids), device=anatomy.device), Batches(batch_size)
     logits = np.empty((prompts.height, len(token_ids)))
     logp, top = np.empty_like(logits), np.empty(prompts.height, dtype=np.int64)
@@ -35,6 +36,10 @@ def answers(anatomy: Anatomy, prompts: pl.DataFrame, token_ids: Sequence[int], *
     def ask(rows: list[int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         end = positions_of(prompts, rows, "end", anatomy.device)
         said = run(anatomy, tokens_of(prompts, rows, anatomy.device), logits_at=end).logits
+        if not bool(said.isfinite().all()):
+            kind = str(said.dtype).removeprefix("torch.")
+            found = f"{kind}, in which logits are not finite"
+            raise InputError("config.compute.dtype", found, "float32, or a model without overflow")
         said = said.to(torch.promote_types(said.dtype, torch.float32))
         found = said[:, candidates], said.log_softmax(-1)[:, candidates], said.argmax(-1)
         return tuple(values.cpu().numpy() for values in found)

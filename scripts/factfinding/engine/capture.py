@@ -120,6 +120,36 @@ def record(
     return {name: torch.stack(layers, dim=1).float().cpu().numpy() for name, layers in stacked}
 
 
+def as_stored(
+    arrays: dict[str, Float[np.ndarray, "rows ..."]], layouts: Sequence[Layout], *, computed: str, stored: str
+) -> dict[str, Float[np.ndarray, "rows ..."]]:
+    """Activations in the precision of the file. Raises InputError, naming dataset and layer, for values that are no numbers
+    as they were computed, and for those that become infinite when they are stored.
+    """
+    found = {}
+    for place in layouts:
+        with np.errstate(over="ignore"):
+            found[place.name] = arrays[place.name].astype(stored)
+        for layer, values, kept in zip(
+            place.layers, arrays[place.name].swapaxes(0, 1), found[place.name].swapaxes(0, 1), strict=True
+        ):
+            if np.isfinite(kept).all():
+                continue
+            where, largest = f"{place.name}, layer {layer}", np.abs(values).max()
+            if not np.isfinite(values).all():
+                raise InputError(
+                    "config.compute.dtype",
+                    f"{computed}, in which {where} holds values that are not finite",
+                    "float32",
+                )
+            raise InputError(
+                "config.activations.stored",
+                f"{stored}, and values of up to {largest:.3g} in {where}",
+                f"float32; {stored} ends at {float(np.finfo(stored).max):,.0f}",
+            )
+    return found
+
+
 def capture(
     anatomy: Anatomy,
     prompts: pl.DataFrame,
@@ -153,7 +183,8 @@ def capture(
         parts = [
             found for _, found in batches.of(shard, lambda rows: record(anatomy, prompts, rows, layouts))
         ]
-        arrays = {name: np.concatenate([p[name] for p in parts]).astype(source.stored) for name in parts[0]}
+        arrays = {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
+        arrays = as_stored(arrays, layouts, computed=source.dtype, stored=source.stored)
         store.add([keys[row] for row in shard], arrays)
         finished += len(shard)
         log(f"{finished} of {len(missing)} prompts run")

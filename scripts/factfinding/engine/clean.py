@@ -43,6 +43,7 @@ def prepare(anatomy: Anatomy, tokens: Int[Tensor, "prompts seq"], *, start: int 
             "start", f"position {start}", f"0-{tokens.shape[1] - 1}, the positions of these prompts"
         )
     tokens = tokens.to(anatomy.device)
+    anatomy.guard(tokens.shape[1])
     resid, rotary = anatomy.embed(tokens), anatomy.rotary(positions_of(tokens))
     visible = causal(tokens.shape[1], device=tokens.device)
     kept = {name: [] for name in ("resid", "attn_out", "queries", "keys", "values")}

@@ -75,7 +75,9 @@ def run(
     knockouts: Sequence[Knockout] = (),
     grad: bool = False,
 ) -> Run:
-    """One forward pass with reads and edits. Raises InputError for a site that the model does not have."""
+    """One forward pass with reads and edits. Raises InputError for a site that the model does not have, and for a prompt that
+    is too long for it or for its guards (`Anatomy.guard`)."""
+    anatomy.guard(tokens.shape[1])
     for wanted in (*reads, *edits):
         check(wanted.site, anatomy)
     values: dict[int, Tensor] = {}

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from scipy.stats import rankdata
 
 STATISTICS = ("pearson", "spearman", "absolute", "top_neuron")
@@ -20,6 +20,7 @@ class Vectors:
 
     subjects: list[str]
     facts: list[str]
+    answers: list[str]  # the token by which each is asked for, as text
     effects: Float[np.ndarray, "vectors neurons"]
     layers: Int[np.ndarray, " neurons"]
     reliability: Float[np.ndarray, " vectors"]  # NaN where there are no draws
@@ -30,6 +31,13 @@ class Vectors:
         number = {name: i for i, name in enumerate(dict.fromkeys(self.subjects))}
         return np.array([number[name] for name in self.subjects], dtype=np.intp)
 
+    @property
+    def one_answer(self) -> Bool[np.ndarray, "vectors vectors"]:
+        """Which are facts of one subject that are asked by the same token: one measurement, and no pair of facts."""
+        person, answer = self.people, np.array(self.answers, dtype=object)
+        same = (person[:, None] == person) & (answer[:, None] == answer)
+        return same & ~np.eye(len(person), dtype=bool)
+
     def rows(self, fact: str) -> Int[np.ndarray, " subjects"]:
         return np.flatnonzero(np.array(self.facts) == fact)
 
@@ -37,12 +45,12 @@ class Vectors:
 def vectors(effects: pl.DataFrame, kind: str) -> Vectors:
     """The table neuron_effects, one kind of it. Raises ValueError if some neuron is missing for some fact."""
     part = effects.filter(kind=kind)
-    pairs = part.select("subject", "fact").unique(maintain_order=True)
+    pairs = part.select("subject", "fact", "answer_token").unique(maintain_order=True)
     n_neurons = part.select("layer", "neuron").n_unique()
     if part.height != pairs.height * n_neurons:
         raise ValueError(f"{part.height} effects of {pairs.height} facts and {n_neurons} neurons: some miss")
     order = pairs.with_row_index("pair")
-    part = part.join(order, on=["subject", "fact"]).sort("pair", "layer", "neuron")
+    part = part.join(order.drop("answer_token"), on=["subject", "fact"]).sort("pair", "layer", "neuron")
     shape = (pairs.height, n_neurons)
     values = part["effect"].to_numpy().reshape(shape)
     errors = part["standard_error"].fill_null(np.nan).to_numpy().reshape(shape)
@@ -52,6 +60,7 @@ def vectors(effects: pl.DataFrame, kind: str) -> Vectors:
     return Vectors(
         subjects=pairs["subject"].to_list(),
         facts=pairs["fact"].to_list(),
+        answers=pairs["answer_token"].to_list(),
         effects=values,
         layers=part["layer"].head(n_neurons).to_numpy(),
         reliability=reliability,

@@ -3,8 +3,9 @@
 All that differs between model families stands in the table of families.py. The rest of the library speaks of embeddings, blocks, heads, neurons, norms and the unembedding, and never of module names.
 
 What the blocks compute here (`Block.__call__`) is written out again, next to the model's own forward pass, because
-the fast engine needs to enter it in the middle. `check_guards` runs both on a prompt when a model is loaded; a model
-on which they disagree is refused, not silently mis-measured.
+the fast engine needs to enter it in the middle. `check_guards` runs both on a prompt when a model is loaded, and again
+before the first prompt that is longer (`Anatomy.guard`); a model on which they disagree is refused, not silently
+mis-measured.
 """
 
 from __future__ import annotations
@@ -23,7 +24,6 @@ from transformers import (
     AttentionMaskInterface,
     AutoConfig,
     AutoModelForCausalLM,
-    AutoTokenizer,
     PreTrainedModel,
 )
 from transformers.masking_utils import eager_mask
@@ -32,6 +32,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from factfinding.errors import InputError
 from factfinding.families import KNOWN_TYPES, Family
+from factfinding.model.tokenizer import read_tokenizer
 
 DTYPES = {
     "float64": torch.float64,
@@ -39,6 +40,8 @@ DTYPES = {
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
 }
+GUARDED, COMPARED = 9, 32
+"""Tokens of the prompts on which the guards run at load; last positions at which longer prompts are compared."""
 GUARD_TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 6e-2, torch.float16: 2e-2}
 """Largest difference that a guard allows, relative to the largest value compared."""
 
@@ -181,6 +184,26 @@ class Anatomy:
             for i, module in enumerate(modules)
         ]
         self.n_layers, self.d_mlp = len(self.blocks), self.blocks[0].neuron_out.shape[0]
+        self.positions: int | None = getattr(config, "max_position_embeddings", None)
+        self.guarded: int | None = None  # the longest prompt on which the guards ran; None: they never do
+        self.where: object = "model"  # the folder that it was loaded from
+
+    def guard(self, n_tokens: int) -> None:
+        """Before a prompt of `n_tokens` runs: the model has room for it, and its guards hold at this length too.
+
+        What differs only between tokens far apart, such as a sliding window, passes on short prompts. Each length is tried
+        once, and of models that were loaded only. Raises InputError as `check_guards`, and for a prompt too long.
+        """
+        if self.positions is not None and n_tokens > self.positions:
+            raise InputError(
+                f"{self.where}, on a prompt",
+                f"{n_tokens} tokens, BOS included",
+                f"at most {self.positions}, the model's positions",
+            )
+        if self.guarded is not None and n_tokens > self.guarded:
+            self.guarded = None  # the guards' own runs ask for none
+            check_guards(self, where=self.where, n_tokens=n_tokens)
+            self.guarded = n_tokens
 
     @property
     def mlps_of_several_tokens(self) -> range:
@@ -223,11 +246,15 @@ class Anatomy:
 
     def forward(self, tokens: Int[Tensor, "batch seq"]) -> Float[Tensor, "batch seq d_vocab"]:
         """The whole model through `Block.__call__`; `check_guards` holds it against the model's own forward."""
+        return self.logits(self.resid(tokens))
+
+    def resid(self, tokens: Int[Tensor, "batch seq"]) -> Float[Tensor, "batch seq d_model"]:
+        """The residual stream after the last block."""
         resid, rotary = self.embed(tokens), self.rotary(positions_of(tokens))
         visible = causal(tokens.shape[1], device=tokens.device)
         for block in self.blocks:
             resid = block(resid, rotary, visible)
-        return self.logits(resid)
+        return resid
 
 
 def bos_token_id(tokenizer: Any) -> int:
@@ -302,8 +329,8 @@ def load(
 ) -> Anatomy:
     """Load a model folder for analysis: local files only, no remote code, attention with patterns, evaluation mode.
 
-    Raises InputError for a missing or damaged part, an unknown family, weights that are missing, of another shape or not
-    finite, a tokenizer that does not fit, and a failed guard.
+    Raises InputError for a missing or damaged part, an unknown family, weights that are missing, of another shape, not
+    finite or of no use to the model, a tokenizer that does not fit, and a failed guard.
     """
     folder = Path(folder)
     check_folder(folder, allow_pickle=allow_pickle)
@@ -321,7 +348,9 @@ def load(
             ignore_mismatched_sizes=True,  # so that our own error names them
             **options,
         )
-        tokenizer = AutoTokenizer.from_pretrained(folder, use_fast=True, **options)
+        tokenizer = read_tokenizer(folder)
+    except InputError:
+        raise
     except Exception as error:  # the library raises a score of kinds, all of them about the folder
         raise InputError(
             folder,
@@ -332,27 +361,34 @@ def load(
     model.requires_grad_(False).eval().to(pick_device(device))
     anatomy = Anatomy(model, tokenizer)
     _check_weights(anatomy, folder)
-    check_guards(anatomy, where=folder)
+    check_guards(anatomy, where=folder, n_tokens=min(GUARDED, anatomy.positions or GUARDED))
+    anatomy.guarded, anatomy.where = GUARDED, folder
     return anatomy
 
 
 def _check_loaded(loaded: Mapping[str, Any], folder: Path) -> None:
-    """A weight that the files lack, or hold in another shape, has been filled with random numbers."""
-    missing, mismatched = (
-        sorted(loaded["missing_keys"]),
-        sorted(name for name, *_ in loaded["mismatched_keys"]),
-    )
-    for names, what in ((missing, "no"), (mismatched, "another shape of")):
+    """A weight that the files lack, or hold in another shape, has been filled with random numbers; one that they hold and
+    the model has not has been dropped."""
+    mismatched = [name for name, *_ in loaded["mismatched_keys"]]
+    for names, what in (
+        (loaded["missing_keys"], "no"),
+        (mismatched, "another shape of"),
+        (loaded["unexpected_keys"], "weights that the model does not use:"),
+    ):
         if names:
             more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-            found = f"{what} {', '.join(names[:3])}{more}"
-            raise InputError(folder, found, "every weight of the model that config.json describes")
+            found = f"{what} {', '.join(sorted(names)[:3])}{more}"
+            raise InputError(
+                folder, found, "every weight of the model that config.json describes, and no other"
+            )
 
 
 def _check_weights(anatomy: Anatomy, folder: Path) -> None:
     for name, weight in anatomy.model.named_parameters():
         if not bool(torch.isfinite(weight).all()):
-            raise InputError(folder, f"weights that are not finite in {name}", "finite weights")
+            kind = str(weight.dtype).removeprefix("torch.")
+            allowed = "finite weights, or a compute.dtype that holds them (float16 ends at 65,504)"
+            raise InputError(folder, f"weights that are not finite in {name}, in {kind}", allowed)
     if len(anatomy.tokenizer) > anatomy.d_vocab:
         raise InputError(
             folder,
@@ -362,8 +398,9 @@ def _check_weights(anatomy: Anatomy, folder: Path) -> None:
 
 
 @torch.no_grad()
-def check_guards(anatomy: Anatomy, *, where: object = "model", n_tokens: int = 9) -> dict[str, float]:
-    """Compare our blocks with the model's own forward pass on two prompts of random tokens (seeded).
+def check_guards(anatomy: Anatomy, *, where: object = "model", n_tokens: int = GUARDED) -> dict[str, float]:
+    """Compare our blocks with the model's own forward pass on two prompts of random tokens (seeded), at their last
+    `COMPARED` positions.
 
     Returns the largest relative difference by guard: `blocks` (our forward and the model's give the same logits),
     `heads` (heads through W_O, and the bias, sum to the attention output), `unembedding` (final norm and unembedding
@@ -384,24 +421,25 @@ def check_guards(anatomy: Anatomy, *, where: object = "model", n_tokens: int = 9
             block.out_proj.register_forward_hook(lambda _m, _a, out, i=layer: attn.update({i: out}))
         )
     try:
-        own = anatomy.model(input_ids=tokens, use_cache=False).logits
+        own = anatomy.model(input_ids=tokens, use_cache=False, logits_to_keep=COMPARED).logits
     finally:
         for handle in handles:
             handle.remove()
     errors = {
-        "blocks": relative_error(anatomy.forward(tokens), own),
+        "blocks": relative_error(anatomy.logits(anatomy.resid(tokens)[:, -COMPARED:]), own),
         "heads": max(
             relative_error(_sum_of_heads(block, z[block.index]), attn[block.index])
             for block in anatomy.blocks
         ),
-        "unembedding": relative_error(anatomy.logits(last["resid"]), own),
+        "unembedding": relative_error(anatomy.logits(last["resid"][:, -COMPARED:]), own),
     }
     tolerance = GUARD_TOLERANCE[anatomy.dtype]
     for guard, error in errors.items():
         if not error <= tolerance:
             raise InputError(
                 where,
-                f"guard {guard!r} failed: {anatomy.model.config.model_type} differs from our {anatomy.family.name} by {error:.1e}",
+                f"guard {guard!r} failed: {anatomy.model.config.model_type} differs from our {anatomy.family.name} by {error:.1e} "
+                f"on prompts of {n_tokens} tokens",
                 f"a relative difference of at most {tolerance:.0e}",
             )
     return errors

@@ -9,12 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from factfinding.errors import InputError
-from factfinding.files import file_digest, text_digest
 from factfinding.inputs import Inputs
 from factfinding.model.anatomy import Anatomy, check_folder, load
-
-FILES = ("*.safetensors", "*.bin", "*.json", "*.model", "merges.txt")
-NOT_THE_MODEL = {"source.json", "card.json", "training.json", "model.safetensors.index.json"}
+from factfinding.model_folder import SETTINGS, file_digests, model_digest
 
 
 def describe(
@@ -26,17 +23,14 @@ def describe(
     it lies below it, so that a project that is moved still finds its model.
     """
     check_folder(folder, allow_pickle=allow_pickle)
-    paths = sorted(
-        {path for pattern in FILES for path in folder.glob(pattern) if path.name not in NOT_THE_MODEL}
-    )
-    files = {path.name: file_digest(path) for path in paths}
+    files = file_digests(folder)
     return {
         "kind": kind,
         "id": id,
         "revision": revision,
         "folder": _relative(folder),
         "allow_pickle": allow_pickle,
-        "digest": text_digest(*(part for item in files.items() for part in item))[:32],
+        "digest": model_digest(files),
         "files": files,
     }
 
@@ -47,11 +41,33 @@ def _relative(folder: Path) -> str:
     return os.path.relpath(resolved, here) if resolved.is_relative_to(here) else str(resolved)
 
 
+def check_unchanged(source: dict[str, Any]) -> None:
+    """Raise InputError, naming the file, where a model's files are not those that source.json was written of.
+
+    All results of a study are of one model. A file that was changed, added or removed while source.json stayed as it is
+    would put a second one among them.
+    """
+    folder, then = Path(source["folder"]), source["files"]
+    now = file_digests(folder) if folder.is_dir() else {}
+    for name in sorted(then.keys() | now.keys()):
+        if then.get(name) != now.get(name):
+            found = (
+                "no such file" if name not in now else "a new file" if name not in then else "other content"
+            )
+            raise InputError(
+                folder / name,
+                f"{found} since the study's model was described",
+                "the files of which model/source.json was written; put them back, or remove model/source.json and run "
+                "the same command again: everything is then computed for the model as it is now",
+            )
+
+
 def load_source(source: dict[str, Any], compute: Any, log: Callable[[str], None]) -> Anatomy:
     """The model that source.json describes, as the section `compute` (dtype, device) says; the log is told where it runs.
 
-    Raises as `anatomy.load`.
+    Raises as `anatomy.load`, and InputError for files that have changed since (`check_unchanged`).
     """
+    check_unchanged(source)
     anatomy = load(
         source["folder"], dtype=compute.dtype, device=compute.device, allow_pickle=source["allow_pickle"]
     )
@@ -86,7 +102,7 @@ def download(id: str, revision: str, folder: Path, *, allow_pickle: bool) -> Pat
     """
     from huggingface_hub import snapshot_download
 
-    patterns = ["*.json", "*.safetensors", "merges.txt", "*.model", *(["*.bin"] if allow_pickle else [])]
+    patterns = [*SETTINGS, "*.safetensors", *(["*.bin"] if allow_pickle else [])]
     try:
         snapshot_download(id, revision=revision, local_dir=folder, allow_patterns=patterns)
     except (

@@ -14,7 +14,7 @@ import polars as pl
 from jaxtyping import Float
 
 from factfinding.config import RelationConfig
-from factfinding.data.prompts import Text, encode, name_tokens, roles
+from factfinding.data.prompts import Text, encode, name_tokens, opening_names, roles
 from factfinding.inputs import Inputs, Say, Settings
 from factfinding.methods.estimates import accuracy_estimate, each, estimate_columns
 from factfinding.methods.groups import groups_of, known_prompts
@@ -70,7 +70,7 @@ def context_table(
     other = np.where(other == np.arange(full.height), np.roll(other, 1), other)
     rows = []
     for name, text in contexts_of(relation).items():
-        prompts = context_prompts(anatomy.tokenizer, anatomy.bos_token_id, full, text)
+        prompts = context_prompts(anatomy.tokenizer, anatomy.bos_token_id, full, text, relation)
         resid = _resid(anatomy, prompts, batch_size)
         here = _centred(resid)
         cosines = np.concatenate([_cosine(here, reference), _cosine(here, reference[other])], axis=1)
@@ -88,12 +88,15 @@ def context_table(
     return pl.DataFrame(rows, schema=schema_of("context"))
 
 
-def context_prompts(tokenizer: Any, bos: int, subjects: pl.DataFrame, context: str) -> pl.DataFrame:
+def context_prompts(
+    tokenizer: Any, bos: int, subjects: pl.DataFrame, context: str, relation: RelationConfig = STUDY
+) -> pl.DataFrame:
     """BOS, a context and each subject's name, as a prompts table. Raises InputError for a name that merges with it."""
-    texts = []
-    for subject in subjects["subject"]:
-        whole = f"{context} {subject}"
-        texts.append(Text(text=whole, start=len(context), stop=len(whole)))
+    names = subjects["subject"].to_list()
+    after = (f"{context} {name}" for name in names)
+    texts = [Text(text=whole, start=len(context), stop=len(whole)) for whole in after]
+    if not context:
+        texts = opening_names(tokenizer, names, relation)
     ids, offsets = encode(tokenizer, [text.text for text in texts])
     rows = []
     for subject, text, tokens, spans in zip(subjects.iter_rows(named=True), texts, ids, offsets, strict=True):

@@ -26,6 +26,9 @@ little there is: effect_concentration says which share of the effects each layer
 Two facts that follow from each other (each answer of the one goes with one answer of the other, as an answer and its ball)
 are one fact in two wordings, and no test of whether different facts share neurons: `follows` tells such pairs apart.
 
+Two facts of one subject that are asked by the same token (a team and a league of one name) are no pair: their effects are
+those on one answer. They are left out.
+
 Subjects are what is sampled: intervals are bootstrapped over them. Neurons are not: they are all there are. Only where
 a single subject has both facts, as in the study, is the interval one over neurons, and the column says so.
 """
@@ -56,7 +59,9 @@ CORRELATIONS = (
     | {"follows": pl.Boolean}
 )
 PAIRS = (
-    dict.fromkeys(("pair", "subject", "fact", "other_fact", "kind"), pl.String)
+    dict.fromkeys(
+        ("pair", "subject", "fact", "answer_token", "other_fact", "other_answer_token", "kind"), pl.String
+    )
     | dict.fromkeys(("layer", "neuron"), pl.Int64)
     | dict.fromkeys(("effect", "other_effect"), pl.Float64)
 )
@@ -69,6 +74,8 @@ def compute(inputs: Inputs, settings: Settings, say: Say) -> dict[str, pl.DataFr
     effects = inputs.table("neuron_effects")
     correlations = fact_correlations(effects, inputs.table("neuron_facts"), seed=settings.neurons.seed)
     say(f"{correlations.height} correlations from {effects.height:,} effects")
+    for subject, facts, token in asked_by_one_token(effects):
+        say(f"{subject}: {', '.join(facts)} are all asked by the token {token!r}, and not paired")
     return {"fact_correlations": correlations, "neuron_pairs": neuron_pairs(effects, correlations)}
 
 
@@ -90,7 +97,7 @@ def fact_correlations(effects: pl.DataFrame, facts: pl.DataFrame, *, seed: int) 
         found = vectors(effects, kind)
         same, different = {}, {}
         for statistic in STATISTICS:
-            alike = similarity(found.effects, statistic)
+            alike = _pairs(found, statistic)
             same[ALL, ALL, statistic] = _all_same(found, alike, seed)
             different[ALL, ALL, statistic] = _all_different(found, alike, seed)
             for pair in combinations_with_replacement(dict.fromkeys(found.facts), 2):
@@ -133,6 +140,21 @@ def follow_from_each_other(facts: pl.DataFrame) -> list[set[str]]:
         if len(kinds) == 1 and 0 < 2 * max(kinds) <= both.height:
             found.append({fact, other})
     return found
+
+
+def asked_by_one_token(effects: pl.DataFrame) -> list[tuple[str, list[str], str]]:
+    """Subject, facts and token, wherever several facts of one subject are asked by the same token."""
+    asked = effects.select("subject", "fact", "answer_token").unique(maintain_order=True)
+    grouped = asked.group_by("subject", "answer_token", maintain_order=True).agg("fact")
+    several = grouped.filter(pl.col("fact").list.len() > 1)
+    return several.select("subject", "fact", "answer_token").rows()
+
+
+def _pairs(found: Vectors, statistic: str) -> Float[np.ndarray, "vectors vectors"]:
+    """How alike each two vectors are; NaN for those that are no pair of facts."""
+    alike = similarity(found.effects, statistic)
+    alike[found.one_answer] = np.nan
+    return alike
 
 
 def _commonest(effects: pl.DataFrame) -> pl.DataFrame:
@@ -185,7 +207,7 @@ def _layers(effects: pl.DataFrame, kind: str, seed: int) -> Iterator[dict]:
     for layer in effects["layer"].unique().sort().to_list():
         found = vectors(effects.filter(layer=layer), kind)
         for statistic in STATISTICS:
-            alike = similarity(found.effects, statistic)
+            alike = _pairs(found, statistic)
             same, different = _all_same(found, alike, seed), _all_different(found, alike, seed)
             for subjects, row in (("same", same), ("different", different)):
                 about = {"fact": ALL, "other_fact": ALL, "layers": str(layer), "subjects": subjects}
@@ -255,9 +277,10 @@ def _neuron_intervals(found: Vectors, same: dict, singles: Sequence[tuple], seed
 
 
 def _pair_of(found: Vectors, fact: str, other: str) -> tuple[int, int]:
-    """The vectors of two facts that exactly one subject has."""
-    of = {found.subjects[row]: row for row in found.rows(other)}
-    return next((row, of[found.subjects[row]]) for row in found.rows(fact) if found.subjects[row] in of)
+    """The vectors of two facts that exactly one subject has as a pair."""
+    of, apart = {found.subjects[row]: row for row in found.rows(other)}, ~found.one_answer
+    pairs = ((row, of[found.subjects[row]]) for row in found.rows(fact) if found.subjects[row] in of)
+    return next(pair for pair in pairs if apart[pair])
 
 
 def _resampled_correlations(x: np.ndarray, y: np.ndarray, seed: int) -> Iterator[np.ndarray]:
@@ -276,8 +299,8 @@ def _resampled_correlations(x: np.ndarray, y: np.ndarray, seed: int) -> Iterator
 
 def neuron_pairs(effects: pl.DataFrame, correlations: pl.DataFrame) -> pl.DataFrame:
     """The effects behind the two pairs of facts that are most and least alike (Pearson, resampled where there are
-    draws), in the first subject who has both: columns pair (most, least), subject, fact, other_fact, kind, layer,
-    neuron, effect, other_effect; of more than `SHOWN` neurons those that matter most to either fact. For the eye.
+    draws), in the first subject who has both: columns pair (most, least), subject, fact, answer_token, other_fact,
+    other_answer_token, kind, layer, neuron, effect, other_effect; of more than `SHOWN` neurons those that matter most to either fact. For the eye.
     """
     found = [pl.DataFrame(schema=PAIRS)]
     alike = correlations.filter(pl.col("fact") != ALL, subjects="same", statistic="pearson")
@@ -287,9 +310,12 @@ def neuron_pairs(effects: pl.DataFrame, correlations: pl.DataFrame) -> pl.DataFr
         for fact, other in row.select("fact", "other_fact").iter_rows():
             on = ["subject", "layer", "neuron", "kind"]
             one, two = (
-                effects.filter(pl.col("fact") == name).select(*on, "effect") for name in (fact, other)
+                effects.filter(pl.col("fact") == name).select(*on, "answer_token", "effect")
+                for name in (fact, other)
             )
-            both = one.join(two.rename({"effect": "other_effect"}), on=on, maintain_order="left")
+            two = two.rename({"effect": "other_effect", "answer_token": "other_answer_token"})
+            both = one.join(two, on=on, maintain_order="left")
+            both = both.filter(pl.col("answer_token") != pl.col("other_answer_token"))
             both = both.filter(pl.col("subject") == both["subject"][0])
             largest = pl.max_horizontal(pl.col("effect").abs(), pl.col("other_effect").abs())
             for kind in both["kind"].unique(maintain_order=True):

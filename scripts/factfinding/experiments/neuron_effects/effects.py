@@ -38,6 +38,7 @@ from factfinding.model.anatomy import Anatomy
 EFFECTS = {
     "subject": pl.String,
     "fact": pl.String,
+    "answer_token": pl.String,
     "layer": pl.Int64,
     "neuron": pl.Int64,
     "kind": pl.String,
@@ -83,12 +84,12 @@ def neuron_effects(
     draws: int = 64,
     batch_size: int = 128,
 ) -> Sweep:
-    """Columns subject, fact, layer, neuron, kind, effect (nats), standard_error (over the draws; null for `mean`), n
-    (draws), evaluations and certificate (of the neuron's curve); every neuron of `layers`, in the order of `prompts`.
+    """Columns subject, fact, answer_token, layer, neuron, kind, effect (nats), standard_error (over the draws; null for
+    `mean`), n (draws), evaluations and certificate (of the neuron's curve); every neuron of `layers`, in the order of `prompts`.
 
-    prompts: rows of `ask_facts`, at least columns subject, answer, fact, prefix, token_ids, n_tokens, final_name, end,
-    answer. people: columns subject, answer: whose values are put in. With people of one answer only, there is no
-    `resample_other`. The twin table has one row for each prefix. Empty where there are no prompts, layers or people.
+    prompts: rows of `ask_facts`, at least columns subject, answer, fact, answer_token, prefix, token_ids, n_tokens,
+    final_name, end, target. people: columns subject, answer: whose values are put in. With people of one answer only, there
+    is no `resample_other`. The twin table has one row for each prefix. Empty where there are no prompts, layers or people.
     """
     if prompts.is_empty() or people.is_empty() or not len(layers):
         return Sweep(table=pl.DataFrame(schema=EFFECTS), twin=pl.DataFrame(schema=TWIN))
@@ -101,7 +102,8 @@ def neuron_effects(
         donors = donors_after(anatomy, people, prefix, layers, batch_size=batch_size)
         share = ceil(how.twin_rows * part.height / prompts.height)
         sweep = neuron_sweep(anatomy, part, index, donors, replace(how, twin_rows=share))
-        about = part.select("_row", "subject", "fact").with_row_index("prompt").cast({"prompt": pl.Int64})
+        about = part.select("_row", "subject", "fact", "answer_token")
+        about = about.with_row_index("prompt").cast({"prompt": pl.Int64})
         tables.append(sweep.table.join(about, on="prompt", how="left", maintain_order="left"))
         twins.append(sweep.twin.with_columns(prefix=pl.lit(prefix)))
     table = pl.concat(tables).sort("_row", maintain_order=True).select(list(EFFECTS)).cast(EFFECTS)

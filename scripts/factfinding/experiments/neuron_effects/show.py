@@ -29,6 +29,7 @@ def draw_neuron_effects(
 
     Frames: the tables of these names.
     """
+    neuron_facts = neuron_facts.filter(pl.col("left_out").is_null())
     if neuron_facts.is_empty():
         return style.nothing_to_draw("no facts were asked")
     counts = (
@@ -87,8 +88,10 @@ def sentences(tables: Tables) -> list[str]:
 
 def asked_findings(neuron_facts: pl.DataFrame, neuron_effects_twin: pl.DataFrame) -> list[str]:
     """From the tables `neuron_facts` and `neuron_effects_twin` (P3.2): what is known, what is left out, how exact."""
+    left_out = neuron_facts.filter(pl.col("left_out").is_not_null())
+    neuron_facts = neuron_facts.filter(pl.col("left_out").is_null())
     if neuron_facts.is_empty():
-        return ["No facts were asked."]
+        return ["No facts were asked.", *_not_asked(left_out)]
     known, people = neuron_facts.filter("known"), neuron_facts["subject"].n_unique()
     used = neuron_facts.filter("used")
     found = [
@@ -97,7 +100,7 @@ def asked_findings(neuron_facts: pl.DataFrame, neuron_effects_twin: pl.DataFrame
             f"{used.height:,} facts of {used['subject'].n_unique():,} <subjects> go into the comparison."
         )
     ]
-    found += _left_out(neuron_facts.filter(~pl.col("known")))
+    found += _left_out(neuron_facts.filter(~pl.col("known"))) + _not_asked(left_out)
     if neuron_effects_twin.height:
         found.append(
             f"{neuron_effects_twin['rows'].sum():,} effects computed again by hooks on the whole model differ by at most "
@@ -123,3 +126,13 @@ def _left_out(unknown: pl.DataFrame) -> list[str]:
     ]
     more = f" and {unknown.height - NAMED:,} more (all in neuron_facts)" if unknown.height > NAMED else ""
     return [f"Not known: {', '.join(named)}{more}."]
+
+
+def _not_asked(left_out: pl.DataFrame) -> list[str]:
+    """The facts that no token can be asked for, with the reason, as far as there is room."""
+    if left_out.is_empty():
+        return []
+    rows = left_out.head(NAMED).select("fact", "subject", "fact_answer", "left_out").iter_rows()
+    named = [f"{fact} of {subject} ({answer!r}: {reason})" for fact, subject, answer, reason in rows]
+    more = f"; and {left_out.height - NAMED:,} more (all in neuron_facts)" if left_out.height > NAMED else ""
+    return [f"Not asked, for want of a token that stands for the answer: {'; '.join(named)}{more}."]

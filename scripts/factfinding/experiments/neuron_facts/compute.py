@@ -9,6 +9,7 @@ import polars as pl
 
 from factfinding.data.fact_prompts import fact_prompts, subject_order
 from factfinding.data.facts import read_facts
+from factfinding.data.folding import folded
 from factfinding.engine.answers import answers
 from factfinding.inputs import Inputs, Say, Settings
 from factfinding.known import is_known
@@ -53,7 +54,8 @@ def ask_facts(
     batch_size: int,
 ) -> pl.DataFrame:
     """Facts as prompts (columns of data/fact_prompts.py) with answer (null for subjects not in `people`), p, log_p
-    (nats, of the answer's first token), known, used. The model must come with its tokenizer.
+    (nats, of the answer's token), known, used. The model must come with its tokenizer. Facts that cannot be asked
+    (`left_out` says why) have no p and are not known.
 
     Subjects are asked in the order of `subject_order` until `subjects` of them know two facts or more (None: all
     is asked); these are used, with the facts that they know (all facts, if not `known_only`).
@@ -64,15 +66,16 @@ def ask_facts(
     while order and len(chosen) < wanted:
         now, order = order[:size], order[size:]
         asked.append(_asked(anatomy, facts.filter(pl.col("subject").is_in(now)), batch_size))
-        counted = asked[-1].filter("known") if known_only else asked[-1]
+        counted = asked[-1].filter("known" if known_only else pl.col("left_out").is_null())
         able = counted.group_by("subject").len().filter(pl.col("len") >= FEWEST)["subject"].to_list()
         chosen += [name for name in now if name in able]
         size *= 2
     chosen = chosen[:wanted]
-    used = pl.col("subject").is_in(chosen) & (pl.col("known") if known_only else True)
-    answers = people.select("subject", "answer").unique("subject")
-    found = pl.concat(asked).join(answers, on="subject", how="left", maintain_order="left")
-    return found.with_columns(used=used)
+    used = pl.col("subject").is_in(chosen) & (pl.col("known") if known_only else pl.col("left_out").is_null())
+    answers = {folded(name): answer for name, answer in people.select("subject", "answer").iter_rows()}
+    found = pl.concat(asked)
+    own = [answers.get(folded(name)) for name in found["subject"]]
+    return found.with_columns(pl.Series("answer", own, dtype=pl.String), used=used)
 
 
 def facts_table(asked: pl.DataFrame) -> pl.DataFrame:
@@ -81,11 +84,12 @@ def facts_table(asked: pl.DataFrame) -> pl.DataFrame:
 
 
 def _asked(anatomy: Anatomy, facts: pl.DataFrame, batch_size: int) -> pl.DataFrame:
-    """Facts as prompts, with what the model gives each answer's first token."""
-    prompts = fact_prompts(facts, anatomy.tokenizer, anatomy.bos_token_id)
+    """Facts as prompts, with what the model gives each answer's token; nothing where there is none to ask for."""
+    every = fact_prompts(facts, anatomy.tokenizer, anatomy.bos_token_id)
+    prompts = every.filter(pl.col("left_out").is_null())
     tokens = prompts["target"].unique().sort()
     said = answers(anatomy, prompts, tokens.to_list(), batch_size=batch_size).logp
     logp = said[np.arange(prompts.height), tokens.search_sorted(prompts["target"]).to_numpy()]
-    return prompts.with_columns(p=pl.Series(np.exp(logp)), log_p=pl.Series(logp)).with_columns(
-        known=is_known(pl.col("p"))
-    )
+    measured = prompts.select("subject", "fact", p=pl.Series(np.exp(logp)), log_p=pl.Series(logp))
+    found = every.join(measured, on=["subject", "fact"], how="left", maintain_order="left")
+    return found.with_columns(known=is_known(pl.col("p")).fill_null(False))

@@ -64,7 +64,7 @@ def recall_table(
     """The table `recall`: one row per subject, probabilities and logits under `full` and `zero_shot`.
 
     prompts: columns subject, answer, n_name_tokens, one row per subject, in the order of the scores' rows.
-    candidates: columns answer, token_id, in the order of the scores' columns.
+    candidates: columns answer, token_id, answer_token, in the order of the scores' columns.
     scores: for each of `CONDITIONS`.
 
     Raises InputError when an answer is no candidate or two candidates share a token; ValueError for arrays that
@@ -77,6 +77,7 @@ def recall_table(
     full, zero_shot = scores["full"], scores["zero_shot"]
     full_p = _of_own(_probabilities(full), own)
     return prompts.select("subject", "answer", "n_name_tokens").with_columns(
+        candidates["answer_token"].gather(own).alias("answer_token"),
         pl.Series("full_p", full_p),
         pl.Series("full_logp", _of_own(full.logp, own)),
         *_by_answer("full_p", answers, _probabilities(full)),
