@@ -6,7 +6,7 @@ from pathlib import Path
 from job import Job
 
 with Job(snakemake) as job:
-    from factfinding.comparison import Study, long_ledger, render
+    from factfinding.comparison import ComparedStudy, long_ledger, render
     from factfinding.files import read_json, write_table, write_text
     from factfinding.seeds import across_seeds
     from factfinding.tables import read_table
@@ -15,7 +15,7 @@ with Job(snakemake) as job:
         return os.path.relpath(path, Path(job.output.report).parent)
 
     studies = [
-        Study(
+        ComparedStudy(
             name=name,
             ledger=read_table(ledger),
             card=read_json(card),

@@ -24,7 +24,7 @@ Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Study:
+class ComparedStudy:
     """One study of the comparison. card: its model/card.json; report: link to its page, relative to this one; subjects: what
     the study's relation calls those asked about."""
 
@@ -53,7 +53,7 @@ class ClaimRow:
         return {row["threshold"] for row in self.found if row and row["threshold"] is not None}
 
 
-def long_ledger(studies: Sequence[Study]) -> pl.DataFrame:
+def long_ledger(studies: Sequence[ComparedStudy]) -> pl.DataFrame:
     """The table `comparison`: `study` and the columns of the ledger, study after study."""
     tables = [
         checked_ledger(study.ledger, f"the ledger of {study.name}").select(
@@ -83,7 +83,9 @@ def claim_rows(ledger: pl.DataFrame, names: Sequence[str]) -> list[ClaimRow]:
     ]
 
 
-def render(studies: Sequence[Study], words: Path, families: Mapping[str, Sequence[str]] | None = None) -> str:
+def render(
+    studies: Sequence[ComparedStudy], words: Path, families: Mapping[str, Sequence[str]] | None = None
+) -> str:
     """The page as HTML. words: the folder resources/report. families: the studies that are seeds of one, by its name.
     Raises InputError for a ledger that cannot be used."""
     ledger = long_ledger(studies)
@@ -107,7 +109,7 @@ def render(studies: Sequence[Study], words: Path, families: Mapping[str, Sequenc
     )
 
 
-def _about(study: Study, ledger: pl.DataFrame) -> dict[str, Any]:
+def _about(study: ComparedStudy, ledger: pl.DataFrame) -> dict[str, Any]:
     """The head of one study's column."""
     card, shape = study.card, study.card["shape"]
     recall = [row for row in card["recall"] if row["condition"] == "full"]

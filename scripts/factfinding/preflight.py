@@ -30,7 +30,7 @@ ANY_BOS = 0
 """Which token opens the prompts does not matter to these checks, only that one does."""
 
 
-class Need(NamedTuple):
+class StoredNeed(NamedTuple):
     """Activations that every study reads. layers: `lookup` are those of circuit.lookup, or all where it is to be found."""
 
     site: str
@@ -40,16 +40,18 @@ class Need(NamedTuple):
 
 
 NEEDS = (
-    Need("resid", "final_name", "all", "layer_probes, readers, head_probes, head_inputs and answer_neurons"),
-    Need("attn_out", "final_name", "all", "head_inputs and answer_neurons"),
-    Need("mlp_out", "final_name", "all", "head_inputs"),
-    Need("z", "final_name", "all", "head_inputs"),
-    Need("resid", "end", "last", "direct_effects and head_inputs"),
-    Need("attn_out", "end", "all", "direct_effects"),
-    Need("mlp_out", "end", "all", "direct_effects"),
-    Need("z", "end", "all", "direct_effects"),
-    Need("pattern", "end", "all", "attention_roles and head_inputs"),
-    Need("post", "final_name", "lookup", "answer_neurons"),
+    StoredNeed(
+        "resid", "final_name", "all", "layer_probes, readers, head_probes, head_inputs and answer_neurons"
+    ),
+    StoredNeed("attn_out", "final_name", "all", "head_inputs and answer_neurons"),
+    StoredNeed("mlp_out", "final_name", "all", "head_inputs"),
+    StoredNeed("z", "final_name", "all", "head_inputs"),
+    StoredNeed("resid", "end", "last", "direct_effects and head_inputs"),
+    StoredNeed("attn_out", "end", "all", "direct_effects"),
+    StoredNeed("mlp_out", "end", "all", "direct_effects"),
+    StoredNeed("z", "end", "all", "direct_effects"),
+    StoredNeed("pattern", "end", "all", "attention_roles and head_inputs"),
+    StoredNeed("post", "final_name", "lookup", "answer_neurons"),
 )
 """What the rules read of the activation files. All else may be left out; `pre` only checks a recomputation (P3.4)."""
 
@@ -263,7 +265,7 @@ def _check_stored(study: Config, sizes: Sizes | None) -> None:
         _check_need(study, need, sizes)
 
 
-def _check_need(study: Config, need: Need, sizes: Sizes | None) -> None:
+def _check_need(study: Config, need: StoredNeed, sizes: Sizes | None) -> None:
     where, name = _key(study, "activations.datasets"), f"{need.site} at {need.role}"
     stored = _stored(study, need.site, need.role)
     if stored == set():
@@ -274,7 +276,7 @@ def _check_need(study: Config, need: Need, sizes: Sizes | None) -> None:
         raise InputError(where, found, f"`layers: null`, or all that the rules {need.rules} read")
 
 
-def _needed_layers(study: Config, need: Need, sizes: Sizes | None) -> set[int]:
+def _needed_layers(study: Config, need: StoredNeed, sizes: Sizes | None) -> set[int]:
     """As far as they can be known: a model has layer 0, however many there are."""
     lookup = study.circuit.lookup
     if need.layers == "lookup" and lookup is not None:

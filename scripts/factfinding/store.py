@@ -58,7 +58,7 @@ BLOCK_ROWS = 64  # rows in memory while a file is put together
 
 
 @dataclass(frozen=True, kw_only=True)
-class Layout:
+class StoreLayout:
     """One dataset: its name, what its axes are, which layers its layer axis lists, and where it is ragged."""
 
     name: str
@@ -94,7 +94,7 @@ class ShardStore:
     """Finished shards of one source, in `folder/<source key>/`. A shard is trusted only if its key and rows match."""
 
     def __init__(
-        self, folder: Path, source: Source, layouts: Sequence[Layout], log: Callable[[str], None]
+        self, folder: Path, source: Source, layouts: Sequence[StoreLayout], log: Callable[[str], None]
     ) -> None:
         self.source, self.layouts, self.log = source, tuple(layouts), log
         names = json.dumps([(layout.name, layout.layers, layout.shape[:-1]) for layout in layouts])
@@ -228,7 +228,7 @@ def _fixed(texts: Sequence[str]) -> Shaped[np.ndarray, " rows"]:
     return np.array(encoded, dtype=h5py.string_dtype("utf-8", max(1, *map(len, encoded))))
 
 
-def _create(file: h5py.File, layout: Layout, n: int, dtype: str) -> None:
+def _create(file: h5py.File, layout: StoreLayout, n: int, dtype: str) -> None:
     row_bytes = int(np.prod(layout.shape)) * np.dtype(dtype).itemsize
     rows = max(1, min(n, CHUNK_BYTES // max(1, row_bytes)))
     # Activations are noise to a compressor; the padding of ragged patterns is not.
@@ -248,7 +248,7 @@ def _create(file: h5py.File, layout: Layout, n: int, dtype: str) -> None:
 
 
 def _gather(
-    layout: Layout, rows: Sequence[tuple[Path, int]], open_shard: Callable[[Path], h5py.File], dtype: str
+    layout: StoreLayout, rows: Sequence[tuple[Path, int]], open_shard: Callable[[Path], h5py.File], dtype: str
 ) -> Shaped[np.ndarray, "rows ..."]:
     """Rows from wherever they lie, in the order asked for; each shard is read once, in one slice."""
     block = np.full((len(rows), *layout.shape), np.nan, dtype=dtype)

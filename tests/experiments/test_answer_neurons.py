@@ -27,7 +27,7 @@ from factfinding.experiments.answer_neurons.compute import (
 from factfinding.experiments.dossiers import show as dossiers_show
 from factfinding.experiments.dossiers.ablation import KINDS, answers
 from factfinding.experiments.dossiers.compute import (
-    Study,
+    NeuronStudy,
     check_named,
     detectors,
     dossiers,
@@ -165,14 +165,14 @@ def model() -> planted.Planted:
 
 
 @cache
-def study(family: str | None = None) -> Study:
+def study(family: str | None = None) -> NeuronStudy:
     made = model()
     anatomy, prompts = made.anatomy, made.prompts
     tokens, at = torch.tensor(prompts["token_ids"].to_list()), made.final_name
     reads = [Read(site=Site(kind, i), at=at) for kind in ("pre", "post") for i in range(anatomy.n_layers)]
     values = [value.numpy() for value in run(anatomy, tokens, reads=reads).values]
     resid = dict(name_residuals(anatomy, prompts))
-    return Study(
+    return NeuronStudy(
         anatomy=anatomy,
         prompts=prompts,
         candidates=planted_candidates(made),

@@ -22,7 +22,7 @@ from factfinding.experiments.nonlinear_excess.compute import (
     SUBJECTS_SCHEMA,
     nonlinear_excess,
 )
-from factfinding.experiments.nonlinear_excess.grid import Means, Network, against_others, grid_means
+from factfinding.experiments.nonlinear_excess.grid import GridMeans, Network, against_others, grid_means
 from factfinding.experiments.nonlinear_excess.measure import (
     concentration,
     made_by_activation,
@@ -169,7 +169,7 @@ def test_excess_is_the_definition_sums_to_zero_and_is_zero_for_sums(rows, column
     rng = np.random.default_rng(seed)
     x = rng.normal(size=(rows, 1, 2)) + rng.normal(size=(1, columns, 2))
     x = torch.from_numpy(x if additive else x + rng.normal(size=(rows, columns, 2)))
-    means = Means(begin=x.mean(1), last=x.mean(0), grid=x.mean((0, 1)))
+    means = GridMeans(begin=x.mean(1), last=x.mean(0), grid=x.mean((0, 1)))
     begin, last = torch.cartesian_prod(torch.arange(rows), torch.arange(columns)).T
     excess = means.excess(x[begin, last], begin, last).unflatten(0, (rows, columns))
     assert excess.sum((0, 1)).abs().max() < 1e-9

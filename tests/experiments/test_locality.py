@@ -31,7 +31,7 @@ from factfinding.experiments.locality.measure import (
     LOCALITY,
     TOKENS,
     VALUES,
-    Sample,
+    TokenSample,
     compared,
     cosines,
     draw,
@@ -437,7 +437,7 @@ def planted_cosines(*layers: float, spread: float = 0.05, strings: int = 60) -> 
     """Differences of tokens that vary widely, and whose cosine changes by these amounts from layer 0 on, all alike."""
     rng, per = np.random.default_rng(0), 2
     near = rng.uniform(0.9 - spread, 0.9 + spread, strings * per)[:, None] + np.array([0.0, *layers])
-    sample = Sample(
+    sample = TokenSample(
         ids=np.zeros((strings, 20), dtype=int),
         string=np.repeat(np.arange(strings), per),
         position=np.tile([15, 16], strings),
@@ -472,7 +472,7 @@ def test_kinds_of_tokens_are_judged_within_their_strings(shift, verdict):
     rng, strings = np.random.default_rng(0), 80
     own = rng.uniform(0.8, 0.98, strings)[:, None]  # strings differ by far more than kinds
     near = np.concatenate([own, own + shift + rng.normal(0, 0.004, own.shape)], axis=1).reshape(-1, 1)
-    sample = Sample(
+    sample = TokenSample(
         ids=np.zeros((strings, 20), dtype=int),
         string=np.repeat(np.arange(strings), 2),
         position=np.tile([15, 16], strings),

@@ -32,7 +32,7 @@ from factfinding.experiments.fact_correlations.compute import (
     neuron_pairs,
 )
 from factfinding.experiments.fact_correlations.show import correlation_findings
-from factfinding.experiments.neuron_effects.compute import merged
+from factfinding.experiments.neuron_effects.compute import joined
 from factfinding.experiments.neuron_effects.effects import (
     EFFECTS,
     donors_after,
@@ -245,14 +245,14 @@ def test_shards_put_together_are_the_whole_whatever_their_number(model, asked, s
         neuron_effects(model.anatomy, used, model.prompts, part, how, draws=6).table
         for part in ([0, 2], [1], [])
     ]
-    together = merged(shards, facts)
+    together = joined(shards, facts)
     assert together.select("subject", "fact", "layer", "neuron", "kind").equals(
         sweep.table.select("subject", "fact", "layer", "neuron", "kind")
     )
     assert np.allclose(together["effect"], sweep.table["effect"], atol=1e-12)
     other = facts.with_columns(used=pl.lit(False))
     with pytest.raises(InputError, match="shard 1 of the neuron effects: found facts that are not those of"):
-        merged([shards[1].head(0), shards[1]], other)
+        joined([shards[1].head(0), shards[1]], other)
 
 
 # comparing

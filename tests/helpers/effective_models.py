@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from factfinding.methods.effective import Constants, EffectiveModel, Names
-from factfinding.methods.groups import Layout
+from factfinding.methods.groups import PromptLayout
 from factfinding.methods.simplified import Parts, constant_mlps, mean_patterns, simplified_run
 from helpers.models import random_anatomy
 
@@ -36,7 +36,7 @@ def made(family: str, parts: Parts, lengths=(2,), dtype=torch.float64):
     names, tokens = [], {}
     for length in lengths:
         roles = ("bos", *["first_name"] * (length > 1), *["middle_name"] * (length - 2), "final_name")
-        layout = Layout(n_tokens=length + 1, first_name=1, final_name=length, end=length, roles=roles)
+        layout = PromptLayout(n_tokens=length + 1, first_name=1, final_name=length, end=length, roles=roles)
         ids = torch.randint(1, 60, (12, length), generator=generator)
         tokens[length] = torch.cat((torch.zeros(12, 1, dtype=torch.int64), ids), dim=1)
         patterns = mean_patterns(anatomy, tokens[length], layout, parts.concatenate, batch_size=5)

@@ -30,7 +30,7 @@ from factfinding.model.anatomy import load
 from factfinding.model.source import describe, load_source
 from factfinding.model.tokenizer import read_tokenizer
 from factfinding.preflight import preflight
-from factfinding.store import Layout
+from factfinding.store import StoreLayout
 from factfinding.studies import merged, studies_of
 from helpers import ROOT
 from helpers.bad_input import GOOD, WILD, folder_for
@@ -137,7 +137,7 @@ def window(_: Path) -> str:
 
 
 def overflow(_: Path) -> str:
-    layout = Layout(name="mlp_out@end", shape=(1, 3), axes=("layer", "d_model"), layers=(7,), units="")
+    layout = StoreLayout(name="mlp_out@end", shape=(1, 3), axes=("layer", "d_model"), layers=(7,), units="")
     values = {"mlp_out@end": np.full((2, 1, 3), 9e4, dtype=np.float32)}
     return refused(lambda: as_stored(values, [layout], computed="float32", stored="float16"))
 

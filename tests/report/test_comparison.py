@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from factfinding.comparison import Study, claim_rows, long_ledger, render
+from factfinding.comparison import ComparedStudy, claim_rows, long_ledger, render
 from factfinding.errors import InputError
 from factfinding.files import write_table
 from factfinding.ledger import CONTRADICTED, NOT_APPLICABLE, SUPPORTED, UNDECIDED
@@ -25,7 +25,7 @@ WORDS = ROOT / "resources/report"
 HOSTILE = "<script>alert(1)</script>"
 
 
-def study(name: str, **verdicts: str) -> Study:
+def study(name: str, **verdicts: str) -> ComparedStudy:
     card = {
         "source": {"kind": "hub", "id": f"them/{HOSTILE}", "revision": "step1000", "folder": "f", "digest": "d" * 32},
         "shape": {"parameters": 405_334_016, "n_layers": 24, "d_model": 1024},
@@ -34,12 +34,12 @@ def study(name: str, **verdicts: str) -> Study:
             {"condition": "full", "recalled": 0.825, "recalled_low": 0.8, "recalled_high": 0.85, "n": 1500},
         ],
     }  # fmt: skip
-    return Study(
+    return ComparedStudy(
         name=name, ledger=example_ledger.ledger(**verdicts), card=card, report=f"../{name}/report.html"
     )
 
 
-def several(n: int) -> list[Study]:
+def several(n: int) -> list[ComparedStudy]:
     return [study("first"), *(study(f"checkpoint-{i}", lookup=CONTRADICTED) for i in range(1, n))]
 
 
@@ -137,7 +137,7 @@ def test_the_same_studies_give_the_same_page(html):
 # seeds of one study
 
 
-def seed_study(name: str, value: float, low: float, high: float, **cells) -> Study:
+def seed_study(name: str, value: float, low: float, high: float, **cells) -> ComparedStudy:
     """A study whose claim `lookup` has this value, judged against 0.7 or against a threshold of its own."""
     cells = {"value": value, "low": low, "high": high} | cells
     here = pl.col("claim") == "lookup"
@@ -148,7 +148,7 @@ def seed_study(name: str, value: float, low: float, high: float, **cells) -> Stu
     return replace(made, ledger=made.ledger.with_columns(changed))
 
 
-def lookup_of(studies: list[Study]) -> dict:
+def lookup_of(studies: list[ComparedStudy]) -> dict:
     names = {"one": [one.name for one in studies]}
     return across_seeds(long_ledger(studies), names).row(by_predicate=pl.col("claim") == "lookup", named=True)
 

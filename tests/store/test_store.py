@@ -18,7 +18,7 @@ import torch
 from factfinding.engine import capture as capturing
 from factfinding.engine.capture import Wanted, as_stored, capture
 from factfinding.errors import InputError
-from factfinding.store import NUMBERS, TEXT, Activations, Layout
+from factfinding.store import NUMBERS, TEXT, Activations, StoreLayout
 from helpers.models import random_anatomy
 from helpers.stores import NAMES, SOURCE, prompts, store
 
@@ -360,7 +360,7 @@ def test_killed_at_several_moments_then_rerun_gives_the_unbroken_values(tmp_path
 
 def test_values_too_large_for_the_file_name_the_setting():
     """Half precision ends at 65,504: what is beyond would be stored as infinite, and stop a rule far from here."""
-    layout = Layout(name="resid@end", shape=(2, 3), axes=("layer", "d_model"), layers=(-1, 0), units="")
+    layout = StoreLayout(name="resid@end", shape=(2, 3), axes=("layer", "d_model"), layers=(-1, 0), units="")
     arrays = {"resid@end": np.ones((4, 2, 3), dtype=np.float32)}
     kept = as_stored(arrays, [layout], computed="float32", stored="float16")
     assert kept["resid@end"].dtype == np.float16

@@ -111,7 +111,7 @@ def test_what_no_rule_reads_need_not_be_stored(tmp_path, monkeypatch):
     least = bad_input.stored()["activations"]["datasets"]
     look({"activations": {"datasets": least}})
     name, *others = least
-    resid = [name | {"roles": ["final_name"]}, name | {"roles": ["end"], "layers": [2]}]
+    resid = [name | {"roles": ["final_name"]}, name | {"roles": ["end"], "layers": [3]}]
     look({"activations": {"datasets": resid + others}})
     post = {"site": "post", "roles": ["final_name"], "layers": [1, 2]}
     chosen = {"circuit": {"lookup": [2, 2]}, "answer_neurons": {"neurons": ["L1N3"]}}
@@ -273,7 +273,7 @@ BY_COMMAND = [
 ]
 SAID = [
     "none.csv (config.subjects.table of study 'mine'): found no such file; allowed: a CSV file",
-    "config.circuit.lookup of study 'mine': found [1, 7]; allowed: layers 0-2 of this model",
+    "config.circuit.lookup of study 'mine': found [1, 7]; allowed: layers 0-3 of this model",
     "tests (config.model.folder of study 'mine'): found no config.json; allowed: a model folder",
     "config.probes.regularisation: found '1e-3'; allowed: input should be a valid number",
     "config.study: found '../up'; allowed: string should match pattern",

@@ -25,7 +25,7 @@ from factfinding.errors import InputError
 from factfinding.methods.circuit import read_circuit
 from factfinding.model.anatomy import load
 from factfinding.model_folder import check_model_folder
-from factfinding.store import FORMAT, NUMBERS, TEXT, Activations, Layout, ShardStore, Source, check_own
+from factfinding.store import FORMAT, NUMBERS, TEXT, Activations, ShardStore, Source, StoreLayout, check_own
 from factfinding.studies import studies_of
 from factfinding.tables import read_table
 from helpers import ROOT
@@ -197,7 +197,7 @@ def test_an_honest_file_opens(tmp_path):
 def test_a_shard_that_points_elsewhere_is_made_again(tmp_path):
     values = {"model": "m", "revision": "", "dtype": "float32", "condition": "full"}
     source = Source(**values, code="c", stored="float32")
-    layout = Layout(name="resid@end", shape=(1, 2), axes=("layer", "d_model"), layers=(0,), units="")
+    layout = StoreLayout(name="resid@end", shape=(1, 2), axes=("layer", "d_model"), layers=(0,), units="")
     said: list[str] = []
     store = ShardStore(tmp_path, source, [layout], said.append)
     path = store.add(["a"], {"resid@end": np.zeros((1, 1, 2), dtype=np.float32)})

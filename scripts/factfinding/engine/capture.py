@@ -23,7 +23,7 @@ from factfinding.engine.tokens import tokens_of
 from factfinding.engine.trace import Read, run
 from factfinding.errors import InputError
 from factfinding.model.anatomy import Anatomy
-from factfinding.store import AXES, Layout, ShardStore, Source, assemble, prompt_key
+from factfinding.store import AXES, ShardStore, Source, StoreLayout, assemble, prompt_key
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +53,7 @@ def wanted_datasets(groups: Sequence[Any], lookup: tuple[int, int] | None) -> li
     return datasets
 
 
-def layout(wanted: Wanted, anatomy: Anatomy, longest: int) -> Layout:
+def layout(wanted: Wanted, anatomy: Anatomy, longest: int) -> StoreLayout:
     """The shape of a dataset. Raises InputError for a layer that the model does not have."""
     layers = tuple(range(anatomy.n_layers)) if wanted.layers is None else wanted.layers
     for layer in layers:
@@ -74,12 +74,12 @@ def layout(wanted: Wanted, anatomy: Anatomy, longest: int) -> Layout:
     axes = AXES[wanted.site]
     shape = tuple({"layer": len(layers), "key": longest, **sizes}[axis] for axis in axes)
     units = "probability" if wanted.site == "pattern" else "model's own"
-    return Layout(
+    return StoreLayout(
         name=wanted.name, shape=shape, axes=axes, layers=layers, units=units, ragged=wanted.site == "pattern"
     )
 
 
-def reads(layouts: Sequence[Layout], positions: dict[str, Int[Tensor, " batch"]]) -> list[Read]:
+def reads(layouts: Sequence[StoreLayout], positions: dict[str, Int[Tensor, " batch"]]) -> list[Read]:
     """What a forward pass has to record, layer by layer, in the order of the layouts."""
     wanted = []
     for place in layouts:
@@ -110,7 +110,7 @@ def positions_of(
 
 
 def record(
-    anatomy: Anatomy, prompts: pl.DataFrame, rows: Sequence[int], layouts: Sequence[Layout]
+    anatomy: Anatomy, prompts: pl.DataFrame, rows: Sequence[int], layouts: Sequence[StoreLayout]
 ) -> dict[str, Float[np.ndarray, "batch ..."]]:
     """One batch through the model: an array per dataset, layers stacked on its second axis."""
     roles = {place.name.split("@")[1] for place in layouts}
@@ -121,7 +121,11 @@ def record(
 
 
 def as_stored(
-    arrays: dict[str, Float[np.ndarray, "rows ..."]], layouts: Sequence[Layout], *, computed: str, stored: str
+    arrays: dict[str, Float[np.ndarray, "rows ..."]],
+    layouts: Sequence[StoreLayout],
+    *,
+    computed: str,
+    stored: str,
 ) -> dict[str, Float[np.ndarray, "rows ..."]]:
     """Activations in the precision of the file. Raises InputError, naming dataset and layer, for values that are no numbers
     as they were computed, and for those that become infinite when they are stored.

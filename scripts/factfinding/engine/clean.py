@@ -15,7 +15,7 @@ from torch import Tensor
 
 from factfinding.engine.sites import Site, check
 from factfinding.errors import InputError
-from factfinding.model.anatomy import Anatomy, causal, positions_of
+from factfinding.model.anatomy import Anatomy, causal, position_ids
 
 EDITABLE = ("resid_pre", "resid_post", "attn_out", "mlp_out", "z", "post")
 
@@ -44,7 +44,7 @@ def prepare(anatomy: Anatomy, tokens: Int[Tensor, "prompts seq"], *, start: int 
         )
     tokens = tokens.to(anatomy.device)
     anatomy.guard(tokens.shape[1])
-    resid, rotary = anatomy.embed(tokens), anatomy.rotary(positions_of(tokens))
+    resid, rotary = anatomy.embed(tokens), anatomy.rotary(position_ids(tokens))
     visible = causal(tokens.shape[1], device=tokens.device)
     kept = {name: [] for name in ("resid", "attn_out", "queries", "keys", "values")}
     for block in anatomy.blocks:

@@ -39,7 +39,7 @@ from factfinding.engine.readings import (
     Resid,
     clean_values,
     pieces,
-    tokens_of,
+    read_tokens,
     unembed_tokens,
 )
 from factfinding.engine.suffix import Edits, Window, untouched, window
@@ -204,7 +204,7 @@ class Difference:
             return few.unflatten(0, (len(prompts), -1))
         log_p = None if isinstance(reading, Logits) else self.anatomy.logits(resid).log_softmax(-1)
         if reading.tokens is not None:
-            return self._log_probs(log_p, normed, tokens_of(reading, prompts))
+            return self._log_probs(log_p, normed, read_tokens(reading, prompts))
         logits = self.products.linear(self.anatomy.unembed, normed)
         return logits if log_p is None else logits - log_partition_difference(log_p, logits)[..., None]
 

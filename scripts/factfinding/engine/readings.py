@@ -64,7 +64,7 @@ def read(
     if isinstance(reading, Resid):
         probed = resid if reading.weight is None else resid @ reading.weight.to(resid)
         return probed if reading.bias is None else probed + reading.bias.to(resid)
-    tokens = tokens_of(reading, prompt)
+    tokens = read_tokens(reading, prompt)
     if tokens is None:
         logits = anatomy.logits(resid)
         return logits if isinstance(reading, Logits) else logits - logits.logsumexp(1, keepdim=True)
@@ -96,7 +96,7 @@ def log_probs(
     return own - torch.stack(sums, dim=1).logsumexp(1, keepdim=True)
 
 
-def tokens_of(reading: Logits | LogProbs, prompt: Int[Tensor, " rows"]) -> Int[Tensor, "rows k"] | None:
+def read_tokens(reading: Logits | LogProbs, prompt: Int[Tensor, " rows"]) -> Int[Tensor, "rows k"] | None:
     """The tokens that each row reads, or None for the whole vocabulary."""
     if reading.tokens is None:
         return None

@@ -90,7 +90,7 @@ def check_index(index: pl.DataFrame, prompts: pl.DataFrame, sizes: Mapping[str, 
         raise InputError("index", "no rows", "at least one edit")
 
 
-class Job(Protocol):
+class SweepJob(Protocol):
     """How one kind of sweep does one piece."""
 
     def depends_on(self, rows: pl.DataFrame) -> tuple[pl.DataFrame, list[str]]:
@@ -116,7 +116,7 @@ def context_of(entry: str, engine: Engine, model: str, anatomy: Anatomy, **setti
 
 
 def in_pieces(
-    index: pl.DataFrame, by: list[str], shards: TableShards, job: Job, progress: Progress
+    index: pl.DataFrame, by: list[str], shards: TableShards, job: SweepJob, progress: Progress
 ) -> pl.DataFrame:
     """Each piece of the index from its shard or computed, in the order of the index."""
     pieces, done = [], 0

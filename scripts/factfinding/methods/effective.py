@@ -35,7 +35,7 @@ from factfinding.engine.sites import Site
 from factfinding.errors import InputError
 from factfinding.files import whole
 from factfinding.inputs import Inputs
-from factfinding.methods.groups import Layout
+from factfinding.methods.groups import PromptLayout
 from factfinding.methods.simplified import Parts, Patterns, constant_mlps, simplified_run
 from factfinding.model.anatomy import Anatomy, Block, pick_device
 
@@ -61,7 +61,7 @@ class Shape:
 class Names:
     """Which names the tables are made for: their layout, their tokens slot by slot, and their frozen patterns."""
 
-    layout: Layout
+    layout: PromptLayout
     tokens: tuple[Int[Tensor, " choices"], ...]
     patterns: Patterns
 

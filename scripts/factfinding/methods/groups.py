@@ -36,7 +36,7 @@ CORRUPT = "corrupt"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Layout:
+class PromptLayout:
     """What prompts that line up have in common."""
 
     n_tokens: int
@@ -58,7 +58,7 @@ class Layout:
 class Group:
     """Prompts of one layout: rows of the prompts table, in its order."""
 
-    layout: Layout
+    layout: PromptLayout
     rows: Int[np.ndarray, " group"]
 
 
@@ -84,7 +84,7 @@ def groups_of(prompts: pl.DataFrame) -> list[Group]:
     )
     return [
         Group(
-            layout=Layout(
+            layout=PromptLayout(
                 **{name: row[name] for name in (*keys, "end")},
                 roles=tuple(row["roles"]),
             ),

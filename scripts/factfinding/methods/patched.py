@@ -26,7 +26,7 @@ from factfinding.methods.groups import (
     CORRUPT,
     RESAMPLED,
     Group,
-    Layout,
+    PromptLayout,
     draw_donors,
     groups_of,
     in_batches,
@@ -92,7 +92,7 @@ class Effect:
 class Batch:
     """Some sampled subjects of one layout and their clean run; `clean_logits` of the candidates at END."""
 
-    layout: Layout
+    layout: PromptLayout
     rows: Int[np.ndarray, " batch"]
     clean: Clean
     reading: Logits

@@ -24,7 +24,7 @@ from factfinding.engine.sites import Site
 from factfinding.engine.trace import Edit, Knockout, Read, run
 from factfinding.errors import InputError
 from factfinding.methods.circuit import AT_NAME, Circuit
-from factfinding.methods.groups import Layout
+from factfinding.methods.groups import PromptLayout
 from factfinding.methods.name_stream import Replaced
 from factfinding.model.anatomy import Anatomy
 
@@ -66,12 +66,12 @@ def constant_mlps(parts: Parts, *, parallel: bool) -> range:
     return range(1 if parallel else 0, parts.lookup[0])
 
 
-def positions(layout: Layout, device: torch.device) -> Int[Tensor, " queries"]:
+def positions(layout: PromptLayout, device: torch.device) -> Int[Tensor, " queries"]:
     """The name's tokens, first to final."""
     return torch.arange(layout.first_name, layout.final_name + 1, device=device)
 
 
-def cuts(layout: Layout, concatenate: int, batch: int, device: torch.device) -> list[Knockout]:
+def cuts(layout: PromptLayout, concatenate: int, batch: int, device: torch.device) -> list[Knockout]:
     """The attention edges that the simplified model does not have."""
     name = positions(layout, device).expand(batch, -1)
     final = name[:, -1:]
@@ -84,7 +84,12 @@ def cuts(layout: Layout, concatenate: int, batch: int, device: torch.device) -> 
 
 @torch.no_grad()
 def mean_patterns(
-    anatomy: Anatomy, tokens: Int[Tensor, "prompts seq"], layout: Layout, concatenate: int, *, batch_size: int
+    anatomy: Anatomy,
+    tokens: Int[Tensor, "prompts seq"],
+    layout: PromptLayout,
+    concatenate: int,
+    *,
+    batch_size: int,
 ) -> Patterns:
     """Patterns of the name's tokens in the concatenating layers, with the cuts made, averaged over prompts."""
     layers = range(concatenate + 1)
@@ -106,7 +111,7 @@ def mean_patterns(
 def simplified_run(
     anatomy: Anatomy,
     tokens: Int[Tensor, "batch seq"],
-    layout: Layout,
+    layout: PromptLayout,
     patterns: Patterns,
     *,
     attn: Replaced,

@@ -237,7 +237,7 @@ class Anatomy:
         """The residual stream before block 0."""
         resid = self.embedding(tokens)
         if self.family.positions is not None:
-            resid = resid + self.body.get_submodule(self.family.positions)(positions_of(tokens))
+            resid = resid + self.body.get_submodule(self.family.positions)(position_ids(tokens))
         return resid
 
     def logits(self, resid: Float[Tensor, "... d_model"]) -> Float[Tensor, "... d_vocab"]:
@@ -250,7 +250,7 @@ class Anatomy:
 
     def resid(self, tokens: Int[Tensor, "batch seq"]) -> Float[Tensor, "batch seq d_model"]:
         """The residual stream after the last block."""
-        resid, rotary = self.embed(tokens), self.rotary(positions_of(tokens))
+        resid, rotary = self.embed(tokens), self.rotary(position_ids(tokens))
         visible = causal(tokens.shape[1], device=tokens.device)
         for block in self.blocks:
             resid = block(resid, rotary, visible)
@@ -265,7 +265,7 @@ def bos_token_id(tokenizer: Any) -> int:
     raise InputError("tokenizer", "neither a BOS nor an end-of-text token", "a tokenizer with one of them")
 
 
-def positions_of(tokens: Int[Tensor, "batch seq"]) -> Int[Tensor, "1 seq"]:
+def position_ids(tokens: Int[Tensor, "batch seq"]) -> Int[Tensor, "1 seq"]:
     return torch.arange(tokens.shape[1], device=tokens.device)[None]
 
 

@@ -60,14 +60,14 @@ class Bucket:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Means:
+class PositionMeans:
     """Mean activations at the final name token and at each later position, over the subjects of one length."""
 
     name: dict[Site, Tensor]
     later: dict[Site, Tensor]
 
 
-Change = Callable[[Bucket, Means], dict[str, Sequence[Edit] | Sequence[Knockout]]]
+Change = Callable[[Bucket, PositionMeans], dict[str, Sequence[Edit] | Sequence[Knockout]]]
 
 
 def compute(inputs: Inputs, settings: Settings, say: Say) -> dict[str, pl.DataFrame]:
@@ -99,7 +99,7 @@ def circuit_checks(
     said: dict[str, list[tuple[list[int], np.ndarray]]] = {}
     batches = Batches(batch_size)
 
-    def answers(change: Change, means: Means, rows: list[int]) -> Int[np.ndarray, " batch"]:
+    def answers(change: Change, means: PositionMeans, rows: list[int]) -> Int[np.ndarray, " batch"]:
         bucket = _bucket(anatomy, prompts, rows)
         return _answers(anatomy, bucket, candidates, **change(bucket, means))
 
@@ -128,7 +128,7 @@ def changes(anatomy: Anatomy) -> dict[str, Change]:
             "edits": [Edit(site=site, at=bucket.final_name, value=means.name[site]) for site in sites]
         }
 
-    def after_name(bucket: Bucket, means: Means) -> dict[str, Sequence[Edit]]:
+    def after_name(bucket: Bucket, means: PositionMeans) -> dict[str, Sequence[Edit]]:
         at = _later(bucket)
         return {
             "edits": [
@@ -136,11 +136,11 @@ def changes(anatomy: Anatomy) -> dict[str, Change]:
             ]
         }
 
-    def both(bucket: Bucket, means: Means) -> dict[str, Sequence[Edit]]:
+    def both(bucket: Bucket, means: PositionMeans) -> dict[str, Sequence[Edit]]:
         changed = (at_name("pattern", layers), at_name("mlp_out", combining))
         return {"edits": [edit for change in changed for edit in change(bucket, means)["edits"]]}
 
-    def hidden(bucket: Bucket, means: Means) -> dict[str, Sequence[Knockout]]:
+    def hidden(bucket: Bucket, means: PositionMeans) -> dict[str, Sequence[Knockout]]:
         earlier = int(bucket.final_name[0] - bucket.first_name[0])
         if earlier == 0:
             return {}
@@ -175,7 +175,7 @@ def _later(bucket: Bucket) -> Int[Tensor, "batch later"]:
     return bucket.final_name[:, None] + torch.arange(1, count + 1, device=bucket.tokens.device)
 
 
-def _means(anatomy: Anatomy, prompts: pl.DataFrame, rows: list[int], batches: Batches) -> Means:
+def _means(anatomy: Anatomy, prompts: pl.DataFrame, rows: list[int], batches: Batches) -> PositionMeans:
     name_sites = [
         Site(kind, i) for kind in ("mlp_out", "attn_out", "pattern") for i in range(anatomy.n_layers)
     ]
@@ -189,7 +189,7 @@ def _means(anatomy: Anatomy, prompts: pl.DataFrame, rows: list[int], batches: Ba
 
     sums = [found for _, found in batches.of(rows, summed)]
     means = iter([sum(of_site) / len(rows) for of_site in zip(*sums, strict=True)])
-    return Means(
+    return PositionMeans(
         name={site: next(means) for site in name_sites}, later={site: next(means) for site in later_sites}
     )
 

@@ -58,7 +58,7 @@ class Dossiers:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Study:
+class NeuronStudy:
     """What all dossiers of a study are made from. prompts: of the subjects, in whose order all arrays are.
 
     post, pre (None where it is not cached) and mid, what a layer's MLP reads: `layer -> [subjects, ...]`.
@@ -100,7 +100,7 @@ def compute(inputs: Inputs, settings: Settings, say: Say) -> dict[str, pl.DataFr
     return parts | {"dossiers": Dossiers(made=made)}
 
 
-def study_of(inputs: Inputs, file: Activations, *, subjects: str, seed: int) -> Study:
+def study_of(inputs: Inputs, file: Activations, *, subjects: str, seed: int) -> NeuronStudy:
     """What all dossiers are made from, with activations of all neurons of a layer at the final name token."""
     anatomy, prompts, candidates = anatomy_of(inputs), known_prompts(inputs, subjects), inputs.candidates
     rows = rows_of(file, prompts["subject"])
@@ -109,7 +109,7 @@ def study_of(inputs: Inputs, file: Activations, *, subjects: str, seed: int) -> 
         name = "pre@final_name"
         return file.layer(name, layer)[rows] if name in file.names() and layer in file.layers(name) else None
 
-    return Study(
+    return NeuronStudy(
         anatomy=anatomy,
         prompts=prompts,
         candidates=candidates,
@@ -197,7 +197,7 @@ def check_named(named: Sequence[str], anatomy: Anatomy, stored: Sequence[int]) -
 
 
 def dossiers(
-    study: Study,
+    study: NeuronStudy,
     scan: pl.DataFrame,
     found: Sequence[Detector],
     texts: Mapping[Site, Texts],
@@ -273,7 +273,7 @@ def _telling(
 
 
 def _weighed(
-    study: Study, detector: Detector, positive: Bool[np.ndarray, " subjects"], seed: int
+    study: NeuronStudy, detector: Detector, positive: Bool[np.ndarray, " subjects"], seed: int
 ) -> dict[str, object]:
     """The parts of a dossier that come from the weights: cosines, projections, and the check of the recomputation."""
     site, circuit = detector.site, study.circuit

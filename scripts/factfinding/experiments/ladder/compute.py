@@ -31,7 +31,7 @@ from factfinding.methods.estimates import accuracy_estimate, each, estimate_colu
 from factfinding.methods.groups import (
     KINDS,
     Group,
-    Layout,
+    PromptLayout,
     groups_of,
     in_batches,
     known_prompts,
@@ -168,7 +168,7 @@ def ladder_table(
 class _Batch:
     """Subjects of one layout, their clean run, and the frozen patterns of their layout where a step needs them."""
 
-    layout: Layout
+    layout: PromptLayout
     rows: Int[np.ndarray, " batch"]
     clean: Clean
     patterns: Patterns | None

@@ -62,7 +62,7 @@ VALUES = {
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Sample:
+class TokenSample:
     """Tokens drawn from strings of one length: which string, which position (1: the first after BOS), what it is."""
 
     ids: Int[np.ndarray, "strings tokens"]
@@ -86,7 +86,7 @@ def usable(ks: Sequence[int], tokens: int, positions: int) -> list[int]:
     return sorted({k for k in ks if k <= tokens - positions})
 
 
-def draw(strings: Sequence[String], ks: Sequence[int], *, positions: int, seed: int) -> Sample:
+def draw(strings: Sequence[String], ks: Sequence[int], *, positions: int, seed: int) -> TokenSample:
     """`positions` tokens of each string, beyond the largest k (or beyond the first, where there is no k)."""
     rng, tokens = np.random.default_rng([seed, 2]), len(strings[0].ids)
     first = max(ks, default=0) + 1
@@ -96,7 +96,7 @@ def draw(strings: Sequence[String], ks: Sequence[int], *, positions: int, seed: 
     )
     where = np.repeat(np.arange(len(strings)), count)
     words = [strings[i].words[p - 1] for i, p in zip(where, place.reshape(-1), strict=True)]
-    return Sample(
+    return TokenSample(
         ids=np.array([string.ids for string in strings]),
         string=where,
         position=place.reshape(-1),
@@ -140,7 +140,7 @@ def locality(
     )
 
 
-def full_states(anatomy: Anatomy, sample: Sample, batch_size: int) -> Float[Tensor, "n layers d_model"]:
+def full_states(anatomy: Anatomy, sample: TokenSample, batch_size: int) -> Float[Tensor, "n layers d_model"]:
     """resid_post of every layer at the sampled tokens, each string being run once."""
     per = len(sample.position) // len(sample.ids)
     at = torch.from_numpy(sample.position.reshape(-1, per))
@@ -150,7 +150,7 @@ def full_states(anatomy: Anatomy, sample: Sample, batch_size: int) -> Float[Tens
 
 
 def window_states(
-    anatomy: Anatomy, sample: Sample, used: Int[np.ndarray, " m"], k: int | None, batch_size: int
+    anatomy: Anatomy, sample: TokenSample, used: Int[np.ndarray, " m"], k: int | None, batch_size: int
 ) -> Float[Tensor, "m layers d_model"]:
     """The same of the tokens `used`, with only the last k tokens after BOS; k None: with all that precede them."""
     lengths = np.full(len(used), k) if k is not None else sample.position[used]
@@ -256,7 +256,7 @@ def _rows(
     near: np.ndarray,
     far: np.ndarray,
     own: np.ndarray | None,
-    sample: Sample,
+    sample: TokenSample,
     used: np.ndarray,
     counts: np.ndarray,
 ) -> Iterator[dict]:
@@ -272,7 +272,7 @@ def _rows(
 
 
 def _category_rows(
-    k: int, near: np.ndarray, far: np.ndarray, sample: Sample, counts: np.ndarray
+    k: int, near: np.ndarray, far: np.ndarray, sample: TokenSample, counts: np.ndarray
 ) -> Iterator[dict]:
     kinds = np.array(sample.category)
     for kind in CATEGORIES:
@@ -286,7 +286,7 @@ def _category_rows(
 
 
 def compared(
-    near: Float[np.ndarray, "n layers"], sample: Sample, counts: Int[np.ndarray, "resamples n"]
+    near: Float[np.ndarray, "n layers"], sample: TokenSample, counts: Int[np.ndarray, "resamples n"]
 ) -> Iterator[dict]:
     """Differences of medians, each within the resamples `counts`: between layers, over the same tokens; and of each kind
     of token from alphabetic ones, over the same strings."""
@@ -323,11 +323,11 @@ def _difference(
     return {"difference": float(apart[0]), "difference_low": low, "difference_high": high} | size
 
 
-def _size(sample: Sample, rows: Bool[np.ndarray, " n"]) -> dict[str, int]:
+def _size(sample: TokenSample, rows: Bool[np.ndarray, " n"]) -> dict[str, int]:
     return {"n": int(rows.sum()), "n_strings": len(np.unique(sample.string[rows]))}
 
 
-def _values(k: int | None, near: np.ndarray, sample: Sample, used: np.ndarray) -> pl.DataFrame:
+def _values(k: int | None, near: np.ndarray, sample: TokenSample, used: np.ndarray) -> pl.DataFrame:
     layers = near.shape[1]
     return pl.DataFrame(
         {

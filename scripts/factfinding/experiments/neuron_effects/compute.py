@@ -15,13 +15,13 @@ def compute(inputs: Inputs, settings: Settings, say: Say) -> dict[str, pl.DataFr
     """The tables `neuron_effects` and `neuron_effects_twin`, from the files of all shards."""
     effects, twins = ([read_table(path) for path in inputs.named[part]] for part in ("effects", "twins"))
     facts = inputs.table("neuron_facts")
-    together = merged(effects, facts)
+    together = joined(effects, facts)
     say(f"{together.height:,} effects on {facts['used'].sum()} facts")
     numbered = [twin.with_columns(shard=pl.lit(shard, dtype=pl.Int64)) for shard, twin in enumerate(twins)]
     return {"neuron_effects": together, "neuron_effects_twin": pl.concat(numbered)}
 
 
-def merged(shards: Sequence[pl.DataFrame], facts: pl.DataFrame) -> pl.DataFrame:
+def joined(shards: Sequence[pl.DataFrame], facts: pl.DataFrame) -> pl.DataFrame:
     """The effects of all shards (each with some layers), by fact in the order of the facts, layer and neuron.
 
     facts: the table neuron_facts. Raises InputError for a shard with the effects on a fact that is not used: it comes

@@ -67,8 +67,8 @@ class Network:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Means:
-    """Means over a grid, in float64: of each beginning over last tokens, of each last token over beginnings, of all."""
+class GridMeans:
+    """GridMeans over a grid, in float64: of each beginning over last tokens, of each last token over beginnings, of all."""
 
     begin: Float[Tensor, "begins k"]
     last: Float[Tensor, "lasts k"]
@@ -83,7 +83,9 @@ class Means:
         return others * (values.double() - self.begin[begin] - self.last[last] + self.grid)
 
 
-def grid_means(network: Callable[[Tensor], list[Tensor]], names: NamePairs, batch_size: int) -> list[Means]:
+def grid_means(
+    network: Callable[[Tensor], list[Tensor]], names: NamePairs, batch_size: int
+) -> list[GridMeans]:
     """Means of everything that `network` gives, over all pairings of beginnings and last tokens, which are not kept."""
     rows, columns = names.shape
     sums: list[tuple[Tensor, Tensor]] = []
@@ -105,7 +107,7 @@ def grid_means(network: Callable[[Tensor], list[Tensor]], names: NamePairs, batc
             by_begin[begins] += of_begins
             by_last[lasts] += of_lasts
     return [
-        Means(begin=by_begin / columns, last=by_last / rows, grid=by_begin.sum(0) / (rows * columns))
+        GridMeans(begin=by_begin / columns, last=by_last / rows, grid=by_begin.sum(0) / (rows * columns))
         for by_begin, by_last in sums
     ]
 

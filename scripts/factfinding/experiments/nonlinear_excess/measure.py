@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from factfinding.engine.batches import Batches
-from factfinding.experiments.nonlinear_excess.grid import Means, Network, against_others
+from factfinding.experiments.nonlinear_excess.grid import GridMeans, Network, against_others
 from factfinding.methods.name_pairs import NamePairs
 
 TOP = (1, 10, 100)
@@ -79,7 +79,7 @@ class Measured:
 def measured(
     network: Network,
     names: NamePairs,
-    means: list[Means],
+    means: list[GridMeans],
     cells: tuple[Tensor, Tensor],
     reading: Int[Tensor, " names"],
     own: Int[Tensor, " names"] | None,

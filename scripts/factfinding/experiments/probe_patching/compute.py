@@ -38,7 +38,7 @@ from factfinding.inputs import Inputs, Say, Settings
 from factfinding.known import is_known
 from factfinding.methods.circuit import circuit_of
 from factfinding.methods.estimates import accuracy_estimate, estimate_columns
-from factfinding.methods.groups import Group, Layout, in_batches, known_prompts
+from factfinding.methods.groups import Group, PromptLayout, in_batches, known_prompts
 from factfinding.methods.head_reader import head_readers
 from factfinding.methods.name_stream import name_outputs
 from factfinding.methods.patched import Sample, sample_of
@@ -172,7 +172,7 @@ def erased(
 class _Run:
     """Subjects of one layout and their clean run, and how many of them are changed at once."""
 
-    layout: Layout
+    layout: PromptLayout
     rows: Int[np.ndarray, " batch"]
     clean: Clean
     batches: Batches

@@ -26,7 +26,7 @@ from factfinding.engine.suffix import Edits, Suffix
 from factfinding.engine.tokens import tokens_of
 from factfinding.engine.trace import Read, run
 from factfinding.inputs import Inputs, Say, Settings
-from factfinding.methods.groups import CORRUPT, KINDS, Group, Layout, in_batches
+from factfinding.methods.groups import CORRUPT, KINDS, Group, PromptLayout, in_batches
 from factfinding.methods.patched import (
     Batch,
     Effect,
@@ -96,7 +96,7 @@ def _rivals(row: dict) -> tuple:
 
 
 def place_means(
-    anatomy: Anatomy, drawn: Sample, layout: Layout, *, batch_size: int
+    anatomy: Anatomy, drawn: Sample, layout: PromptLayout, *, batch_size: int
 ) -> dict[Site, Float[Tensor, "positions ..."]]:
     """Mean outputs of all nodes at every position, over all subjects with this layout."""
     sites = [Site(kind, layer) for kind in ("z", "mlp_out") for layer in range(anatomy.n_layers)]
