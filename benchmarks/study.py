@@ -105,16 +105,16 @@ def write_project(folder: Path, shape: Shape, *, names: int, device: str) -> Non
 
 def write_subjects(path: Path, names: int) -> list[dict[str, str]]:
     """About as many subjects of each answer, drawn from the project's table; `FIRST` is among them."""
-    with (ROOT / "resources" / "subjects.csv").open(encoding="utf-8") as table:
-        rows = list(csv.DictReader(table))
+    with (ROOT / "resources" / "athletes.csv").open(encoding="utf-8") as table:
+        rows = [{"subject": row["athlete"], "answer": row["sport"]} for row in csv.DictReader(table)]
     random.Random(0).shuffle(rows)
     rows.sort(key=lambda row: row["subject"] != FIRST)  # stable: the others stay shuffled
     by_answer = [[row for row in rows if row["answer"] == answer] for answer in ANSWERS]
     chosen = [row for i in range(len(rows)) for group in by_answer for row in group[i : i + 1]][:names]
     with path.open("w", newline="", encoding="utf-8") as table:
-        writer = csv.DictWriter(table, ("subject", "answer"), extrasaction="ignore")
-        writer.writeheader()
-        writer.writerows(chosen)
+        writer = csv.writer(table)
+        writer.writerow(["athlete", "sport"])
+        writer.writerows([row["subject"], row["answer"]] for row in chosen)
     return rows
 
 

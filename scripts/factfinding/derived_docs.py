@@ -26,6 +26,7 @@ if __name__ == "__main__":
 from factfinding.config import read_yaml
 from factfinding.declarations import STAGES, Column, Declarations, Experiment, TableDeclaration, declarations
 from factfinding.errors import InputError
+from factfinding.relation import STUDY, spoken
 from factfinding.run_numbers import Lookups, render
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -76,10 +77,12 @@ def derived(root: Path = ROOT, lookups: Mapping[str, Lookups] | None = None) -> 
 
     Raises InputError, naming the block, for a number that is not stored.
     """
-    declared = declarations()
+    declared = declarations().spoken(STUDY)
     docs = root / "docs"
     found = {
-        docs / "tables.md": tables_page(declared, read_yaml(FILES, "paths and their meanings")),
+        docs / "tables.md": tables_page(
+            declared, spoken(read_yaml(FILES, "paths and their meanings"), STUDY)
+        ),
         docs / "experiments/README.md": index_page(declared),
     }
     for path in sorted((docs / "experiments").glob("p*.md")):

@@ -19,6 +19,7 @@ from factfinding.declarations import declarations
 from factfinding.errors import InputError
 from factfinding.files import read_json
 from factfinding.page import measured
+from factfinding.relation import STUDY
 from factfinding.tables import read_table
 
 DIGITS = 6
@@ -95,7 +96,7 @@ def render(template: Path, lookups: Lookups) -> str:
         "thousands": "{:,}".format,
     }
     environment.globals["claims"] = {
-        claim.id: (experiment.number, claim) for experiment, claim in declarations().claims
+        claim.id: (experiment.number, claim) for experiment, claim in declarations().spoken(STUDY).claims
     }
     environment.globals |= {
         "row": lookups.row,

@@ -201,10 +201,10 @@ def test_the_studys_subjects_are_of_all_answers_and_among_them_is_the_first(tmp_
     write_subjects(tmp_path / "subjects.csv", 33)
     with (tmp_path / "subjects.csv").open(encoding="utf-8") as table:
         rows = list(csv.DictReader(table))
-    assert len({row["subject"] for row in rows}) == len(rows) == 33
-    answers = [row["answer"] for row in rows]
+    assert len({row["athlete"] for row in rows}) == len(rows) == 33
+    answers = [row["sport"] for row in rows]
     assert {answers.count(answer) for answer in set(answers)} == {11}
-    assert FIRST in {row["subject"] for row in rows}
+    assert FIRST in {row["athlete"] for row in rows}
 
 
 def test_a_study_that_takes_too_long_is_ended_with_its_jobs():

@@ -54,7 +54,7 @@ def test_every_stored_number_is_said_somewhere_and_every_template_is_used():
 def runs(tmp_path):
     """A run with one table, a template that looks a share up, and a doc with its block."""
     (tmp_path / "results/tables").mkdir(parents=True)
-    rows = {"answer": ["golf", "chess"], "token_id": [7, 9]}
+    rows = {"answer": ["golf", "chess"], "token_id": [7, 9], "answer_token": [" golf", " chess"]}
     pl.DataFrame(rows).write_csv(tmp_path / "results/tables/candidates.csv")
     (tmp_path / "runs/one").mkdir(parents=True)
     (tmp_path / "runs/one/few.md").write_text(

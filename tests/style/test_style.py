@@ -14,7 +14,7 @@ import yaml
 from helpers import ROOT
 
 LIBRARY = ROOT / "scripts" / "factfinding"
-ANYONE = {"errors", "families", "files", "digest", "known", "least"}
+ANYONE = {"errors", "families", "files", "digest", "known", "least", "relation"}
 MAY_IMPORT = {  # room -> rooms below it
     "errors": set(),
     "files": set(),
@@ -24,6 +24,7 @@ MAY_IMPORT = {  # room -> rooms below it
     "families": set(),
     "config": set(),
     "config_yaml": {"config"},
+    "relation": {"config"},
     "run_numbers": {"declarations", "page", "tables"},
     "derived_docs": {"config", "declarations", "run_numbers"},
     "studies": {"config"},
@@ -56,7 +57,7 @@ MAY_IMPORT = {  # room -> rooms below it
     "consistency": {"declarations", "ledger"},
     "rule_history": set(),
     "figures": {"config", "stats", "data"},
-    "findings": {"figures"},
+    "findings": {"config", "figures"},
     "page": {"ledger", "tables"},
     "report": {
         "config",
