@@ -62,8 +62,10 @@ class Beside:
                 "median relative", "rank correlation", "peak GB",
             ),
             note=f"The others run the whole model for each patch, {PEER_ROWS[self.kind]} patches in a batch; the fastest of "
-            f"{self.rounds} rounds after one to warm up. `tf32`: the same with float32 products on TF32 units (on a processor there are "
-            f"none). `times TransformerLens` is beside it in float32. Errors are over {len(self.truth):,} patches, the largest relative to "
+            f"{self.rounds} rounds after one to warm up. `tf32`: the same with float32 products on TF32 units (on a processor "
+            "there are "
+            f"none). `times TransformerLens` is beside it in float32. Errors are over {len(self.truth):,} patches, the "
+            "largest relative to "
             "the largest effect; the reference is the suffix in float64.",
         )  # fmt: skip
         for tool in (TransformerLens, HuggingFaceHooks, NNsight):

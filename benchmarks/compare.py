@@ -108,8 +108,10 @@ class Comparison:
             title=f"Single neurons of layer {few.layer}, {DRAWS} draws each: change in log P of one token",
             note=f"Largest effect {number(float(truth.abs().max()))} nats, median {number(float(truth.abs().median()))}; "
             f"curves in difference form take {rate} (random weights). Errors are over {len(truth)} patches, the largest relative "
-            "to the largest effect; the reference is the slow twin in float64. Effects this small are at the edge of what float32 "
-            "values resolve (TransformerLens's own as much as ours), which is what the difference form is for. Log P needs the whole "
+            "to the largest effect; the reference is the slow twin in float64. Effects this small are at the edge of what "
+            "float32 "
+            "values resolve (TransformerLens's own as much as ours), which is what the difference form is for. Log P needs "
+            "the whole "
             "vocabulary of each patch, the answer's logit one column of it: the others compute both either way.",
             columns=COLUMNS,
             rows=rows,

@@ -63,7 +63,8 @@ def main() -> None:
     total = ("all of these", number(jobs["seconds"].sum()), number(jobs["cpu_time"].sum()), "")
     rows = [(job, number(s), number(cpu), number(mb)) for job, s, cpu, mb in jobs.rows()]
     note = (
-        f"From the start of the first job to the end of the last it took {wall_clock(folder, single):.0f} seconds: jobs run side by side, "
+        f"From the start of the first job to the end of the last it took {wall_clock(folder, single):.0f} seconds: jobs run "
+        "side by side, "
         "so a run is shorter than their sum. Imports are in it, four to six seconds of a job."
     )
     table = Table(

@@ -271,7 +271,8 @@ def rules(
         + (f" (stopped after {seconds:.0f} s)" if late.is_set() else "")
     )
     section.say(
-        f"results: {gigabytes(folder / 'results' / NAME)} GB, finished pieces beside them {gigabytes(folder / 'results/.shards')} GB"
+        f"results: {gigabytes(folder / 'results' / NAME)} GB, finished pieces beside them "
+        f"{gigabytes(folder / 'results/.shards')} GB"
     )
     if code and not late.is_set():
         print((folder / "study.log").read_text(encoding="utf-8")[-6000:], flush=True)

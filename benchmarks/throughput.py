@@ -41,8 +41,8 @@ COPIED_BYTES = {"cpu": 2**26, "cuda": 2**32}
 class Throughput:
     """One subject and one fact: every neuron of the swept layers, DRAWS draws each.
 
-    `rows`: patches in a batch (what a sweep of the workflow begins with on a GPU, unless given). `rounds`: how often each work is timed; the fastest counts, the slowest is shown.
-    `batches`: how many batches of every draw are run in each swept layer.
+    `rows`: patches in a batch (what a sweep of the workflow begins with on a GPU, unless given). `rounds`: how often each work
+    is timed; the fastest counts, the slowest is shown. `batches`: how many batches of every draw are run in each swept layer.
     """
 
     def __init__(
@@ -76,8 +76,10 @@ class Throughput:
             note=f"Goals: {GOAL_SECONDS:g} s by curves for all layers, {100 * GOAL_SHARE:g} % of the matmul rate measured in this run "
             f"for every draw. The seconds are of {self.rounds} rounds after one to warm up, {self.rows:,} patches in a batch at "
             "most; the share is of the rate of the way's own products, operations counted from shapes. By curves everything is "
-            f"timed, the other subjects' values and the slopes with it. Every draw is run on {self.batches} batches of each swept layer. "
-            "Memory is what the work took beside the model. Curves look at their points as they come, so their batches shrink towards the end.",
+            f"timed, the other subjects' values and the slopes with it. Every draw is run on {self.batches} batches of each "
+            "swept layer. "
+            "Memory is what the work took beside the model. Curves look at their points as they come, so their batches shrink "
+            "towards the end.",
         )  # fmt: skip
         for kind in SWEPT_PRODUCTS:
             way = Fast(Difference(self.anatomy, product=kind), self.rows)

@@ -9,8 +9,8 @@ A doc takes its numbers from a run through blocks:
     ...
     <!-- /numbers -->
 
-What stands between the marks is written from the template `docs/runs/organism/card.md`, in which `row`, `rows`, `count` and `card` look
-values up. What they find is kept in `docs/runs/organism/numbers.json`, so that `make docs` needs no run.
+What stands between the marks is written from the template `docs/runs/organism/card.md`, in which `row`, `rows`, `count` and
+`card` look values up. What they find is kept in `docs/runs/organism/numbers.json`, so that `make docs` needs no run.
 """
 
 from __future__ import annotations

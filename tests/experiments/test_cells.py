@@ -1,7 +1,7 @@
 """P2.2, P2.7-P2.9, P2.11 and P3.1 on planted models of three answers: what must be said is worked out by hand.
 
-With one neuron per subject, all that is written at a place is the logit 8 of one answer. A donor of the partner's answer moves the
-difference "own minus partner's" by -16, one of a third answer by -8, no answer at all by -8.
+With one neuron per subject, all that is written at a place is the logit 8 of one answer. A donor of the partner's answer moves
+the difference "own minus partner's" by -16, one of a third answer by -8, no answer at all by -8.
 """
 
 from __future__ import annotations

@@ -43,7 +43,9 @@ class Telling(Part):
 
 
 class Histogram(Part):
-    """Subjects that it was not chosen on by activation and answer: counts[answer][i] lie between edges[i] and edges[i + 1], the last end included."""
+    """Subjects that it was not chosen on by activation and answer: counts[answer][i] lie between edges[i] and edges[i + 1],
+    the last end included.
+    """
 
     edges: tuple[float, ...]
     counts: dict[str, tuple[int, ...]]
@@ -53,8 +55,9 @@ class Ablation(Part):
     """The whole model on subjects of the neuron's answer that it was not chosen on. loss: -log P(answer) in nats.
 
     change, accuracy_change: from the unchanged model; from_mean: of the loss, from mean ablation; over_random: the change
-    less that of the random neuron whose change is largest in size. All are paired. random_*: as many other neurons of the layer, ablated one at a time: their mean change with its interval over
-    subjects, the largest, and the share of them whose change is at least as large in size. Null where nothing is ablated.
+    less that of the random neuron whose change is largest in size. All are paired. random_*: as many other neurons of the
+    layer, ablated one at a time: their mean change with its interval over subjects, the largest, and the share of them whose
+    change is at least as large in size. Null where nothing is ablated.
     """
 
     kind: Literal["none", "mean", "zero"]

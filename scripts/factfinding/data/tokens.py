@@ -71,8 +71,8 @@ class BothReadings:
     """transformers' tokenizer of a model folder, held against tokenizer.json itself at every text.
 
     transformers may build a tokenizer anew from the class that tokenizer_config.json names or the model's type suggests, with
-    other rules than those of tokenizer.json. Which of the two the model was trained with cannot be told from here, so a text on which they differ is
-    refused.
+    other rules than those of tokenizer.json. Which of the two the model was trained with cannot be told from here, so a text on
+    which they differ is refused.
     """
 
     def __init__(self, tokenizer: Any, plain: PlainTokenizer) -> None:

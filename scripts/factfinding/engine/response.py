@@ -41,9 +41,9 @@ class Response:
     `exact` says which were evaluated and which interpolated, `evaluations` how many were evaluated per
     neuron. `certificate` is the largest error that true draws have shown of a neuron's curve: the last
     prediction that was tested (see `PATIENCE`) and the held-out draws, in the units of the effects; zero
-    where the value of every draw was evaluated, be it by another draw of the same value. It is a measured size, no bound: on trained models the largest error over
-    all draws was at most 1.3 tolerances. `scale` is the largest effect evaluated, to which the tolerance is
-    relative.
+    where the value of every draw was evaluated, be it by another draw of the same value. It is a measured size, no bound: on
+    trained models the largest error over all draws was at most 1.3 tolerances. `scale` is the largest effect evaluated, to
+    which the tolerance is relative.
     """
 
     effects: Float[Tensor, "neurons draws"]

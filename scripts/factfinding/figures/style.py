@@ -163,7 +163,9 @@ def sequential() -> Colormap:
 
 
 def band(axes: Axes, frame: pl.DataFrame, x: str, y: str, **line: Any) -> Line2D:
-    """A line through `y` of a frame with its 95 % interval (`y`_low, `y`_high) as a band where it has one, shares shown as percent."""
+    """A line through `y` of a frame with its 95 % interval (`y`_low, `y`_high) as a band where it has one, shares shown as
+    percent.
+    """
     frame = frame.sort(x)
     value, low, high = (
         100 * frame[name].cast(pl.Float64).to_numpy() for name in (y, f"{y}_low", f"{y}_high")

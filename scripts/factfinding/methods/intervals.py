@@ -1,7 +1,7 @@
 """Bootstrap intervals of AUCs and medians, many at once (P3.6-P3.8).
 
-Percentile intervals as in `stats.bootstrap`, at 95 % and with as many resamples, but without a call per resample: for an AUC the values are ranked
-once, and a resample is a count of how often each name is drawn.
+Percentile intervals as in `stats.bootstrap`, at 95 % and with as many resamples, but without a call per resample: for an AUC
+the values are ranked once, and a resample is a count of how often each name is drawn.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Load any Hugging Face causal language model and know where it keeps its parts.
 
-All that differs between model families stands in the table of families.py. The rest of the library speaks of embeddings, blocks, heads, neurons, norms and the unembedding, and never of module names.
+All that differs between model families stands in the table of families.py. The rest of the library speaks of embeddings,
+blocks, heads, neurons, norms and the unembedding, and never of module names.
 
 What the blocks compute here (`Block.__call__`) is written out again, next to the model's own forward pass, because
 the fast engine needs to enter it in the middle. `check_guards` runs both on a prompt when a model is loaded, and again

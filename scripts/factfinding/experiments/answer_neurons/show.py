@@ -147,7 +147,8 @@ def scan_findings(answer_neurons: pl.DataFrame) -> list[str]:
     found = [
         (
             f"For {len(told)} of {len(rows)} <answers> one neuron tells the <answer> better than the best of all "
-            f"{rows[0]['neurons_tried']:,} does by chance (p < {SURE}, corrected for the neurons). Chosen on one half of the <subjects> and "
+            f"{rows[0]['neurons_tried']:,} does by chance (p < {SURE}, corrected for the neurons). Chosen on one half of the "
+            "<subjects> and "
             f"scored on the other (AUC; chance 0.5, the best on shuffled <answers> up to {chance:.2f}; "
             f"n = {rows[0]['n']:,}): {named}."
         )

@@ -52,7 +52,8 @@ def compute(inputs: Inputs, settings: Settings, say: Say) -> dict[str, pl.DataFr
         value = "" if row.value is None else f": {row.value:.3f} (threshold {row.threshold})"
         inputs.log(f"{row.claim}{value}")
     say(
-        f"looked up at: {circuit.lookup_at} (found: {circuit.found.lookup_at}); attention {circuit.concatenate} concatenates, MLPs {circuit.lookup} look up, "
+        f"looked up at: {circuit.lookup_at} (found: {circuit.found.lookup_at}); attention {circuit.concatenate} concatenates, "
+        f"MLPs {circuit.lookup} look up, "
         f"{', '.join(circuit.extract) or 'no head'} extract(s); fixed: {', '.join(circuit.fixed) or 'nothing'}"
     )
     return {"circuit": circuit.to_table(), "circuit_yaml": circuit}

@@ -149,7 +149,8 @@ def detectors(
 ) -> list[Detector]:
     """The neurons that get a dossier: the best of each answer by the scan's first half, and those that are `named`.
 
-    A named one is looked at for the answer that it tells best on that half, and of two alike the one that it is high on. `activations(layer)` gives all neurons.
+    A named one is looked at for the answer that it tells best on that half, and of two alike the one that it is high on.
+    `activations(layer)` gives all neurons.
     """
     if halves is None:
         return []

@@ -242,8 +242,9 @@ def projections(
     sign: int,
     seed: int,
 ) -> list[Projection]:
-    """AUC of sign * activation, and of sign * pre-activation, with each of `sets_of` projected out of the input weights, and with as many random
-    directions as the study's set has (where no head reads: one). normed: `Weights.normed` of the subjects that are scored."""
+    """AUC of sign * activation, and of sign * pre-activation, with each of `sets_of` projected out of the input weights, and
+    with as many random directions as the study's set has (where no head reads: one). normed: `Weights.normed` of the
+    subjects that are scored."""
     width = weights.into.shape[1]
 
     def left_without(basis: Float[np.ndarray, "d_model k"]) -> Left:

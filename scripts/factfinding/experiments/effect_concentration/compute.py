@@ -38,8 +38,9 @@ def effect_concentration(effects: pl.DataFrame, *, seed: int) -> pl.DataFrame:
     over subjects, gaussian, n (subjects), n_neurons.
 
     measure `top`: share of the summed absolute effect that the `top` largest neurons carry. `participation_ratio`:
-    (sum |e|)^2 / sum e^2, the number of neurons if all carried alike. `layer`: share of the neurons of `layer`. gaussian: the same for effects that are drawn
-    from one normal distribution, neuron by neuron. Vectors of zeros do not count. Empty when the effects are.
+    (sum |e|)^2 / sum e^2, the number of neurons if all carried alike. `layer`: share of the neurons of `layer`. gaussian: the
+    same for effects that are drawn from one normal distribution, neuron by neuron. Vectors of zeros do not count. Empty when
+    the effects are.
     """
     rows = []
     for kind in effects["kind"].unique(maintain_order=True):

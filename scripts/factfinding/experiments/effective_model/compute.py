@@ -81,8 +81,9 @@ def effective_model(
 
     prompts: `full` and `name_only` of the same subjects in the same order. accuracy has columns model (`effective`, and
     the unchanged model `full` read by the same probe at the same layer), n_name_tokens (null: all names of more than
-    two together, where there are some), accuracy, loss (nats), n, majority_rate, and largest_error: of the effective model's residual from the simplified model's, over the largest
-    value. Probes are those of folds that have not seen the subject; the saved model has the one fitted on all.
+    two together, where there are some), accuracy, loss (nats), n, majority_rate, and largest_error: of the effective model's
+    residual from the simplified model's, over the largest value. Probes are those of folds that have not seen the subject; the
+    saved model has the one fitted on all.
     """
     if reader.empty or parts is None:
         return Result(model=None, accuracy=empty("effective_model"), confusion=empty("effective_confusion"))

@@ -88,8 +88,8 @@ def effective_probes(
 
     Columns: n_name_tokens, input (token_sum, resid), layer (null for the sum), labels (true, shuffled), folds, repeats,
     accuracy, loss, selectivity (true minus shuffled), step and loss_step (from the input before), from_largest (the step
-    less the largest one, paired), n, n_groups, majority_rate. settings.folds: kinds of folds; of random ones there is no group. Empty for None, and where there are
-    too few subjects or groups for the folds.
+    less the largest one, paired), n, n_groups, majority_rate. settings.folds: kinds of folds; of random ones there is no group.
+    Empty for None, and where there are too few subjects or groups for the folds.
     """
     if model is None or names is None or not _enough(names, settings):
         return pl.DataFrame(schema=SCHEMA)

@@ -300,7 +300,8 @@ def _resampled_correlations(x: np.ndarray, y: np.ndarray, seed: int) -> Iterator
 def neuron_pairs(effects: pl.DataFrame, correlations: pl.DataFrame) -> pl.DataFrame:
     """The effects behind the two pairs of facts that are most and least alike (Pearson, resampled where there are
     draws), in the first subject who has both: columns pair (most, least), subject, fact, answer_token, other_fact,
-    other_answer_token, kind, layer, neuron, effect, other_effect; of more than `SHOWN` neurons those that matter most to either fact. For the eye.
+    other_answer_token, kind, layer, neuron, effect, other_effect; of more than `SHOWN` neurons those that matter most to either
+    fact. For the eye.
     """
     found = [pl.DataFrame(schema=PAIRS)]
     alike = correlations.filter(pl.col("fact") != ALL, subjects="same", statistic="pearson")

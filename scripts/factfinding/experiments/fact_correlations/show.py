@@ -114,7 +114,8 @@ def _alike(table: pl.DataFrame, kind: str) -> list[str]:
     found = [
         (
             f"With single neurons {READINGS[kind]}, the effects on two facts of one <subject> correlate at "
-            f"{_mean(table, 'same', 'pearson')} (mean over {of_pairs}, n = {mean['n']:,} {'<subjects>' if mean['n'] > 1 else '<subject>'}; one fact of "
+            f"{_mean(table, 'same', 'pearson')} (mean over {of_pairs}, n = {mean['n']:,} "
+            f"{'<subjects>' if mean['n'] > 1 else '<subject>'}; one fact of "
             f"two <subjects>: {_mean(table, 'different', 'pearson')}{_ceiling(mean)}), their sizes at "
             f"{_mean(table, 'same', 'absolute')} (one fact of two <subjects>: {_mean(table, 'different', 'absolute')})."
         )

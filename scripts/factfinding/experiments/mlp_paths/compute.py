@@ -116,7 +116,8 @@ def mlp_paths(
     seed: int,
 ) -> pl.DataFrame:
     """Columns source, target (layers; null where no path is removed), kind (`none` where nothing is, `mean` where all MLPs
-    of the lookup are averaged), metric, reader, value and change (from the unchanged model, same subjects) with their intervals, n, majority_rate.
+    of the lookup are averaged), metric, reader, value and change (from the unchanged model, same subjects) with their
+    intervals, n, majority_rate.
 
     prompts: `full`, of the subjects to measure on, over whom the means are taken. parts: `simplified.parts_of` the
     circuit. Empty where it has no lookup at the name or a lookup of one MLP, or with fewer than two subjects.

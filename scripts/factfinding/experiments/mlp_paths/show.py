@@ -118,8 +118,10 @@ def _worst(table: pl.DataFrame, kind: str) -> str:
     put_in = {"mean": "the mean", "resample_other": "that of <a subject> of another <answer>"}[kind]
     said = (
         f"With {put_in} put in place of what MLP {worst['source']} writes, as MLP {worst['target']} alone reads it at the "
-        f"final name token, the loss changes most: by {_nats(worst)}{not_surely_more(leaders, _path)}; the answer is still right for "
-        f"{share(measured['accuracy'], 'value')}, it is the best of the <answers> for {share(measured['answer_accuracy'], 'value')}"
+        f"final name token, the loss changes most: by {_nats(worst)}{not_surely_more(leaders, _path)}; the answer is still "
+        "right for "
+        f"{share(measured['accuracy'], 'value')}, it is the best of the <answers> for "
+        f"{share(measured['answer_accuracy'], 'value')}"
     )
     said += f", and the <answer> is read at the name for {share(probe, 'value')}" if probe else ""
     return (

@@ -137,9 +137,9 @@ def nonlinear_excess(
     """What makes the excess of the probe's output over a sum of parts, on all pairings of the names' parts.
 
     names: `NamePairs.of(tokens, answers)`; answers are those of `model.shape.answers`. probes: how the last residual stream
-    is read, each a part of the tables; None: by the model's own, fitted on all known subjects. unknown: token ids of pairings that
-    are nobody's name, the baseline. batch_size: pairings run at once; rounding apart it changes nothing. Tables are
-    empty for None: no effective model, or no names to pair. Works on the model's device, in float32 or better.
+    is read, each a part of the tables; None: by the model's own, fitted on all known subjects. unknown: token ids of pairings
+    that are nobody's name, the baseline. batch_size: pairings run at once; rounding apart it changes nothing. Tables are empty
+    for None: no effective model, or no names to pair. Works on the model's device, in float32 or better.
     """
     if model is None or names is None or len(model.shape.answers) < 2:
         return Excess(

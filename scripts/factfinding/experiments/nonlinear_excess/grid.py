@@ -24,8 +24,8 @@ class Network:
     """The effective model with its neurons: `network(tokens)` gives `[scores, pre, post, pre, post, ...]`.
 
     scores: `[batch, readings * answers]`, what each of `readings` probes of the last residual stream says, those of `weight`
-    `[readings, d_model, answers]` and `bias`; by default the model's own alone. pre, post: `[batch, d_mlp]` of each lookup MLP, before and after the activation function
-    (of a gated MLP: the gate's input, and what enters the down projection).
+    `[readings, d_model, answers]` and `bias`; by default the model's own alone. pre, post: `[batch, d_mlp]` of each lookup MLP,
+    before and after the activation function (of a gated MLP: the gate's input, and what enters the down projection).
     """
 
     def __init__(

@@ -84,7 +84,8 @@ def _remainders(defined: pl.DataFrame) -> str:
     )
     others = "all other <subjects>" if first["others"] == "all" else f"{first['spanned']:,} random others"
     return (
-        f"The part of <a subject>'s residual that is no combination of those of {others}, read by the <answer> neuron, tells the <answer> with "
+        f"The part of <a subject>'s residual that is no combination of those of {others}, read by the <answer> neuron, tells "
+        "the <answer> with "
         f"an AUC of: {each} (n = {first['n']:,}, chance {percent(first['baseline'])})."
     )
 

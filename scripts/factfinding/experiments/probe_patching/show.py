@@ -92,7 +92,8 @@ def sentences(tables: Tables) -> list[str]:
     if "head" in rows:
         row, *_ = leaders = most(probe_patching.filter(change="head"), "follows")
         found.append(
-            f"The head probe's directions do most after layer {row['layer']}{not_surely_better(leaders)}: {share(row, 'follows')} of {row['n']:,} "
+            f"The head probe's directions do most after layer {row['layer']}{not_surely_better(leaders)}: "
+            f"{share(row, 'follows')} of {row['n']:,} "
             "follow the donor."
         )
     return found

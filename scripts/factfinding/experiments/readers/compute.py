@@ -50,8 +50,8 @@ def fit_readers(
     """Logistic regressions, fold by fold and on all subjects, from resid_post of layer 0, 1, ... (taken one at a time).
 
     Columns are scaled by the training rows as in probes (methods/logistic.py), so that the same `regularisation` means
-    the same, and a simplified run may move what the training rows leave where it is. With fewer than `n_folds` subjects of an answer, or one answer, the readers
-    are empty: there is nothing to fit.
+    the same, and a simplified run may move what the training rows leave where it is. With fewer than `n_folds` subjects of an
+    answer, or one answer, the readers are empty: there is nothing to fit.
     """
     names, labels = tuple(sorted(set(answers))), np.asarray(answers)
     counts = [int((labels == name).sum()) for name in names]

@@ -97,8 +97,8 @@ def recall_summary(recall: pl.DataFrame, *, seed: int) -> pl.DataFrame:
 
     Columns: condition, group, level, n, then with `_low` and `_high` recalled (share with P > 0.5 under the
     row's condition), mean_p, accuracy (argmax among the candidates); majority_rate (of the answers within the
-    row's subjects, hence 1 by answer); from_full (recalled, less that under `full`, paired); removed (how many of the row's subjects the known filter removes: it
-    looks at `full` whatever the row's condition).
+    row's subjects, hence 1 by answer); from_full (recalled, less that under `full`, paired); removed (how many of the row's
+    subjects the known filter removes: it looks at `full` whatever the row's condition).
 
     Shares have Wilson's interval, mean_p the bootstrap over subjects. Raises ValueError for a table without
     rows.

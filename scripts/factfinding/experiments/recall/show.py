@@ -96,7 +96,8 @@ def sentences(tables: Tables) -> list[str]:
     found = [
         (
             f"After one example the model recalls the <answer> of {recalled:,} of {full['n']:,} <subjects> "
-            f"({share(full, 'recalled')}: P\N{NO-BREAK SPACE}>\N{NO-BREAK SPACE}0.5). Among the candidate <answers> its likeliest is right for "
+            f"({share(full, 'recalled')}: P\N{NO-BREAK SPACE}>\N{NO-BREAK SPACE}0.5). Among the candidate <answers> its "
+            "likeliest is right for "
             f"{share(full, 'accuracy')}; always naming the commonest <answer> is right for {percent(full['majority_rate'])}."
         )
     ]

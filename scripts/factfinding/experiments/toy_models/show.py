@@ -209,7 +209,8 @@ def _claim(verdict: pl.DataFrame) -> str:
     if counted:
         told += (
             f" The classes of tokens that a linear reading had not seen can be told before the last layer: {counted}; means over "
-            "seeds from chance, 0 %, to always right, 100 %. A shape counts if enough of its networks learnt their pairs and it is "
+            "seeds from chance, 0 %, to always right, 100 %. A shape counts if enough of its networks learnt their pairs and "
+            "it is "
             "wide enough for a linear reading of both tokens' classes."
         )
     narrow = _scores_in_words(
@@ -267,7 +268,8 @@ def _bits_in_words(models: pl.DataFrame, summary: pl.DataFrame) -> list[str]:
     return [
         (
             f"Most is stored per parameter by networks of {size} parameters that were shown {best['m'] ** 2} random labels: "
-            f"{number(best, 'value', '.2f')} bits{not_surely_more(leaders, _networks)} (n = {best['n']}{limit}; language models were found to store up to {CAPACITY:g}). Networks "
+            f"{number(best, 'value', '.2f')} bits{not_surely_more(leaders, _networks)} (n = {best['n']}{limit}; language "
+            f"models were found to store up to {CAPACITY:g}). Networks "
             "with room to spare store all labels, and the figure then says only how large they are."
         )
     ]
