@@ -17,6 +17,11 @@ def model_files(study):
     return sorted(str(path) for pattern in patterns for path in folder.glob(pattern))
 
 
+def gguf_file(study):
+    """The user's GGUF file."""
+    return study.model.file
+
+
 def training_record(study):
     """How the embedded model was trained; others come without."""
     return (

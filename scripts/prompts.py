@@ -10,10 +10,12 @@ with Job(snakemake) as job:
     from factfinding.model.anatomy import bos_token_id
     from factfinding.tables import read_table
 
-    folder = read_json(job.input.source)["folder"]
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    source = read_json(job.input.source)
+    tokenizer = AutoTokenizer.from_pretrained(
+        source["folder"], local_files_only=True, trust_remote_code=False
+    )
     subjects = read_table(job.input.subjects)
-    bos, relation = bos_token_id(tokenizer), job.given.relation
+    bos, relation = bos_token_id(tokenizer, source["bos"]), job.given.relation
     tables = {name: prompt_table(subjects, tokenizer, bos, name, relation) for name in CONDITIONS}
     answers = subjects["answer"].unique().to_list()
     write_table(candidates(answers, tables["full"]["text"][0], tokenizer), job.output.candidates)

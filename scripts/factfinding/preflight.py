@@ -22,6 +22,7 @@ from factfinding.data.subjects import read_subjects
 from factfinding.data.texts import read_texts
 from factfinding.errors import InputError
 from factfinding.families import KNOWN_TYPES, TINY, WITH_DIFFERENCES
+from factfinding.model.gguf_file import check_gguf
 from factfinding.model_folder import Sizes, check_model_folder, sizes_of
 
 LARGE_TEXT = 64 << 20
@@ -57,7 +58,7 @@ def preflight(study: Config) -> None:
     subjects = _subjects(study)
     _check_facts(study)
     _check_texts(study)
-    with _named(study, "model.folder"):
+    with _named(study, "model.file" if study.model.source == "gguf" else "model.folder"):
         sizes = _sizes(study)
     if subjects is not None:
         _check_folds(study, subjects)
@@ -196,6 +197,8 @@ def _sizes(study: Config) -> Sizes | None:
             return Sizes(family=KNOWN_TYPES["gpt_neox"].name, **shape)
         case "tiny":
             return tiny_sizes(model.family)
+        case "gguf" if (file := _to_check(study, "model.file", model.file)) is not None:
+            check_gguf(file)
         case "folder" if (folder := _to_check(study, "model.folder", model.folder)) is not None:
             return check_model_folder(folder, allow_pickle=model.allow_pickle)
     downloaded = Path("results", study.study, "model")

@@ -18,10 +18,17 @@ NOT_THE_MODEL = {"source.json", "card.json", "training.json", "model.safetensors
 
 
 def describe(
-    folder: Path, *, kind: str, id: str | None = None, revision: str | None = None, allow_pickle: bool = False
+    folder: Path,
+    *,
+    kind: str,
+    id: str | None = None,
+    revision: str | None = None,
+    allow_pickle: bool = False,
+    bos: str = "auto",
 ) -> dict[str, Any]:
-    """What source.json says: kind, id, revision, folder, files with their digests, and one digest of all of them.
+    """What source.json says: kind, id, revision, folder, bos, files with their digests, and one digest of all of them.
 
+    A `bos` that is not the tokenizer's own is part of the digest: what is kept under it depends on it.
     Raises InputError for a folder that is no usable model. The folder is given relative to the working directory where
     it lies below it, so that a project that is moved still finds its model.
     """
@@ -30,13 +37,15 @@ def describe(
         {path for pattern in FILES for path in folder.glob(pattern) if path.name not in NOT_THE_MODEL}
     )
     files = {path.name: file_digest(path) for path in paths}
+    own_bos = [] if bos == "auto" else [bos]
     return {
         "kind": kind,
         "id": id,
         "revision": revision,
         "folder": _relative(folder),
         "allow_pickle": allow_pickle,
-        "digest": text_digest(*(part for item in files.items() for part in item))[:32],
+        "bos": bos,
+        "digest": text_digest(*(part for item in files.items() for part in item), *own_bos)[:32],
         "files": files,
     }
 
@@ -53,7 +62,11 @@ def load_source(source: dict[str, Any], compute: Any, log: Callable[[str], None]
     Raises as `anatomy.load`.
     """
     anatomy = load(
-        source["folder"], dtype=compute.dtype, device=compute.device, allow_pickle=source["allow_pickle"]
+        source["folder"],
+        dtype=compute.dtype,
+        device=compute.device,
+        allow_pickle=source["allow_pickle"],
+        bos=source.get("bos", "auto"),
     )
     log(f"model {source['folder']} on {anatomy.device} in {compute.dtype}")
     return anatomy
