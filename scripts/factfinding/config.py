@@ -70,7 +70,9 @@ class ModelConfig(Section):
         if self.source == "gguf" and not self.file:
             raise ValueError("source 'gguf' needs `file`")
         if self.bos == "none":
-            raise ValueError("every prompt begins with a token: bos 'auto', or a special token of the tokenizer")
+            raise ValueError(
+                "every prompt begins with a token: bos 'auto', or a special token of the tokenizer"
+            )
         return self
 
 
@@ -698,7 +700,9 @@ class Config(Section):
                 "subjects.table is set, but organism.world is 'fictional' and knows only its own people"
             )
         if self.model.source == "organism" and self.model.bos != "auto":
-            raise ValueError("model.bos must be 'auto' for the embedded model, which is trained with a BOS of its own")
+            raise ValueError(
+                "model.bos must be 'auto' for the embedded model, which is trained with a BOS of its own"
+            )
         for section in ("heads", "probes"):
             missing = set(getattr(self, section).conditions) - set(self.activations.conditions)
             if missing:

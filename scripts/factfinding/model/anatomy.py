@@ -243,7 +243,9 @@ def bos_token_id(tokenizer: Any, bos: str = "auto") -> int:
         )
         if bos not in special:
             listed = ", ".join(sorted(special)[:20])
-            raise InputError("config.model.bos", repr(bos), f"auto, or a special token: {listed or 'there is none'}")
+            raise InputError(
+                "config.model.bos", repr(bos), f"auto, or a special token: {listed or 'there is none'}"
+            )
         return special[bos]
     for token in (tokenizer.bos_token_id, tokenizer.eos_token_id):
         if token is not None:

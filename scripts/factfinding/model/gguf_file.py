@@ -28,7 +28,9 @@ def check_gguf(path: Path) -> None:
     with path.open("rb") as file:
         begins = file.read(len(MAGIC))
     if begins != MAGIC:
-        raise InputError(path, f"a file that begins with {begins!r}", f"a GGUF file, which begins with {MAGIC!r}")
+        raise InputError(
+            path, f"a file that begins with {begins!r}", f"a GGUF file, which begins with {MAGIC!r}"
+        )
     missing = [name for name in PACKAGES if find_spec(name) is None]
     if missing:
         raise InputError(
@@ -63,7 +65,11 @@ def _described(path: Path) -> dict[str, Any]:
 
     try:
         reader = GGUFReader(path)
-        fields = {name: field for name, field in reader.fields.items() if "tokens" not in name and "merges" not in name}
+        fields = {
+            name: field
+            for name, field in reader.fields.items()
+            if "tokens" not in name and "merges" not in name
+        }
         said = {name: field.contents() for name, field in fields.items() if len(field.data) == 1}
         types = Counter(tensor.tensor_type.name for tensor in reader.tensors)
         names = [tensor.name for tensor in reader.tensors]
@@ -91,7 +97,9 @@ def _check_positions(path: Path, said: dict[str, Any], names: list[str]) -> None
     if stretched or scaling != "none":
         found = f"the tensor {stretched[0]}" if stretched else f"rope.scaling.type {scaling!r}"
         raise InputError(
-            path, f"stretched rotary positions ({found})", "a model of plain positions, or its Hugging Face folder"
+            path,
+            f"stretched rotary positions ({found})",
+            "a model of plain positions, or its Hugging Face folder",
         )
 
 
