@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -98,8 +99,6 @@ def write_gguf(path: Path, *, kind: str = "F32", architecture: str = "llama", wo
 
 
 def read_merges(backend) -> list:
-    import json
-
     return json.loads(backend.to_str())["model"]["merges"]
 
 
@@ -144,6 +143,19 @@ def test_a_quantized_file_has_the_numbers_that_transformers_reads(tmp_path, kind
     assert not torch.equal(logits(ours.model, ids), logits(original, ids)), (
         "the quantization is there to be read"
     )
+
+
+@pytest.mark.real
+def test_what_lies_beside_the_file_is_not_read(tmp_path):
+    """Among downloads of all kinds: settings of another tokenizer with code of its own, an adapter."""
+    write_gguf(tmp_path / "tiny.gguf")
+    (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'was-run')!r}, 'w')\nclass Words: pass\n")
+    settings = {"auto_map": {"AutoTokenizer": ["evil.Words", "evil.Words"]}, "bos_token": "Fact"}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "someone/else"}))
+    convert_gguf(tmp_path / "tiny.gguf", tmp_path / "folder")
+    assert load(tmp_path / "folder").bos_token_id == tokenizer().bos_token_id
+    assert not (tmp_path / "was-run").exists()
 
 
 @pytest.mark.real

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from factfinding.errors import InputError
@@ -18,7 +19,8 @@ from factfinding.files import file_digest
 
 MAGIC = b"GGUF"
 PACKAGES = ("gguf", "accelerate")
-LOCAL = {"local_files_only": True, "trust_remote_code": False}
+NAME = "model.gguf"
+READ = {"gguf_file": NAME, "local_files_only": True, "trust_remote_code": False}
 
 
 def check_gguf(path: Path) -> None:
@@ -52,8 +54,11 @@ def convert_gguf(path: Path, folder: Path) -> dict[str, Any]:
     """
     check_gguf(path)
     record = _described(path)
-    model = _read_model(path)
-    tokenizer = _read_tokenizer(path)
+    # from a folder of its own: transformers also looks at what lies beside a file (tokenizer_config.json, adapters)
+    with TemporaryDirectory() as alone:
+        (Path(alone) / NAME).symlink_to(path.resolve())
+        model = _read_model(path, alone)
+        tokenizer = _read_tokenizer(path, alone)
     _plain(model).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return record
@@ -103,23 +108,22 @@ def _check_positions(path: Path, said: dict[str, Any], names: list[str]) -> None
         )
 
 
-def _read_model(path: Path) -> Any:
-    """The model as transformers reads it, all weights in float32."""
+def _read_model(path: Path, alone: str) -> Any:
+    """The model as transformers reads it, all weights in float32. alone: a folder with nothing but the file, as NAME."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
     from transformers.modeling_gguf_pytorch_utils import GGUF_SUPPORTED_ARCHITECTURES
 
     allowed = f"one of {', '.join(sorted(set(KNOWN_TYPES) & set(GGUF_SUPPORTED_ARCHITECTURES)))}"
-    where = {"gguf_file": path.name, **LOCAL}
     try:
-        config = AutoConfig.from_pretrained(path.parent, **where)
+        config = AutoConfig.from_pretrained(alone, **READ)
     except Exception as error:
         raise _unread(path, error, f"a model that transformers reads: {allowed}") from error
     if config.model_type not in KNOWN_TYPES:
         raise InputError(path, f"a model of the family {config.model_type!r}", allowed)
     try:
         model, loaded = AutoModelForCausalLM.from_pretrained(
-            path.parent, dtype=torch.float32, output_loading_info=True, **where
+            alone, dtype=torch.float32, output_loading_info=True, **READ
         )
     except Exception as error:
         raise _unread(path, error, "a whole GGUF file") from error
@@ -138,11 +142,11 @@ def _plain(model: Any) -> Any:
     return plain
 
 
-def _read_tokenizer(path: Path) -> Any:
+def _read_tokenizer(path: Path, alone: str) -> Any:
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name, use_fast=True, **LOCAL)
+        tokenizer = AutoTokenizer.from_pretrained(alone, use_fast=True, **READ)
     except Exception as error:
         raise _unread(path, error, "a tokenizer that transformers can build") from error
     if not tokenizer.is_fast:
