@@ -55,8 +55,20 @@ def order_in_file(name: str, weight: np.ndarray, model) -> np.ndarray:
     return weight
 
 
-def write_gguf(path: Path, *, kind: str = "F32", architecture: str = "llama", words: bool = True, **more):
-    """A random Llama as llama.cpp would write it; the model. `kind`: of the matrices. `more`: keys of the file."""
+def write_gguf(
+    path: Path,
+    *,
+    kind: str = "F32",
+    architecture: str = "llama",
+    words: bool = True,
+    leave_out: str = "",
+    **more: str,
+):
+    """Write a random Llama as llama.cpp would; gives the model.
+
+    kind: the quantization of its matrices. words: with a tokenizer. leave_out: a weight. more: keys of the file, `__`
+    for a point.
+    """
     gguf = pytest.importorskip("gguf")
     tokens = tokenizer()
     # the blocks of a quantization hold 32 numbers of a row
@@ -88,6 +100,8 @@ def write_gguf(path: Path, *, kind: str = "F32", architecture: str = "llama", wo
     for key, value in more.items():
         writer.add_string(key.replace("__", "."), value)
     for name, weight in model.state_dict().items():
+        if name == leave_out:
+            continue
         values = order_in_file(name, weight.numpy(), model)
         quantized = gguf.GGMLQuantizationType[kind if values.ndim == 2 else "F32"]
         writer.add_tensor(name_in_file(name), gguf.quants.quantize(values, quantized), raw_dtype=quantized)
@@ -173,6 +187,14 @@ def test_a_file_that_cannot_be_used_is_named_with_what_is_allowed(tmp_path, opti
     with pytest.raises(InputError, match=f"{re.escape(str(tmp_path / 'tiny.gguf'))}: found .*{message}"):
         convert_gguf(tmp_path / "tiny.gguf", tmp_path / "folder")
     assert not (tmp_path / "folder").exists()
+
+
+@pytest.mark.real
+def test_a_file_that_lacks_a_weight_is_refused(tmp_path):
+    """Transformers fills in random numbers, and says so in its log alone."""
+    write_gguf(tmp_path / "tiny.gguf", leave_out="model.layers.1.mlp.up_proj.weight")
+    with pytest.raises(InputError, match="tiny.gguf: found no weight model.layers.1.mlp.up_proj.weight"):
+        convert_gguf(tmp_path / "tiny.gguf", tmp_path / "folder")
 
 
 @pytest.mark.real

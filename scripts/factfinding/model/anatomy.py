@@ -250,7 +250,7 @@ def bos_token_id(tokenizer: Any, bos: str = "auto") -> int:
     for token in (tokenizer.bos_token_id, tokenizer.eos_token_id):
         if token is not None:
             return token
-    raise InputError("tokenizer", "neither a BOS nor an end-of-text token", "a tokenizer with one of them")
+    raise InputError("tokenizer", "neither a BOS nor an end-of-text token", "one of them, or model.bos")
 
 
 def positions_of(tokens: Int[Tensor, "batch seq"]) -> Int[Tensor, "1 seq"]:
