@@ -1,5 +1,6 @@
 """Rule convert_gguf: turn a GGUF file into a model folder with plain weights."""
 
+import shutil
 from pathlib import Path
 
 from job import Job
@@ -13,6 +14,7 @@ with Job(snakemake) as job:
 
     model = job.given.model
     folder = Path(job.output.source).parent / "weights"
+    shutil.rmtree(folder, ignore_errors=True)  # of another file
     record = convert_gguf(Path(job.input.file), folder)
     check_model_folder(folder)
     job.log(f"{check_finite(folder)} weights, all finite; {record}")

@@ -218,8 +218,9 @@ def test_what_is_no_gguf_file_is_refused_before_anything_runs(tmp_path):
 def test_missing_packages_are_named(tmp_path, monkeypatch):
     (tmp_path / "tiny.gguf").write_bytes(b"GGUF" + bytes(20))
     monkeypatch.setattr(gguf_file, "PACKAGES", ("gguf_not_there", "torch", "accelerate_not_there"))
+    check_gguf(tmp_path / "tiny.gguf")
     with pytest.raises(InputError) as caught:
-        check_gguf(tmp_path / "tiny.gguf")
+        convert_gguf(tmp_path / "tiny.gguf", tmp_path / "folder")
     message = str(caught.value)
     assert "no package gguf_not_there and no package accelerate_not_there" in message
     assert "envs/real-model.txt" in message and str(tmp_path / "tiny.gguf") in message

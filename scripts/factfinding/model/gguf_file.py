@@ -24,7 +24,7 @@ READ = {"gguf_file": NAME, "local_files_only": True, "trust_remote_code": False}
 
 
 def check_gguf(path: Path) -> None:
-    """Raise InputError for what is no GGUF file, and for a missing package; reads four bytes and imports nothing."""
+    """Raise InputError for what is no GGUF file; reads four bytes and imports nothing."""
     if not path.is_file():
         raise InputError(path, "no such file", "a model as a GGUF file")
     with path.open("rb") as file:
@@ -33,6 +33,10 @@ def check_gguf(path: Path) -> None:
         raise InputError(
             path, f"a file that begins with {begins!r}", f"a GGUF file, which begins with {MAGIC!r}"
         )
+
+
+def _check_packages(path: Path) -> None:
+    """Where the file is read, not before a run: a rule may have an environment of its own (`--sdm conda`)."""
     missing = [name for name in PACKAGES if find_spec(name) is None]
     if missing:
         raise InputError(
@@ -48,11 +52,12 @@ def convert_gguf(path: Path, folder: Path) -> dict[str, Any]:
     Keys: file, sha256, architecture, tensor_types (how many tensors of each type of quantization), tokenizer (its kind
     and its way to cut text into words, as the file names them), mended (what the folder has otherwise than the file).
 
-    Raises InputError, naming the file, for what `check_gguf` refuses; a damaged file; a family that is not known here or
-    that transformers does not read from GGUF; stretched rotary positions, which it leaves out; a tokenizer that it
-    cannot build; a weight that the file lacks.
+    Raises InputError, naming the file, for what `check_gguf` refuses; a missing package; a damaged file; a family that
+    is not known here or that transformers does not read from GGUF; stretched rotary positions, which it leaves out; a
+    tokenizer that it cannot build; a weight that the file lacks.
     """
     check_gguf(path)
+    _check_packages(path)
     record = _described(path)
     # from a folder of its own: transformers also looks at what lies beside a file (tokenizer_config.json, adapters)
     with TemporaryDirectory() as alone:
@@ -135,10 +140,14 @@ def _read_model(path: Path, alone: str) -> Any:
 
 def _plain(model: Any) -> Any:
     """The same weights in a fresh model, whose configuration does not speak of quantization."""
+    import torch
+
     settings = model.config.to_dict()
     settings.pop("quantization_config", None)
-    plain = type(model)(type(model.config).from_dict(settings))
-    plain.load_state_dict(model.state_dict())
+    with torch.device("meta"):  # no numbers are drawn that would be overwritten
+        plain = type(model)(type(model.config).from_dict(settings))
+    plain.load_state_dict(model.state_dict(), assign=True)
+    plain.tie_weights()
     return plain
 
 
