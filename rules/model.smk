@@ -1,4 +1,4 @@
-"""The model of the study, from one of four sources, and its card.
+"""The model of the study, from one of five sources, and its card.
 
 In: nothing (organism in its fictional world, tiny), the checked subjects (organism on real subjects), the hub, or a
 folder. Out: results/<study>/model/source.json, which says where the weights lie and what they are, and card.json, what
@@ -57,7 +57,9 @@ rule download_model:
         mem_mb=megabytes(2000),
         runtime=240,
     params:
-        settings=settings("model.id", "model.revision", "model.allow_pickle"),
+        settings=settings(
+            "model.id", "model.revision", "model.allow_pickle", "model.bos"
+        ),
         code=code("download_model.py"),
     script:
         "../scripts/download_model.py"
@@ -78,11 +80,34 @@ rule adopt_model:
         mem_mb=megabytes(2000),
         runtime=60,
     params:
-        settings=settings("model.folder", "model.allow_pickle"),
+        settings=settings("model.folder", "model.allow_pickle", "model.bos"),
         content=of(model_content),
         code=code("adopt_model.py"),
     script:
         "../scripts/adopt_model.py"
+
+
+rule convert_gguf:
+    input:
+        file=of(gguf_file),
+    output:
+        source="results/{study}/model/source.json",
+        provenance="results/{study}/provenance/convert_gguf.json",
+    log:
+        "results/{study}/logs/convert_gguf.log",
+    wildcard_constraints:
+        study=names(of_source("gguf")),
+    conda:
+        "../envs/real-model.yaml"
+    threads: 1
+    resources:
+        mem_mb=megabytes(8000),
+        runtime=60,
+    params:
+        settings=settings("model.bos"),
+        code=code("convert_gguf.py"),
+    script:
+        "../scripts/convert_gguf.py"
 
 
 rule tiny_model:
@@ -102,7 +127,7 @@ rule tiny_model:
         mem_mb=megabytes(2000),
         runtime=10,
     params:
-        settings=settings("model.family"),
+        settings=settings("model.family", "model.bos"),
         code=code("tiny_model.py"),
     script:
         "../scripts/tiny_model.py"

@@ -16,6 +16,7 @@ SOURCES = {
     "organism": "train_organism",
     "hub": "download_model",
     "folder": "adopt_model",
+    "gguf": "convert_gguf",
     "tiny": "tiny_model",
 }
 

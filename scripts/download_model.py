@@ -17,6 +17,11 @@ with Job(snakemake, network=True) as job:
     check_model_folder(folder, allow_pickle=model.allow_pickle)
     job.log(f"{check_finite(folder)} weights, all finite")
     source = describe(
-        folder, kind="hub", id=model.id, revision=model.revision, allow_pickle=model.allow_pickle
+        folder,
+        kind="hub",
+        id=model.id,
+        revision=model.revision,
+        allow_pickle=model.allow_pickle,
+        bos=model.bos,
     )
     write_json(source, job.output.source)

@@ -20,7 +20,7 @@ with Job(snakemake) as job:
     tokenizer = read_tokenizer(source["folder"])
     answers = subjects["answer"].unique().to_list()
     with naming(f"{job.input.subjects}; model {source['folder']}"):
-        bos, relation = bos_token_id(tokenizer), job.given.relation
+        bos, relation = bos_token_id(tokenizer, source["bos"]), job.given.relation
         tables = {name: prompt_table(subjects, tokenizer, bos, name, relation) for name in CONDITIONS}
         check_prompts(tables, tokenizer, positions=sizes_of(Path(source["folder"])).positions)
         answers = candidates(answers, tables["full"]["text"][0], tokenizer)

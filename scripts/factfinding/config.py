@@ -25,6 +25,7 @@ FilePath = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]+$", max_length=1000)
 """Text that can name a file: without control characters, and no longer than file systems take."""
 Word = Annotated[str, Field(pattern=r"^[^\W\d_][^\x00-\x1f\x7f<>]*$", max_length=60)]
 """A word or two that stand in a sentence."""
+Token = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]+$", max_length=100)]
 FoldKind = Literal["random", "first_name", "last_name"]
 LARGEST, DEEPEST = 100_000, 50
 """Values in a configuration, and levels: a few lines of YAML aliases can stand for billions."""
@@ -41,13 +42,22 @@ class Section(BaseModel):
 class ModelConfig(Section):
     """Where the model comes from."""
 
-    source: Literal["organism", "hub", "folder", "tiny"] = Field(
+    source: Literal["organism", "hub", "folder", "gguf", "tiny"] = Field(
         "organism",
-        description="organism: trained here; hub: downloaded; folder: on this disk; tiny: random weights, for tests",
+        description="organism: trained here; hub: downloaded; folder: on this disk; gguf: a file of llama.cpp, made into "
+        "a folder; tiny: random weights, for tests",
     )
     id: str | None = Field(None, description="hub: the repository, such as EleutherAI/pythia-2.8b")
     revision: str | None = Field(None, description="hub: a commit, tag or branch; a commit never moves")
     folder: FilePath | None = Field(None, description="folder: a model in the Hugging Face format")
+    file: FilePath | None = Field(
+        None, description="gguf: the file, of any quantization (needs the packages of envs/real-model.txt)"
+    )
+    bos: Token = Field(
+        "auto",
+        description="the token that every prompt begins with. auto: what the tokenizer names as BOS, or its end of text; "
+        "or one of its special tokens, such as <|endoftext|>",
+    )
     family: Literal["gpt_neox", "gpt2", "llama"] = Field("gpt_neox", description="tiny: the architecture")
     allow_pickle: bool = Field(False, description="accept *.bin weights, which run code when they are loaded")
 
@@ -57,6 +67,12 @@ class ModelConfig(Section):
             raise ValueError("source 'hub' needs `id` and `revision`")
         if self.source == "folder" and not self.folder:
             raise ValueError("source 'folder' needs `folder`")
+        if self.source == "gguf" and not self.file:
+            raise ValueError("source 'gguf' needs `file`")
+        if self.bos == "none":
+            raise ValueError(
+                "every prompt begins with a token: bos 'auto', or a special token of the tokenizer"
+            )
         return self
 
 
@@ -682,6 +698,10 @@ class Config(Section):
         ):
             raise ValueError(
                 "subjects.table is set, but organism.world is 'fictional' and knows only its own people"
+            )
+        if self.model.source == "organism" and self.model.bos != "auto":
+            raise ValueError(
+                "model.bos must be 'auto' for the embedded model, which is trained with a BOS of its own"
             )
         for section in ("heads", "probes"):
             missing = set(getattr(self, section).conditions) - set(self.activations.conditions)

@@ -90,9 +90,9 @@ def file_digests(folder: Path) -> dict[str, str]:
     return found
 
 
-def model_digest(files: Mapping[str, str]) -> str:
-    """One digest of all files of a model (`file_digests`)."""
-    return text_digest(*(part for item in files.items() for part in item))[:32]
+def model_digest(files: Mapping[str, str], *chosen: str) -> str:
+    """One digest of all files of a model (`file_digests`), and of what was chosen beside them."""
+    return text_digest(*(part for item in files.items() for part in item), *chosen)[:32]
 
 
 def _memo() -> dict[str, str]:

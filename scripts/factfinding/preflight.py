@@ -22,6 +22,7 @@ from factfinding.data.texts import read_texts
 from factfinding.data.tokens import PlainTokenizer, check_prompts
 from factfinding.errors import InputError, naming
 from factfinding.families import KNOWN_TYPES, TINY, WITH_DIFFERENCES
+from factfinding.model.gguf_file import check_gguf
 from factfinding.model_folder import Sizes, check_model_folder, sizes_of
 
 LARGE_TEXT = 64 << 20
@@ -61,7 +62,7 @@ def preflight(study: Config) -> None:
     subjects = _subjects(study)
     facts = _facts(study)
     _check_texts(study)
-    with _named(study, "model.folder"):
+    with _named(study, "model.file" if study.model.source == "gguf" else "model.folder"):
         sizes = _sizes(study)
     if subjects is not None:
         _check_folds(study, subjects)
@@ -148,7 +149,7 @@ def _model_folder(study: Config) -> Path | None:
     if study.model.source == "folder":
         return _to_check(study, "model.folder", study.model.folder)
     downloaded = Path("results", study.study, "model")
-    there = study.model.source == "hub" and (downloaded / "source.json").is_file()
+    there = study.model.source in ("hub", "gguf") and (downloaded / "source.json").is_file()
     return downloaded / "weights" if there else None
 
 
@@ -211,6 +212,8 @@ def _sizes(study: Config) -> Sizes | None:
             return Sizes(family=KNOWN_TYPES["gpt_neox"].name, **shape)
         case "tiny":
             return tiny_sizes(model.family)
+    if model.source == "gguf" and (file := _to_check(study, "model.file", model.file)) is not None:
+        check_gguf(file)
     folder = _model_folder(study)
     if folder is None:
         return None

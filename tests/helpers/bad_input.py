@@ -53,7 +53,14 @@ SIZE_KEYS = {
     ),
     "gpt2": ("n_layer", "n_head", "n_embd", "n_positions"),
 }
-PATHS = ("subjects.table", "model.folder", "locality.texts", "answer_neurons.texts", "neurons.facts")
+PATHS = (
+    "subjects.table",
+    "model.folder",
+    "model.file",
+    "locality.texts",
+    "answer_neurons.texts",
+    "neurons.facts",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,7 +123,8 @@ def not_stored(name, found, allowed, settings=None, **changes):
 def path(key: str, name: str, found: str, allowed: str, kind: str = "paths"):
     """A key that names a file, and a name that no file can have."""
     section, _, last = key.partition(".")
-    values = {section: {last: name} | ({"source": "folder"} if key == "model.folder" else {})}
+    source = {"model.folder": {"source": "folder"}, "model.file": {"source": "gguf"}}
+    values = {section: {last: name} | source.get(key, {})}
     return config(f"{key}, {found}", values, f"config.{key}", found, allowed, kind=kind)
 
 
@@ -284,10 +292,16 @@ CASES = [
     config("a seed of no generator", {"recall": {"seed": 2**64}}, "recall.seed", str(2**64), "less than"),
     config("precision", {"compute": {"dtype": "float8"}}, "compute.dtype", "'float8'", "'bfloat16'"),
     config("device", {"compute": {"device": "gpu"}}, "config.compute.device", "'gpu'", "cuda"),
-    config("source", {"model": {"source": "web"}}, "config.model.source", "'web'", "'hub', 'folder' or 'tiny'"),
+    config("source", {"model": {"source": "web"}}, "config.model.source", "'web'", "'folder', 'gguf' or 'tiny'"),
     config("hub without revision", {"model": {"source": "hub", "id": "a/b"}}, "config.model", "impossible",
            "needs `id` and `revision`"),
     config("folder without folder", {"model": {"source": "folder"}}, "config.model", "impossible", "`folder`"),
+    config("gguf without file", {"model": {"source": "gguf"}}, "config.model", "impossible", "`file`"),
+    config("gguf that is not there", {"model": {"source": "gguf", "file": "no.gguf"}},
+           "no.gguf (config.model.file of study", "no such file", "a GGUF file"),
+    config("gguf that is none", {"model": {"source": "gguf", "file": "subjects.csv"}},
+           "subjects.csv (config.model.file of study", "begins with b'athl'", "a GGUF file"),
+    config("no BOS", {"model": {"bos": "none"}}, "config.model", "impossible", "begins with a token"),
     config("no athletes", {"subjects": {"table": None}}, "config", "impossible", "subjects.table may be null"),
     config("condition", {"probes": {"conditions": ["bare"]}}, "probes.conditions.0", "'bare'", "'name_only'"),
     config("condition not stored", {"probes": {"conditions": ["zero_shot"]}}, "config", "impossible",

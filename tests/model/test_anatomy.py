@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 
 import pytest
@@ -11,8 +12,9 @@ from safetensors.torch import load_file, save_file
 
 from factfinding.errors import InputError
 from factfinding.model import anatomy as anatomies
+from factfinding.model.anatomy import bos_token_id
 from factfinding.model.tiny import random_model
-from helpers.models import FAMILIES, random_anatomy, save_model
+from helpers.models import FAMILIES, random_anatomy, save_model, tokenizer
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -201,3 +203,28 @@ def test_a_device_that_is_not_there_is_named():
     else:
         with pytest.raises(InputError, match=r"compute\.device: found 'cuda', but no CUDA device"):
             anatomies.pick_device("cuda")
+
+
+def with_two_special_tokens(folder):
+    tokens = tokenizer()
+    tokens.add_special_tokens({"additional_special_tokens": ["<|document|>"]})
+    random_model("llama", vocabulary=len(tokens)).save_pretrained(folder)
+    tokens.save_pretrained(folder)
+    return folder
+
+
+def test_bos_is_the_token_that_is_named(tmp_path):
+    folder = with_two_special_tokens(tmp_path)
+    own, named = anatomies.load(folder), anatomies.load(folder, bos="<|document|>")
+    assert own.tokenizer.convert_ids_to_tokens(own.bos_token_id) == "<|endoftext|>"
+    assert named.tokenizer.convert_ids_to_tokens(named.bos_token_id) == "<|document|>"
+    assert anatomies.load(folder, bos="<|endoftext|>").bos_token_id == own.bos_token_id
+
+
+@pytest.mark.parametrize("bos", ["<|im_start|>", "the", "Fact"])
+def test_a_bos_that_is_no_special_token_is_refused(tmp_path, bos):
+    """A word of the vocabulary, too: it is a slip, not a beginning."""
+    anatomy = anatomies.load(with_two_special_tokens(tmp_path), bos=bos)
+    found = re.escape(f"config.model.bos: found {bos!r}; allowed: auto, or a special token: ")
+    with pytest.raises(InputError, match=f"{found}.*document"):
+        bos_token_id(anatomy.tokenizer, anatomy.bos)

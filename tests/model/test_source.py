@@ -182,6 +182,14 @@ print(sorted(found - set(loaded_files(folder))))
     assert file_digests(folder) == before
 
 
+def test_the_bos_that_is_asked_for_is_part_of_the_digest(folder):
+    """What is kept of a model's runs is found by the digest, and must not be found under another BOS."""
+    plain, own = describe(folder, kind="folder"), describe(folder, kind="folder", bos="auto")
+    other = describe(folder, kind="folder", bos="<|endoftext|>")
+    assert plain == own and own["bos"] == "auto" and other["bos"] == "<|endoftext|>"
+    assert own["digest"] != other["digest"] and own["files"] == other["files"]
+
+
 def test_a_folder_below_the_working_directory_is_given_relative_to_it(folder, monkeypatch):
     monkeypatch.chdir(folder.parent)
     assert describe(folder, kind="folder")["folder"] == "model"
@@ -224,7 +232,7 @@ def download_rule(served, results, monkeypatch):
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot)
     monkeypatch.setattr(os, "environ", dict(os.environ))  # a job sets the threads of its own process
-    model = {"id": "someone/model", "revision": "main", "allow_pickle": False}
+    model = {"id": "someone/model", "revision": "main", "allow_pickle": False, "bos": "auto"}
     rule = SimpleNamespace(
         rule="download_model", input=[], output=OutputFiles(source=str(results / "source.json")), wildcards={},
         threads=1, log=[], params=SimpleNamespace(settings=json.dumps({"model": model})),

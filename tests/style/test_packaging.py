@@ -41,6 +41,8 @@ def test_every_requirement_is_pinned_once():
     assert requirements("requirements.in") <= run
     assert requirements("requirements-test.in") <= run | test
     assert not run & test
+    real = requirements("real-model.txt")
+    assert requirements("real-model.in") <= real and not real & run
 
 
 def test_a_run_imports_only_what_a_run_installs():
@@ -53,7 +55,8 @@ def test_a_run_imports_only_what_a_run_installs():
             if isinstance(node, ast.ImportFrom):
                 imported.add(node.module.split(".")[0])
     provider = packages_distributions()
-    optional = {"triton"}  # comes with torch for a GPU; without it plain tensors serve
+    # triton comes with torch for a GPU, without it plain tensors serve; gguf is asked for where a GGUF file is named
+    optional = {"triton", "gguf"}
     foreign = imported - set(sys.stdlib_module_names) - {"factfinding"} - scripts - optional
     packages = {canonicalize_name(provider[name][0]) for name in foreign}
     assert packages <= requirements("requirements.in")

@@ -206,6 +206,8 @@ CHANGED = {  # leaves whose other value must fit the rest of the configuration
     ("model", "id"): "a/b",
     ("model", "revision"): "main",
     ("model", "folder"): "elsewhere",
+    ("model", "file"): "elsewhere.gguf",
+    ("model", "bos"): "<|endoftext|>",
     ("model", "family"): "gpt2",
     ("organism", "width"): 48,
     ("organism", "heads"): 4,

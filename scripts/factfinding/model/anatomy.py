@@ -162,7 +162,7 @@ def repeat_heads(x: Tensor, n_heads: int) -> Tensor:
 class Anatomy:
     """A loaded model and its parts: embeddings, blocks, final norm, unembedding, and their sizes."""
 
-    def __init__(self, model: PreTrainedModel, tokenizer: Any = None) -> None:
+    def __init__(self, model: PreTrainedModel, tokenizer: Any = None, *, bos: str = "auto") -> None:
         config = model.config
         if config.model_type not in KNOWN_TYPES:
             raise InputError(
@@ -170,6 +170,7 @@ class Anatomy:
             )
         model.set_attn_implementation(ATTENTION)
         self.model, self.tokenizer, self.family = model, tokenizer, KNOWN_TYPES[config.model_type]
+        self.bos = bos
         self.body = model.get_submodule(self.family.body)
         self.embedding = self.body.get_submodule(self.family.embed)
         self.final_norm = self.body.get_submodule(self.family.final_norm)
@@ -225,8 +226,8 @@ class Anatomy:
 
     @cached_property
     def bos_token_id(self) -> int:
-        """The token prepended to every prompt: the tokenizer's BOS, or its end-of-text where it has none."""
-        return bos_token_id(self.tokenizer)
+        """The token prepended to every prompt (`bos_token_id`)."""
+        return bos_token_id(self.tokenizer, self.bos)
 
     def rotary(self, positions: Int[Tensor, "batch seq"]) -> tuple[Tensor, Tensor] | None:
         """cos and sin of the positions, or None where positions are learned embeddings."""
@@ -258,12 +259,26 @@ class Anatomy:
         return resid
 
 
-def bos_token_id(tokenizer: Any) -> int:
-    """BOS, or end-of-text for a tokenizer without BOS; InputError where there is neither."""
+def bos_token_id(tokenizer: Any, bos: str = "auto") -> int:
+    """The token that every prompt begins with, as `model.bos` in the configuration says.
+
+    auto: the tokenizer's BOS, or its end-of-text where it has none; InputError where there is neither. Else a special
+    token of the tokenizer, by name; InputError for one that it does not have.
+    """
+    if bos != "auto":
+        special = tokenizer.get_added_vocab() | dict(
+            zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True)
+        )
+        if bos not in special:
+            listed = ", ".join(sorted(special)[:20])
+            raise InputError(
+                "config.model.bos", repr(bos), f"auto, or a special token: {listed or 'there is none'}"
+            )
+        return special[bos]
     for token in (tokenizer.bos_token_id, tokenizer.eos_token_id):
         if token is not None:
             return token
-    raise InputError("tokenizer", "neither a BOS nor an end-of-text token", "a tokenizer with one of them")
+    raise InputError("tokenizer", "neither a BOS nor an end-of-text token", "one of them, or model.bos")
 
 
 def position_ids(tokens: Int[Tensor, "batch seq"]) -> Int[Tensor, "1 seq"]:
@@ -326,7 +341,12 @@ def check_folder(folder: Path, *, allow_pickle: bool = False) -> None:
 
 
 def load(
-    folder: str | Path, *, dtype: str = "float32", device: str = "auto", allow_pickle: bool = False
+    folder: str | Path,
+    *,
+    dtype: str = "float32",
+    device: str = "auto",
+    allow_pickle: bool = False,
+    bos: str = "auto",
 ) -> Anatomy:
     """Load a model folder for analysis: local files only, no remote code, attention with patterns, evaluation mode.
 
@@ -360,7 +380,7 @@ def load(
         ) from error
     _check_loaded(loaded, folder)
     model.requires_grad_(False).eval().to(pick_device(device))
-    anatomy = Anatomy(model, tokenizer)
+    anatomy = Anatomy(model, tokenizer, bos=bos)
     _check_weights(anatomy, folder)
     check_guards(anatomy, where=folder, n_tokens=min(GUARDED, anatomy.positions or GUARDED))
     anatomy.guarded, anatomy.where = GUARDED, folder

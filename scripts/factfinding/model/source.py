@@ -15,22 +15,31 @@ from factfinding.model_folder import SETTINGS, file_digests, model_digest
 
 
 def describe(
-    folder: Path, *, kind: str, id: str | None = None, revision: str | None = None, allow_pickle: bool = False
+    folder: Path,
+    *,
+    kind: str,
+    id: str | None = None,
+    revision: str | None = None,
+    allow_pickle: bool = False,
+    bos: str = "auto",
 ) -> dict[str, Any]:
-    """What source.json says: kind, id, revision, folder, files with their digests, and one digest of all of them.
+    """What source.json says: kind, id, revision, folder, bos, files with their digests, and one digest of all of them.
 
+    A `bos` that is not the tokenizer's own is part of the digest: what is kept under it depends on it.
     Raises InputError for a folder that is no usable model. The folder is given relative to the working directory where
     it lies below it, so that a project that is moved still finds its model.
     """
     check_folder(folder, allow_pickle=allow_pickle)
     files = file_digests(folder)
+    own_bos = [] if bos == "auto" else [bos]
     return {
         "kind": kind,
         "id": id,
         "revision": revision,
         "folder": _relative(folder),
         "allow_pickle": allow_pickle,
-        "digest": model_digest(files),
+        "bos": bos,
+        "digest": model_digest(files, *own_bos),
         "files": files,
     }
 
@@ -69,7 +78,11 @@ def load_source(source: dict[str, Any], compute: Any, log: Callable[[str], None]
     """
     check_unchanged(source)
     anatomy = load(
-        source["folder"], dtype=compute.dtype, device=compute.device, allow_pickle=source["allow_pickle"]
+        source["folder"],
+        dtype=compute.dtype,
+        device=compute.device,
+        allow_pickle=source["allow_pickle"],
+        bos=source.get("bos", "auto"),
     )
     log(f"model {source['folder']} on {anatomy.device} in {compute.dtype}")
     return anatomy
