@@ -93,7 +93,7 @@ def test_nodes_sum_to_the_residual(anatomy, clean, weights, close):
 
 def test_the_norm_is_the_models_own(anatomy, clean, close):
     for module in (anatomy.final_norm, anatomy.blocks[0].norm_attn):
-        assert close(Norm.of(module)(clean.resid), module(clean.resid))
+        assert close(Norm.of(module, anatomy.family)(clean.resid), module(clean.resid))
 
 
 def test_frozen_effects_of_all_nodes_sum_to_the_logit_difference(
