@@ -48,7 +48,19 @@ class ModelConfig(Section):
     id: str | None = Field(None, description="hub: the repository, such as EleutherAI/pythia-2.8b")
     revision: str | None = Field(None, description="hub: a commit, tag or branch; a commit never moves")
     folder: FilePath | None = Field(None, description="folder: a model in the Hugging Face format")
-    family: Literal["gpt_neox", "gpt2", "llama"] = Field("gpt_neox", description="tiny: the architecture")
+    family: Literal[
+        "gpt_neox",
+        "gpt2",
+        "llama",
+        "qwen3",
+        "phi3",
+        "gemma",
+        "gptj",
+        "gpt_neo",
+        "opt",
+        "phi",
+        "falcon",
+    ] = Field("gpt_neox", description="tiny: the architecture")
     allow_pickle: bool = Field(False, description="accept *.bin weights, which run code when they are loaded")
 
     @model_validator(mode="after")
