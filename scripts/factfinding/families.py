@@ -48,12 +48,16 @@ class Need:
     why: str
 
 
+def _is(value: Any) -> Callable[[Any, Mapping[str, Any]], bool]:
+    def holds(found: Any, _config: Mapping[str, Any]) -> bool:
+        return bool(found == value)
+
+    return holds
+
+
 def _needs(why: str, **values: Any) -> tuple[Need, ...]:
     """Keys that must have the one value given, which is also what holds where config.json does not say."""
-    return tuple(
-        Need(key=key, default=value, holds=lambda found, _config, value=value: found == value, why=why)
-        for key, value in values.items()
-    )
+    return tuple(Need(key=key, default=value, holds=_is(value), why=why) for key, value in values.items())
 
 
 def _rotary(body: nn.Module, like: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:

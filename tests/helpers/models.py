@@ -23,6 +23,11 @@ TEXT = [
 ] * 8
 
 
+def rounds(anatomy: Anatomy) -> bool:
+    """Whether the model's norms round to float32 also where the model is float64: the library's RMS norms do."""
+    return not isinstance(anatomy.final_norm, torch.nn.LayerNorm)
+
+
 def tokenizer(vocabulary: int = 360) -> PreTrainedTokenizerFast:
     """A byte-level BPE: every string can be tokenized; the words of `TEXT` are single tokens."""
     return byte_level_tokenizer(TEXT, vocabulary)
