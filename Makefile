@@ -7,7 +7,7 @@ CORES  ?= all
 READY  := $(VENV)/.ready
 TESTS  := $(VENV)/.ready-test
 
-.PHONY: all test test-fast test-slurm test-faults check-install config docs record smoke seeds real-athletes lint lock bench clean help
+.PHONY: all test test-fast test-slurm test-faults test-families check-install config docs record smoke seeds real-athletes lint lock bench clean help
 
 # The embedded model is small: two of its jobs fit beside each other on a GPU, and without one `gpu` only holds them back.
 all: $(READY)  ## the default study: results/organism/report.html
@@ -33,6 +33,9 @@ test-slurm: $(TESTS)  ## the smoke study on a true SLURM that is started on this
 
 test-faults: $(TESTS)  ## processes killed at twenty moments, full disks, damaged files; writes docs/reliability.md (half an hour)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m faults tests/workflow/test_many_faults.py -rs
+
+test-families: $(TESTS)  ## the engine's tests and the whole smoke study on every family of models (half an hour)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m families -rs
 
 check-install:  ## both README commands in a fresh clone with an empty home folder (half an hour; ONLY=install for the first steps)
 	tests/check_install.sh $(if $(ONLY),--only $(ONLY))
