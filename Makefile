@@ -9,7 +9,7 @@ TESTS  := $(VENV)/.ready-test
 REAL   := $(VENV)/.ready-real
 WEIGHTS := models/SmolLM2-135M-Instruct.Q4_1.gguf
 
-.PHONY: all test test-fast test-slurm test-faults check-install config docs record wild smoke seeds real-athletes real-model test-real lint lock bench clean help
+.PHONY: all test test-fast test-slurm test-faults test-families check-install config docs record wild smoke seeds real-athletes real-model test-real lint lock bench clean help
 
 # The embedded model is small: two of its jobs fit beside each other on a GPU, and without one `gpu` only holds them back.
 all: $(READY)  ## the default study: results/organism/report.html
@@ -44,6 +44,9 @@ wild: $(TESTS)  ## models and tables as they are found: what is said of each, in
 
 test-real: $(TESTS) $(REAL) $(WEIGHTS)  ## GGUF files and a real language model against plain transformers
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m real tests/model -rs
+
+test-families: $(TESTS)  ## the engine's tests and the whole smoke study on every family of models (half an hour)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m families -rs
 
 check-install:  ## both README commands in a fresh clone with an empty home folder (half an hour; ONLY=install for the first steps)
 	tests/check_install.sh $(if $(ONLY),--only $(ONLY))

@@ -58,7 +58,19 @@ class ModelConfig(Section):
         description="the token that every prompt begins with. auto: what the tokenizer names as BOS, or its end of text; "
         "or one of its special tokens, such as <|endoftext|>",
     )
-    family: Literal["gpt_neox", "gpt2", "llama"] = Field("gpt_neox", description="tiny: the architecture")
+    family: Literal[
+        "gpt_neox",
+        "gpt2",
+        "llama",
+        "qwen3",
+        "phi3",
+        "gemma",
+        "gptj",
+        "gpt_neo",
+        "opt",
+        "phi",
+        "falcon",
+    ] = Field("gpt_neox", description="tiny: the architecture")
     allow_pickle: bool = Field(False, description="accept *.bin weights, which run code when they are loaded")
 
     @model_validator(mode="after")

@@ -21,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 from tokenizers import Tokenizer
 
 from factfinding.errors import InputError
-from factfinding.families import KNOWN_TYPES, Family, Weights
+from factfinding.families import KNOWN_TYPES, Family, Weights, check_family
 from factfinding.files import file_digest, read_json, text_digest, write_json
 
 WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -36,6 +36,8 @@ SETTLED = 5
 FLOATING = ("F64", "F32", "F16", "BF16")
 MOST_LAYERS = 1000
 """Several times what the deepest models have: a slip in config.json is not taken for a model to be built."""
+INNER = ("n_inner", "intermediate_size", "ffn_hidden_size")
+"""Keys for the neurons of a layer, of families whose config.json need not say them: 4 times the width then."""
 ACTIVATIONS = frozenset(
     (
         "gelu gelu_10 gelu_accurate gelu_fast gelu_new gelu_python gelu_python_tanh gelu_pytorch_tanh "
@@ -161,10 +163,7 @@ def _config(folder: Path) -> tuple[dict[str, Any], Family]:
     if not path.is_file():
         raise InputError(folder, "no config.json", "a model folder in the Hugging Face format")
     config = read_json(path)
-    kind = config.get("model_type") if isinstance(config, dict) else type(config).__name__
-    if not isinstance(config, dict) or not isinstance(kind, str) or kind not in KNOWN_TYPES:
-        raise InputError(path, f"model_type {kind!r}", f"one of {', '.join(sorted(KNOWN_TYPES))}")
-    return config, KNOWN_TYPES[kind]
+    return config, check_family(config, path)
 
 
 def _all_sizes(path: Path, config: Mapping[str, Any], family: Family) -> dict[str, int]:
@@ -179,9 +178,10 @@ def _all_sizes(path: Path, config: Mapping[str, Any], family: Family) -> dict[st
     if sizes["layers"] > MOST_LAYERS:
         raise InputError(f"{path}, {keys['layers'][0]}", str(sizes["layers"]), f"at most {MOST_LAYERS}")
     if "neurons" not in sizes:
-        sizes["neurons"] = _size(path, config, "n_inner") or 4 * sizes["width"]
+        sizes["neurons"] = _size(path, config, *INNER) or 4 * sizes["width"]
     positions = _size(path, config, *keys.get("positions", ("max_position_embeddings",)))
     sizes |= {} if positions is None else {"positions": positions}
+    sizes |= {"both": 2 * sizes["neurons"], "positions+2": sizes.get("positions", 0) + 2}
     return sizes | _head_sizes(path, config, family, sizes)
 
 
@@ -191,13 +191,20 @@ def _head_sizes(
     """How wide the queries, the keys and all three of them are, over all heads."""
     width, heads = sizes["width"], sizes["heads"]
     head = _size(path, config, "head_dim") if family.own_heads else None
-    groups = (_size(path, config, "num_key_value_heads") if family.own_heads else None) or heads
+    groups = (_size(path, config, "num_key_value_heads") if family.own_heads else None) or (
+        family.fixed_kv_heads or heads
+    )
     if head is None and width % heads:
         raise InputError(path, f"{heads} heads for a width of {width}", "a number of heads that divides it")
     if heads % groups:
         raise InputError(path, f"{groups} key-value heads for {heads} heads", "a number that divides it")
     head = head or width // heads
-    return {"queries": heads * head, "keys": groups * head, "qkv": 3 * width}
+    return {
+        "head": head,
+        "queries": heads * head,
+        "keys": groups * head,
+        "qkv": (heads + 2 * groups) * head,
+    }
 
 
 def _size(path: Path, config: Mapping[str, Any], *names: str) -> int | None:
@@ -319,7 +326,7 @@ def _check_weights(
     if there > sizes["layers"]:
         raise InputError(folder, f"weights of {there} layers", f"{sizes['layers']}, as config.json says")
     expected = dict(_weights(family, weights, config, sizes["layers"]))
-    written = {_full_name(name, family, weights): name for name in headers}
+    written = {_in_the_model(name, family, weights): name for name in headers}
     others = {name: written[name] for name in held if name not in expected}
     _check_unexpected(folder, others, family, weights, config)
     for name, shape in expected.items():
@@ -353,7 +360,7 @@ def _in_full(
     headers: Mapping[str, Header], family: Family, weights: Weights, *, tied: bool
 ) -> dict[str, Header]:
     """The weights under their full names: published GPT-2s leave out `transformer.`, tied models the unembedding."""
-    held = {_full_name(name, family, weights): header for name, header in headers.items()}
+    held = {_in_the_model(name, family, weights): header for name, header in headers.items()}
     ends = (family.embedding, weights.unembedding)
     for one, other in (ends, ends[::-1]):
         if tied and one in held:
@@ -361,11 +368,17 @@ def _in_full(
     return held
 
 
-def _full_name(name: str, family: Family, weights: Weights) -> str:
+def _in_the_model(name: str, family: Family, weights: Weights) -> str:
+    """A weight's name in the file as the model calls it."""
     if name in ("lm_head.weight", weights.unembedding):
         return weights.unembedding
-    body = f"{family.body}."
-    return name if name.startswith(body) else body + name
+    return name if name.startswith("lm_head.") else _full_name(name, f"{family.body}.")
+
+
+def _full_name(name: str, body: str) -> str:
+    """The name with what it lacks of `model.decoder.` or the like before it."""
+    ends = [i for i in range(len(body) + 1) if i in (0, len(body)) or body[i - 1] == "."]
+    return next(body[:i] + name for i in ends if (body[:i] + name).startswith(body))
 
 
 def _weights(

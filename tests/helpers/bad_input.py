@@ -402,7 +402,7 @@ CASES = [
     folder("no config.json", remove("config.json"), "config.model.folder", "no config.json", "Hugging Face"),
     folder("broken config.json", write("config.json", "{"), "model/config.json", "no valid JSON", "JSON"),
     folder("config.json is a list", write("config.json", "[]"), "model/config.json", "'list'", "gpt_neox"),
-    folder("unknown family", edit_json("config.json", model_type="bert"), "config.json", "'bert'", "gpt2, gpt_neox"),
+    folder("unknown family", edit_json("config.json", model_type="bert"), "config.json", "'bert'", "gpt2, gpt_neo"),
     folder("no family", edit_json("config.json", model_type="gone"), "config.json", "model_type None", "llama"),
     folder("layers in words", edit_json("config.json", num_hidden_layers="three"), "num_hidden_layers", "'three'",
            "a whole number"),

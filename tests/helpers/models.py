@@ -4,17 +4,28 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import torch
 from transformers import PreTrainedTokenizerFast
 
 from factfinding.model.anatomy import Anatomy
 from factfinding.model.tiny import byte_level_tokenizer, random_model
 
-FAMILIES = ("gpt_neox", "gpt_neox_sequential", "gpt2", "llama")
+MORE = ("qwen3", "phi3", "gemma", "gptj", "gpt_neo", "opt", "phi", "falcon")
+FAMILIES = (
+    *("gpt_neox", "gpt_neox_sequential", "gpt2", "llama"),
+    *(pytest.param(family, marks=pytest.mark.families) for family in MORE),
+)
+"""Parameters of a test: what it runs on always, and on `pytest -m families`. test_families.py takes the core of all."""
 TEXT = [
     "Fact: Tiger Woods plays the sport of golf\nFact: Michael Jordan plays the sport of basketball",
     "Fact: Babe Ruth plays the sport of baseball\nFact: Tom Brady plays the sport of football",
 ] * 8
+
+
+def rounds(anatomy: Anatomy) -> bool:
+    """Whether the model's norms round to float32 also where the model is float64: the library's RMS norms do."""
+    return not isinstance(anatomy.final_norm, torch.nn.LayerNorm)
 
 
 def tokenizer(vocabulary: int = 360) -> PreTrainedTokenizerFast:

@@ -29,7 +29,7 @@ def test_sizes_are_read_from_the_model(family):
     assert (anatomy.n_layers, anatomy.d_model, anatomy.n_heads, anatomy.d_head) == (2, 24, 4, 6)
     assert anatomy.blocks[0].out_weight.shape == (4, 6, 24)
     assert anatomy.blocks[0].neuron_out.shape == (anatomy.d_mlp, 24)
-    assert anatomy.parallel == (family == "gpt_neox")
+    assert anatomy.parallel == (family in ("gpt_neox", "gptj", "phi", "falcon"))
 
 
 @pytest.mark.parametrize("part", ["blocks", "heads", "unembedding"])
@@ -127,7 +127,7 @@ def small_vocabulary(folder):
     [
         (no_config, r"no config\.json; allowed: a model folder"),
         (broken_config, r"config\.json: found no valid JSON"),
-        (unknown_family, r"model_type 'mamba'; allowed: one of gpt2, gpt_neox, llama"),
+        (unknown_family, r"model_type 'mamba'; allowed: one of falcon, gemma, gpt2, gpt_neo, gpt_neox"),
         (no_tokenizer, r"no tokenizer\.json"),
         (no_weights, r"no weights; allowed: \*\.safetensors"),
         (pickle_weights, r"pickle weights.*allow_pickle: true"),

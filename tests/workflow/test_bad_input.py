@@ -35,7 +35,7 @@ from factfinding.studies import merged, studies_of
 from helpers import ROOT, bad_input
 from helpers.bad_input import ADOPTED, CASES, FOLDER, GOOD
 from helpers.declared import experiment_with
-from helpers.models import FAMILIES, save_model
+from helpers.models import FAMILIES, MORE, save_model
 from helpers.workflow import copy_project, dry_run, planned, snakemake
 
 DEFAULT = yaml.safe_load((ROOT / "config.yaml").read_text())
@@ -156,13 +156,22 @@ VARIANTS = [
     ("llama", {"tie_word_embeddings": True, "head_dim": 16}),
     ("mistral", {"head_dim": 16}),
     ("qwen2", {}),
+    *((kind, {}) for kind in MORE),
+    ("qwen3", {"attention_bias": True, "head_dim": 16}),
+    ("phi3", {"tie_word_embeddings": True, "num_key_value_heads": 4}),
+    ("gemma", {"tie_word_embeddings": True, "head_dim": 16}),
+    ("gptj", {"n_inner": 48}),
+    ("gpt_neo", {"tie_word_embeddings": True, "intermediate_size": 48}),
+    ("opt", {"tie_word_embeddings": True, "ffn_dim": 48}),
+    ("phi", {"num_key_value_heads": 2}),
+    ("falcon", {"bias": True, "ffn_hidden_size": 48}),
 ]
 
 
 @pytest.mark.parametrize(("kind", "changes"), VARIANTS)
 def test_every_weight_of_every_known_model_is_looked_for_and_no_other(kind, changes, tmp_path):
     """What transformers saves of a model is whole; without any one of its weights it is refused, by name."""
-    folder = save_model(tmp_path / "model", kind if kind in ("gpt_neox", "gpt2") else "llama")
+    folder = save_model(tmp_path / "model", kind)
     config = read_json(folder / "config.json") | {"model_type": kind} | changes
     AutoModelForCausalLM.from_config(AutoConfig.for_model(**config)).save_pretrained(folder)
     assert check_model_folder(folder).layers == 3
@@ -171,6 +180,17 @@ def test_every_weight_of_every_known_model_is_looked_for_and_no_other(kind, chan
         save_file({other: weights[other] for other in weights if other != name}, folder / "model.safetensors")
         with pytest.raises(InputError, match=f"found no weight {re.escape(name)}; "):
             check_model_folder(folder)
+
+
+@pytest.mark.parametrize("lacks", ["model.", "model.decoder."])
+def test_names_that_lack_their_beginning_are_known(lacks, tmp_path):
+    """As in files that were saved from a model without its unembedding, or from its decoder."""
+    folder = save_model(tmp_path / "model", "opt")
+    weights = load_file(folder / "model.safetensors")
+    bare = {name.removeprefix(lacks): weight for name, weight in weights.items()}
+    save_file(bare, folder / "model.safetensors")
+    assert any(name.startswith(("decoder.", "layers.")) for name in bare)
+    assert check_model_folder(folder).layers == 3
 
 
 def shards(folder: Path, weights: dict) -> None:

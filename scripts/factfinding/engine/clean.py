@@ -15,7 +15,7 @@ from torch import Tensor
 
 from factfinding.engine.sites import Site, check
 from factfinding.errors import InputError
-from factfinding.model.anatomy import Anatomy, causal, position_ids
+from factfinding.model.anatomy import Anatomy, position_ids
 
 EDITABLE = ("resid_pre", "resid_post", "attn_out", "mlp_out", "z", "post")
 
@@ -45,7 +45,7 @@ def prepare(anatomy: Anatomy, tokens: Int[Tensor, "prompts seq"], *, start: int 
     tokens = tokens.to(anatomy.device)
     anatomy.guard(tokens.shape[1])
     resid, rotary = anatomy.embed(tokens), anatomy.rotary(position_ids(tokens))
-    visible = causal(tokens.shape[1], device=tokens.device)
+    visible = anatomy.visible(tokens.shape[1])
     kept = {name: [] for name in ("resid", "attn_out", "queries", "keys", "values")}
     for block in anatomy.blocks:
         q, k, v = block.qkv(block.norm_attn(resid), rotary)
@@ -59,7 +59,7 @@ def prepare(anatomy: Anatomy, tokens: Int[Tensor, "prompts seq"], *, start: int 
             kept[name].append(value)
         kept["keys"].append(k)
         kept["values"].append(v)
-        resid = resid + attn + block.mlp_out(block.neurons(block.norm_mlp(mid))[1])
+        resid = resid + attn + block.looked_up(mid)
     kept["resid"].append(resid[:, start:])
     return Clean(tokens=tokens, start=start, **{name: torch.stack(value) for name, value in kept.items()})
 
@@ -83,9 +83,9 @@ def activation(anatomy: Anatomy, clean: Clean, site: Site, at: int) -> Float[Ten
         case "attn_out":
             return attn
         case "mlp_out":
-            return block.mlp_out(block.neurons(block.norm_mlp(mid))[1])
+            return block.looked_up(mid)
         case "post":
-            whole = block.neurons(block.norm_mlp(mid))[1]
+            whole = block.posts(mid)
             return whole if site.index is None else whole[:, site.index : site.index + 1]
     seen = torch.ones(1, at + 1, dtype=torch.bool, device=resid.device)
     keys, values = clean.keys[layer, :, :, : at + 1], clean.values[layer, :, :, : at + 1]

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from factfinding.engine.closed_forms import norm_difference
 from factfinding.engine.sites import Site, check
+from factfinding.families import Family
 from factfinding.model.anatomy import Anatomy, weight_in_out
 
 OutWeights = Sequence[Float[Tensor, "heads d_head d_model"]]
@@ -40,13 +41,16 @@ class Norm:
     centred: bool
 
     @classmethod
-    def of(cls, module: nn.Module) -> Norm:
-        """The norm that a model's module computes."""
+    def of(cls, module: nn.Module, family: Family) -> Norm:
+        """The norm that a module of a model of the family computes."""
         eps = module.eps if hasattr(module, "eps") else module.variance_epsilon
         centred = isinstance(module, nn.LayerNorm)
         bias = getattr(module, "bias", None)
         return cls(
-            weight=_wide(module.weight), bias=None if bias is None else _wide(bias), eps=eps, centred=centred
+            weight=_wide(module.weight) + family.gain_offset,
+            bias=None if bias is None else _wide(bias),
+            eps=eps,
+            centred=centred,
         )
 
     def __call__(self, resid: Float[Tensor, "... d_model"]) -> Float[Tensor, "... d_model"]:
@@ -82,7 +86,9 @@ class Readout:
     @classmethod
     def of(cls, anatomy: Anatomy, token_ids: Int[Tensor, " tokens"] | Sequence[int]) -> Readout:
         rows = torch.as_tensor(token_ids, device=anatomy.device)
-        return cls(norm=Norm.of(anatomy.final_norm), directions=_wide(anatomy.unembed.weight[rows]))
+        return cls(
+            norm=Norm.of(anatomy.final_norm, anatomy.family), directions=_wide(anatomy.unembed.weight[rows])
+        )
 
     def change(
         self,
@@ -108,7 +114,11 @@ class HeadPath:
         """The path of a head such as `parse("L16H20")`. Raises InputError for one that the model does not have."""
         block = anatomy.blocks[check(head, anatomy).layer]
         value = value_weight(anatomy, head.layer)[head.index]
-        return cls(norm=Norm.of(block.norm_attn), value=_wide(value), out=_wide(block.out_weight[head.index]))
+        return cls(
+            norm=Norm.of(block.norm_attn, anatomy.family),
+            value=_wide(value),
+            out=_wide(block.out_weight[head.index]),
+        )
 
     def carry(
         self,

@@ -45,7 +45,7 @@ def head_probe(
 
 def norm_of(anatomy: Anatomy, layer: int) -> Norm:
     """The norm through which the heads of a layer read the residual stream."""
-    return Norm.of(anatomy.blocks[layer].norm_attn)
+    return Norm.of(anatomy.blocks[layer].norm_attn, anatomy.family)
 
 
 def folded(norm: Norm, matrix: Float[Tensor, "*heads d_model k"]) -> Float[Tensor, "*heads d_model k"]:

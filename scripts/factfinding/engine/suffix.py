@@ -230,7 +230,7 @@ class Suffix:
         if edits.kind == "attn_out" and not self.anatomy.parallel:
             block, i = self.anatomy.blocks[edits.layer], edits.at - clean.start
             mid = (clean.resid[edits.layer, :, i] + clean.attn_out[edits.layer, :, i])[w.prompt] + edits.delta
-            resid[:, 0] = mid + block.mlp_out(block.neurons(block.norm_mlp(mid))[1])
+            resid[:, 0] = mid + block.looked_up(mid)
         else:
             resid[:, 0] += edits.delta
         return resid
@@ -261,9 +261,9 @@ def run_block(
     attn, resid = block.attn_out(z), resid[:, w.n - wanted :]
     if not block.parallel:
         mid = resid + attn
-        return mid + block.mlp_out(block.neurons(block.norm_mlp(mid))[1])
+        return mid + block.looked_up(mid)
     fresh = max(changed - (w.n - wanted), 0)  # positions where the MLP's input has changed
-    mlp = block.mlp_out(block.neurons(block.norm_mlp(resid[:, :fresh]))[1])
+    mlp = block.looked_up(resid[:, :fresh])
     if fresh == wanted:
         return resid + attn + mlp
     after = w.kept(clean.resid[layer + 1] - clean.attn_out[layer])[w.prompt, w.n - wanted + fresh :]

@@ -25,7 +25,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from factfinding.engine.sites import Site, check
-from factfinding.model.anatomy import Anatomy, causal, repeat_heads
+from factfinding.model.anatomy import Anatomy, repeat_heads
 
 Positions = Int[Tensor, " batch"] | Int[Tensor, "batch k"] | None
 
@@ -124,7 +124,7 @@ def hooked(
         for place in sorted({(wanted.site.kind, wanted.site.layer) for wanted in (*reads, *edits)}):
             here = [(i, r) for i, r in enumerate(reads) if (r.site.kind, r.site.layer) == place]
             changes = [e for e in edits if (e.site.kind, e.site.layer) == place]
-            handles += _hook(anatomy, *place, _visit(here, changes, values))
+            handles += _hook(anatomy, *place, _shaped(_visit(here, changes, values), tokens.shape))
         yield
     finally:
         for handle in handles:
@@ -151,6 +151,15 @@ def _visit(reads, edits, values) -> Callable[[Tensor], Tensor]:
     return visit
 
 
+def _shaped(visit: Callable[[Tensor], Tensor], shape: tuple[int, int]) -> Callable[[Tensor], Tensor]:
+    """The visit, of modules too that are given all positions of all prompts in one row."""
+
+    def visit_shaped(x: Tensor) -> Tensor:
+        return visit(x) if x.ndim > 2 else visit(x.view(*shape, -1)).view(x.shape)
+
+    return visit_shaped
+
+
 def _with_unit_axis(edit: Edit) -> Tensor:
     """A head's value `[..., d_head]` gets the axis of heads back; a neuron's `[..., 1]` and a pattern's have it."""
     return edit.value.unsqueeze(-2) if edit.site.kind == "z" else edit.value
@@ -163,7 +172,9 @@ def _hook(anatomy: Anatomy, kind: str, layer: int, visit: Callable[[Tensor], Ten
         return (visit(args[0]), *args[1:])
 
     def on_output(_module, _args, out):
-        return visit(out)
+        if isinstance(out, tuple):
+            return (visit(out[0]), *out[1:])
+        return visit(out).clone()  # what was read must not change where the model adds to its output in place
 
     def on_heads(_module, args):
         return (visit(args[0].unflatten(-1, (-1, anatomy.d_head))).flatten(-2), *args[1:])
@@ -189,16 +200,14 @@ def _hook_pattern(anatomy: Anatomy, layer: int, visit: Callable[[Tensor], Tensor
 
     def catch_inputs(_module, args, kwargs):
         normed = args[0] if args else kwargs["hidden_states"]
-        caught.update(
-            normed=normed, mask=kwargs.get("attention_mask"), rotary=kwargs.get("position_embeddings")
-        )
+        caught.update(normed=normed, mask=kwargs.get("attention_mask"))
 
     def replace_z(_module, args):
-        q, k, v = block.qkv(caught["normed"], caught["rotary"])
-        mask = caught["mask"]
-        visible = (
-            causal(q.shape[2], device=q.device) if mask is None else mask > torch.finfo(mask.dtype).min / 2
-        )
+        positions = torch.arange(caught["normed"].shape[1], device=anatomy.device)[None]
+        q, k, v = block.qkv(caught["normed"], anatomy.rotary(positions))
+        mask, visible = caught["mask"], anatomy.visible(q.shape[2])
+        if mask is not None:
+            visible = mask > torch.finfo(mask.dtype).min / 2
         before = block.pattern(q, k, visible).transpose(1, 2)  # [batch, query, head, key]: positions second
         after = visit(before)
         if after is before:
@@ -223,7 +232,7 @@ def _hook_mask(anatomy: Anatomy, layer: int, tokens: Tensor, cuts: Sequence[Knoc
         edges = torch.zeros(batch, n, n, dtype=torch.bool, device=tokens.device)
         edges[rows, cut.queries[:, :, None], cut.keys[:, None, :]] = True
         closed[:, heads] |= edges[:, None]
-    closed |= ~causal(n, device=tokens.device)
+    closed |= ~anatomy.visible(n)
     if bool(closed.all(-1).any()):
         raise ValueError(f"layer {layer}: a knockout leaves a query position no key to see")
     mask = torch.zeros(closed.shape, dtype=anatomy.dtype, device=tokens.device).masked_fill_(closed, lowest)

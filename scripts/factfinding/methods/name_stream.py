@@ -89,7 +89,7 @@ def name_stream(
         )
         written = _put(block.attn_out(block.mix(block.pattern(q, k, visible), v)), attn.get(block.index))
         mid = resid if block.parallel else resid + written
-        looked_up = _put(block.mlp_out(block.neurons(block.norm_mlp(mid))[1]), mlp.get(block.index))
+        looked_up = _put(block.looked_up(mid), mlp.get(block.index))
         resid = resid + written + looked_up
         found.append(resid)
     return torch.stack(found, dim=1)

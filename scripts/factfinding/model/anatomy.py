@@ -12,7 +12,7 @@ mis-measured.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -32,9 +32,11 @@ from transformers.pytorch_utils import Conv1D
 from transformers.utils.logging import disable_progress_bar
 
 from factfinding.errors import InputError
-from factfinding.families import KNOWN_TYPES, Family
+from factfinding.families import KNOWN_TYPES, Family, check_family
 from factfinding.model.tokenizer import read_tokenizer
 
+WINDOWS = ("sliding_window", "window_size")
+"""Keys of configurations that say how far back attention sees, in some layers or in all."""
 DTYPES = {
     "float64": torch.float64,
     "float32": torch.float32,
@@ -53,17 +55,40 @@ def full_precision_attention(module, query, key, value, attention_mask, scaling=
     The library's own eager attention rounds every softmax to float32, which puts 1e-8 of noise on a float64 model: as
     much as the single-neuron effects that a float64 run is there to check. In float32 and below it is the same.
     """
+    scale = scaling if scaling is not None else query.shape[-1] ** -0.5
+    z, pattern = _attend(query, key, value, attention_mask, scale)
+    return z.transpose(1, 2).contiguous(), pattern
+
+
+def _attend(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float
+) -> tuple[Tensor, Tensor]:
+    """z `[batch, heads, seq, d_head]` and pattern; `mask` is added to the scores."""
     key, value = repeat_heads(key, query.shape[1]), repeat_heads(value, query.shape[1])
-    scores = query @ key.transpose(-1, -2) * (scaling if scaling is not None else query.shape[-1] ** -0.5)
-    if attention_mask is not None:
-        scores = scores + attention_mask
+    scores = query @ key.transpose(-1, -2) * scale
+    if mask is not None:
+        scores = scores + mask
     pattern = scores.softmax(dim=-1, dtype=torch.promote_types(scores.dtype, torch.float32)).to(query.dtype)
-    return (pattern @ value).transpose(1, 2).contiguous(), pattern
+    return pattern @ value, pattern
 
 
 ATTENTION = "factfinding"
 AttentionInterface.register(ATTENTION, full_precision_attention)
 AttentionMaskInterface.register(ATTENTION, eager_mask)
+
+
+class Parts(nn.Module):
+    """An MLP whose parts lie in the block itself: the same parts, one after the other, under their names."""
+
+    def __init__(self, block: nn.Module, names: tuple[str, ...]) -> None:
+        super().__init__()
+        for name in names:
+            self.add_module(name, block.get_submodule(name))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for part in self.children():
+            x = part(x)
+        return x
 
 
 def weight_in_out(module: nn.Module) -> Float[Tensor, "d_in d_out"]:
@@ -87,10 +112,12 @@ class Block:
         self.attn = module.get_submodule(family.attn)
         self.out_proj = module.get_submodule(family.out_proj)
         self.value_proj = module.get_submodule(family.value_proj)
-        self.mlp = module.get_submodule(family.mlp)
+        self.mlp = module.get_submodule(family.mlp) if family.mlp else Parts(module, family.mlp_parts)
         self.mlp_act = self.mlp.get_submodule(family.mlp_act)
         self.mlp_out = self.mlp.get_submodule(family.mlp_out)
-        self.scale = float(getattr(self.attn, "scaling", d_head**-0.5))
+        self.scale = family.scale(self.attn, d_head)
+        if family.own_attention is not None:
+            setattr(self.attn, family.own_attention, _own_attention(self.attn, self.scale))
 
     @property
     def out_weight(self) -> Float[Tensor, "heads d_head d_model"]:
@@ -109,7 +136,7 @@ class Block:
         """
         q, k, v = self.family.project(self.attn, normed, self.d_head)
         if rotary is not None:
-            q, k = rotate(q, *rotary), rotate(k, *rotary)
+            q, k = (rotate(x, *rotary, rotated=self.family.rotated) for x in (q, k))
         return q, k, v
 
     def pattern(
@@ -134,6 +161,14 @@ class Block:
         """Pre- and post-activations of all neurons."""
         return self.family.neurons(self.mlp, normed)
 
+    def posts(self, mid: Float[Tensor, "... d_model"]) -> Float[Tensor, "... d_mlp"]:
+        """Post-activations of all neurons, from the residual stream that the MLP reads."""
+        return self.neurons(self.norm_mlp(mid))[1]
+
+    def looked_up(self, mid: Float[Tensor, "... d_model"]) -> Float[Tensor, "... d_model"]:
+        """The MLP's output, from the residual stream that it reads."""
+        return self.mlp_out(self.posts(mid))
+
     def __call__(
         self, resid: Tensor, rotary: tuple[Tensor, Tensor] | None, visible: Tensor
     ) -> Float[Tensor, "batch seq d_model"]:
@@ -141,17 +176,45 @@ class Block:
         q, k, v = self.qkv(self.norm_attn(resid), rotary)
         attn = self.attn_out(self.mix(self.pattern(q, k, visible), v))
         mid = resid if self.parallel else resid + attn
-        mlp = self.mlp_out(self.neurons(self.norm_mlp(mid))[1])
-        return resid + attn + mlp
+        return resid + attn + self.looked_up(mid)
 
 
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+def _own_attention(attn: nn.Module, scale: float) -> Callable[..., tuple[Tensor, Tensor]]:
+    """What takes the place of attention that rounds scores to float32, for the reason of `full_precision_attention`.
+
+    `attn.bias`, where there is one, says which key each query may see: in local layers, the last few only.
+    """
+
+    def attend(
+        query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        n = query.shape[-2]
+        if hasattr(attn, "bias"):
+            hidden = query.new_zeros(n, n).masked_fill(~attn.bias[0, 0, :n, :n], torch.finfo(query.dtype).min)
+            attention_mask = hidden if attention_mask is None else torch.minimum(hidden, attention_mask)
+        return _attend(query, key, value, attention_mask, scale)
+
+    return attend
+
+
+def _swapped_halves(x: Tensor) -> Tensor:
+    half = x.shape[-1] // 2
+    return torch.cat((-x[..., half:], x[..., :half]), dim=-1)
+
+
+def _swapped_neighbours(x: Tensor) -> Tensor:
+    return torch.stack((-x[..., 1::2], x[..., ::2]), dim=-1).flatten(-2)
+
+
+SWAPPED = {"halves": _swapped_halves, "neighbours": _swapped_neighbours}
+"""Each dimension's partner in its rotation, with its sign, by `Family.rotated`."""
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor, *, rotated: str = "halves") -> Tensor:
     """Rotary position embedding on the leading dimensions of each head; `cos`, `sin`: `[batch, seq, rotary]`."""
     cos, sin = cos.unsqueeze(1), sin.unsqueeze(1)
     turned, passed = x[..., : cos.shape[-1]], x[..., cos.shape[-1] :]
-    half = turned.shape[-1] // 2
-    swapped = torch.cat((-turned[..., half:], turned[..., :half]), dim=-1)
-    return torch.cat((turned * cos + swapped * sin, passed), dim=-1)
+    return torch.cat((turned * cos + SWAPPED[rotated](turned) * sin, passed), dim=-1)
 
 
 def repeat_heads(x: Tensor, n_heads: int) -> Tensor:
@@ -164,22 +227,23 @@ class Anatomy:
 
     def __init__(self, model: PreTrainedModel, tokenizer: Any = None, *, bos: str = "auto") -> None:
         config = model.config
-        if config.model_type not in KNOWN_TYPES:
-            raise InputError(
-                "model", f"family {config.model_type!r}", f"one of {', '.join(sorted(KNOWN_TYPES))}"
-            )
-        model.set_attn_implementation(ATTENTION)
+        check_family(config.to_dict(), "model")
         self.model, self.tokenizer, self.family = model, tokenizer, KNOWN_TYPES[config.model_type]
         self.bos = bos
+        if self.family.interface:
+            model.set_attn_implementation(ATTENTION)
         self.body = model.get_submodule(self.family.body)
         self.embedding = self.body.get_submodule(self.family.embed)
         self.final_norm = self.body.get_submodule(self.family.final_norm)
         self.unembed = model.get_output_embeddings()
         self.d_model, self.d_vocab = config.hidden_size, self.embedding.num_embeddings
         self.n_heads = config.num_attention_heads
-        self.n_kv_heads = getattr(config, "num_key_value_heads", None) or self.n_heads
+        own = getattr(config, "num_key_value_heads", None)
+        self.n_kv_heads = self.family.fixed_kv_heads or own or self.n_heads
         self.d_head = getattr(config, "head_dim", None) or self.d_model // self.n_heads
-        self.parallel = bool(getattr(config, "use_parallel_residual", False))
+        self.parallel = bool(self.family.parallel(config))
+        windows = (getattr(config, key, None) for key in WINDOWS)
+        self.window = min((window for window in windows if window is not None), default=None)
         modules = self.body.get_submodule(self.family.blocks)
         self.blocks = [
             Block(module, self.family, i, d_head=self.d_head, parallel=self.parallel)
@@ -233,13 +297,26 @@ class Anatomy:
         """cos and sin of the positions, or None where positions are learned embeddings."""
         if self.family.positions is not None:
             return None
-        return self.body.rotary_emb(self.embedding.weight, position_ids=positions)
+        return self.family.rotary(self.body, self.embedding.weight, positions)
+
+    def visible(self, n: int) -> Bool[Tensor, "n n"]:
+        """Which key (column) a query (row) may see in a prompt of n tokens.
+
+        Raises InputError for a prompt longer than the smallest window of attention that slides: in shorter ones every
+        token is in every window, and only those are computed here.
+        """
+        if self.window is not None and n > self.window:
+            raise InputError(
+                "prompt", f"{n} tokens", f"at most {self.window}, the window of this model's attention"
+            )
+        return causal(n, device=self.device)
 
     def embed(self, tokens: Int[Tensor, "batch seq"]) -> Float[Tensor, "batch seq d_model"]:
         """The residual stream before block 0."""
         resid = self.embedding(tokens)
         if self.family.positions is not None:
-            resid = resid + self.body.get_submodule(self.family.positions)(position_ids(tokens))
+            rows = position_ids(tokens) + self.family.position_offset
+            resid = resid + self.body.get_submodule(self.family.positions).weight[rows]
         return resid
 
     def logits(self, resid: Float[Tensor, "... d_model"]) -> Float[Tensor, "... d_vocab"]:
@@ -253,7 +330,7 @@ class Anatomy:
     def resid(self, tokens: Int[Tensor, "batch seq"]) -> Float[Tensor, "batch seq d_model"]:
         """The residual stream after the last block."""
         resid, rotary = self.embed(tokens), self.rotary(position_ids(tokens))
-        visible = causal(tokens.shape[1], device=tokens.device)
+        visible = self.visible(tokens.shape[1])
         for block in self.blocks:
             resid = block(resid, rotary, visible)
         return resid
@@ -310,9 +387,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         config = json.loads(path.read_text(encoding="utf-8"))
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise InputError(path, f"no valid JSON ({error})", "a model configuration") from None
-    if not isinstance(config, dict) or config.get("model_type") not in KNOWN_TYPES:
-        found = config.get("model_type") if isinstance(config, dict) else type(config).__name__
-        raise InputError(path, f"model_type {found!r}", f"one of {', '.join(sorted(KNOWN_TYPES))}")
+    check_family(config, path)
     if (
         config.get("quantization_config") is not None
     ):  # where it is of an unknown kind, the library ignores it
@@ -363,7 +438,7 @@ def load(
             folder,
             config=config,
             dtype=DTYPES[dtype],
-            attn_implementation=ATTENTION,
+            attn_implementation="eager",  # `Anatomy` sets ours; some families know no other name
             use_safetensors=None if allow_pickle else True,
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # so that our own error names them

@@ -4,20 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import (
-    GPT2Config,
-    GPT2LMHeadModel,
-    GPTNeoXConfig,
-    GPTNeoXForCausalLM,
-    LlamaConfig,
-    LlamaForCausalLM,
-    PreTrainedModel,
-    PreTrainedTokenizerFast,
-)
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 from factfinding.data.prompts import prompt_text
 from factfinding.families import KNOWN_TYPES, TINY
@@ -40,6 +32,24 @@ def byte_level_tokenizer(texts: Sequence[str], vocabulary: int) -> PreTrainedTok
     return PreTrainedTokenizerFast(tokenizer_object=made, bos_token=END_OF_TEXT, eos_token=END_OF_TEXT)
 
 
+def _options(kind: str, *, layers: int, width: int, heads: int) -> dict[str, Any]:
+    """What the configuration of a tiny model says beside its sizes, by model_type."""
+    grouped = {"num_key_value_heads": max(1, heads // 2)}
+    own = {"head_dim": width // heads}
+    options: dict[str, dict[str, Any]] = {
+        "llama": grouped,
+        "mistral": grouped | own,
+        "qwen2": grouped,
+        "qwen3": grouped | own,
+        "gemma": grouped | own | {"pad_token_id": None},
+        "phi3": grouped | {"pad_token_id": None},
+        "gptj": {"rotary_dim": width // heads // 2 // 2 * 2},  # of pairs; the others are not rotated
+        "gpt_neo": {"attention_types": [[["global"], 1], [["local"], layers - 1]]},
+        "opt": {"word_embed_proj_dim": width, "pad_token_id": None},
+    }
+    return options.get(kind, {})
+
+
 def random_model(
     family: str,
     *,
@@ -51,29 +61,20 @@ def random_model(
 ) -> PreTrainedModel:
     """A model of one of the families with weights drawn from the seed: no bias is zero, no activation nearly linear.
 
-    Families: gpt_neox, gpt_neox_sequential (no parallel residual), gpt2, llama (grouped-query attention).
+    family: a model_type that is known, or gpt_neox_sequential (no parallel residual). Where a family may group its
+    queries, two share a key and a value.
     """
-    shared = {"vocab_size": vocabulary, "bos_token_id": 0, "eos_token_id": 0, "tie_word_embeddings": False}
-    sizes = {
-        "hidden_size": width,
-        "num_hidden_layers": layers,
-        "num_attention_heads": heads,
-        "max_position_embeddings": 128,
+    kind = family.removesuffix("_sequential")
+    sizes = {"layers": layers, "width": width, "heads": heads, "positions": 128, "vocabulary": vocabulary}
+    sizes["neurons"] = KNOWN_TYPES[kind].tiny_neurons * width
+    options = {
+        "max_position_embeddings": sizes["positions"],
+        **{named[0]: sizes[name] for name, named in KNOWN_TYPES[kind].size_keys.items()},
+        **_options(kind, layers=layers, width=width, heads=heads),
+        **({"use_parallel_residual": False} if family != kind else {}),
     }
-    neurons = KNOWN_TYPES[family.removesuffix("_sequential")].tiny_neurons * width
-    if family in ("gpt_neox", "gpt_neox_sequential"):
-        parallel = family == "gpt_neox"
-        config = GPTNeoXConfig(**sizes, **shared, intermediate_size=neurons, use_parallel_residual=parallel)
-        model = GPTNeoXForCausalLM(config)
-    elif family == "gpt2":
-        model = GPT2LMHeadModel(
-            GPT2Config(n_embd=width, n_layer=layers, n_head=heads, n_positions=128, **shared)
-        )
-    else:
-        config = LlamaConfig(
-            **sizes, **shared, intermediate_size=neurons, num_key_value_heads=max(1, heads // 2)
-        )
-        model = LlamaForCausalLM(config)
+    config = AutoConfig.for_model(kind, **options, bos_token_id=0, eos_token_id=0, tie_word_embeddings=False)
+    model = AutoModelForCausalLM.from_config(config, attn_implementation="eager")
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, weight in model.named_parameters():

@@ -90,7 +90,7 @@ class Weights:
     def of(cls, anatomy: Anatomy, layer: int) -> Weights:
         """The weights of a layer's MLP, in float64."""
         block = anatomy.blocks[layer]
-        norm = Norm.of(block.norm_mlp)
+        norm = Norm.of(block.norm_mlp, block.family)
         eye = torch.eye(anatomy.d_model, device=anatomy.device, dtype=anatomy.dtype)
         start = torch.zeros_like(norm.weight) if norm.bias is None else norm.bias
         # pre-activations are affine in their input; the tangent is their matrix without the rounding of a difference

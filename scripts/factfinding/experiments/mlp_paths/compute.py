@@ -142,9 +142,7 @@ def path_edits(anatomy: Anatomy, clean: Clean, target: int, moved: Float[Tensor,
     reads = clean.resid[target, :, 0]
     if not block.parallel:
         reads = reads + clean.attn_out[target, :, 0]
-    before, after = (
-        block.mlp_out(block.neurons(block.norm_mlp(x))[1]) for x in (reads, reads + moved.to(reads))
-    )
+    before, after = (block.looked_up(x) for x in (reads, reads + moved.to(reads)))
     everyone = torch.arange(len(reads), device=reads.device)
     return Edits(kind="mlp_out", layer=target, at=clean.start, prompt=everyone, delta=after - before)
 

@@ -204,14 +204,14 @@ def input_weights(anatomy: Anatomy, layer: int, index: int) -> Float[np.ndarray,
     with torch.enable_grad():
         normed = torch.zeros(1, anatomy.d_model, requires_grad=True, **like)
         (row,) = torch.autograd.grad(block.neurons(normed)[0][0, index], normed)
-    return folded(Norm.of(block.norm_mlp), row[0, :, None].double())[:, 0].cpu().numpy()
+    return folded(Norm.of(block.norm_mlp, block.family), row[0, :, None].double())[:, 0].cpu().numpy()
 
 
 def norm_scale(
     anatomy: Anatomy, layer: int, resid: Float[np.ndarray, "subjects d_model"]
 ) -> Float[np.ndarray, " subjects"]:
     """What the norm before a layer's MLP divides each subject's residual by."""
-    norm = Norm.of(anatomy.blocks[layer].norm_mlp)
+    norm = Norm.of(anatomy.blocks[layer].norm_mlp, anatomy.family)
     x = resid - resid.mean(axis=1, keepdims=True) if norm.centred else resid
     return np.sqrt((x**2).mean(axis=1) + norm.eps)
 
