@@ -721,10 +721,18 @@ def validate(values: Any, model: type[Model] = Config, where: str = "config") ->
         ) from None
 
 
+def _parsed(text: str, loader: type) -> Any:
+    reader = loader(text)
+    try:
+        return reader.get_single_data()
+    finally:
+        reader.dispose()
+
+
 def read_yaml(path: str | Path, allowed: str, loader: type = yaml.SafeLoader) -> Any:
     """What a YAML file holds, all of it plain. Raises InputError, naming the file, for one that is missing or damaged."""
     try:
-        values = yaml.load(Path(path).read_text(encoding="utf-8"), loader)
+        values = _parsed(Path(path).read_text(encoding="utf-8"), loader)
     except Exception as error:  # noqa: BLE001 - `!!int ""`, `!!bool x` and 2024-13-45 each raise something else
         raise InputError(path, f"no YAML ({' '.join(str(error).split()):.300})", allowed) from None
     check_plain(values, str(path))

@@ -90,7 +90,7 @@ class FigureDeclaration(_Declared):
 class FirstCommitted(_Declared):
     """When a claim's rule was first committed, and whether values of its post were known by then: findings.md had some.
 
-    `python scripts/factfinding/rule_history.py` derives it from the history of the repository.
+    `python tests/helpers/rule_history.py` derives it from the history of the repository.
     """
 
     commit: str = Field(pattern=r"^[0-9a-f]{7,40}$")

@@ -26,7 +26,9 @@ def test_every_study_is_valid_on_top_of_the_default(path):
 
     values, overlay = yaml.safe_load((ROOT / "config.yaml").read_text()), yaml.safe_load(path.read_text())
     update_config(values, overlay)
-    expected = values["study"] if overlay.get("studies") else path.stem  # a list of studies names each of them
+    expected = (
+        values["study"] if overlay.get("studies") else path.stem
+    )  # a list of studies names each of them
     assert validate(values, Config).study == expected
 
 

@@ -59,7 +59,8 @@ def project(tmp_path_factory):
     (folder / "families.yaml").write_text(yaml.safe_dump(values))
     model = planted.at_end(firsts=6, lasts=6)
     planted.save(model, folder / "models/at-end")
-    write_table(model.prompts.select("subject", "answer"), folder / "models/at-end.csv")
+    people = model.prompts.select(athlete="subject", sport="answer")
+    write_table(people, folder / "models/at-end.csv")
     values = smoke | {
         "study": AT_END,
         "model": {"source": "folder", "folder": "models/at-end"},
