@@ -134,9 +134,14 @@ def closure(graph: dict[str, set[str]], rules: set[str]) -> set[str]:
     return found
 
 
+WORDS = {f"relation.{key}" for key in ("subject", "subjects", "answer", "answers")}
+"""Given as one, by the name that rules/common.smk has for them."""
+
+
 def rules_given(leaf: str) -> set[str]:
     """The rules that are given a leaf, or the section or key that it stands in."""
-    return {rule for rule in BODIES if any(f"{leaf}.".startswith(f"{key}.") for key in given(rule))}
+    worded = {rule for rule, body in BODIES.items() if "*WORDS" in body} if leaf in WORDS else set()
+    return worded | {rule for rule in BODIES if any(f"{leaf}.".startswith(f"{key}.") for key in given(rule))}
 
 
 @cache
