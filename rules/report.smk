@@ -51,7 +51,7 @@ rule figure:
         mem_mb=megabytes(1000),
         runtime=10,
     params:
-        caption=lambda wildcards: caption_of(wildcards),
+        caption=caption_of,
         settings=settings(*WORDS),
         show=lambda wildcards: module_of(wildcards.figure),
         code=lambda wildcards: code("figure.py", show_of(wildcards.figure)),

@@ -28,5 +28,6 @@ with Job(snakemake) as job:
     ]
     ledger, families = long_ledger(studies), job.snakemake.params.seeds
     write_table(ledger, job.output.ledger)
-    write_table(across_seeds(ledger, families), job.output.seeds)
-    write_text(render(studies, Path(job.input.template).parent, families), job.output.report)
+    seeds = across_seeds(ledger, families)
+    write_table(seeds, job.output.seeds)
+    write_text(render(studies, Path(job.input.template).parent, families, seeds), job.output.report)

@@ -18,7 +18,6 @@ from factfinding.errors import InputError
 from factfinding.findings.words import share
 from factfinding.page import checked_ledger, fill, model_name, verdict_counts
 from factfinding.relation import STUDY
-from factfinding.seeds import across_seeds
 
 Row = Mapping[str, Any]
 
@@ -84,13 +83,15 @@ def claim_rows(ledger: pl.DataFrame, names: Sequence[str]) -> list[ClaimRow]:
 
 
 def render(
-    studies: Sequence[ComparedStudy], words: Path, families: Mapping[str, Sequence[str]] | None = None
+    studies: Sequence[ComparedStudy],
+    words: Path,
+    families: Mapping[str, Sequence[str]] | None = None,
+    seeds: pl.DataFrame | None = None,
 ) -> str:
-    """The page as HTML. words: the folder resources/report. families: the studies that are seeds of one, by its name.
-    Raises InputError for a ledger that cannot be used."""
+    """The page as HTML. words: the folder resources/report. families: the studies that are seeds of one, by its name;
+    seeds: what they say together (`across_seeds`). Raises InputError for a ledger that cannot be used."""
     ledger = long_ledger(studies)
     rows = claim_rows(ledger, [study.name for study in studies])
-    together = across_seeds(ledger, families or {})
     sentences = {row.claim["claim"]: row.claim["sentence"] for row in rows}
     posts = sorted({row.claim["post"] for row in rows})
     return fill(
@@ -101,7 +102,7 @@ def render(
         families={
             name: [row | {"sentence": sentences[row["claim"]]} for row in part.iter_rows(named=True)]
             for name in families or {}
-            if (part := together.filter(study=name)).height
+            if seeds is not None and (part := seeds.filter(study=name)).height
         },
         members=families or {},
         n_claims=len(rows),

@@ -16,7 +16,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from factfinding.config import RelationConfig, read_yaml
@@ -27,9 +26,6 @@ from factfinding.relation import spoken
 EXPERIMENTS = Path(__file__).with_name("experiments")
 STAGES = Path(__file__).with_name("data") / "tables.yaml"
 """The tables of the stages before the experiments: subjects, prompts, training."""
-
-LOADER: type = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-"""Ten times as fast as the loader for files of users. Very deep nesting crashes it, but these files are our own."""
 
 ColumnType = Literal["string", "integer", "number", "number32", "boolean", "strings", "integers"]
 ENDS = ("", "_low", "_high")
@@ -90,7 +86,7 @@ class FigureDeclaration(_Declared):
 class FirstCommitted(_Declared):
     """When a claim's rule was first committed, and whether values of its post were known by then: findings.md had some.
 
-    `python scripts/factfinding/rule_history.py` derives it from the history of the repository.
+    `python tests/helpers/rule_history.py` derives it from the history of the repository.
     """
 
     commit: str = Field(pattern=r"^[0-9a-f]{7,40}$")
@@ -326,7 +322,7 @@ def _with_paths(tables: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _yaml(path: Path) -> dict[str, Any]:
-    values = read_yaml(path, "a YAML file of declarations", LOADER)
+    values = read_yaml(path, "a YAML file of declarations", ours=True)
     if not isinstance(values, Mapping):
         raise InputError(path, repr(values)[:80], "a mapping")
     return dict(values)

@@ -115,10 +115,8 @@ def _subjects(study: Config) -> pl.DataFrame | None:
 
 def _check_folds(study: Config, subjects: pl.DataFrame) -> None:
     """A model may know too few subjects for the probes' folds, and that is its result; but there must be as many."""
-    counts, relation = (
-        Counter(subjects["answer"]),
-        study.relation,
-    )  # polars starts threads: a fork would wait for them
+    relation = study.relation
+    counts = Counter(subjects["answer"])  # polars would start threads, for which a fork of this process waits
     answer, count = min(counts.items(), key=lambda item: item[1])
     if count < study.probes.n_folds:
         raise InputError(

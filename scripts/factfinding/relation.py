@@ -3,7 +3,7 @@
 Figures, sentences, captions and claims are written once, with marks where the words of the study's relation belong:
 `<subject>`, `<subjects>`, `<answer>`, `<answers>`, with a capital where a sentence begins (`<Subjects>`), and with the
 article (`<a subject>`, `<An answer>`). They are put in at three places: where a figure is drawn (figures/style.py),
-where the page collects its sentences (report.py), and where declarations are shown (`Declarations.spoken`).
+where the page collects its sentences (findings/words.py), and where declarations are shown (`Declarations.spoken`).
 """
 
 from __future__ import annotations

@@ -72,8 +72,12 @@ def render(results: Results, words: Path) -> str:
 
     A section whose figure was not made is left out.
     """
-    declared = declarations().spoken(results.relation).experiments.values()
-    drawn = [experiment for experiment in declared if set(experiment.figures) & set(results.pictures)]
+    declared = declarations().spoken(results.relation)
+    drawn = [
+        experiment
+        for experiment in declared.experiments.values()
+        if set(experiment.figures) & set(results.pictures)
+    ]
     sections = [_section(experiment, results) for experiment in drawn]
     ledger = checked_ledger(results.ledger.frame, results.ledger.link)
     return fill(
@@ -84,7 +88,7 @@ def render(results: Results, words: Path) -> str:
         claims=ledger.to_dicts(),
         verdicts=verdicts_in_words(ledger),
         contradictions=contradictions(
-            declarations(), {name: table.frame for name, table in results.tables.items()}
+            declared, {name: table.frame for name, table in results.tables.items()}
         ),
         ledger_link=results.ledger.link,
         model=model_name(results.card["source"]),

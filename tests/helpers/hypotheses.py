@@ -40,14 +40,13 @@ from itertools import combinations, product
 import numpy as np
 import polars as pl
 import torch
-from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 from torch import Tensor
 from transformers import GPTNeoXForCausalLM, PreTrainedTokenizerFast
 
 from factfinding.data.prompts import prompt_table
 from factfinding.methods.circuit import AT_NAME, Circuit
 from factfinding.model.anatomy import Anatomy
-from helpers.planted import empty_model
+from helpers.planting import BOS, empty_model, set_head, word_tokenizer
 
 NAMES = 12
 """First names, and last names."""
@@ -63,10 +62,9 @@ ASKS = {"answer": "plays the sport of", "colour": "wears the colour", "city": "c
 VALUES = [(relation, value) for relation, values in FACTS.items() for value in values]
 LAYERS, HEADS, WIDTH, NEURONS = 4, 8, 128, 128
 D_HEAD = WIDTH // HEADS
-CONTENT = 2  # the first two dimensions of a head are turned by the rotary embedding
 BITS, BYSTANDERS = 48, 8
-BALLAST, SHARP, LOGIT, PRIOR = 8.0, 200.0, 6.0, 8.0
-"""Size of the constant feature; score of an attended key; a fact's logit; the logit of all answers of a kind."""
+BALLAST, LOGIT, PRIOR = 8.0, 6.0, 8.0
+"""Size of the constant feature; a fact's logit; the logit of all answers of a kind."""
 FACT, BIT, JUNK = 1.0, 0.25, 0.2
 """Size of what is written: a fact, a bit of the code, a bystander."""
 NOMINAL = (BALLAST**2 + 3) ** 0.5
@@ -256,8 +254,8 @@ def _neuron(
 
 def _outer_circuit() -> GPTNeoXForCausalLM:
     """Everything but the lookup."""
-    shape = {"width": WIDTH, "layers": LAYERS, "heads": HEADS, "neurons": NEURONS, "rotary": CONTENT / D_HEAD}
-    model = empty_model(**shape, scale=NOMINAL / WIDTH**0.5)
+    scale = NOMINAL / WIDTH**0.5
+    model = empty_model(width=WIDTH, layers=LAYERS, heads=HEADS, neurons=NEURONS, scale=scale)
     identities = {f"first_{i}": f"first_{i}" for i in range(NAMES)}
     _attend(model, 0, 0, query="last", key="first", moves=identities)
     for index, (relation, values) in enumerate(FACTS.items()):
@@ -283,30 +281,18 @@ def _attend(
     gain: float = 1.0,
 ) -> None:
     """A head whose `query` tokens attend to `key` tokens, and all others to BOS; it moves features into others."""
-    attention = model.gpt_neox.layers[layer].attention
-    weight = attention.query_key_value.weight.view(HEADS, 3, D_HEAD, WIDTH)[index]
-    bias = attention.query_key_value.bias.view(HEADS, 3, D_HEAD)[index]
-    rest, match = CONTENT, CONTENT + 1
-    strength = (SHARP * D_HEAD**0.5) ** 0.5
-    bias[0, rest] = strength  # every query looks for BOS, half as hard as for what it is really after
-    weight[1, rest] = strength / 2 * direction("bos")
-    weight[0, match] = strength * direction(query)
-    weight[1, match] = strength * direction(key)
-    for i, (read, write) in enumerate(moves.items()):
-        weight[2, i] = direction(read)
-        attention.dense.weight[:, index * D_HEAD + i] = gain * direction(write)
+    set_head(
+        model, layer, index, query=direction(query), key=direction(key), rest=direction("bos"),
+        moves=[(direction(read), gain * direction(write)) for read, write in moves.items()],
+    )  # fmt: skip
 
 
 def _tokenizer() -> PreTrainedTokenizerFast:
     """Whole words, the space before a word belonging to it."""
     plain = {f" {word}" for text in ASKS.values() for word in text.split()} | {" Tiger", " Woods", " golf"}
-    words = ["<|endoftext|>", "Fact:", "\n", *sorted(plain), *(f" {value}" for _, value in VALUES)]
+    words = [BOS, "Fact:", "\n", *sorted(plain), *(f" {value}" for _, value in VALUES)]
     words += [f" {kind}{i}" for kind in "FL" for i in range(NAMES)]
-    made = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<|endoftext|>"))
-    made.pre_tokenizer = pre_tokenizers.Split(Regex(r"\n| ?[^\s]+"), "isolated")
-    return PreTrainedTokenizerFast(
-        tokenizer_object=made, bos_token="<|endoftext|>", eos_token="<|endoftext|>"
-    )
+    return word_tokenizer(words)
 
 
 def _embed(model: GPTNeoXForCausalLM, tokens: PreTrainedTokenizerFast) -> None:

@@ -34,13 +34,13 @@ from pathlib import Path
 
 import polars as pl
 import torch
-from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 from torch import Tensor
-from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, PreTrainedTokenizerFast
+from transformers import GPTNeoXForCausalLM, PreTrainedTokenizerFast
 
 from factfinding.data.prompts import prompt_table
 from factfinding.engine.sites import Site, head, neuron
 from factfinding.model.anatomy import Anatomy
+from helpers.planting import QUESTION, empty_model, pair_direction, set_head, word_tokenizer
 
 FEATURES = (
     "ballast",
@@ -60,12 +60,9 @@ FEATURES = (
     "third_fact",
 )
 WIDTH, HEADS, LAYERS, NEURONS = 32, 4, 4, 24
-BALLAST, SHARP, LOGIT = 1000.0, 200.0, 8.0
-"""Size of the constant feature; score of an attended key; size of the two answers' logits."""
 D_HEAD = WIDTH // HEADS
-CONTENT = (
-    2  # the first two dimensions of a head are turned by the rotary embedding, so content lies in the others
-)
+BALLAST, LOGIT = 1000.0, 8.0
+"""Size of the constant feature; size of the two answers' logits."""
 ANSWERS = ("baseball", "basketball")
 PAIR = (3, 17)
 """The two neurons that look the fact up, in layer 1."""
@@ -157,65 +154,22 @@ def subjects(*, firsts: int = 4, lasts: int = 4, additive: bool = False) -> pl.D
 
 def tokenizer(*, firsts: int = 4, lasts: int = 4) -> PreTrainedTokenizerFast:
     """Whole words, the space before a word belonging to it."""
-    words = ["<|endoftext|>", "Fact:", "\n", " Tiger", " Woods", " plays", " the", " sport", " of", " golf"]
-    words += (
-        [f" {answer}" for answer in ANSWERS]
-        + [f" F{i}" for i in range(firsts)]
-        + [f" L{i}" for i in range(lasts)]
-    )
-    made = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<|endoftext|>"))
-    made.pre_tokenizer = pre_tokenizers.Split(Regex(r"\n| ?[^\s]+"), "isolated")
-    return PreTrainedTokenizerFast(
-        tokenizer_object=made, bos_token="<|endoftext|>", eos_token="<|endoftext|>"
-    )
+    names = [f" F{i}" for i in range(firsts)] + [f" L{i}" for i in range(lasts)]
+    return word_tokenizer([*QUESTION, *(f" {answer}" for answer in ANSWERS), *names])
 
 
 def direction(feature: str) -> Tensor:
     """A feature's direction in the residual stream; `x @ direction(f) / 2` reads its value."""
-    vector = torch.zeros(WIDTH, dtype=torch.float64)
-    at = 2 * FEATURES.index(feature)
-    vector[at], vector[at + 1] = 1.0, -1.0
-    return vector
+    return pair_direction(FEATURES, feature, WIDTH)
 
 
 def _sign(i: int) -> int:
     return 1 if i % 2 == 0 else -1
 
 
-def empty_model(
-    *,
-    width: int,
-    layers: int,
-    heads: int,
-    neurons: int,
-    rotary: float,
-    scale: float,
-    parallel: bool = True,
-) -> GPTNeoXForCausalLM:
-    """All weights zero but the norms', which are `scale` and so undo the scale that the ballast gives."""
-    config = GPTNeoXConfig(
-        vocab_size=64,
-        hidden_size=width,
-        num_hidden_layers=layers,
-        num_attention_heads=heads,
-        intermediate_size=neurons,
-        max_position_embeddings=64,
-        hidden_act="relu",
-        use_parallel_residual=parallel,
-        rope_parameters={"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": rotary},
-        bos_token_id=0,
-        eos_token_id=0,
-        attn_implementation="eager",
-    )
-    model = GPTNeoXForCausalLM(config).double().eval().requires_grad_(False)
-    for name, weight in model.named_parameters():
-        weight.fill_(scale if "norm" in name and name.endswith("weight") else 0.0)
-    return model
-
-
 def _empty(layers: int = LAYERS) -> GPTNeoXForCausalLM:
-    shape = {"width": WIDTH, "layers": layers, "heads": HEADS, "neurons": NEURONS, "rotary": CONTENT / D_HEAD}
-    return empty_model(**shape, scale=BALLAST * (2 / WIDTH) ** 0.5)
+    scale = BALLAST * (2 / WIDTH) ** 0.5
+    return empty_model(width=WIDTH, layers=layers, heads=HEADS, neurons=NEURONS, scale=scale)
 
 
 def _attend(
@@ -230,17 +184,8 @@ def _attend(
 ) -> None:
     """A head whose `query` tokens attend to `key` tokens, and all others to BOS; it moves one feature into another. A
     sum of directions serves as a feature."""
-    attention = model.gpt_neox.layers[layer].attention
-    weight = attention.query_key_value.weight.view(HEADS, 3, D_HEAD, WIDTH)[index]
-    bias = attention.query_key_value.bias.view(HEADS, 3, D_HEAD)[index]
-    rest, match = CONTENT, CONTENT + 1
-    strength = (SHARP * D_HEAD**0.5) ** 0.5
-    bias[0, rest] = strength  # every query looks for BOS, half as hard as for what it is really after
-    weight[1, rest] = strength / 2 * direction("bos") / 2
-    weight[0, match] = strength * _along(query) / 2
-    weight[1, match] = strength * direction(key) / 2
-    weight[2, 0] = _along(read) / 2
-    attention.dense.weight[:, index * D_HEAD] = _along(write)
+    bos, moves = direction("bos") / 2, [(_along(read) / 2, _along(write))]
+    set_head(model, layer, index, query=_along(query) / 2, key=direction(key) / 2, rest=bos, moves=moves)
 
 
 def _along(feature: str | Tensor) -> Tensor:

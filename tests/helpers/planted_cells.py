@@ -21,17 +21,15 @@ from dataclasses import dataclass
 from itertools import product
 
 import polars as pl
-import torch
-from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 from torch import Tensor
 from transformers import GPTNeoXForCausalLM, PreTrainedTokenizerFast
 
 from factfinding.data.prompts import prompt_table
 from factfinding.model.anatomy import Anatomy
-from helpers.planted import BALLAST, CONTENT, SHARP, empty_model
+from helpers.planted import BALLAST
+from helpers.planting import QUESTION, empty_model, pair_direction, set_head, word_tokenizer
 
-NAMES, LAYERS, HEADS, D_HEAD, NEURONS = 6, 4, 4, 24, 48
-WIDTH = HEADS * D_HEAD
+NAMES, LAYERS, HEADS, WIDTH, NEURONS = 6, 4, 4, 96, 48
 ANSWERS = ("baseball", "basketball", "football")
 LOGIT, PRIOR = 8.0, 0.25
 """The logit of a subject's answer; that of an answer in its alphabetical place, the last one highest."""
@@ -82,10 +80,7 @@ def in_block_0() -> Cells:
 
 def direction(feature: str) -> Tensor:
     """A feature's direction in the residual stream; `x @ direction(f) / 2` reads its value."""
-    vector = torch.zeros(WIDTH, dtype=torch.float64)
-    at = 2 * FEATURES.index(feature)
-    vector[at], vector[at + 1] = 1.0, -1.0
-    return vector
+    return pair_direction(FEATURES, feature, WIDTH)
 
 
 def _same(read: str, write: str) -> dict[str, str]:
@@ -97,8 +92,8 @@ def _answers() -> dict[str, str]:
 
 
 def _empty(*, parallel: bool) -> GPTNeoXForCausalLM:
-    shape = {"width": WIDTH, "layers": LAYERS, "heads": HEADS, "neurons": NEURONS, "rotary": CONTENT / D_HEAD}
-    return empty_model(**shape, scale=BALLAST * (2 / WIDTH) ** 0.5, parallel=parallel)
+    shape = {"width": WIDTH, "layers": LAYERS, "heads": HEADS, "neurons": NEURONS, "parallel": parallel}
+    return empty_model(**shape, scale=BALLAST * (2 / WIDTH) ** 0.5)
 
 
 def _look_up(model: GPTNeoXForCausalLM, layer: int, *, last: str, write: str) -> None:
@@ -122,18 +117,10 @@ def _attend(
     model: GPTNeoXForCausalLM, layer: int, index: int, *, query: str, key: str, moves: dict[str, str]
 ) -> None:
     """A head whose `query` tokens attend to `key` tokens, and all others to BOS; it moves features into others."""
-    attention = model.gpt_neox.layers[layer].attention
-    weight = attention.query_key_value.weight.view(HEADS, 3, D_HEAD, WIDTH)[index]
-    bias = attention.query_key_value.bias.view(HEADS, 3, D_HEAD)[index]
-    rest, match = CONTENT, CONTENT + 1
-    strength = (SHARP * D_HEAD**0.5) ** 0.5
-    bias[0, rest] = strength  # every query looks for BOS, half as hard as for what it is really after
-    weight[1, rest] = strength / 2 * direction("bos") / 2
-    weight[0, match] = strength * direction(query) / 2
-    weight[1, match] = strength * direction(key) / 2
-    for i, (read, write) in enumerate(moves.items()):
-        weight[2, i] = direction(read) / 2
-        attention.dense.weight[:, index * D_HEAD + i] = direction(write)
+    set_head(
+        model, layer, index, query=direction(query) / 2, key=direction(key) / 2, rest=direction("bos") / 2,
+        moves=[(direction(read) / 2, direction(write)) for read, write in moves.items()],
+    )  # fmt: skip
 
 
 def _answer(first: int, last: int) -> str:
@@ -141,14 +128,8 @@ def _answer(first: int, last: int) -> str:
 
 
 def _tokenizer() -> PreTrainedTokenizerFast:
-    """Whole words, the space before a word belonging to it."""
-    words = ["<|endoftext|>", "Fact:", "\n", " Tiger", " Woods", " plays", " the", " sport", " of", " golf"]
-    words += [f" {answer}" for answer in ANSWERS] + [f" {kind}{i}" for kind in "FL" for i in range(NAMES)]
-    made = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<|endoftext|>"))
-    made.pre_tokenizer = pre_tokenizers.Split(Regex(r"\n| ?[^\s]+"), "isolated")
-    return PreTrainedTokenizerFast(
-        tokenizer_object=made, bos_token="<|endoftext|>", eos_token="<|endoftext|>"
-    )
+    names = [f" {kind}{i}" for kind in "FL" for i in range(NAMES)]
+    return word_tokenizer([*QUESTION, *(f" {answer}" for answer in ANSWERS), *names])
 
 
 def _cells(model: GPTNeoXForCausalLM, *, spelled: bool) -> Cells:

@@ -26,23 +26,20 @@ from itertools import product
 
 import polars as pl
 import torch
-from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 from torch import Tensor
 from transformers import GPTNeoXForCausalLM, PreTrainedTokenizerFast
 
 from factfinding.data.prompts import prompt_table
 from factfinding.model.anatomy import Anatomy
 from helpers.inputs import RunActivations
-from helpers.planted import empty_model
+from helpers.planting import QUESTION, empty_model, pair_direction, set_head, word_tokenizer
 
 NAMES = 12
 """First names, and last names."""
 ANSWERS = ("baseball", "basketball", "football")
 LAYERS, HEADS, WIDTH, NEURONS = 4, 8, 128, 96
-D_HEAD = WIDTH // HEADS
-CONTENT = 2  # the first two dimensions of a head are turned by the rotary embedding
-BALLAST, SHARP, LOGIT = 1000.0, 200.0, 8.0
-"""Size of the constant feature; score of an attended key; an answer's logit."""
+BALLAST, LOGIT = 1000.0, 8.0
+"""Size of the constant feature; an answer's logit."""
 KINDS = ("first", "last")
 FEATURES = (
     ("ballast", "bos", "first", "last", "end")
@@ -98,10 +95,7 @@ def answer_of(first: int, last: int) -> str | None:
 
 def direction(feature: str) -> Tensor:
     """A feature's direction in the residual stream; `x @ direction(f) / 2` reads its value."""
-    vector = torch.zeros(WIDTH, dtype=torch.float64)
-    at = 2 * FEATURES.index(feature)
-    vector[at], vector[at + 1] = 1.0, -1.0
-    return vector
+    return pair_direction(FEATURES, feature, WIDTH)
 
 
 def _moves(kind: str) -> dict[str, str]:
@@ -109,26 +103,18 @@ def _moves(kind: str) -> dict[str, str]:
 
 
 def _empty() -> GPTNeoXForCausalLM:
-    shape = {"width": WIDTH, "layers": LAYERS, "heads": HEADS, "neurons": NEURONS, "rotary": CONTENT / D_HEAD}
-    return empty_model(**shape, scale=BALLAST * (2 / WIDTH) ** 0.5)
+    scale = BALLAST * (2 / WIDTH) ** 0.5
+    return empty_model(width=WIDTH, layers=LAYERS, heads=HEADS, neurons=NEURONS, scale=scale)
 
 
 def _attend(
     model: GPTNeoXForCausalLM, layer: int, index: int, *, query: str, key: str, moves: dict[str, str]
 ) -> None:
     """A head whose `query` tokens attend to `key` tokens, and all others to BOS; it moves features into others."""
-    attention = model.gpt_neox.layers[layer].attention
-    weight = attention.query_key_value.weight.view(HEADS, 3, D_HEAD, WIDTH)[index]
-    bias = attention.query_key_value.bias.view(HEADS, 3, D_HEAD)[index]
-    rest, match = CONTENT, CONTENT + 1
-    strength = (SHARP * D_HEAD**0.5) ** 0.5
-    bias[0, rest] = strength  # every query looks for BOS, half as hard as for what it is really after
-    weight[1, rest] = strength / 2 * direction("bos") / 2
-    weight[0, match] = strength * direction(query) / 2
-    weight[1, match] = strength * direction(key) / 2
-    for i, (read, write) in enumerate(moves.items()):
-        weight[2, i] = direction(read) / 2
-        attention.dense.weight[:, index * D_HEAD + i] = direction(write)
+    set_head(
+        model, layer, index, query=direction(query) / 2, key=direction(key) / 2, rest=direction("bos") / 2,
+        moves=[(direction(read) / 2, direction(write)) for read, write in moves.items()],
+    )  # fmt: skip
 
 
 def _cells(model: GPTNeoXForCausalLM, layer: int, *, reads: tuple[str, str], write: str) -> None:
@@ -142,14 +128,8 @@ def _cells(model: GPTNeoXForCausalLM, layer: int, *, reads: tuple[str, str], wri
 
 
 def _tokenizer() -> PreTrainedTokenizerFast:
-    """Whole words, the space before a word belonging to it."""
-    words = ["<|endoftext|>", "Fact:", "\n", " Tiger", " Woods", " plays", " the", " answer", " of", " golf"]
-    words += [f" {answer}" for answer in ANSWERS] + [f" {kind}{i}" for kind in "FL" for i in range(NAMES)]
-    made = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<|endoftext|>"))
-    made.pre_tokenizer = pre_tokenizers.Split(Regex(r"\n| ?[^\s]+"), "isolated")
-    return PreTrainedTokenizerFast(
-        tokenizer_object=made, bos_token="<|endoftext|>", eos_token="<|endoftext|>"
-    )
+    names = [f" {kind}{i}" for kind in "FL" for i in range(NAMES)]
+    return word_tokenizer([*QUESTION, *(f" {answer}" for answer in ANSWERS), *names])
 
 
 def _plant(model: GPTNeoXForCausalLM, noise: float) -> Sparse:

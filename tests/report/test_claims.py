@@ -8,8 +8,8 @@ import pytest
 
 from factfinding.declarations import declarations
 from factfinding.ledger import CONTRADICTED, SUPPORTED, judge
-from factfinding.rule_history import first_committed, histories
 from helpers.planted_claims import MODELS, TABLES, near, rows
+from helpers.rule_history import first_committed, histories
 
 DECLARED = declarations()
 CLAIMS = {claim.id: claim for _, claim in DECLARED.claims}

@@ -153,6 +153,11 @@ def lookup_of(studies: list[ComparedStudy]) -> dict:
     return across_seeds(long_ledger(studies), names).row(by_predicate=pl.col("claim") == "lookup", named=True)
 
 
+def page_of_seeds(studies, name):
+    families = {name: [one.name for one in studies]}
+    return render(studies, WORDS, families, across_seeds(long_ledger(studies), families))
+
+
 def test_verdicts_are_counted_and_the_mean_over_seeds_is_judged():
     values = (0.80, 0.85, 0.90, 0.78, 0.82)
     found = lookup_of([seed_study(f"s{i}", v, v - 0.02, v + 0.02) for i, v in enumerate(values)])
@@ -191,7 +196,7 @@ def test_seeds_in_which_nothing_was_measured_are_counted_and_two_values_give_no_
     found = lookup_of(studies)
     assert found["seeds"] == 3 and found["n"] == 2 and found["not_applicable"] == 1
     assert found["value"] == pytest.approx(0.8) and found["low"] is found["verdict"] is None
-    page = render(studies, WORDS, {"s0": ["s0", "s1", "s2"]})
+    page = page_of_seeds(studies, "s0")
     assert "too few seeds with a value" in page
 
 
@@ -215,7 +220,7 @@ def test_the_interval_over_seeds_holds_the_true_mean_nearly_as_often_as_it_shoul
 def test_the_page_has_a_table_of_what_the_seeds_say_together_and_none_without_seeds(html):
     assert "Across the seeds" not in html
     studies = several(4)
-    page = render(studies, WORDS, {"first": [one.name for one in studies]})
+    page = page_of_seeds(studies, "first")
     assert "Across the seeds of first" in page and 'href="seeds.csv"' in page
     assert "4 trainings that differ in their seed alone: first, checkpoint-1" in page
     assert "supported 0, contradicted 3, undecided 1, of 4" in page

@@ -73,6 +73,7 @@ def _texts(declared: Declarations):
         for table in experiment.tables.values():
             yield from (table.about, *(column.about for column in table.columns.values()))
     yield from (need.sentence for need in declared.needs.values())
+    yield from (check.sentence for check in declared.consistency.values())
 
 
 def test_declarations_speak_the_words_of_the_relation():

@@ -55,7 +55,6 @@ MAY_IMPORT = {  # room -> rooms below it
     },
     "ledger": {"declarations", "tables"},
     "consistency": {"declarations", "ledger"},
-    "rule_history": set(),
     "figures": {"config", "stats", "data"},
     "findings": {"config", "figures"},
     "page": {"ledger", "tables"},

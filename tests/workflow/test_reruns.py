@@ -59,10 +59,11 @@ BY_HAND = {  # leaf, or module of the library -> rules that are given it, or who
     "subjects.min_per_answer": {"subjects"},
     "activations.conditions": set(),  # in another order: each is a job of its own
     "compute.batch_size": RUN_THE_MODEL,
-    "compute.dtype": RUN_THE_MODEL - {"effective_probes", "nonlinear_excess"} | READ_ITS_WEIGHTS,
+    "compute.dtype": RUN_THE_MODEL - {"effective_probes"} | READ_ITS_WEIGHTS,
     "model.family": {"tiny_model"},
     "neurons.draws": {"neuron_effects_shard"},
-    "neurons.subjects": {"neuron_facts"},
+    "neurons.subjects": {"neuron_facts", "neuron_effects_shard"},
+    "neurons.asked_subjects": {"neuron_facts"},
     "neurons.seed": {"neuron_facts", "neuron_effects_shard", "fact_correlations", "effect_concentration"},
     "recall.seed": {"recall", "circuit_checks"},
     "circuit.lookup": {"activations", "circuit"},
@@ -133,9 +134,14 @@ def closure(graph: dict[str, set[str]], rules: set[str]) -> set[str]:
     return found
 
 
+WORDS = {f"relation.{key}" for key in ("subject", "subjects", "answer", "answers")}
+"""Given as one, by the name that rules/common.smk has for them."""
+
+
 def rules_given(leaf: str) -> set[str]:
     """The rules that are given a leaf, or the section or key that it stands in."""
-    return {rule for rule in BODIES if any(f"{leaf}.".startswith(f"{key}.") for key in given(rule))}
+    worded = {rule for rule, body in BODIES.items() if "*WORDS" in body} if leaf in WORDS else set()
+    return worded | {rule for rule in BODIES if any(f"{leaf}.".startswith(f"{key}.") for key in given(rule))}
 
 
 @cache
@@ -161,6 +167,15 @@ def leaves(values, prefix=()):
 
 
 CHANGED = {  # leaves whose other value must fit the rest of the configuration
+    ("relation", "subject"): "player",
+    ("relation", "subjects"): "players",
+    ("relation", "answer"): "game",
+    ("relation", "answers"): "games",
+    ("relation", "shot"): "Fact: Tiger Woods plays golf\n",
+    ("relation", "before"): "True:",
+    ("relation", "after"): " plays",
+    ("relation", "title"): " Dr",
+    ("relation", "sentence"): "It rained.",
     ("locality", "texts"): "README.md",
     ("locality", "dataset"): None,
     ("locality", "dataset_config"): "other",

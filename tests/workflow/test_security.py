@@ -317,5 +317,5 @@ def test_a_configuration_file_cannot_fill_the_memory_with_lists(tmp_path):
 
 def test_a_table_of_links_is_only_text(tmp_path):
     """Polars opens what it is told to open, and no URL in a cell."""
-    (tmp_path / "subjects.csv").write_text("athlete,sport\nhttp://127.0.0.1:9/x,=HYPERLINK(1)\n")
+    (tmp_path / "subjects.csv").write_text("subject,answer\nhttp://127.0.0.1:9/x,=HYPERLINK(1)\n")
     assert read_table(tmp_path / "subjects.csv").rows() == [("http://127.0.0.1:9/x", "=HYPERLINK(1)")]

@@ -25,6 +25,7 @@ from factfinding.files import read_json, write_table
 from factfinding.ledger import NOT_APPLICABLE
 from factfinding.methods.circuit import read_circuit
 from factfinding.methods.effective import EffectiveModel
+from factfinding.relation import STUDY
 from factfinding.tables import read_table
 from helpers import ROOT, planted
 from helpers.browser import needs_browser, opened, printed, used
@@ -59,7 +60,8 @@ def project(tmp_path_factory):
     (folder / "families.yaml").write_text(yaml.safe_dump(values))
     model = planted.at_end(firsts=6, lasts=6)
     planted.save(model, folder / "models/at-end")
-    write_table(model.prompts.select("subject", "answer"), folder / "models/at-end.csv")
+    people = model.prompts.select(athlete="subject", sport="answer")
+    write_table(people, folder / "models/at-end.csv")
     values = smoke | {
         "study": AT_END,
         "model": {"source": "folder", "folder": "models/at-end"},
@@ -123,8 +125,8 @@ def test_the_notebook_s_three_lines_run_as_the_page_has_them(project):
     ids = subject["token_ids"][1:]
     here = lines.replace("results/organism", "results/llama")
     here = re.sub(r"answer\(first=\d+, last=\d+\)", f"answer(first={ids[0]}, last={ids[1]})", here)
-    code = here.replace("model.answer", "answer = model.answer") + "print(answer)"
-    assert len([line for line in lines.splitlines() if line]) == 3 and code.count("answer") == 2
+    code = here.replace("model.answer", "given = model.answer") + "print(given)"
+    assert len([line for line in lines.splitlines() if line]) == 3 and code.count("given") == 2
     environment = os.environ | {"PYTHONPATH": "scripts"}
     said = subprocess.run(
         [sys.executable, "-c", code], cwd=project, env=environment, text=True, capture_output=True, check=True
@@ -167,7 +169,9 @@ def test_snakemake_s_own_report_has_every_figure_with_its_caption(project, tmp_p
     script = (tmp_path / "all.html").read_text().split('<script id="results">')[1]
     results, _ = json.JSONDecoder().raw_decode(script, script.index("{"))
     told = {path: unescape(re.sub("<[^>]+>", "", found["caption"])) for path, found in results.items()}
-    figures = {n: figure for n, (_, figure) in declarations().figures.items() if n != "training"}
+    figures = {
+        n: figure for n, (_, figure) in declarations().spoken(STUDY).figures.items() if n != "training"
+    }
     for family in FAMILIES:
         for name, figure in figures.items():
             assert figure.caption == told[f"results/{family}/figures/{name}.svg"].strip(), name

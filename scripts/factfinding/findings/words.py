@@ -108,7 +108,12 @@ def at_layer(layer: int) -> str:
 
 def either(parts: Sequence[str]) -> str:
     """`a, b or c`."""
-    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} or {parts[-1]}"
+    return _listed("or", parts)
+
+
+def _listed(last: str, parts: Sequence[str]) -> str:
+    """`a, b and c`, with the word before the last one."""
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} {last} {parts[-1]}"
 
 
 def most(rows: pl.DataFrame, name: str, *, lowest: bool = False) -> list[Row]:
@@ -140,12 +145,8 @@ def not_surely_more(leaders: Sequence[Row], words: Callable[[Row], str], *, less
     named, more = rest[: NAMED - 1], len(rest) - (NAMED - 1)
     if more == 1:
         named, more = rest, 0
-    told = f"{', '.join(named)} and {more:,} others" if more > 0 else _all(named)
+    told = f"{', '.join(named)} and {more:,} others" if more > 0 else _listed("and", named)
     return f", not surely {'less' if less else 'more'} than {told}"
-
-
-def _all(parts: Sequence[str]) -> str:
-    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
 
 
 def worth_a_word() -> pl.Expr:
@@ -156,8 +157,8 @@ def worth_a_word() -> pl.Expr:
 def after_layers(layers: Sequence[int]) -> str:
     """`after layer 2`, `after layers 1, 2 and 5`, `in the embeddings and after layer 0`."""
     blocks = [str(layer) for layer in sorted(layers) if layer >= 0]
-    after = [f"after layer{'s' if len(blocks) > 1 else ''} {_all(blocks)}"] if blocks else []
-    return _all((["in the embeddings"] if -1 in layers else []) + after)
+    after = [f"after layer{'s' if len(blocks) > 1 else ''} {_listed('and', blocks)}"] if blocks else []
+    return _listed("and", (["in the embeddings"] if -1 in layers else []) + after)
 
 
 def not_surely_better(leaders: Sequence[Row]) -> str:

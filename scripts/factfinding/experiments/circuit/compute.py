@@ -122,9 +122,7 @@ def concatenating(scan: pl.DataFrame, evidence: list[Evidence]) -> tuple[int, in
 def looking_up(scan: pl.DataFrame, evidence: list[Evidence]) -> tuple[int, int] | None:
     """First and last MLP of the lookup; None where all that read more than one token can be ablated."""
     below = scan.filter(scan="mlps_below").sort("layer", descending=True)
-    first = below[
-        "layer"
-    ].min()  # the rows begin where none is ablated: at the first MLP that reads several tokens
+    first = below["layer"].min()  # where none is ablated: the first MLP that reads several tokens
     end = _first(scan, "mlps_from", evidence, "MLPs from layer {layer} on ablated")
     if end <= first:
         return None

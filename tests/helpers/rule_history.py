@@ -1,6 +1,6 @@
 """When each rule of the ledger was first committed, and whether values were known by then: from the repository's history.
 
-    python scripts/factfinding/rule_history.py      # prints a line for each claim; needs git and the whole history
+    python tests/helpers/rule_history.py      # prints a line for each claim; needs git and the whole history
 
 A rule is a claim's query, side, threshold and needs. Values of a post count as known from the first commit on in which
 docs/findings.md names one of its experiments (`P2.8`, or `post 5` in words). What is found is written into the claims
@@ -108,8 +108,7 @@ def _files(root: Path, commit: str) -> list[str]:
 
 @cache
 def _parsed(root: Path, blob: str) -> dict[str, Any]:
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    return yaml.load(_git(root, "cat-file", "blob", blob), loader) or {}
+    return yaml.safe_load(_git(root, "cat-file", "blob", blob)) or {}
 
 
 def _text(root: Path, commit: str, path: str) -> str | None:
