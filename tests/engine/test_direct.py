@@ -21,7 +21,7 @@ from factfinding.engine.direct import (
 from factfinding.engine.sites import Site, head, parse
 from factfinding.engine.trace import Edit, Read, run
 from factfinding.errors import InputError
-from helpers.models import FAMILIES, random_anatomy, rounds
+from helpers.models import FAMILIES, random_anatomy
 from helpers.patching import read_nodes
 
 N, T, LAST = 5, 9, 2
@@ -39,9 +39,8 @@ def anatomy(request):
 
 
 @pytest.fixture
-def close(anatomy):
-    tolerance = 2e-5 if rounds(anatomy) else 1e-10
-    return lambda x, y: torch.allclose(x, y, atol=tolerance, rtol=0)
+def close():
+    return lambda x, y: torch.allclose(x, y, atol=1e-10, rtol=0)
 
 
 @pytest.fixture(scope="module")

@@ -30,7 +30,7 @@ from factfinding.methods.simplified import Parts
 from helpers import planted_cells
 from helpers.head_tables import head_tables
 from helpers.intervention_tables import circuit_of, intervention_tables, readers_of
-from helpers.models import FAMILIES, random_anatomy
+from helpers.models import FAMILIES, PARALLEL, random_anatomy
 from helpers.planted_cells import LOGIT, Cells
 
 MAJORITY = 1 / 3
@@ -117,7 +117,7 @@ def test_where_only_the_own_answer_is_measured_donors_are_of_both_other_answers(
 def test_whether_mlp_0_reads_one_token_follows_from_the_anatomy(family):
     anatomy = random_anatomy(family)
     assert anatomy.mlps_of_several_tokens == range(1 if anatomy.parallel else 0, anatomy.n_layers)
-    assert anatomy.parallel == (family == "gpt_neox")
+    assert anatomy.parallel == (family in PARALLEL)
 
 
 @pytest.mark.parametrize(

@@ -128,7 +128,7 @@ def test_identities_hold_on_every_family(family):
     """Frozen changes sum to that of everything; a layer's heads sum to its attention; attention sums to one."""
     anatomy = random_anatomy(family, dtype=torch.float64)
     tables = head_tables(anatomy, random_prompts(), random_candidates(), fixed=["L2H1", "L0H0"])
-    close = {"abs": 1e-4 if family == "llama" else 1e-9}
+    close = {"abs": 1e-9}
     for table in (
         tables["direct_effects"].filter(answer="football"),
         tables["head_inputs"].filter(reader="L2H1"),

@@ -40,19 +40,18 @@ def real_names(family: str):
 
 
 def by_hooks(anatomy, tokens, final_name, end, target, moved, *, resid):
-    """The whole model, with the input of one MLP's norm changed at the final name token: log-probs and a residual."""
+    """The whole model, with the input of one MLP's norm changed at the final name token: log-probs and a residual.
 
-    def change(_module, args):
-        x = args[0].clone()
-        x[torch.arange(len(x)), final_name] += moved
-        return (x, *args[1:])
-
-    handle = anatomy.blocks[target].norm_mlp.register_forward_pre_hook(change)
-    try:
-        read = Read(site=Site("resid_post", resid), at=final_name)
-        found = run(anatomy, tokens, logits_at=end, reads=[read])
-    finally:
-        handle.remove()
+    The neurons are given what they make of it, and not the norm itself, which attention may share.
+    """
+    block = anatomy.blocks[target]
+    reads = [Read(site=Site(kind, target), at=final_name) for kind in ("resid_pre", "attn_out")]
+    entering, attended = run(anatomy, tokens, reads=reads).values
+    mid = entering if anatomy.parallel else entering + attended
+    value = block.neurons(block.norm_mlp(mid + moved))[1]
+    edit = Edit(site=Site("post", target), at=final_name, value=value)
+    read = Read(site=Site("resid_post", resid), at=final_name)
+    found = run(anatomy, tokens, logits_at=end, reads=[read], edits=[edit])
     return found.logits.log_softmax(1), found.values[0]
 
 

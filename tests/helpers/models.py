@@ -17,15 +17,12 @@ FAMILIES = (
     *(pytest.param(family, marks=pytest.mark.families) for family in MORE),
 )
 """Parameters of a test: what it runs on always, and on `pytest -m families`. test_families.py takes the core of all."""
+PARALLEL = ("gpt_neox", "gptj", "phi", "falcon")
+"""Families whose MLP reads what attention reads."""
 TEXT = [
     "Fact: Tiger Woods plays the sport of golf\nFact: Michael Jordan plays the sport of basketball",
     "Fact: Babe Ruth plays the sport of baseball\nFact: Tom Brady plays the sport of football",
 ] * 8
-
-
-def rounds(anatomy: Anatomy) -> bool:
-    """Whether the model's norms round to float32 also where the model is float64: the library's RMS norms do."""
-    return not isinstance(anatomy.final_norm, torch.nn.LayerNorm)
 
 
 def tokenizer(vocabulary: int = 360) -> PreTrainedTokenizerFast:

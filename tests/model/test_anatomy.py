@@ -14,7 +14,7 @@ from factfinding.errors import InputError
 from factfinding.model import anatomy as anatomies
 from factfinding.model.anatomy import bos_token_id
 from factfinding.model.tiny import random_model
-from helpers.models import FAMILIES, random_anatomy, save_model, tokenizer
+from helpers.models import FAMILIES, PARALLEL, random_anatomy, save_model, tokenizer
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -29,7 +29,7 @@ def test_sizes_are_read_from_the_model(family):
     assert (anatomy.n_layers, anatomy.d_model, anatomy.n_heads, anatomy.d_head) == (2, 24, 4, 6)
     assert anatomy.blocks[0].out_weight.shape == (4, 6, 24)
     assert anatomy.blocks[0].neuron_out.shape == (anatomy.d_mlp, 24)
-    assert anatomy.parallel == (family in ("gpt_neox", "gptj", "phi", "falcon"))
+    assert anatomy.parallel == (family in PARALLEL)
 
 
 @pytest.mark.parametrize("part", ["blocks", "heads", "unembedding"])

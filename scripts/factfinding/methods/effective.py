@@ -228,7 +228,7 @@ class EffectiveModel(nn.Module):
         names = {length: _tables(tensors, length) for length in _lengths(tensors)}
         with torch.device("meta"):
             config = AutoConfig.for_model(**shape.config)
-            blocks = Anatomy(AutoModelForCausalLM.from_config(config)).blocks
+            blocks = Anatomy(AutoModelForCausalLM.from_config(config, dtype=tensors["weight"].dtype)).blocks
         lookup = blocks[shape.lookup[0] : shape.lookup[1] + 1]
         model = cls(shape, names, lookup, tensors["weight"], tensors["bias"])
         model.load_state_dict(tensors, assign=True)

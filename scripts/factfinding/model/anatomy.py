@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
+from types import MethodType
 from typing import Any
 
 import torch
@@ -75,6 +76,21 @@ def _attend(
 ATTENTION = "factfinding"
 AttentionInterface.register(ATTENTION, full_precision_attention)
 AttentionMaskInterface.register(ATTENTION, eager_mask)
+
+
+def _full_precision_norm(module: nn.Module, x: Tensor, *, offset: float) -> Tensor:
+    """An RMS norm that keeps float64, for the reason of `full_precision_attention`: the library's round to float32."""
+    eps = module.eps if hasattr(module, "eps") else module.variance_epsilon
+    wide = x.to(torch.promote_types(x.dtype, torch.float32))
+    normed = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps)
+    return (normed * (module.weight + offset)).to(x.dtype)
+
+
+def keep_float64(model: nn.Module, family: Family) -> None:
+    """Give every RMS norm of a float64 model a forward pass in float64. A method, so that a copy of it has its own."""
+    for module in model.modules():
+        if type(module).__name__.endswith("RMSNorm"):
+            module.forward = MethodType(partial(_full_precision_norm, offset=family.gain_offset), module)
 
 
 class Parts(nn.Module):
@@ -230,6 +246,8 @@ class Anatomy:
         check_family(config.to_dict(), "model")
         self.model, self.tokenizer, self.family = model, tokenizer, KNOWN_TYPES[config.model_type]
         self.bos = bos
+        if model.dtype == torch.float64:
+            keep_float64(model, self.family)
         if self.family.interface:
             model.set_attn_implementation(ATTENTION)
         self.body = model.get_submodule(self.family.body)
