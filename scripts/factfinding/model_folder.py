@@ -21,6 +21,8 @@ from factfinding.families import KNOWN_TYPES, Family, Weights
 from factfinding.files import read_json
 
 WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+GGUF = b"GGUF"
+"""What a GGUF file begins with."""
 FLOATING = ("F64", "F32", "F16", "BF16")
 MOST_LAYERS = 1000
 """Several times what the deepest models have: a slip in config.json is not taken for a model to be built."""
@@ -77,6 +79,18 @@ def check_model_folder(folder: Path, *, allow_pickle: bool = False) -> Sizes:
     else:
         _check_pickle(folder, allow_pickle)
     return _named(family, sizes)
+
+
+def check_gguf(path: Path) -> None:
+    """Raise InputError for what is no GGUF file; reads four bytes and imports nothing."""
+    if not path.is_file():
+        raise InputError(path, "no such file", "a model as a GGUF file")
+    with path.open("rb") as file:
+        begins = file.read(len(GGUF))
+    if begins != GGUF:
+        raise InputError(
+            path, f"a file that begins with {begins!r}", f"a GGUF file, which begins with {GGUF!r}"
+        )
 
 
 def _named(family: Family, sizes: Mapping[str, int]) -> Sizes:
