@@ -10,11 +10,12 @@ with Job(snakemake) as job:
     from factfinding.model.gguf_file import convert_gguf
     from factfinding.model.source import describe
     from factfinding.model.weights import check_finite
-    from factfinding.model_folder import check_model_folder
+    from factfinding.model_folder import check_gguf, check_model_folder
 
     model = job.given.model
     folder = Path(job.output.source).parent / "weights"
     shutil.rmtree(folder, ignore_errors=True)  # of another file
+    check_gguf(Path(job.input.file))
     record = convert_gguf(Path(job.input.file), folder)
     check_model_folder(folder)
     job.log(f"{check_finite(folder)} weights, all finite; {record}")

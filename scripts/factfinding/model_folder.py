@@ -33,6 +33,8 @@ MEMO = Path(".snakemake/model-digests.json")
 """Digests of large files, by what the file system says of them, so that each is read once and not by every job."""
 SETTLED = 5
 """Seconds since a file's last change after which the time of that change tells it from a later one."""
+GGUF = b"GGUF"
+"""What a GGUF file begins with."""
 FLOATING = ("F64", "F32", "F16", "BF16")
 MOST_LAYERS = 1000
 """Several times what the deepest models have: a slip in config.json is not taken for a model to be built."""
@@ -147,6 +149,18 @@ def check_model_folder(folder: Path, *, allow_pickle: bool = False) -> Sizes:
     else:
         _check_pickle(folder, allow_pickle)
     return _named(family, sizes)
+
+
+def check_gguf(path: Path) -> None:
+    """Raise InputError for what is no GGUF file; reads four bytes and imports nothing."""
+    if not path.is_file():
+        raise InputError(path, "no such file", "a model as a GGUF file")
+    with path.open("rb") as file:
+        begins = file.read(len(GGUF))
+    if begins != GGUF:
+        raise InputError(
+            path, f"a file that begins with {begins!r}", f"a GGUF file, which begins with {GGUF!r}"
+        )
 
 
 def _named(family: Family, sizes: Mapping[str, int]) -> Sizes:

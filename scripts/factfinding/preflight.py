@@ -22,8 +22,7 @@ from factfinding.data.texts import read_texts
 from factfinding.data.tokens import PlainTokenizer, check_prompts
 from factfinding.errors import InputError, naming
 from factfinding.families import KNOWN_TYPES, TINY, WITH_DIFFERENCES
-from factfinding.model.gguf_file import check_gguf
-from factfinding.model_folder import Sizes, check_model_folder, sizes_of
+from factfinding.model_folder import Sizes, check_gguf, check_model_folder, sizes_of
 
 LARGE_TEXT = 64 << 20
 """Bytes above which a text is not read ahead."""

@@ -16,8 +16,9 @@ from factfinding.errors import InputError
 from factfinding.files import file_digest
 from factfinding.model import gguf_file
 from factfinding.model.anatomy import load
-from factfinding.model.gguf_file import check_gguf, convert_gguf
+from factfinding.model.gguf_file import convert_gguf
 from factfinding.model.tiny import random_model
+from factfinding.model_folder import check_gguf
 from helpers.models import tokenizer
 
 TEXT = "Fact: Tiger Woods plays the sport of golf\nFact: Łukasz O'Neil-2 plays"

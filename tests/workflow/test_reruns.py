@@ -61,6 +61,7 @@ BY_HAND = {  # leaf, or module of the library -> rules that are given it, or who
     "compute.batch_size": RUN_THE_MODEL,
     "compute.dtype": RUN_THE_MODEL - {"effective_probes"} | READ_ITS_WEIGHTS,
     "model.family": {"tiny_model"},
+    "model.bos": {"tiny_model", "adopt_model", "convert_gguf", "download_model"},
     "neurons.draws": {"neuron_effects_shard"},
     "neurons.subjects": {"neuron_facts", "neuron_effects_shard"},
     "neurons.asked_subjects": {"neuron_facts"},
@@ -222,7 +223,7 @@ CHANGED = {  # leaves whose other value must fit the rest of the configuration
     ("model", "revision"): "main",
     ("model", "folder"): "elsewhere",
     ("model", "file"): "elsewhere.gguf",
-    ("model", "bos"): "<|endoftext|>",
+    ("model", "bos"): None,  # the embedded model has its own; BY_HAND says who is given it
     ("model", "family"): "gpt2",
     ("organism", "width"): 48,
     ("organism", "heads"): 4,

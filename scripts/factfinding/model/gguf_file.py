@@ -17,22 +17,9 @@ from factfinding.errors import InputError
 from factfinding.families import KNOWN_TYPES
 from factfinding.files import file_digest
 
-MAGIC = b"GGUF"
 PACKAGES = ("gguf", "accelerate")
 NAME = "model.gguf"
 READ = {"gguf_file": NAME, "local_files_only": True, "trust_remote_code": False}
-
-
-def check_gguf(path: Path) -> None:
-    """Raise InputError for what is no GGUF file; reads four bytes and imports nothing."""
-    if not path.is_file():
-        raise InputError(path, "no such file", "a model as a GGUF file")
-    with path.open("rb") as file:
-        begins = file.read(len(MAGIC))
-    if begins != MAGIC:
-        raise InputError(
-            path, f"a file that begins with {begins!r}", f"a GGUF file, which begins with {MAGIC!r}"
-        )
 
 
 def _check_packages(path: Path) -> None:
@@ -52,11 +39,10 @@ def convert_gguf(path: Path, folder: Path) -> dict[str, Any]:
     Keys: file, sha256, architecture, tensor_types (how many tensors of each type of quantization), tokenizer (its kind
     and its way to cut text into words, as the file names them), mended (what the folder has otherwise than the file).
 
-    Raises InputError, naming the file, for what `check_gguf` refuses; a missing package; a damaged file; a family that
+    Raises InputError, naming the file, for a missing package; a damaged file; a family that
     is not known here or that transformers does not read from GGUF; stretched rotary positions, which it leaves out; a
     tokenizer that it cannot build; a weight that the file lacks.
     """
-    check_gguf(path)
     _check_packages(path)
     record = _described(path)
     # from a folder of its own: transformers also looks at what lies beside a file (tokenizer_config.json, adapters)
