@@ -361,8 +361,9 @@ def bos_token_id(tokenizer: Any, bos: str = "auto") -> int:
     token of the tokenizer, by name; InputError for one that it does not have.
     """
     if bos != "auto":
+        named = tokenizer.all_special_tokens
         special = tokenizer.get_added_vocab() | dict(
-            zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True)
+            zip(named, tokenizer.convert_tokens_to_ids(named), strict=True)
         )
         if bos not in special:
             listed = ", ".join(sorted(special)[:20])
