@@ -29,7 +29,6 @@ from factfinding.experiments.mlp_norms import show as norms_show
 from factfinding.experiments.mlp_norms.compute import SCHEMA as NORMS
 from factfinding.experiments.mlp_norms.compute import mlp_norms, name_norms
 from factfinding.experiments.orthogonal_remainder import show as remainder_show
-from factfinding.experiments.orthogonal_remainder.compute import SCHEMA as REMAINDER
 from factfinding.experiments.orthogonal_remainder.compute import (
     LEVERAGE,
     best_neurons,
@@ -39,6 +38,7 @@ from factfinding.experiments.orthogonal_remainder.compute import (
     orthogonal_remainder,
     remainders,
 )
+from factfinding.experiments.orthogonal_remainder.compute import SCHEMA as REMAINDER
 from factfinding.ledger import CONTRADICTED, NOT_APPLICABLE, SUPPORTED, UNDECIDED
 from factfinding.methods.circuit import Circuit
 from factfinding.methods.groups import groups_of
