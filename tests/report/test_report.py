@@ -14,6 +14,7 @@ from factfinding.experiments.layer_probes import show as layer_probes
 from factfinding.experiments.recall import show as recall
 from factfinding.figures import style
 from factfinding.findings import words as in_words
+from factfinding.ledger import NOT_APPLICABLE
 from factfinding.page import _digest
 from factfinding.report import (
     SHOWN_ROWS,
@@ -26,6 +27,7 @@ from factfinding.report import (
 )
 from helpers import ROOT, example_ledger, example_tables
 from helpers.browser import needs_browser, opened, used
+from helpers.declared import judged
 from helpers.figures import drawn
 
 WORDS = ROOT / "resources/report"
@@ -379,6 +381,16 @@ def test_what_a_sum_over_tokens_can_do(accuracy, words):
     told = layer_probes.additive_findings(changed)[0].replace("\N{NO-BREAK SPACE}", " ")
     assert words in told and "shuffled <answers>" in told
     assert layer_probes.additive_findings(table.filter(pl.col("folds") != "none")) == []
+
+
+def test_a_sum_that_fits_shuffled_answers_as_well_says_nothing():
+    """As where every name has tokens of its own: on true answers it cannot be below 100 %."""
+    table = example_tables.study(knows=True)["layer_probes"]
+    fits = pl.when(pl.col("folds") == "none").then(1.0).otherwise("accuracy").alias("accuracy")
+    told = " ".join(layer_probes.sentences({"layer_probes": table.with_columns(fits)}))
+    assert "it says nothing here" in told and "combined" not in told and "fitted sum" not in told
+    row = judged("more-than-the-tokens", {"layer_probes": table.with_columns(fits)})
+    assert row["verdict"] == NOT_APPLICABLE
 
 
 def test_a_probe_that_only_matches_a_baseline_is_not_called_readable():
