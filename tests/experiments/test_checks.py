@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import polars as pl
 import pytest
+import torch
 
 from factfinding.data.prompts import candidates, prompt_table
-from factfinding.experiments.circuit_checks.compute import circuit_checks, same_length
+from factfinding.engine.capture import positions_of, tokens_of
+from factfinding.engine.sites import Site
+from factfinding.engine.trace import Edit, Read, run
+from factfinding.experiments.circuit_checks.compute import circuit_checks, donor_answers, same_length
 from helpers import planted
-from helpers.models import random_anatomy, tokenizer
+from helpers.models import FAMILIES, random_anatomy, tokenizer
 
 TOKENIZER = tokenizer()
 ANSWERS = ["baseball", "basketball", "football"]
@@ -45,6 +49,27 @@ def test_every_check_runs_on_every_family_and_a_model_that_knows_nothing_shows_n
     assert checks["accuracy"].max() < 0.75, "nothing was learnt, so nothing can be right but by chance"
     again = circuit_checks(anatomy, table, answers, batch_size=64, seed=0)
     assert checks.equals(again), "the batch size changes no answer"
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_donors_by_suffixes_give_the_answers_of_whole_runs(table, family):
+    anatomy = random_anatomy(family, dtype=torch.float64)
+    answers = candidates(ANSWERS, table["text"][0], TOKENIZER)
+    rows = next(group for group in same_length(table) if len(group) > 3)
+    donors = rows[1:] + rows[:1]
+    tokens, names, ends = (
+        tokens_of(table, rows, anatomy.device),
+        positions_of(table, rows, "final_name", anatomy.device),
+        positions_of(table, rows, "end", anatomy.device),
+    )
+    wanted = torch.tensor(answers["token_id"].to_list())
+    for layer, found in enumerate(donor_answers(anatomy, table, answers, rows, donors)):
+        site = Site("resid_post", layer)
+        read = run(
+            anatomy, tokens_of(table, donors, anatomy.device), reads=[Read(site=site, at=names)]
+        ).values[0]
+        whole = run(anatomy, tokens, edits=[Edit(site=site, at=names, value=read)], logits_at=ends).logits
+        assert found.tolist() == whole[:, wanted].argmax(-1).tolist()
 
 
 def test_nobody_known_gives_an_empty_table(table):

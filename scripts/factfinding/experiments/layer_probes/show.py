@@ -130,10 +130,12 @@ def additive_findings(layer_probes: pl.DataFrame) -> list[str]:
     shuffled = fitted.filter(labels="shuffled")
     if _fits_anything(fitted):
         return [
-            f"A sum of one term per name token can be fitted to any <answers> of these {true['n']:,} <subjects>: to their own "
-            f"it gives {share(true, 'accuracy')}, to shuffled ones {share(shuffled.row(0, named=True), 'accuracy')}, since "
-            "the names have about as many tokens as there are <subjects>. It could not have come out lower, so it says nothing "
-            "here; the baselines that are held out do."
+            (
+                f"A sum of one term per name token can be fitted to any <answers> of these {true['n']:,} <subjects>: to their own "
+                f"it gives {share(true, 'accuracy')}, to shuffled ones {share(shuffled.row(0, named=True), 'accuracy')}, since "
+                "the names have about as many tokens as there are <subjects>. It could not have come out lower, so it says nothing "
+                "here; the baselines that are held out do."
+            )
         ]
     told = (
         f"A sum of one term per name token, with no model, fitted to all {true['n']:,} <subjects> and scored on the same "
