@@ -79,7 +79,7 @@ def test_names_are_brought_to_one_spelling(tmp_path):
 def test_one_name_in_two_unicode_forms_is_one_person(tmp_path):
     table = _read(tmp_path, ["José,golf", "Jose\u0301,golf", "B,chess"])
     assert table.frame.rows() == [("José", "golf"), ("B", "chess")]
-    assert table.notes["reason"].to_list() == ["row repeated"]
+    assert table.notes["reason"].to_list() == ["row repeated; the name is not in the Unicode form NFC"]
 
 
 def test_accents_make_other_people_and_a_note(tmp_path):
