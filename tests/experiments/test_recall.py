@@ -1,18 +1,27 @@
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import polars as pl
 import pytest
 from scipy.special import log_softmax
 
+from factfinding.config import RecallConfig, RelationConfig
+from factfinding.data.prompts import candidates, prompt_table
+from factfinding.data.subjects import read_subjects
 from factfinding.errors import InputError
-from factfinding.experiments.recall.compute import AnswerScores, recall_summary, recall_table
+from factfinding.experiments.recall.compute import AnswerScores, compute, recall_summary, recall_table
 from factfinding.experiments.recall.filters import known_filters, spelling_hits, with_known
 from factfinding.experiments.recall.show import draw_recall, sentences
+from factfinding.inputs import Settings
 from factfinding.known import Rule
+from factfinding.model.anatomy import load
+from factfinding.model.tiny import save_tiny_model
 from factfinding.stats import share_interval
 from factfinding.tables import schema_of
 from helpers.figures import assert_readable
+from helpers.inputs import given
 
 ANSWERS = ["baseball", "basketball", "football"]
 CANDIDATES = pl.DataFrame(
@@ -175,6 +184,50 @@ def test_summary_survives_the_table_as_csv(table, tmp_path):
 def test_a_group_of_one_has_no_mean_interval(table):
     row = recall_summary(table.head(1), seed=0).row(0, named=True)
     assert row["n"] == 1 and np.isnan(row["mean_p_low"]) and row["recalled_low"] < row["recalled_high"]
+
+
+# a relation file, from the samples to what is known
+
+GAMES = ("soccer", "water polo", "hockey", "baseball", "football", "tennis", "chess", "boxing")
+
+
+@pytest.mark.parametrize("n_answers", [2, 5, 8])
+def test_a_relation_file_is_asked_with_any_number_of_answers(n_answers, tmp_path):
+    games = GAMES[:n_answers]
+    samples = [{"subject": f"Player{i} Of{game[:3]}", "object": game} for game in games for i in range(6)]
+    path = tmp_path / "plays.json"
+    path.write_text(json.dumps({"name": "plays", "prompt_templates": ["{} plays"], "samples": samples}))
+    relation = RelationConfig(subject="person", subjects="people", answer="game", answers="games")
+    people = read_subjects(path, relation=relation, min_per_answer=6).frame
+    save_tiny_model(tmp_path / "model", people, "gpt_neox")
+    anatomy = load(tmp_path / "model", device="cpu")
+    prompts = {
+        name: prompt_table(people, anatomy.tokenizer, anatomy.bos_token_id, name, relation)
+        for name in ("full", "zero_shot")
+    }
+    asked = candidates(games, prompts["full"]["text"][0], anatomy.tokenizer)
+    held = given(
+        anatomy=anatomy,
+        candidates=asked,
+        prompts_full=prompts["full"],
+        prompts_zero_shot=prompts["zero_shot"],
+    )
+    section = RecallConfig(known="best", beyond_spelling=True)
+    tables = compute(
+        held, Settings({"compute": {"batch_size": 16}, "recall": section.model_dump()}), lambda _: None
+    )
+    recall = tables["recall"]
+    assert recall.select("subject", "answer").equals(people) and recall.height == 6 * n_answers
+    assert recall["full_recalled"].equals((recall["full_answer"] == recall["answer"]).alias("full_recalled"))
+    assert tables["known_filters"]["answer"].to_list() == 2 * ["all", *sorted(games)]
+    given_away = tables["known_filters"].filter(filter="beyond_spelling", answer="all").row(0, named=True)
+    assert given_away["accuracy"] == 1 and given_away["left"] == 0 == recall["known"].sum()
+    parts = asked.filter(answer="water polo").row(0, named=True)
+    assert parts["answer_token"] == " water" and parts["n_answer_tokens"] == 2
+    told = sentences(tables | {"candidates": asked})
+    assert any("water polo by ' water'" in one for one in told)
+    shown = {name: tables[name] for name in ("recall", "recall_summary", "known_filters")}
+    assert_readable(draw_recall(**shown))
 
 
 # who is known

@@ -277,7 +277,7 @@ CASES = [
     subjects("too few", SUBJECTS, "2 athletes of the sport", "at least 3", min_per_answer=3),
     subjects("all in two sports", "athlete,sport\nA,baseball\nA,chess\n", "no athlete is left", "two sports"),
     subjects("latin-1", "athlete,sport\nJosé,baseball\n".encode("latin-1"), "not UTF-8 (at byte 17)", "UTF-8"),
-    subjects("utf-16", SUBJECTS.encode("utf-16"), "not UTF-8", "a CSV file in UTF-8"),
+    subjects("utf-16", SUBJECTS.encode("utf-16"), "not UTF-8", "text in UTF-8: a CSV file"),
     subjects("a spreadsheet", b"PK\x03\x04\x14\x00\x06\x00\x08\x00!\xff", "not UTF-8", "UTF-8"),
     Case(
         kind="subjects", name="a folder", make=lambda here: {"subjects": {"table": str(here)}},

@@ -105,7 +105,7 @@ def read_text(path: str | Path, allowed: str = FORMATS) -> str:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(
-            path, f"bytes that are not UTF-8 (at byte {error.start})", f"{allowed}, in UTF-8"
+            path, f"bytes that are not UTF-8 (at byte {error.start})", f"text in UTF-8: {allowed}"
         ) from None
 
 
