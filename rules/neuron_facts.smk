@@ -1,7 +1,7 @@
 """P3.2: which facts the model knows, asked once for all shards of the neuron effects.
 
 In: the model, the facts, recall. Out: neuron_facts.parquet, and the facts as prompts. Config: compute, neurons.facts,
-neurons.subjects, neurons.first, neurons.asked_subjects, neurons.seed. GPU. Disk: 1 kB for each fact. Time: a forward pass per
+neurons.subjects, neurons.first, neurons.asked_subjects, neurons.seed, recall.known, recall.known_above. GPU. Disk: 1 kB for each fact. Time: a forward pass per
 fact.
 """
 
@@ -34,6 +34,8 @@ rule neuron_facts:
             "neurons.first",
             "neurons.asked_subjects",
             "neurons.seed",
+            "recall.known",
+            "recall.known_above",
         ),
         code=computes("neuron_facts"),
         files=in_braces(facts=facts),

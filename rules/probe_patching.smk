@@ -33,6 +33,8 @@ rule probe_patching:
             "interventions.subjects",
             "interventions.patched_subjects",
             "interventions.seed",
+            "recall.known",
+            "recall.known_above",
         ),
         code=computes("probe_patching"),
     script:

@@ -1,6 +1,7 @@
 """P2.1: which answers the model knows.
 
-In: prompts, the model. Out: recall.csv, a row per subject, and recall_summary.csv. Config: compute, recall. GPU.
+In: prompts, the model. Out: recall.csv, a row per subject, recall_summary.csv, and known_filters.csv, who counts as known.
+Config: compute, recall. GPU.
 Time: a forward pass per subject and condition, a few seconds for the embedded model.
 """
 
@@ -14,6 +15,7 @@ rule recall:
     output:
         recall="results/{study}/tables/recall.csv",
         recall_summary="results/{study}/tables/recall_summary.csv",
+        known_filters="results/{study}/tables/known_filters.csv",
         provenance="results/{study}/provenance/recall.json",
     log:
         "results/{study}/logs/recall.log",

@@ -27,6 +27,7 @@ rule subjects:
             "subjects.table",
             "subjects.min_per_answer",
             "subjects.two_answers",
+            "subjects.few",
             "relation.shot",
             *WORDS,
         ),

@@ -5,7 +5,7 @@ from pathlib import Path
 from job import Job
 
 with Job(snakemake) as job:
-    from factfinding.data.prompts import CONDITIONS, candidates, prompt_table
+    from factfinding.data.prompts import CONDITIONS, candidates, in_parts, prompt_table
     from factfinding.data.tokens import check_prompts
     from factfinding.errors import naming
     from factfinding.files import read_json, write_table
@@ -25,6 +25,8 @@ with Job(snakemake) as job:
         check_prompts(tables, tokenizer, positions=sizes_of(Path(source["folder"])).positions)
         answers = candidates(answers, tables["full"]["text"][0], tokenizer)
     write_table(answers, job.output.candidates)
+    if parts := in_parts(answers):
+        job.progress(f"{relation.answers} of several tokens, asked by their first: {parts}")
     for name, table in tables.items():
         write_table(table, job.output[name])
     counts = tables["full"]["n_name_tokens"].value_counts().sort("n_name_tokens")

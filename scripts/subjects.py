@@ -16,13 +16,17 @@ with Job(snakemake) as job:
         relation=STUDY if settings.table is None else relation,
         two_answers=settings.two_answers,
         min_per_answer=settings.min_per_answer,
+        few=settings.few,
     )
     with naming(path):
         check_shot(table.frame["subject"], table.frame["answer"].unique(maintain_order=True), relation)
     job.progress(f"{table.frame.height} {relation.subjects} from {path}; {table.notes.height} notes")
     for note in table.notes.iter_rows(named=True):
-        job.log(
-            f"{note['subject']} ({note['answer']}), rows {note['rows']}: {note['reason']}: {note['action']}"
-        )
+        about = [
+            note["subject"],
+            note["answer"] and f"({note['answer']})",
+            note["rows"] and f"rows {note['rows']}",
+        ]
+        job.log(": ".join(filter(None, [" ".join(filter(None, about)), note["reason"], note["action"]])))
     write_table(table.frame, job.output.subjects)
     write_table(table.notes, job.output.notes)

@@ -259,18 +259,44 @@ class SubjectsConfig(Section):
 
     table: FilePath | None = Field(
         None,
-        description="CSV with columns named by relation.subject and relation.answer; null: the embedded model's own people",
+        description="CSV, TSV, Parquet or JSON lines (.jsonl) with columns named by relation.subject and relation.answer, or "
+        "a relation file (.json) with samples of subject and object; two to twenty answers; null: the embedded model's own "
+        "people",
     )
     two_answers: Literal["drop", "first"] = Field(
         "drop", description="a name with two answers: drop both rows or keep the first"
     )
-    min_per_answer: int = Field(10, ge=1, description="fewer subjects of an answer than this are an error")
+    min_per_answer: int = Field(10, ge=1, description="an answer with fewer subjects than this has too few")
+    few: Literal["error", "drop"] = Field(
+        "error",
+        description="an answer with too few subjects: an error, or dropped and noted in subjects_notes.csv",
+    )
 
 
 class RecallConfig(Section):
     """P2.1: what the model knows."""
 
-    seed: int = Field(0, ge=0, lt=2**32, description="of the bootstrap intervals")
+    known: Literal["probability", "first", "best"] = Field(
+        "probability",
+        description="whose answer counts as known. probability: its token has more than known_above, of all tokens; first: "
+        "it is the likeliest token of all; best: the likeliest of the answers",
+    )
+    known_above: float = Field(0.5, gt=0, lt=1, description="for known: probability; the study's is 0.5")
+    beyond_spelling: bool = Field(
+        False,
+        description="true leaves out names whose answer a classifier on their letters, fitted on other names, gives too: "
+        "what is left had to be remembered",
+    )
+    seed: int = Field(0, ge=0, lt=2**32, description="of the bootstrap intervals and that classifier's folds")
+
+    @model_validator(mode="after")
+    def _threshold_is_used(self) -> RecallConfig:
+        if self.known != "probability" and self.known_above != type(self).model_fields["known_above"].default:
+            raise ValueError(
+                f"known_above: {self.known_above} with known: {self.known}, which has no threshold; allowed: known_above with "
+                "known: probability"
+            )
+        return self
 
 
 class Dataset(Section):
@@ -447,12 +473,13 @@ class NeuronsConfig(Section):
 
     facts: FilePath | None = Field(
         None,
-        description="CSV with columns subject, relation, prompt, answer; null: the embedded model's own facts, and "
-        "resources/facts.csv for other models",
+        description="CSV, TSV, Parquet or JSON lines with columns subject, relation, prompt, answer; null: the embedded "
+        "model's own facts, and resources/facts.csv for other models",
     )
     subjects: Literal["known", "all"] = Field(
         "known",
-        description="known: facts with P(answer) above 0.5, and values of subjects whose answer the model recalls (P2.1)",
+        description="known: facts that count as known (recall.known), and values of subjects whose answer the model recalls "
+        "(P2.1)",
     )
     asked_subjects: int | None = Field(
         24,

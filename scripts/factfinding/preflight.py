@@ -109,6 +109,7 @@ def _subjects(study: Config) -> pl.DataFrame | None:
             relation=study.relation,
             two_answers=section.two_answers,
             min_per_answer=section.min_per_answer,
+            few=section.few,
         ).frame
 
 

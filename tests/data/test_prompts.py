@@ -7,12 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from factfinding.data.prompts import CONDITIONS, ROLES, candidates, prompt_table, prompt_text
+from factfinding.data.prompts import CONDITIONS, ROLES, candidates, in_parts, prompt_table, prompt_text
 from factfinding.errors import InputError
 from factfinding.relation import STUDY
 from helpers.models import tokenizer
 
 TOKENIZER = tokenizer()
+PROMPT = prompt_text("A B", "full").text
 NAMES = [
     "Michael Jordan",
     "Nikola Jokić",
@@ -83,9 +84,33 @@ def test_candidates_are_the_tokens_after_the_prompt():
     assert [TOKENIZER.decode([t]) for t in found["token_id"]] == [" baseball", " football"]
 
 
-def test_an_answer_of_several_tokens_is_named():
+def test_an_answer_of_several_tokens_is_asked_by_its_first():
+    found = candidates(["football", "basketball match"], PROMPT, TOKENIZER)
+    assert found["answer_token"].to_list() == [" basketball", " football"]
+    assert found["n_answer_tokens"][0] > 1 and found["n_answer_tokens"][1] == 1
+    assert in_parts(found) == "basketball match by ' basketball'"
+    assert in_parts(found.filter(answer="football")) == ""
+
+
+def test_two_answers_that_begin_with_one_token_are_refused_by_both_names_and_the_token():
     with pytest.raises(
         InputError,
-        match=r"answer 'water polo': found \d+ tokens after the prompt .*allowed: a word of one token",
+        match="answers 'football' and 'football match': found the same first token ' football', .*leave the rows",
     ):
-        candidates(["baseball", "water polo"], prompt_text("A B", "full").text, TOKENIZER)
+        candidates(["baseball", "football match", "football"], PROMPT, TOKENIZER)
+
+
+def test_an_answer_that_begins_with_a_token_of_white_space_is_refused():
+    with pytest.raises(
+        InputError, match=r"answer 'water polo': found a first token of white space alone \('Ġ' "
+    ):
+        candidates(["baseball", "water polo"], PROMPT, TOKENIZER)
+
+
+def test_an_answer_that_merges_with_the_prompt_is_refused():
+    merging = tokenizer()
+    merging.backend_tokenizer.add_tokens(["of football"])  # cut out before words are kept apart
+    with pytest.raises(
+        InputError, match="answer 'football': found tokens that merge with those of the prompt"
+    ):
+        candidates(["baseball", "football"], PROMPT, merging)

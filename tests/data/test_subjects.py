@@ -2,13 +2,21 @@ from __future__ import annotations
 
 import csv
 import io
+import json
+from pathlib import Path
 
+import polars as pl
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from factfinding.config import RelationConfig
+from factfinding.data.prompts import prompt_text
+from factfinding.data.relation_file import wording
 from factfinding.data.subjects import read_subjects
 from factfinding.errors import InputError
+from factfinding.relation import STUDY
 
 
 def _csv(tmp_path, text: str | bytes):
@@ -62,6 +70,127 @@ def test_the_public_table_loads_as_it_is(tmp_path, newline, bom):
     ]
 
 
+PEOPLE = [("Ann Lee", "golf"), ("José Ruiz", "chess"), ("Cy Day", "golf")]
+
+
+def _formats(tmp_path) -> dict[str, Path]:
+    """One table in every format, with a column that nobody reads."""
+    frame = pl.DataFrame(PEOPLE, schema=["athlete", "sport"], orient="row").with_columns(born=1990)
+    paths = {
+        suffix: tmp_path / f"table{suffix}"
+        for suffix in (".csv", ".TSV", ".tab", ".parquet", ".jsonl", ".ndjson")
+    }
+    for suffix, path in paths.items():
+        match suffix:
+            case ".csv":
+                frame.write_csv(path)
+            case ".TSV" | ".tab":
+                frame.write_csv(path, separator="\t")
+            case ".parquet":
+                frame.with_columns(pl.col("sport").cast(pl.Categorical)).write_parquet(path)
+            case _:
+                frame.write_ndjson(path)
+    return paths
+
+
+def test_one_table_reads_the_same_in_every_format(tmp_path):
+    for suffix, path in _formats(tmp_path).items():
+        table = read_subjects(path, min_per_answer=1)
+        assert table.frame.rows() == PEOPLE and table.notes.is_empty(), suffix
+
+
+def test_a_tsv_may_hold_commas_and_quotes_inside(tmp_path):
+    path = tmp_path / "table.tsv"
+    path.write_text('athlete\tsport\nKen Griffey, Jr.\tgolf\nShaquille O"Neal\tchess\n')
+    assert read_subjects(path, min_per_answer=1).frame["subject"].to_list() == [
+        "Ken Griffey, Jr.",
+        'Shaquille O"Neal',
+    ]
+
+
+def _relation_file(tmp_path, **more) -> Path:
+    path = tmp_path / "plays.json"
+    samples = [{"subject": name, "object": sport} for name, sport in PEOPLE]
+    path.write_text(
+        json.dumps({"name": "plays", "samples": samples, "properties": {}} | more), encoding="utf-8"
+    )
+    return path
+
+
+def test_a_relation_file_gives_subjects_and_answers_whatever_the_relations_words(tmp_path):
+    path = _relation_file(
+        tmp_path, prompt_templates=["{} plays"], prompt_templates_zs=["{} plays", "What does {} play? The"]
+    )
+    for relation in (STUDY, RelationConfig(subject="person", answer="game")):
+        table = read_subjects(path, relation=relation, min_per_answer=1)
+        assert table.frame.rows() == PEOPLE
+        assert [row[3] for row in table.notes.rows()] == [
+            "the file's prompt template '{} plays'",
+            "the file's prompt template 'What does {} play? The'",
+        ]
+        assert 'relation: {before: "", after: " plays"}' in table.notes["action"][0]
+    assert read_subjects(_relation_file(tmp_path, prompt_templates=7), min_per_answer=1).notes.is_empty()
+
+
+@pytest.mark.parametrize(
+    "template", ["{} plays the sport of", "What sport does {} play? They play", 'The "sport" of {} is']
+)
+def test_a_template_is_asked_for_as_a_note_says(template):
+    said = yaml.safe_load(wording(template).partition("relation: ")[2].partition("}")[0] + "}")
+    relation = RelationConfig(**said)
+    text = prompt_text("Ann Lee", "zero_shot", relation).text
+    assert text == template.replace("{}", "Ann Lee") or text == " " + template.replace("{}", "Ann Lee")
+
+
+@pytest.mark.parametrize(
+    ("template", "why"),
+    [("who plays", "exactly once"), ("{} and {} play", "exactly once"), ("The sport of {}", "ends with the subject"),
+     ("Is ({}) in", "no space stands before")],
+)  # fmt: skip
+def test_a_template_that_cannot_be_asked_for_says_why(template, why):
+    assert why in wording(template) and "relation: {" not in wording(template)
+
+
+def test_answers_with_too_few_are_dropped_and_said(tmp_path):
+    rows = ["A B,golf", "C D,golf", "E F,chess", "G H,chess", "I J,polo", "K L,judo", "I J,judo"]
+    table = _read(tmp_path, rows, min_per_answer=2, few="drop")
+    assert table.frame["answer"].unique().sort().to_list() == ["chess", "golf"] and table.frame.height == 4
+    dropped = table.notes.filter(pl.col("subject").is_null())
+    assert dropped.rows() == [
+        (None, "judo", "6", "1 athletes of this sport, fewer than 2 (subjects.min_per_answer)",
+         "dropped with its athletes (subjects.few)")
+    ]  # fmt: skip
+    with pytest.raises(InputError, match="1 athletes of the sport 'judo'; .*few: drop"):
+        _read(tmp_path, rows, min_per_answer=2)
+
+
+def test_two_to_twenty_answers(tmp_path):
+    rows = [f"A{i} B,sport {i:02d}" for i in range(20)]
+    assert _read(tmp_path, rows).frame.height == 20
+    with pytest.raises(
+        InputError, match="found 21 sports; allowed: at most 20 sports: leave rows out of the table$"
+    ):
+        _read(tmp_path, [*rows, "A20 B,sport 20"])
+    more = [*rows, "A20 B,sport 20", "C D,sport 00", "E F,sport 01"]
+    with pytest.raises(InputError, match="keep the 2 commonest by subjects: {few: drop, min_per_answer: 2}"):
+        _read(tmp_path, more)
+    assert _read(tmp_path, more, few="drop", min_per_answer=2).frame["answer"].n_unique() == 2
+
+
+def test_what_is_mended_is_said(tmp_path):
+    table = _read(
+        tmp_path, ["Ann  Lee,golf", "B C, chess", "D\u00a0E,chess", "Ann Lee,golf", "Jose\u0301, chess"]
+    )
+    assert table.frame.rows() == [("Ann Lee", "golf"), ("B C", "chess"), ("D E", "chess"), ("José", "chess")]
+    spaces, form = "has outer, doubled or other than plain spaces", "is not in the Unicode form NFC"
+    assert table.notes.rows() == [
+        ("Ann Lee", "golf", "1, 4", f"row repeated; the name {spaces}", "kept once"),
+        ("D E", "chess", "3", f"the name {spaces}", "mended"),
+        ("José", "chess", "5", f"the name {form}", "mended"),
+        (None, "chess", "2, 5", f"the sport {spaces}", "mended"),
+    ]
+
+
 def test_first_of_two_answers(tmp_path):
     table = _read(tmp_path, ["A B,golf", "C D,chess", "A B,chess", "A B,golf"], two_answers="first")
     assert table.frame.rows() == [("A B", "golf"), ("C D", "chess")]
@@ -79,7 +208,7 @@ def test_names_are_brought_to_one_spelling(tmp_path):
 def test_one_name_in_two_unicode_forms_is_one_person(tmp_path):
     table = _read(tmp_path, ["José,golf", "Jose\u0301,golf", "B,chess"])
     assert table.frame.rows() == [("José", "golf"), ("B", "chess")]
-    assert table.notes["reason"].to_list() == ["row repeated"]
+    assert table.notes["reason"].to_list() == ["row repeated; the name is not in the Unicode form NFC"]
 
 
 def test_accents_make_other_people_and_a_note(tmp_path):

@@ -24,11 +24,12 @@ from factfinding.experiments.effective_model import show as effective_show
 from factfinding.experiments.effective_model.compute import effective_model
 from factfinding.experiments.ladder import show as ladder_show
 from factfinding.experiments.ladder.compute import steps
-from factfinding.experiments.probe_patching.compute import erased, span
+from factfinding.experiments.probe_patching.compute import erased, probe_patching, span
 from factfinding.experiments.readers.compute import fit_readers
 from factfinding.experiments.residual_patching import show as residual_show
 from factfinding.experiments.total_effects.compute import place_means, total_effects
 from factfinding.findings.words import share
+from factfinding.known import Rule
 from factfinding.methods.circuit import Circuit, read_circuit
 from factfinding.methods.groups import CORRUPT, KINDS, draw_donors, groups_of
 from factfinding.methods.name_stream import clean_run, name_outputs, name_stream, replaced
@@ -186,6 +187,34 @@ def test_the_planted_direction_is_used_and_a_random_one_is_not(at_name):
     assert recalled["random_erased"] == 1 and recalled["leace"] <= 0.6
     later = at_name["probe_patching"].filter(layer=3)
     assert later["follows"].max() == 0, "nothing is read from the name after layer 2"
+
+
+def test_who_is_still_recalled_is_by_the_rule_of_the_study():
+    anatomy, prompts, answers = real_names("gpt_neox")
+    reader = readers_of(anatomy, prompts["full"], n_folds=2)
+    drawn = sample(prompts["full"], answers, subjects=8, draws=1, seed=0)
+    rules = {how: Rule(how=how, above=1e-3) for how in ("probability", "first", "best")}
+    tables = {
+        how: probe_patching(anatomy, drawn, [reader], batch_size=3, seed=0, rule=rule)
+        for how, rule in rules.items()
+    }
+    for table in tables.values():
+        assert table["follows"].equals(tables["best"]["follows"]), "what is read is the same"
+    recalled = {how: table["recalled"].to_numpy() for how, table in tables.items()}
+    assert (recalled["best"] == tables["best"]["stays"].to_numpy()).all() and recalled["best"].max() > 0
+    assert (recalled["first"] <= recalled["best"]).all() and recalled["first"].sum() < recalled["best"].sum()
+    top = anatomy.model(torch.tensor([prompts["full"]["token_ids"][0]])).logits[0, -1].argmax().item()
+    likeliest = answers.with_columns(token_id=pl.Series([top, answers["token_id"][0]]))
+    drawn = sample(prompts["full"].head(4), likeliest, subjects=4, draws=1, seed=0)
+    late = probe_patching(
+        anatomy,
+        drawn,
+        [readers_of(anatomy, prompts["full"].head(4), n_folds=2)],
+        batch_size=3,
+        seed=0,
+        rule=rules["first"],
+    )
+    assert late["recalled"].max() > 0, "the token that the model likes best is recalled"
 
 
 def test_context_changes_nothing_where_only_the_name_is_read(at_name):

@@ -42,6 +42,7 @@ from factfinding.experiments.neuron_effects.effects import (
 )
 from factfinding.experiments.neuron_effects.show import asked_findings
 from factfinding.experiments.neuron_facts.compute import ask_facts, facts_table
+from factfinding.known import Rule
 from factfinding.model.anatomy import load
 from factfinding.stats import pearson, spearman
 from helpers import ROOT, planted
@@ -162,6 +163,42 @@ def test_only_known_facts_of_subjects_with_two_of_them_are_used(model):
     said = asked_findings(facts_table(asked), pl.DataFrame())
     assert "Of 31 facts asked of 16 <subjects>, 29 are known" in said[0]
     assert "Not known: " in said[1] and "sport of F0 L0" in said[1] and "again of F0 L0" in said[1]
+
+
+def test_facts_are_known_by_the_rule_of_recall(model):
+    facts = planted_facts(model)
+    wrong = (
+        pl.when(pl.int_range(pl.len()) % 3 == 0).then(pl.lit("L3")).otherwise("answer")
+    )  # no answer: a last name
+    facts = facts.with_columns(answer=wrong).vstack(
+        table_of([("F1 L1", "alone", "F1 L1", "L2"), ("F2 L2", "alone", "F2 L2", "L2")])
+    )
+    tables = {
+        rule: ask_facts(model.anatomy, facts, model.prompts, subjects=None, seed=0, batch_size=5, rule=rule)
+        for rule in (Rule(), Rule(above=0.999999), Rule(how="first"), Rule(how="best"))
+    }
+    rivals = {fact: set(part["target"]) for (fact,), part in tables[Rule()].group_by("fact")}
+    for rule, table in tables.items():
+        assert table.drop("known", "used").equals(tables[Rule()].drop("known", "used"))
+        for row in table.iter_rows(named=True):
+            at = torch.tensor([row["end"]])
+            logits = run(model.anatomy, torch.tensor([row["token_ids"]]), logits_at=at).logits[0]
+            p, own = logits.softmax(-1)[row["target"]].item(), logits[row["target"]]
+            first = bool(logits.argmax() == row["target"])
+            others = rivals[row["fact"]]
+            best = first if len(others) == 1 else bool(own == max(logits[token] for token in others))
+            assert row["known"] == {"probability": p > rule.above, "first": first, "best": best}[rule.how], (
+                rule,
+                row,
+            )
+    known = {rule: table["known"].sum() for rule, table in tables.items()}
+    assert 0 < known[Rule(how="first")] < facts.height
+    assert (
+        asked_findings(facts_table(table), pl.DataFrame(), Rule(how="best"))[0].count(
+            "the likeliest of the answers"
+        )
+        == 1
+    )
 
 
 def test_asking_stops_when_enough_subjects_are_found(asked):

@@ -5,6 +5,7 @@ A case makes its files in a folder and gives what its configuration says other t
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 from collections.abc import Callable
@@ -27,7 +28,19 @@ GOOD = {
 }
 SUBJECTS = "athlete,sport\nAnn Lee,baseball\nBo Li,baseball\nCy Day,football\nDi May,football\n"
 WORDS = texts([("Ann Lee", "baseball"), ("Bo Li", "football")])
-TAKRAW = SUBJECTS.replace("football", "sepak takraw")
+ALIKE = "athlete,sport\nAnn Lee,football\nBo Li,football\nCy Day,football match\nDi May,football match\n"
+"""Sports that begin with one token of the tokenizer of tests/helpers/models.py."""
+RECORDS = [
+    {"athlete": "Ann Lee", "sport": "baseball"},
+    {"athlete": "Bo Li", "sport": "baseball"},
+    {"athlete": "Cy Day", "sport": "football"},
+    {"athlete": "Di May", "sport": "football"},
+]
+SAMPLES = [{"subject": row["athlete"], "object": row["sport"]} for row in RECORDS]
+MANY = "athlete,sport\n" + "".join(
+    f"A{i} B{j},sport {i:02d}\n" for i in range(23) for j in range(2 + (i < 3))
+)
+"""23 sports, three of them with three athletes."""
 FACTS = "subject,relation,prompt,answer\nAnn Lee,sport,Ann Lee plays,baseball\n"
 FOLDER = {"model": {"source": "folder", "folder": "model"}}
 PYTHIA = {"model": {"source": "hub", "id": "a/b", "revision": "main"}}
@@ -101,6 +114,26 @@ def text(name, file, content, found, allowed, section="locality", where="", **se
     return file_case(
         "texts", name, file, content, {section: {"texts": file, **settings}}, found, allowed, where
     )
+
+
+def users_table(name, file, content, found, allowed, where="", more=None, kind="subjects", **settings):
+    """A case that is a table of subjects in another format: its text or bytes, a frame, or JSON rows, one in each line."""
+    if isinstance(content, list):
+        content = "\n".join(json.dumps(row) for row in content)
+    if isinstance(content, pl.DataFrame):
+        buffer = io.BytesIO()
+        content.write_parquet(buffer)
+        content = buffer.getvalue()
+    values = {"subjects": {"table": file} | settings} | (more or {})
+    return file_case(kind, name, file, content, values, found, allowed, where)
+
+
+def relation_file(name, content, found, allowed, where="", **settings):
+    """A case that is a relation file: its text, its content, or its samples."""
+    if isinstance(content, list):
+        content = {"name": "plays", "prompt_templates": ["{} plays"], "samples": content}
+    text = content if isinstance(content, str) else json.dumps(content)
+    return users_table(name, "plays.json", text, found, allowed, where, kind="relation file", **settings)
 
 
 def config(name, values, where, found, allowed, kind="config"):
@@ -244,7 +277,7 @@ CASES = [
     subjects("too few", SUBJECTS, "2 athletes of the sport", "at least 3", min_per_answer=3),
     subjects("all in two sports", "athlete,sport\nA,baseball\nA,chess\n", "no athlete is left", "two sports"),
     subjects("latin-1", "athlete,sport\nJosé,baseball\n".encode("latin-1"), "not UTF-8 (at byte 17)", "UTF-8"),
-    subjects("utf-16", SUBJECTS.encode("utf-16"), "not UTF-8", "a CSV file in UTF-8"),
+    subjects("utf-16", SUBJECTS.encode("utf-16"), "not UTF-8", "text in UTF-8: a CSV file"),
     subjects("a spreadsheet", b"PK\x03\x04\x14\x00\x06\x00\x08\x00!\xff", "not UTF-8", "UTF-8"),
     Case(
         kind="subjects", name="a folder", make=lambda here: {"subjects": {"table": str(here)}},
@@ -412,9 +445,12 @@ CASES = [
            "no larger than the embedding"),
     folder("embedding", edit_json("config.json", vocab_size=400), "gpt_neox.embed_in.weight", "the shape 328 x 32",
            "400 x 32 (vocabulary x width), as config.json says"),
-    folder("a sport of two tokens", lambda model: (model.parent / "subjects.csv").write_text(TAKRAW) and None,
-           "answer 'sepak takraw' (config.subjects.table of study 'mine')", "tokens after the prompt",
-           "a word of one token"),
+    folder("two sports of one first token", lambda model: (model.parent / "subjects.csv").write_text(ALIKE) and None,
+           "answers 'football' and 'football match' (config.subjects.table of study 'mine')", "the same first token ' football'",
+           "differ in their first token"),
+    folder("a sport that begins with a token of white space",
+           lambda model: (model.parent / "subjects.csv").write_text(SUBJECTS.replace("football", "sepak takraw")) and None,
+           "answer 'sepak takraw' (config.subjects.table", "a first token of white space alone", "its first letters"),
     folder("no weights", remove("model.safetensors"), "model (", "no weights", "*.safetensors"),
     folder("pickled weights", pickled, "model (", "pytorch_model.bin", "model.allow_pickle: true"),
     folder("cut off", cut("model.safetensors", 40_000), "model/model.safetensors", "no whole safetensors file",
@@ -505,7 +541,60 @@ WILD = [
                FACTS.replace("Ann Lee plays", "Ann Lee " + "and so on " * 40 + "plays")) and None,
            "fact 'sport' of 'Ann Lee' (config.neurons.facts", "tokens, BOS included", "at most 128", facts={"facts": "facts.csv", "first": []}),
 ]  # fmt: skip
-CASES += WILD
+FORMATS = [
+    users_table("a TSV with commas", "s.tsv", SUBJECTS, "no column 'athlete' among 'athlete,sport'", "columns athlete, sport"),
+    users_table("a TSV row too short", "s.tsv", SUBJECTS.replace(",", "\t") + "Ed\n", "1 cells", "2 cells", where="s.tsv, row 5"),
+    users_table("no such Parquet", "s.parquet", None, "no such file", ".parquet", where="config.subjects.table of study 'mine'"),
+    users_table("damaged Parquet", "s.parquet", b"PAR1 no PAR1", "a damaged Parquet file", "as it was saved"),
+    users_table("Parquet of other columns", "s.parquet", pl.DataFrame({"name": ["A"], "sport": ["b"]}),
+                "no column 'athlete' among 'name', 'sport'", "columns athlete, sport"),
+    users_table("Parquet of numbers", "s.parquet", pl.DataFrame({"athlete": [1, 2], "sport": ["a", "b"]}), "Int64", "texts",
+                where="s.parquet, column athlete"),
+    users_table("Parquet with a null", "s.parquet", pl.DataFrame({"athlete": ["A", "B"], "sport": ["a", None]}), "null",
+                "a text in every row", where="s.parquet, row 2 (sport)"),
+    users_table("Parquet without rows", "s.parquet", pl.DataFrame({"athlete": [], "sport": []}), "no rows", "at least one row"),
+    users_table("no JSON in a line", "s.jsonl", json.dumps(RECORDS[0]) + "\n{]\n", "no JSON", '{"athlete": "..."', where="row 2"),
+    users_table("half a character", "s.jsonl", '{"athlete": "\\ud800", "sport": "a"}', "no JSON", "athlete", where="row 1"),
+    users_table("nested without end", "s.jsonl", "[" * 100_000, "no JSON", "athlete", where="row 1"),
+    users_table("lines of lists", "s.jsonl", [["Ann Lee", "baseball"]], "['Ann Lee', 'baseball']", '{"athlete"', where="row 1"),
+    users_table("lines of other keys", "s.jsonl", [{"name": "A", "sport": "b"}], "no column 'athlete' among 'name', 'sport'",
+                "columns athlete, sport"),
+    users_table("a line without a key", "s.jsonl", [*RECORDS, {"athlete": "Ed"}], "no 'sport' among 'athlete'", '"sport": "..."',
+                where="s.jsonl, row 5"),
+    users_table("a line with a null", "s.jsonl", [*RECORDS, {"athlete": "Ed", "sport": None}], "null, which is no text",
+                "a text in quotes", where="s.jsonl, row 5 (sport)"),
+    users_table("a line with a number", "s.jsonl", [*RECORDS, {"athlete": 7, "sport": "golf"}], "7, which is no text",
+                "a text in quotes", where="row 5 (athlete)"),
+    users_table("no lines", "s.jsonl", "\n \n", "an empty file", "in each line"),
+    subjects("too many sports", MANY, "23 sports", "at most 20 sports: leave rows out of the table, or keep the 3 commonest by "
+             "subjects: {few: drop, min_per_answer: 3}"),
+    subjects("too many sports alike", "\n".join(line for line in MANY.splitlines() if "B2" not in line), "23 sports",
+             "at most 20 sports: leave rows out of the table"),
+    subjects("no sport is left", SUBJECTS, "0 sports (no athlete is left)", "at least two sports", few="drop", min_per_answer=3),
+    subjects("too few, and how to drop them", SUBJECTS + "Ed Fox,chess\n", "1 athletes of the sport 'chess'",
+             "subjects.few: drop leaves such sports out"),
+    relation_file("no JSON", "{", "no JSON", "a relation file"),
+    relation_file("a list", json.dumps(SAMPLES), "a list instead of an object", "ends in .jsonl"),
+    relation_file("no samples", {"name": "plays", "prompt_templates": []}, "no 'samples' among 'name', 'prompt_templates'",
+                  '{"samples": [{"subject"'),
+    relation_file("empty samples", [], "[]", "at least one sample", where="plays.json, samples"),
+    relation_file("samples of other keys", [{"subject": "Ann", "answer": "b"}], "no column 'object' among 'subject', 'answer'",
+                  "columns subject, object"),
+    relation_file("a sample without an object", [*SAMPLES, {"subject": "Ed"}], "no 'object' among 'subject'", '"object": "..."',
+                  where="plays.json, row 5"),
+    relation_file("an object of two", [*SAMPLES, {"subject": "Ed", "object": ["a", "b"]}], '["a", "b"], which is no text',
+                  "a text in quotes", where="row 5 (object)"),
+    relation_file("no samples but a text", {"samples": "Ann"}, '"Ann"', "a list", where="plays.json, samples"),
+    file_case("facts", "a relation file", "plays.json", json.dumps({"samples": SAMPLES}), {"neurons": {"facts": "plays.json"}},
+              "a JSON file", "ends in .tsv, .parquet or .jsonl"),
+    config("what to do with few", {"subjects": {"few": "keep"}}, "config.subjects.few", "'keep'", "'error' or 'drop'"),
+    config("who is known", {"recall": {"known": "likely"}}, "config.recall.known", "'likely'", "'probability', 'first' or 'best'"),
+    config("known above one", {"recall": {"known_above": 1.0}}, "config.recall.known_above", "1.0", "less than 1"),
+    config("a threshold that is not used", {"recall": {"known": "best", "known_above": 0.4}}, "config.recall",
+           "impossible combination", "known_above with known: probability"),
+    config("yes for beyond_spelling", {"recall": {"beyond_spelling": "yes"}}, "recall.beyond_spelling", "'yes'", "valid boolean"),
+]  # fmt: skip
+CASES += WILD + FORMATS
 ADOPTED = [
     folder("NaN weights", edit_weights(nan_weights), "model/model.safetensors",
            "not finite in gpt_neox.layers.1.mlp.dense_h_to_4h.weight", "without NaN"),

@@ -314,6 +314,13 @@ def _rows() -> dict[str, Callable[[Drawn], Rows]]:
             group__level=[("all", "all"), *(("answer", answer) for answer in how.answers), *(("n_name_tokens", f"{k}") for k in how.tokens)],
             removed=(0,),
         ),
+        "known_filters": lambda how: _all(
+            filter__rule__above=[("recalled", "probability", 0.5), ("beyond_spelling", "spelling", None)], answer=("all", *how.answers)
+        ),
+        "candidates": lambda how: [
+            {"answer": answer, "token_id": i, "answer_token": f" {answer[:4]}", "n_answer_tokens": 1 + i % 2}
+            for i, answer in enumerate(how.answers)
+        ],
         "direct_effects": lambda how: _all(answer=("all", *how.answers), node__kind__layer__index__rank=list(_nodes(how))),
         "attention_roles": lambda how: _all(head=("L0H0", "L0H1"), answer=("all", *how.answers), role=ROLES),
         "attention_subjects": lambda how: _all(subject=_names(how), answer=how.answers[:1], head=("L0H0", "L0H1"), role=ROLES),

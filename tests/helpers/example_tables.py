@@ -16,6 +16,8 @@ from factfinding.experiments.layer_probes.compute import (
     with_name_groups,
 )
 from factfinding.experiments.recall.compute import AnswerScores, recall_summary, recall_table
+from factfinding.experiments.recall.filters import known_filters
+from factfinding.known import Rule
 from factfinding.methods.probes import ProbeSettings
 from helpers import planted
 from helpers.head_tables import head_tables, planted_candidates
@@ -27,6 +29,14 @@ ANSWERS = ("baseball", "basketball", "football")
 SCRIPT = "<script>alert(1)</script> Smith"
 """A subject whose name must reach no page as it is."""
 N = 150
+CANDIDATES = pl.DataFrame(
+    {
+        "answer": ANSWERS,
+        "token_id": [0, 1, 2],
+        "answer_token": [f" {answer}" for answer in ANSWERS],
+        "n_answer_tokens": [1, 1, 1],
+    }
+)
 
 
 @cache
@@ -41,6 +51,8 @@ def study(*, knows: bool) -> dict[str, pl.DataFrame]:
             "subjects": subjects.select("subject", "answer"),
             "recall": recall,
             "recall_summary": recall_summary(recall, seed=0),
+            "known_filters": known_filters(recall, Rule(), None, seed=0),
+            "candidates": CANDIDATES,
             "layer_probes": _probes(subjects, rng, strength=1.2 if knows else 0.0),
             "circuit_checks": _checks(knows),
         }
@@ -71,13 +83,7 @@ def _recall(subjects: pl.DataFrame, rng: np.random.Generator, strength: float) -
         logits[:, :3] += strength * share * own * rng.uniform(0.2, 1, size=(N, 1))
         logp = log_softmax(logits, axis=1)
         scores[condition] = AnswerScores(logits=logits[:, :3], logp=logp[:, :3], top_token=[" token"] * N)
-    return recall_table(
-        subjects,
-        pl.DataFrame(
-            {"answer": ANSWERS, "token_id": [0, 1, 2], "answer_token": [f" {answer}" for answer in ANSWERS]}
-        ),
-        scores,
-    )
+    return recall_table(subjects, CANDIDATES, scores)
 
 
 def _probes(subjects: pl.DataFrame, rng: np.random.Generator, strength: float) -> pl.DataFrame:

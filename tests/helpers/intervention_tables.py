@@ -7,7 +7,7 @@ from typing import Any
 
 import polars as pl
 
-from factfinding.config import CircuitConfig, InterventionsConfig
+from factfinding.config import CircuitConfig, InterventionsConfig, RecallConfig
 from factfinding.data.prompts import prompt_table
 from factfinding.experiments.circuit import compute as circuit
 from factfinding.experiments.readers.compute import fit_readers
@@ -90,5 +90,6 @@ def _settings(patched: int = 24, **fixed) -> Settings:
             "interventions": INTERVENTIONS | sample,
             "circuit": CIRCUIT | fixed,
             "relation": STUDY.model_dump(),
+            "recall": RecallConfig().model_dump(),
         }
     )

@@ -13,7 +13,7 @@ import torch
 import yaml
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from factfinding.config import ModelConfig, RelationConfig, validate
+from factfinding.config import ModelConfig, RecallConfig, RelationConfig, validate
 from factfinding.data.prompts import CONDITIONS, candidates, prompt_table
 from factfinding.data.subjects import read_subjects
 from factfinding.experiments.recall.compute import compute
@@ -66,7 +66,7 @@ def recall(anatomy, subjects: pl.DataFrame) -> pl.DataFrame:
     answers = sorted(set(CITIES["answer"]))
     held = {f"prompts/{name}": table for name, table in prompts.items()}
     held |= {"anatomy": anatomy, "candidates": candidates(answers, prompts["full"]["text"][0], tokens)}
-    settings = SimpleNamespace(compute=SimpleNamespace(batch_size=10), recall=SimpleNamespace(seed=0))
+    settings = SimpleNamespace(compute=SimpleNamespace(batch_size=10), recall=RecallConfig())
     return compute(Inputs(ROOT, held=held), settings, lambda _: None)["recall"]
 
 

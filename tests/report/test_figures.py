@@ -21,7 +21,7 @@ from helpers.figures import assert_readable, draw_of, drawn
 
 TABLES = {
     "training": ("training",),
-    "recall": ("recall", "recall_summary"),
+    "recall": ("recall", "recall_summary", "known_filters"),
     "layer_probes": ("layer_probes",),
     "circuit_checks": ("circuit_checks",),
     "direct_effects": ("direct_effects",),
@@ -125,7 +125,10 @@ def test_recall_curves_cross_one_half_at_the_recalled_share():
 def test_recall_of_a_certain_model_is_drawn_over_the_whole_axis():
     tables = example_tables.study(knows=True)
     certain = tables["recall"].with_columns(pl.lit(1.0).alias("full_p"))
-    line = recall.draw_recall(recall=certain, recall_summary=tables["recall_summary"]).axes[0].lines[0]
+    drawing = recall.draw_recall(
+        recall=certain, recall_summary=tables["recall_summary"], known_filters=tables["known_filters"]
+    )
+    line = drawing.axes[0].lines[0]
     assert line.get_xdata()[0] == 0 and set(line.get_ydata()) >= {0, 100}
 
 
@@ -192,7 +195,9 @@ def test_many_answers_are_told_apart_and_dollars_are_no_formulas(tmp_path):
     tables = example_tables.study(knows=True)
     renamed = tables["recall"].with_columns(pl.lit("$\\frac$ <&>").alias("answer"))
     style.save(
-        recall.draw_recall(recall=renamed, recall_summary=tables["recall_summary"]),
+        recall.draw_recall(
+            recall=renamed, recall_summary=tables["recall_summary"], known_filters=tables["known_filters"]
+        ),
         tmp_path / "a.svg",
         tmp_path / "a.png",
     )

@@ -284,7 +284,7 @@ def test_a_model_that_knows_is_said_to(make):
 
 def test_every_sentence_carries_interval_and_baseline():
     tables = example_tables.study(knows=True)
-    first = recall.sentences({"recall_summary": tables["recall_summary"]})[0]
+    first = recall.sentences(tables)[0]
     row = tables["recall_summary"].filter(condition="full", group="all").row(0, named=True)
     assert (
         f"{round(row['recalled'] * 150)} of 150 <subjects>" in first
@@ -424,10 +424,11 @@ def test_a_probe_that_reads_a_part_is_not_called_sure():
 
 
 def test_groups_of_a_few_are_not_singled_out():
-    summary = example_tables.study(knows=True)["recall_summary"]
+    tables = example_tables.study(knows=True)
+    summary = tables["recall_summary"]
     few = summary.with_columns(pl.when(pl.col("level") == "3").then(4).otherwise("n").alias("n"))
-    assert any("By length" in sentence for sentence in recall.sentences({"recall_summary": summary}))
-    assert not any("By length" in sentence for sentence in recall.sentences({"recall_summary": few}))
+    assert any("By length" in sentence for sentence in recall.sentences(tables))
+    assert not any("By length" in sentence for sentence in recall.sentences(tables | {"recall_summary": few}))
 
 
 def test_every_figure_has_a_caption():

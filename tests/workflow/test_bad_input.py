@@ -57,6 +57,7 @@ def test_there_are_enough_cases_of_every_kind():
     assert len({(case.kind, case.name) for case in CASES + ADOPTED}) == len(CASES + ADOPTED) >= 60
     assert set(kinds) == {
         "subjects", "facts", "texts", "config", "layers and heads", "activations", "paths", "study list", "model folder",
+        "relation file",
     }  # fmt: skip
     assert min(kinds.values()) >= 8
 

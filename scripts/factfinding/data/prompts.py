@@ -212,32 +212,61 @@ def stands_in(words: str, text: str) -> bool:
     return re.search(rf"(?<!\w){re.escape(words)}(?!\w)", text) is not None
 
 
-def candidates(answers: Sequence[str], prompt: str, tokenizer: Any) -> pl.DataFrame:
-    """The answer token of each answer, as it follows `prompt`: columns answer, token_id, answer_token (as text).
+CANDIDATES: dict[str, pl.DataType | type[pl.DataType]] = {
+    "answer": pl.String,
+    "token_id": pl.Int64,
+    "answer_token": pl.String,
+    "n_answer_tokens": pl.Int64,
+}
 
-    Raises InputError for an answer whose word is not exactly one token there, or is asked by a token that is no answer
-    (`answer_token`), and for two answers with one token.
+
+def candidates(answers: Sequence[str], prompt: str, tokenizer: Any) -> pl.DataFrame:
+    """The token by which each answer is asked for, as it follows `prompt`: the answer's first.
+
+    Columns answer (in the order of the alphabet), token_id, answer_token (as text), n_answer_tokens (1: the token is the
+    whole answer). Raises InputError for an answer that merges with the prompt or whose first token is none to ask by
+    (white space alone, or as `answer_token` says), and for two answers that begin with the same token.
     """
     base = encode(tokenizer, [prompt])[0][0]
-    rows = []
-    for answer in sorted(answers):
-        tokens = encode(tokenizer, [f"{prompt} {answer}"])[0][0]
-        if tokens[:-1] != base:
-            pieces = tokenizer.convert_ids_to_tokens(tokens[len(base) :])
+    rows = [_candidate(answer, prompt, base, tokenizer) for answer in sorted(answers)]
+    first: dict[int, str] = {}
+    for row in rows:
+        other = first.setdefault(row["token_id"], row["answer"])
+        if other != row["answer"]:
             raise InputError(
-                f"answer {answer!r}",
-                f"{len(pieces)} tokens after the prompt ({' '.join(pieces)})",
-                "a word of one token",
+                f"answers {other!r} and {row['answer']!r}",
+                f"the same first token {row['answer_token']!r}, by which both would be asked for",
+                "answers that differ in their first token; leave the rows of one out, or write it in other words",
             )
-        asked = answer_token(tokenizer, tokens[-1:], answer)
-        if asked.unusable:
-            raise InputError(
-                f"answer {answer!r}", f"no answer: {asked.unusable}", "a word that the tokenizer can write"
-            )
-        rows.append({"answer": answer, "token_id": asked.id, "answer_token": asked.text})
-    frame = pl.DataFrame(rows, schema={"answer": pl.String, "token_id": pl.Int64, "answer_token": pl.String})
-    if frame["token_id"].n_unique() < frame.height:
+    return pl.DataFrame(rows, schema=CANDIDATES)
+
+
+def _candidate(answer: str, prompt: str, base: list[int], tokenizer: Any) -> dict[str, Any]:
+    tokens = encode(tokenizer, [f"{prompt} {answer}"])[0][0]
+    after = tokens[len(base) :]
+    if tokens[: len(base)] != base or not after:
+        found = "tokens that merge with those of the prompt"
+        raise InputError(f"answer {answer!r}", found, "a word with tokens of its own after the prompt")
+    asked = answer_token(tokenizer, after, answer)
+    if asked.unusable:
         raise InputError(
-            f"answers {', '.join(sorted(answers))}", "two with the same token", "a token of its own for each"
+            f"answer {answer!r}", f"no answer: {asked.unusable}", "a word that the tokenizer can write"
         )
-    return frame
+    if asked.space:
+        pieces = " ".join(map(repr, tokenizer.convert_ids_to_tokens(after)))
+        found = f"a first token of white space alone ({pieces}), which is the same for every answer"
+        raise InputError(f"answer {answer!r}", found, "a word whose first token holds its first letters")
+    return {
+        "answer": answer,
+        "token_id": asked.id,
+        "answer_token": asked.text,
+        "n_answer_tokens": len(after),
+    }
+
+
+def in_parts(candidates: pl.DataFrame) -> str:
+    """The answers of several tokens, each with the one it is asked by; empty where there are none."""
+    several = candidates.filter(pl.col("n_answer_tokens") > 1)
+    return ", ".join(
+        f"{answer} by {token!r}" for answer, token in several.select("answer", "answer_token").iter_rows()
+    )

@@ -10,6 +10,7 @@ from typing import Any
 import polars as pl
 
 from factfinding.config import RelationConfig
+from factfinding.known import Rule
 from factfinding.least import LEAST_SHARE, LEAST_SUBJECTS
 from factfinding.relation import STUDY, spoken
 
@@ -78,6 +79,12 @@ def number(row: Row, name: str, form: str, *, scale: float = 1.0) -> str:
 def logits(row: Row, name: str) -> str:
     """A number of logits with its interval; tiny ones keep their digits."""
     return number(row, name, "+.2f" if abs(row[name]) >= 0.1 else "+.4f")
+
+
+def known_rule(tables: Tables) -> Rule:
+    """By which rule answers and facts count as recalled, as the table `known_filters` has it; the study's, if it is empty."""
+    recalled = tables["known_filters"].filter(filter="recalled")
+    return Rule.of(recalled.row(0, named=True)) if recalled.height else Rule()
 
 
 def layers_in_words(layers: Sequence[int], probed: Sequence[int]) -> str:

@@ -8,7 +8,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from factfinding.figures import style
-from factfinding.findings.words import Tables
+from factfinding.findings.words import Tables, known_rule
+from factfinding.known import Rule
 
 PAIRS = {"most": "most alike", "least": "least alike"}
 KINDS = {"mean": "its mean instead", "resample_other": "another <answer>'s <subject>'s instead"}
@@ -18,6 +19,8 @@ SHOWN = 16
 
 NAMED = 5
 """Facts that are named in a sentence."""
+STUDY = Rule()
+"""The study's: P > 0.5."""
 
 
 @style.styled
@@ -83,11 +86,14 @@ def _asked(axes: Axes, neuron_facts: pl.DataFrame, facts: list[str]) -> None:
 
 def sentences(tables: Tables) -> list[str]:
     """What the tables say, the sentence of the summary first."""
-    return asked_findings(tables["neuron_facts"], tables["neuron_effects_twin"])
+    return asked_findings(tables["neuron_facts"], tables["neuron_effects_twin"], known_rule(tables))
 
 
-def asked_findings(neuron_facts: pl.DataFrame, neuron_effects_twin: pl.DataFrame) -> list[str]:
-    """From the tables `neuron_facts` and `neuron_effects_twin` (P3.2): what is known, what is left out, how exact."""
+def asked_findings(
+    neuron_facts: pl.DataFrame, neuron_effects_twin: pl.DataFrame, rule: Rule = STUDY
+) -> list[str]:
+    """From the tables `neuron_facts` and `neuron_effects_twin` (P3.2): what is known, and by which rule, what is left out, how
+    exact."""
     left_out = neuron_facts.filter(pl.col("left_out").is_not_null())
     neuron_facts = neuron_facts.filter(pl.col("left_out").is_null())
     if neuron_facts.is_empty():
@@ -96,7 +102,7 @@ def asked_findings(neuron_facts: pl.DataFrame, neuron_effects_twin: pl.DataFrame
     used = neuron_facts.filter("used")
     found = [
         (
-            f"Of {neuron_facts.height:,} facts asked of {people:,} <subjects>, {known.height:,} are known (P above 0.5); "
+            f"Of {neuron_facts.height:,} facts asked of {people:,} <subjects>, {known.height:,} are known ({rule.words}); "
             f"{used.height:,} facts of {used['subject'].n_unique():,} <subjects> go into the comparison."
         )
     ]

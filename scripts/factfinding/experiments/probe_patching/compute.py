@@ -35,7 +35,7 @@ from factfinding.engine.sites import Site
 from factfinding.engine.suffix import Suffix, edit
 from factfinding.engine.tokens import tokens_of
 from factfinding.inputs import Inputs, Say, Settings
-from factfinding.known import is_known
+from factfinding.known import Rule
 from factfinding.methods.circuit import circuit_of
 from factfinding.methods.estimates import accuracy_estimate, estimate_columns
 from factfinding.methods.groups import Group, PromptLayout, in_batches, known_prompts
@@ -50,6 +50,8 @@ from factfinding.tables import empty, schema_of
 
 RANDOM = "random"
 """The change of random directions, beside which the others stand."""
+STUDY = Rule()
+"""The study's: P > 0.5."""
 
 
 def compute(inputs: Inputs, settings: Settings, say: Say) -> dict[str, pl.DataFrame]:
@@ -59,7 +61,8 @@ def compute(inputs: Inputs, settings: Settings, say: Say) -> dict[str, pl.DataFr
     prompts = known_prompts(inputs, section.subjects)
     heads = head_readers(anatomy, circuit.extract, inputs.candidates, prompts, logistic, batch_size=size)
     drawn = sample_of(inputs, section, subjects=section.patched_subjects)
-    table = probe_patching(anatomy, drawn, [logistic, *heads], batch_size=size, seed=section.seed)
+    rule = Rule(how=settings.recall.known, above=settings.recall.known_above)
+    table = probe_patching(anatomy, drawn, [logistic, *heads], batch_size=size, seed=section.seed, rule=rule)
     say(f"{table['change'].n_unique()} changes in {len(drawn.rows)} subjects")
     return {"probe_patching": table}
 
@@ -74,10 +77,16 @@ class Change:
 
 
 def probe_patching(
-    anatomy: Anatomy, drawn: Sample, readers: Sequence[Readers], *, batch_size: int, seed: int
+    anatomy: Anatomy,
+    drawn: Sample,
+    readers: Sequence[Readers],
+    *,
+    batch_size: int,
+    seed: int,
+    rule: Rule = STUDY,
 ) -> pl.DataFrame:
     """Columns change, layer, dimensions, follows (share of answers that are the donor's answer), stays (that are right),
-    recalled (P(right answer) above 0.5), each with its interval, n, majority_rate (of the donors' answers), over_random
+    recalled (by the rule, P(right answer) above 0.5), each with its interval, n, majority_rate (of the donors' answers), over_random
     (follows less that of random directions in the same layer, paired; null for those).
 
     drawn: a sample of `patched.sample`, on `full` prompts. readers: the first is the logistic one, whose folds
@@ -93,12 +102,13 @@ def probe_patching(
     for layer in range(anatomy.n_layers):
         follows: dict[str, Bool[np.ndarray, " drawn"]] = {}
         for change in changes(drawn, readers, resid[:, layer], layer, rng):
-            logp = np.full((len(resid), drawn.candidates.height), np.nan)
+            logp, most = np.full((len(resid), drawn.candidates.height), np.nan), np.full(len(resid), np.nan)
             for run in runs:
-                logp[run.rows] = _answers(anatomy, drawn, run, layer, change.value[run.rows])
+                value = change.value[run.rows]
+                logp[run.rows], most[run.rows] = _answers(anatomy, drawn, run, layer, value, rule)
             logp_here = logp[drawn.rows]
-            said = logp_here.argmax(axis=1)
-            known = is_known(np.exp(logp_here[np.arange(len(own)), own]))
+            said, right = logp_here.argmax(axis=1), logp_here[np.arange(len(own)), own]
+            known = rule.holds(p=np.exp(right), first=right == most[drawn.rows], best=said == own)
             follows[change.name] = said == donor
             rows.append(
                 {"change": change.name, "layer": layer, "dimensions": change.dimensions}
@@ -185,17 +195,30 @@ def _run(anatomy: Anatomy, drawn: Sample, group: Group, rows: Int[np.ndarray, " 
 
 
 def _answers(
-    anatomy: Anatomy, drawn: Sample, run: _Run, layer: int, value: Float[np.ndarray, "batch d_model"]
-) -> Float[np.ndarray, "batch candidates"]:
-    """Log probabilities of the candidates at END when resid_post of the layer is `value` at the final name token."""
+    anatomy: Anatomy,
+    drawn: Sample,
+    run: _Run,
+    layer: int,
+    value: Float[np.ndarray, "batch d_model"],
+    rule: Rule,
+) -> tuple[Float[np.ndarray, "batch candidates"], Float[np.ndarray, " batch"]]:
+    """Log probabilities of the candidates at END when resid_post of the layer is `value` at the final name token, and of the
+    likeliest token of the vocabulary where the rule asks for it (else NaN)."""
     site, at = Site("resid_post", layer), run.layout.final_name
     everyone, new = np.arange(len(value)), torch.from_numpy(value).to(anatomy.device, anatomy.dtype)
     tokens = torch.tensor(drawn.candidates["token_id"].to_list(), device=anatomy.device)
-    reading = LogProbs(at=run.layout.end, tokens=tokens)
+    whole = rule.how == "first"
+    reading = LogProbs(at=run.layout.end, tokens=None if whole else tokens)
 
-    def answers(part: slice) -> Float[Tensor, "batch candidates"]:
+    def answers(part: slice) -> Float[Tensor, "batch read"]:
         prompt = torch.from_numpy(everyone[part]).to(anatomy.device)
         edits = edit(anatomy, run.clean, site, at=at, prompt=prompt, value=new[part])
-        return Suffix(anatomy).values(run.clean, edits, reading).double().cpu()
+        said = Suffix(anatomy).values(run.clean, edits, reading)
+        if whole:
+            said = torch.cat([said[:, tokens], said.amax(1, keepdim=True)], dim=1)
+        return said.double().cpu()
 
-    return run.batches.run(answers, len(value)).numpy()
+    read = run.batches.run(answers, len(value)).numpy()
+    if whole:
+        return read[:, :-1], read[:, -1]
+    return read, np.full(len(read), np.nan)

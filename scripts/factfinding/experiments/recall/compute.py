@@ -7,12 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from factfinding.engine.answers import answers
 from factfinding.errors import InputError
+from factfinding.experiments.recall.filters import known_filters, spelling_hits, with_known
 from factfinding.inputs import Inputs, Say, Settings
-from factfinding.known import is_known
+from factfinding.known import Rule
 from factfinding.methods.estimates import estimate_columns
 from factfinding.model.anatomy import Anatomy
 from factfinding.model.source import anatomy_of
@@ -20,10 +21,12 @@ from factfinding.stats import majority_rate, mean_interval, paired_difference, s
 from factfinding.tables import schema_of
 
 CONDITIONS = ("full", "zero_shot")
+RULE = Rule()
+"""The study's: P > 0.5."""
 
 
 def compute(inputs: Inputs, settings: Settings, say: Say) -> dict[str, pl.DataFrame]:
-    """The tables `recall` and `recall_summary`. The model answers every prompt under both conditions."""
+    """The tables `recall`, `recall_summary` and `known_filters`. The model answers every prompt under both conditions."""
     anatomy, candidates = anatomy_of(inputs), inputs.candidates
     scores = {
         condition: answer_scores(
@@ -31,9 +34,17 @@ def compute(inputs: Inputs, settings: Settings, say: Say) -> dict[str, pl.DataFr
         )
         for condition in CONDITIONS
     }
-    recall = recall_table(inputs.prompts("full"), candidates, scores)
+    section = settings.recall
+    rule = Rule(how=section.known, above=section.known_above)
+    recall = recall_table(inputs.prompts("full"), candidates, scores, rule)
+    spelling = spelling_hits(recall, seed=section.seed) if section.beyond_spelling else None
+    recall = with_known(recall, spelling)
     say(f"{recall['known'].sum()} of {recall.height} subjects known")
-    return {"recall": recall, "recall_summary": recall_summary(recall, seed=settings.recall.seed)}
+    return {
+        "recall": recall,
+        "recall_summary": recall_summary(recall, seed=section.seed),
+        "known_filters": known_filters(recall, rule, spelling, seed=section.seed),
+    }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,12 +52,14 @@ class AnswerScores:
     """What the model says at END under one condition.
 
     logits: of each candidate answer's token. logp: their log probabilities in nats, the softmax taken over the
-    *whole* vocabulary. top_token: the likeliest token of all, as text.
+    *whole* vocabulary. top_token: the likeliest token of all, as text; top_token_id: itself, which only the rule `first`
+    needs.
     """
 
     logits: Float[np.ndarray, "subjects candidates"]
     logp: Float[np.ndarray, "subjects candidates"]
     top_token: list[str]
+    top_token_id: Int[np.ndarray, " subjects"] | None = None
 
 
 def answer_scores(
@@ -55,13 +68,14 @@ def answer_scores(
     """What the model says to each prompt."""
     given = answers(anatomy, prompts, candidates["token_id"].to_list(), batch_size=batch_size)
     top = [anatomy.tokenizer.decode([token]) for token in given.top_token_id]
-    return AnswerScores(logits=given.logits, logp=given.logp, top_token=top)
+    return AnswerScores(logits=given.logits, logp=given.logp, top_token=top, top_token_id=given.top_token_id)
 
 
 def recall_table(
-    prompts: pl.DataFrame, candidates: pl.DataFrame, scores: Mapping[str, AnswerScores]
+    prompts: pl.DataFrame, candidates: pl.DataFrame, scores: Mapping[str, AnswerScores], rule: Rule = RULE
 ) -> pl.DataFrame:
-    """The table `recall`: one row per subject, probabilities and logits under `full` and `zero_shot`.
+    """The table `recall`: one row per subject, probabilities and logits under `full` and `zero_shot`. Known is who is recalled
+    under `full` by the rule, before any other filter (`filters.with_known`).
 
     prompts: columns subject, answer, n_name_tokens, one row per subject, in the order of the scores' rows.
     candidates: columns answer, token_id, answer_token, in the order of the scores' columns.
@@ -76,7 +90,8 @@ def recall_table(
         _check_scores(condition, scores[condition], (prompts.height, len(answers)))
     full, zero_shot = scores["full"], scores["zero_shot"]
     full_p = _of_own(_probabilities(full), own)
-    return prompts.select("subject", "answer", "n_name_tokens").with_columns(
+    recalled = {name: _recalled(scores[name], own, candidates, rule) for name in CONDITIONS}
+    table = prompts.select("subject", "answer", "n_name_tokens").with_columns(
         candidates["answer_token"].gather(own).alias("answer_token"),
         pl.Series("full_p", full_p),
         pl.Series("full_logp", _of_own(full.logp, own)),
@@ -84,21 +99,23 @@ def recall_table(
         *_by_answer("full_logit", answers, full.logits),
         pl.Series("full_answer", _answers(full.logits, answers)),
         pl.Series("full_top_token", full.top_token, dtype=pl.String),
-        pl.Series("known", is_known(full_p)),
+        pl.Series("known", recalled["full"]),
         pl.Series("zero_shot_p", _of_own(_probabilities(zero_shot), own)),
         pl.Series("zero_shot_logp", _of_own(zero_shot.logp, own)),
         *_by_answer("zero_shot_logit", answers, zero_shot.logits),
         pl.Series("zero_shot_answer", _answers(zero_shot.logits, answers)),
+        *(pl.Series(f"{name}_recalled", recalled[name]) for name in CONDITIONS),
     )
+    return with_known(table, None)
 
 
 def recall_summary(recall: pl.DataFrame, *, seed: int) -> pl.DataFrame:
     """The table `recall_summary`: shares and means over all subjects, by answer and by number of name tokens.
 
-    Columns: condition, group, level, n, then with `_low` and `_high` recalled (share with P > 0.5 under the
+    Columns: condition, group, level, n, then with `_low` and `_high` recalled (share recalled under the
     row's condition), mean_p, accuracy (argmax among the candidates); majority_rate (of the answers within the
     row's subjects, hence 1 by answer); from_full (recalled, less that under `full`, paired); removed (how many of the row's
-    subjects the known filter removes: it looks at `full` whatever the row's condition).
+    subjects are not known: that looks at `full` whatever the row's condition).
 
     Shares have Wilson's interval, mean_p the bootstrap over subjects. Raises ValueError for a table without
     rows.
@@ -120,8 +137,9 @@ def _groups(recall: pl.DataFrame) -> Iterator[tuple[str, str, pl.DataFrame]]:
 
 def _summary_row(condition: str, group: str, level: str, part: pl.DataFrame, seed: int) -> dict:
     p = part[f"{condition}_p"].to_numpy()
+    recalled = part[f"{condition}_recalled"].to_numpy()
     estimates = {
-        "recalled": share_interval(is_known(p)),
+        "recalled": share_interval(recalled),
         "mean_p": mean_interval(p, seed=seed),
         "accuracy": share_interval((part[f"{condition}_answer"] == part["answer"]).to_numpy()),
     }
@@ -131,7 +149,7 @@ def _summary_row(condition: str, group: str, level: str, part: pl.DataFrame, see
     row |= {"majority_rate": majority_rate(part["answer"]), "removed": int((~part["known"]).sum())}
     full = None
     if condition != "full":
-        full = paired_difference(is_known(p), is_known(part["full_p"].to_numpy()), seed=seed)
+        full = paired_difference(recalled, part["full_recalled"].to_numpy(), seed=seed)
     return row | estimate_columns("from_full", full)
 
 
@@ -160,6 +178,20 @@ def _check_scores(condition: str, scores: AnswerScores, shape: tuple[int, int]) 
         )
     if len(scores.top_token) != shape[0]:
         raise ValueError(f"{condition}: {len(scores.top_token)} top tokens for {shape[0]} subjects")
+
+
+def _recalled(
+    scores: AnswerScores, own: Int[np.ndarray, " subjects"], candidates: pl.DataFrame, rule: Rule
+) -> Bool[np.ndarray, " subjects"]:
+    """Whose answer is recalled. Raises ValueError where the rule `first` is not told the likeliest tokens."""
+    if scores.top_token_id is None and rule.how == "first":
+        raise ValueError("the rule `first` needs the likeliest token of each prompt (top_token_id)")
+    tokens = candidates["token_id"].gather(own).to_numpy()
+    return rule.holds(
+        p=_of_own(_probabilities(scores), own),
+        first=tokens == scores.top_token_id,
+        best=scores.logits.argmax(axis=1) == own,
+    )
 
 
 def _probabilities(scores: AnswerScores) -> Float[np.ndarray, "subjects candidates"]:

@@ -8,48 +8,55 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from factfinding.data.prompts import in_parts
 from factfinding.figures import style
-from factfinding.findings.words import FEW, Row, Tables, percent, share
-from factfinding.known import KNOWN_ABOVE
+from factfinding.findings.words import FEW, Row, Tables, known_rule, number, percent, share
+from factfinding.known import Rule
 
 SHOWN = ("full", "zero_shot")
+_TITLES = {
+    "probability": "P(own <answer>) > <above>",
+    "first": "own <answer> the likeliest token of all",
+    "best": "own <answer> the likeliest of the candidates",
+}
 
 
 @style.styled
-def draw_recall(*, recall: pl.DataFrame, recall_summary: pl.DataFrame) -> Figure:
+def draw_recall(*, recall: pl.DataFrame, recall_summary: pl.DataFrame, known_filters: pl.DataFrame) -> Figure:
     """Above, the share of subjects whose P(own answer) exceeds each value; below, recall by number of name tokens.
 
-    The upper curves cross the vertical line at the share that is recalled. Frames: the tables `recall` and
-    `recall_summary`.
+    Where recall is decided by a probability, the upper curves cross a vertical line at the share that is recalled. Frames:
+    the tables `recall`, `recall_summary` and `known_filters`.
     """
     if recall.is_empty():
         return style.nothing_to_draw("no <subject> was asked about")
     figure = style.new_figure(5.4)
     grid = figure.add_gridspec(2, 2, height_ratios=(1.2, 1))
-    answers = recall["answer"].unique().sort().to_list()
+    answers, rule = recall["answer"].unique().sort().to_list(), known_rule({"known_filters": known_filters})
     first = figure.add_subplot(grid[0, 0])
     panels = (first, figure.add_subplot(grid[0, 1], sharey=first))
     for axes, condition in zip(panels, SHOWN, strict=True):
-        _survival(axes, recall, condition, answers)
+        _survival(axes, recall, condition, answers, rule)
     panels[1].tick_params(labelleft=False)
     panels[1].set_ylabel("")
-    _by_length(figure.add_subplot(grid[1, :]), recall_summary)
-    style.legend_above(figure, _legend(answers), columns=3)
+    _by_length(figure.add_subplot(grid[1, :]), recall_summary, rule)
+    style.legend_above(figure, _legend(answers, rule), columns=3)
     return figure
 
 
-def _survival(axes: Axes, recall: pl.DataFrame, condition: str, answers: list[str]) -> None:
+def _survival(axes: Axes, recall: pl.DataFrame, condition: str, answers: list[str], rule: Rule) -> None:
     for answer, (colour, dash, _) in style.marks(answers).items():
         p = np.sort(recall.filter(pl.col("answer") == answer)[f"{condition}_p"].to_numpy())
         above = 100 * np.arange(len(p), -1, -1) / len(p)  # above the first 0, 1, 2, ... of the sorted values
         axes.step([0, *p, 1], [*above, 0], where="post", color=colour, ls=dash)
-    axes.axvline(KNOWN_ABOVE, color=style.GREY, linewidth=1.2, linestyle=":")
+    if rule.how == "probability":
+        axes.axvline(rule.above, color=style.GREY, linewidth=1.2, linestyle=":")
     axes.set(xlim=(-0.02, 1.02), xlabel="x, a probability")
     style.panel_title(axes, style.CONDITIONS[condition], recall.height)
     style.percent_axis(axes, "P(own <answer>) > x\n(% of <subjects>)")
 
 
-def _by_length(axes: Axes, summary: pl.DataFrame) -> None:
+def _by_length(axes: Axes, summary: pl.DataFrame, rule: Rule) -> None:
     rows = summary.filter(pl.col("group") == "n_name_tokens").with_columns(pl.col("level").cast(pl.Int64))
     lengths = rows["level"].unique().sort().to_list()
     apart = 0.012 * (len(lengths) + 1)  # the same on the page, however many lengths there are
@@ -70,33 +77,36 @@ def _by_length(axes: Axes, summary: pl.DataFrame) -> None:
         xlim=(-0.6, len(lengths) - 0.4),
         xlabel="number of name tokens; below it n, the <subjects> with that many",
     )
-    axes.set_title(f"recalled: P(own <answer>) > {KNOWN_ABOVE}, with 95 % intervals")
+    axes.set_title(
+        f"recalled: {_TITLES[rule.how]}, with 95 % intervals".replace("<above>", f"{rule.above:g}")
+    )
     style.percent_axis(axes, "recalled\n(% of <subjects>)")
 
 
-def _legend(answers: list[str]) -> list[Line2D]:
+def _legend(answers: list[str], rule: Rule) -> list[Line2D]:
     curves = [
         Line2D([], [], color=colour, ls=dash, label=answer)
         for answer, (colour, dash, _) in style.marks(answers).items()
     ]
-    threshold = Line2D([], [], color=style.GREY, ls=":", linewidth=1.2, label="P = 0.5; above it: recalled")
+    said = f"P = {rule.above:g}; above it: recalled"
+    threshold = Line2D([], [], color=style.GREY, ls=":", linewidth=1.2, label=said)
     points = [
         Line2D([], [], color=colour, marker=marker, ls="", label=f"below: {style.CONDITIONS[condition]}")
         for condition, colour, marker in zip(SHOWN, (style.INK, style.GREY), style.MARKERS, strict=False)
     ]
-    return [*curves, threshold, *points]
+    return [*curves, *([threshold] if rule.how == "probability" else []), *points]
 
 
 def sentences(tables: Tables) -> list[str]:
     """How many subjects are known, with the example and without, by answer and by length of the name."""
-    recall_summary = tables["recall_summary"]
+    recall_summary, rule = tables["recall_summary"], known_rule(tables)
     whole = {row["condition"]: row for row in recall_summary.filter(group="all").iter_rows(named=True)}
     full, zero_shot = whole["full"], whole["zero_shot"]
     recalled = round(full["recalled"] * full["n"])
     found = [
         (
             f"After one example the model recalls the <answer> of {recalled:,} of {full['n']:,} <subjects> "
-            f"({share(full, 'recalled')}: P\N{NO-BREAK SPACE}>\N{NO-BREAK SPACE}0.5). Among the candidate <answers> its "
+            f"({share(full, 'recalled')}: {rule.words}). Among the candidate <answers> its "
             "likeliest is right for "
             f"{share(full, 'accuracy')}; always naming the commonest <answer> is right for {percent(full['majority_rate'])}."
         )
@@ -116,7 +126,41 @@ def sentences(tables: Tables) -> list[str]:
         found.append(f"All names have {_tokens(lengths['level'][0])}.")
     else:
         found += _extremes(recall_summary.filter(group="n_name_tokens"), "By length of the name", _tokens)
-    return found
+    return found + _asked_by(tables["candidates"]) + _given_away(tables["known_filters"])
+
+
+def _asked_by(candidates: pl.DataFrame) -> list[str]:
+    """Which answers are asked by a part of them."""
+    parts = in_parts(candidates)
+    if not parts:
+        return []
+    return [
+        (
+            f"<Answers> of several tokens are asked by their first, whatever may follow it: {parts}. What is measured of these is "
+            "that token."
+        )
+    ]
+
+
+def _given_away(known_filters: pl.DataFrame) -> list[str]:
+    """Whom the filter on spelling leaves out, and what the classifier on letters is worth."""
+    found = known_filters.filter(filter="beyond_spelling", answer="all")
+    if found.is_empty():
+        return []
+    row = found.row(0, named=True)
+    worth = (
+        f"On all {row['n_classified']:,} names it is right for {share(row, 'accuracy')}, where the commonest <answer> is right "
+        f"for {percent(row['majority_rate'])} (difference {number(row, 'over_majority', '+.3f')})."
+    )
+    if not row["n"]:
+        return [f"Nobody is recalled whose letters could give the <answer> away. {worth}"]
+    return [
+        (
+            f"A classifier on the letters of the name, fitted on other names, gives the <answer> of {row['removed']:,} of the "
+            f"{row['n']:,} recalled ({share(row, 'share')}). These are left out, and {row['left']:,} are known: no random sample, "
+            f"but names whose letters say nothing or mislead. {worth}"
+        )
+    ]
 
 
 def _tokens(level: str) -> str:
