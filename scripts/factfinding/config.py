@@ -450,10 +450,15 @@ class ParaphrasesConfig(Section):
     compared_subjects: int = Field(
         400, ge=2, description="of these, drawn, on whom the wordings are compared"
     )
-    top_heads: int = Field(4, ge=1, le=100, description="heads of the largest direct effect that are compared")
+    top_heads: int = Field(
+        4, ge=1, le=100, description="heads of the largest direct effect that are compared"
+    )
     top_neurons: int = Field(20, ge=1, le=1000, description="neurons that tell an answer best, compared")
     seed: int = Field(
-        0, ge=0, lt=2**32, description="draws subjects, donors, folds, halves, permuted units and the bootstrap"
+        0,
+        ge=0,
+        lt=2**32,
+        description="draws subjects, donors, folds, halves, permuted units and the bootstrap",
     )
 
 

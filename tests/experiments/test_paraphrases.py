@@ -77,12 +77,18 @@ def test_the_leading_head_of_each_wording_is_the_planted_one(tables):
 
 def test_neurons_and_layers_at_the_name_do_not_know_what_is_asked_later(tables):
     for pair in ((1, 2), (1, 3), (2, 3)):
-        for part, measure in (("neurons", "rank_correlation"), ("neurons", "jaccard"), ("layers_at_final_name", "rank_correlation")):
+        for part, measure in (
+            ("neurons", "rank_correlation"),
+            ("neurons", "jaccard"),
+            ("layers_at_final_name", "rank_correlation"),
+        ):
             assert agreed(tables, part, measure, pair)["value"] == pytest.approx(1.0), (part, measure, pair)
     layers = tables["paraphrase_layers"].filter(position="final_name")
     assert set(layers["probe"]) == {"logistic", "head"}
     late = layers.filter(pl.col("layer") >= 1)
-    assert (late["accuracy"] == 1.0).all() and (layers.filter(layer=-1, probe="logistic")["accuracy"] < 0.8).all()
+    assert (late["accuracy"] == 1.0).all() and (
+        layers.filter(layer=-1, probe="logistic")["accuracy"] < 0.8
+    ).all()
 
 
 def test_at_the_end_the_answer_comes_with_the_head(tables):
@@ -95,7 +101,11 @@ def test_at_the_end_the_answer_comes_with_the_head(tables):
 def test_recall_is_compared_in_pairs(tables):
     table = tables["paraphrases"]
     assert table["wording"].to_list() == [1, 2, 3] and (table["recalled"] == 1.0).all()
-    assert table["question"].to_list() == ["Fact: … plays the sport of", "… plays the sport of", "Fact: … plays"]
+    assert table["question"].to_list() == [
+        "Fact: … plays the sport of",
+        "… plays the sport of",
+        "Fact: … plays",
+    ]
     assert table["recalled_from_own"].to_list() == [None, 0.0, 0.0]
     assert (table["known_in_both"] == 64).all() and (table["majority_rate"] == 0.5).all()
 
@@ -165,7 +175,8 @@ def test_rank_correlation_is_scipys_and_falls_with_noise():
 def test_unrelated_units_agree_as_chance_says():
     rng = np.random.default_rng(3)
     found = [
-        jaccard(*(Scores(values=rng.normal(size=(2, 40))) for _ in range(2)), top=8, seed=0) for _ in range(60)
+        jaccard(*(Scores(values=rng.normal(size=(2, 40))) for _ in range(2)), top=8, seed=0)
+        for _ in range(60)
     ]
     mean = np.mean([one.estimate.value for one in found])
     assert found[0].chance == pytest.approx(expected_jaccard(40, 8, 8))
@@ -187,7 +198,10 @@ def test_units_that_do_too_little_are_none_of_the_first():
     one = Scores(values=values, whole=np.array([2.0, 2.0]), least=0.01)
     assert one.first(np.ones((1, 2)), top=3)[0, 0].tolist() == [True, True, False]
     nothing = Scores(values=np.zeros((2, 3)), whole=np.zeros(2), least=0.01)
-    assert jaccard(nothing, nothing, top=3, seed=0) is None and rank_correlation(nothing, nothing, seed=0) is None
+    assert (
+        jaccard(nothing, nothing, top=3, seed=0) is None
+        and rank_correlation(nothing, nothing, seed=0) is None
+    )
 
 
 def test_the_order_of_rounding_errors_is_no_agreement():
@@ -211,5 +225,7 @@ def test_the_default_is_two_wordings_for_the_studys_prompt_and_none_for_others()
     assert [one.after for one in wordings(STUDY)] == [" plays the sport of", " is", " plays"]
     assert len(wordings(RelationConfig(after=" lives in"))) == 1
     assert len(wordings(RelationConfig(paraphrases=()))) == 1
-    own, other = wordings(validate({"after": " lives in", "paraphrases": [{"before": "News:"}]}, RelationConfig))
+    own, other = wordings(
+        validate({"after": " lives in", "paraphrases": [{"before": "News:"}]}, RelationConfig)
+    )
     assert (other.before, other.after, other.shot) == ("News:", " lives in", own.shot)

@@ -6,9 +6,10 @@ A unit's score is a mean over subjects, so a resample of subjects gives every un
     jaccard            of the first units, those in both over those in either: do the same ones lead
 
 Beside each stands what chance gives, where the units of one measurement are put in any order: 0 for the correlation, the
-mean over the hypergeometric overlap for the Jaccard, and the 95 % point of orders that are drawn. And what noise leaves: the
-same number between two random halves of the subjects *within* each measurement, the mean of both. Two measurements cannot be
-expected to agree more than each does with itself; since a half has half of the subjects, it is a little too low.
+mean over the hypergeometric overlap for the Jaccard, and the 95 % point of orders that are drawn. And a yardstick: the same
+number between two random halves of the subjects *within* one and the same measurement, the mean of both. Two measurements that
+agree more than that differ less than other subjects would make them; on the same subjects they may well, since what is peculiar
+to these subjects is in both.
 
 A resample adds noise to both scores, so the agreement of resamples lies below that of the subjects themselves on average.
 The interval is that of resamples, and reaches at least to the value.
@@ -46,14 +47,16 @@ class Scores:
 
     groups: None, where a unit's score is its mean over subjects, and the largest scores come first. Else a column for each
     group, and a unit has a score in each: by how much its mean over the group is above that over all others; the largest in
-    size come first. whole: what all units do at once. A unit that does less than `least` of it does nothing: it is none of the
-    first, and all such share one rank, for the order of rounding errors is the same in any two measurements.
+    size come first. whole: what all units do at once. A unit that does less than `least` of it, or of `smallest` where the whole is
+    less than that, does nothing: it is none of the first, and all such share one rank, for the order of rounding errors is the
+    same in any two measurements.
     """
 
     values: Float[np.ndarray, "subjects units"]
     groups: Bool[np.ndarray, "subjects groups"] | None = None
     whole: Float[np.ndarray, " subjects"] | None = None
     least: float = 0.0
+    smallest: float = 0.0
 
     @property
     def units(self) -> int:
@@ -84,7 +87,8 @@ class Scores:
         """What a unit has to do in each resample to do anything."""
         if self.whole is None:
             return np.zeros((len(counts), 1, 1))
-        return self.least * np.abs(_shares(counts.astype(np.float64)) @ self.whole)[:, None, None]
+        whole = np.abs(_shares(counts.astype(np.float64)) @ self.whole)
+        return self.least * np.maximum(whole, self.smallest)[:, None, None]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -59,10 +59,18 @@ from factfinding.methods.probes import ProbeSettings, cross_validated
 from factfinding.model.anatomy import Anatomy
 from factfinding.model.source import anatomy_of
 from factfinding.relation import wordings
-from factfinding.stats import majority_rate, mean_interval, paired_difference, share_interval, stratified_folds
+from factfinding.stats import (
+    majority_rate,
+    mean_interval,
+    paired_difference,
+    share_interval,
+    stratified_folds,
+)
 from factfinding.tables import as_declared, empty, schema_of
 
 POSITIONS = ("final_name", "end")
+SMALLEST = 0.5
+"""Logits: a whole effect below this is none, whose heads are not worth comparing."""
 Hits = Bool[np.ndarray, "subjects layers"]
 
 
@@ -76,7 +84,9 @@ def compute(inputs: Inputs, settings: Settings, say: Say) -> dict[str, pl.DataFr
     for wording in others:
         asked.append(ask(anatomy, prompts.select("subject", "answer"), wording, batch_size=batch_size))
         say(f"{asked[-1].pattern!r}: {is_known(asked[-1].p).sum()} of {prompts.height} recalled")
-    everybody = recall.select("subject", "answer").with_columns(known=np.all([a.known for a in asked], axis=0))
+    everybody = recall.select("subject", "answer").with_columns(
+        known=np.all([a.known for a in asked], axis=0)
+    )
     compared = drawn_subjects(everybody, section.subjects, section.compared_subjects, seed=seed)
     say(f"{len(asked)} wordings are compared on {compared.height} subjects")
     keys = ("n_folds", "regularisation", "max_iter", "tolerance")
@@ -249,7 +259,9 @@ def direct(
     """The pairs of subjects, the nodes, the change of each one's logit difference by each node, and the clean difference."""
     dtype = torch.promote_types(anatomy.dtype, torch.float32)
     on_device = {
-        name: torch.from_numpy(value).to(anatomy.device, dtype) for name, value in values.items() if "@end" in name
+        name: torch.from_numpy(value).to(anatomy.device, dtype)
+        for name, value in values.items()
+        if "@end" in name
     }
     resid = on_device["resid@end"]
     nodes = NodeOutputs(
@@ -295,7 +307,9 @@ def layers_by_wording(measured: Sequence[Measured], subjects: pl.DataFrame, *, s
         for (position, probe), hits in one.hits.items():
             own = measured[0].hits[position, probe]
             for column in range(hits.shape[1]):
-                from_own = paired_difference(hits[:, column], own[:, column], seed=seed) if number > 1 else None
+                from_own = (
+                    paired_difference(hits[:, column], own[:, column], seed=seed) if number > 1 else None
+                )
                 rows.append(
                     {"wording": number, "position": position, "probe": probe, "layer": column - 1}
                     | estimate_columns("accuracy", share_interval(hits[:, column]))
@@ -318,9 +332,7 @@ def nodes_by_wording(measured: Sequence[Measured], *, seed: int) -> pl.DataFrame
     return as_declared(pl.concat(tables), "paraphrase_nodes") if tables else empty("paraphrase_nodes")
 
 
-def agreements(
-    measured: Sequence[Measured], *, top_heads: int, top_neurons: int, seed: int
-) -> pl.DataFrame:
+def agreements(measured: Sequence[Measured], *, top_heads: int, top_neurons: int, seed: int) -> pl.DataFrame:
     """The table `paraphrase_agreement`: each two wordings, about each part of the model that both have measured."""
     rows, parts = [], [parts_of(one, top_heads=top_heads, top_neurons=top_neurons) for one in measured]
     for (number, first), (other_number, other) in combinations(enumerate(parts, 1), 2):
@@ -341,7 +353,8 @@ def parts_of(one: Measured, *, top_heads: int, top_neurons: int) -> dict[str, tu
         kinds, exact = one.nodes["kind"].to_numpy(), -one.changes[True]
         whole = exact[:, kinds == ALL][:, 0]
         for part, kind, top in (("heads", "head", top_heads), ("mlps", "mlp_out", None)):
-            parts[part] = (Scores(values=exact[:, kinds == kind], whole=whole, least=LEAST_SHARE), top)
+            chosen = exact[:, kinds == kind]
+            parts[part] = (Scores(values=chosen, whole=whole, least=LEAST_SHARE, smallest=SMALLEST), top)
     for position in POSITIONS:
         if (position, "logistic") in one.hits:
             hits = one.hits[position, "logistic"].astype(np.float64)

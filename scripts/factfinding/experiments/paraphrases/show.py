@@ -19,8 +19,8 @@ PARTS = {
     ("heads", "rank_correlation"): "heads, rank correlation",
     ("heads", "jaccard"): "leading heads, Jaccard",
     ("mlps", "rank_correlation"): "MLPs, rank correlation",
-    ("layers_at_final_name", "rank_correlation"): "layers at the name, rank corr.",
-    ("layers_at_end", "rank_correlation"): "layers at the end, rank corr.",
+    ("layers_at_final_name", "rank_correlation"): "layers at the name, rank correlation",
+    ("layers_at_end", "rank_correlation"): "layers at the end, rank correlation",
     ("neurons", "rank_correlation"): "neurons, rank correlation",
     ("neurons", "jaccard"): "leading neurons, Jaccard",
 }
@@ -47,12 +47,13 @@ def draw_paraphrases(
         return style.nothing_to_draw("too few <subjects> are recalled in every wording")
     looks = style.marks(paraphrases["wording"].to_list())
     figure = style.new_figure(6.4 + 0.35 * max(0, len(looks) - 3))
-    grid = figure.subplots(2, 2)
-    grid[0, 1].sharey(grid[0, 0])
-    for axes, position in zip(grid[0], POSITIONS, strict=True):
+    above, below = figure.add_gridspec(2, 1)  # so that long names below do not push the panels above aside
+    above = above.subgridspec(1, 2).subplots(sharey=True)
+    below = below.subgridspec(1, 2).subplots()
+    for axes, position in zip(above, POSITIONS, strict=True):
         _probes(axes, paraphrase_layers.filter(position=position, probe="logistic"), position, looks)
-    _heads(grid[1, 0], paraphrase_nodes, looks)
-    _agreement(grid[1, 1], paraphrase_agreement, looks)
+    _heads(below[0], paraphrase_nodes, looks)
+    _agreement(below[1], paraphrase_agreement, looks)
     style.legend_above(figure, _legend(paraphrases, looks), columns=1)
     return figure
 
@@ -89,7 +90,7 @@ def _heads(axes: Axes, nodes: pl.DataFrame, looks: dict) -> None:
 
 
 def _agreement(axes: Axes, table: pl.DataFrame, looks: dict) -> None:
-    """Of each other wording with the first; ticks for chance, crosses for what noise leaves."""
+    """Of each other wording with the first; ticks for chance, crosses for one wording on two halves."""
     first = table.filter(pl.col("value").is_not_null(), wording=1)
     kept = [key for key in PARTS if not first.filter(part=key[0], measure=key[1]).is_empty()]
     axes.set_title("agreement with wording 1")
@@ -177,7 +178,11 @@ def _whole(wordings: int, agreement: pl.DataFrame) -> str:
     if ranks.is_empty():
         return f"{asked}, too few <subjects> are recalled in all of them to compare heads."
     least = ranks.row(0, named=True)
-    pairs = "the two agree" if ranks.height == 1 else f"any two of them agree (of {ranks.height:,} pairs, the least)"
+    pairs = (
+        "the two agree"
+        if ranks.height == 1
+        else f"any two of them agree (of {ranks.height:,} pairs, the least)"
+    )
     text = (
         f"{asked}, {pairs} about the order of the {least['units']:,} heads that write the <answer> with a rank correlation of "
         f"{number(least, 'value', '.2f')} (chance: {least['chance']:.2f}, 95 % below {least['chance_high']:.2f}; "
@@ -186,9 +191,7 @@ def _whole(wordings: int, agreement: pl.DataFrame) -> str:
     if leading.is_empty():
         return f"{text}."
     row = leading.row(0, named=True)
-    return (
-        f"{text}, and share {number(row, 'value', '.2f')} of their first {row['top']} (Jaccard; chance: {row['chance']:.2f})."
-    )
+    return f"{text}, and share {number(row, 'value', '.2f')} of their first {row['top']} (Jaccard; chance: {row['chance']:.2f})."
 
 
 def _recall(own: Row, others: list[Row]) -> list[str]:
@@ -229,13 +232,18 @@ def _leaders(heads: pl.DataFrame) -> list[str]:
     """The head that does most, in each wording."""
     first = heads.filter(pl.col("rank") == 1, pl.col("share") >= LEAST_SHARE).sort("wording")
     if first.is_empty():
-        return [f"In no wording does a head write a {'hundredth'} of the whole effect."]
-    told = [f"{row['node']} by {logits(row, 'exact')} in wording {row['wording']}" for row in first.iter_rows(named=True)]
-    same = first["node"].n_unique() == 1 and first.height > 1
-    return [
-        f"{'The same head' if same else 'The head that'} lowers the logit difference most{' in each' if same else ''}: "
-        f"{'; '.join(told)} (n = {first['n'][0]:,})."
+        return ["In no wording does a head write a hundredth of the whole effect."]
+    told = [
+        f"{row['node']} by {logits(row, 'exact')} in wording {row['wording']}"
+        for row in first.iter_rows(named=True)
     ]
+    same = first["node"].n_unique() == 1 and first.height > 1
+    leads = (
+        "The same head lowers the logit difference most in each"
+        if same
+        else "The head that lowers the logit difference most"
+    )
+    return [f"{leads}: {'; '.join(told)} (n = {first['n'][0]:,})."]
 
 
 def _about(agreement: pl.DataFrame) -> list[str]:
@@ -246,7 +254,11 @@ def _about(agreement: pl.DataFrame) -> list[str]:
         if part == "heads" or rows.is_empty():
             continue
         row = rows.sort("value", maintain_order=True).row(0, named=True)
-        noise = "" if row["within"] is None else f"; a wording with itself, on halves: {row['within']:.2f}"
+        noise = (
+            ""
+            if row["within"] is None
+            else f"; one wording on two halves of the <subjects>: {row['within']:.2f}"
+        )
         found.append(
             f"{words[0].upper()}{words[1:]}: {number(row, 'value', '.2f')} of wordings {row['wording']} and "
             f"{row['other_wording']}, the least of {rows.height:,} (chance: {row['chance']:.2f}{noise}; {row['units']:,} units, "
