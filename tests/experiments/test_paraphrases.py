@@ -8,6 +8,7 @@ import pytest
 from scipy import stats
 
 from factfinding.config import Config, validate
+from factfinding.errors import InputError
 from factfinding.experiments.paraphrases.compute import compute
 from factfinding.experiments.paraphrases.show import WRITE, draw_paraphrases, sentences
 from factfinding.experiments.recall.compute import answer_scores, recall_table
@@ -20,7 +21,7 @@ from helpers import planted
 from helpers.figures import assert_readable
 from helpers.inputs import given, quiet
 
-SAME = {"shot": "Tiger Woods plays the sport of golf\n", "before": ""}
+SAME = {"shot": " Tiger Woods plays the sport of golf\n", "before": ""}
 OTHER = {"shot": "Fact: Tiger Woods plays golf\n", "after": " plays"}
 MODEL = planted.by_wording(firsts=8, lasts=8)
 
@@ -130,6 +131,16 @@ def test_a_wording_that_is_not_understood_leaves_nothing_to_compare_and_says_so(
     # asked of all subjects there is something to measure, and no agreement about heads
     anyway = tables_of([deaf], subjects="all")["paraphrase_agreement"].filter(part="heads", measure="jaccard")
     assert anyway["value"].to_list() == [0.0]
+
+
+def test_a_wording_that_nobody_wrote_is_left_out_where_the_tokenizer_does_not_know_it():
+    """The planted vocabulary has no \"The\" and no \" is\"; \" plays\" it has."""
+    assert tables_of(None)["paraphrases"]["question"].to_list() == [
+        "Fact: … plays the sport of",
+        "Fact: … plays",
+    ]
+    with pytest.raises(InputError, match=r"config\.relation\.paraphrases\.0: found .The.*does not know"):
+        tables_of([{"before": "Fact: The sport of", "after": " is"}])
 
 
 def test_one_wording_says_what_to_write():

@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -26,13 +27,14 @@ from jaxtyping import Bool, Float
 
 from factfinding.config import RelationConfig
 from factfinding.data.prompts import candidates as candidates_of
-from factfinding.data.prompts import prompt_table
+from factfinding.data.prompts import check_template, prompt_table
 from factfinding.engine.answers import answers as answers_of
 from factfinding.engine.batches import Batches
 from factfinding.engine.capture import Wanted, layout, prompt_batches, record
 from factfinding.engine.direct import NodeOutputs, Readout
 from factfinding.engine.head_probe import head_probe
 from factfinding.engine.sites import Site
+from factfinding.errors import InputError
 from factfinding.files import CSV_ROWS
 from factfinding.inputs import Inputs, Say, Settings
 from factfinding.known import is_known
@@ -79,7 +81,7 @@ def compute(inputs: Inputs, settings: Settings, say: Say) -> dict[str, pl.DataFr
     section, seed = settings.paraphrases, settings.paraphrases.seed
     anatomy, prompts, recall = anatomy_of(inputs), inputs.prompts("full"), inputs.table("recall")
     batch_size = settings.compute.batch_size
-    own, *others = wordings(settings.relation)
+    own, *others = wordings_to_ask(settings.relation, anatomy.tokenizer, say)
     asked = [asked_already(own, recall, inputs.candidates)]
     for wording in others:
         asked.append(ask(anatomy, prompts.select("subject", "answer"), wording, batch_size=batch_size))
@@ -107,6 +109,23 @@ def compute(inputs: Inputs, settings: Settings, say: Say) -> dict[str, pl.DataFr
             measured, top_heads=section.top_heads, top_neurons=section.top_neurons, seed=seed
         ),
     }
+
+
+def wordings_to_ask(relation: Any, tokenizer: Any, say: Say) -> list[RelationConfig]:
+    """The wordings, the own one first. Raises InputError for one that the tokenizer cannot write, but for those that nobody
+    wrote: they are left out, and that is said."""
+    own, *others = wordings(relation)
+    kept = [own]
+    for number, wording in enumerate(others):
+        try:
+            check_template(tokenizer, wording, f"config.relation.paraphrases.{number}")
+        except InputError as error:
+            if relation.paraphrases is not None:
+                raise
+            say(f"a wording of the study's question is left out: {error}")
+        else:
+            kept.append(wording)
+    return kept
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
