@@ -1,7 +1,8 @@
 """P2.1: which answers the model knows.
 
-In: prompts, the model. Out: recall.csv, a row per subject, and recall_summary.csv. Config: compute, recall. GPU.
-Time: a forward pass per subject and condition, a few seconds for the embedded model.
+In: prompts, the model. Out: recall.csv, a row per subject, recall_summary.csv, and bos_check.csv, a sample of the prompts
+with other first tokens. Config: compute, recall. GPU. Time: a forward pass per subject and condition, a few seconds for the
+embedded model.
 """
 
 
@@ -14,6 +15,7 @@ rule recall:
     output:
         recall="results/{study}/tables/recall.csv",
         recall_summary="results/{study}/tables/recall_summary.csv",
+        bos_check="results/{study}/tables/bos_check.csv",
         provenance="results/{study}/provenance/recall.json",
     log:
         "results/{study}/logs/recall.log",

@@ -326,6 +326,10 @@ def _rows() -> dict[str, Callable[[Drawn], Rows]]:
             group__level=[("all", "all"), *(("answer", answer) for answer in how.answers), *(("n_name_tokens", f"{k}") for k in how.tokens)],
             removed=(0,),
         ),
+        "bos_check": lambda how: [
+            row | (dict.fromkeys(f"{name}_from_used" for name in ("recalled", "accuracy", "logp")) if row["used"] else {})
+            for row in _all(token__token_id__used=[("<|im_start|>", 1, True), ("<|endoftext|>", 0, False), ("none", None, False)])
+        ],
         "direct_effects": lambda how: _all(answer=("all", *how.answers), node__kind__layer__index__rank=list(_nodes(how))),
         "attention_roles": lambda how: _all(head=("L0H0", "L0H1"), answer=("all", *how.answers), role=ROLES),
         "attention_subjects": lambda how: _all(subject=_names(how), answer=how.answers[:1], head=("L0H0", "L0H1"), role=ROLES),

@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 
 from factfinding.engine.answers import answers
 from factfinding.errors import InputError
+from factfinding.experiments.recall.bos import bos_check
 from factfinding.inputs import Inputs, Say, Settings
 from factfinding.known import is_known
 from factfinding.methods.estimates import estimate_columns
@@ -23,7 +24,7 @@ CONDITIONS = ("full", "zero_shot")
 
 
 def compute(inputs: Inputs, settings: Settings, say: Say) -> dict[str, pl.DataFrame]:
-    """The tables `recall` and `recall_summary`. The model answers every prompt under both conditions."""
+    """The tables `recall`, `recall_summary` and `bos_check`. The model answers every prompt under both conditions."""
     anatomy, candidates = anatomy_of(inputs), inputs.candidates
     scores = {
         condition: answer_scores(
@@ -33,7 +34,12 @@ def compute(inputs: Inputs, settings: Settings, say: Say) -> dict[str, pl.DataFr
     }
     recall = recall_table(inputs.prompts("full"), candidates, scores)
     say(f"{recall['known'].sum()} of {recall.height} subjects known")
-    return {"recall": recall, "recall_summary": recall_summary(recall, seed=settings.recall.seed)}
+    seed, batch_size = settings.recall.seed, settings.compute.batch_size
+    return {
+        "recall": recall,
+        "recall_summary": recall_summary(recall, seed=seed),
+        "bos_check": bos_check(anatomy, inputs.prompts("full"), candidates, seed=seed, batch_size=batch_size),
+    }
 
 
 @dataclass(frozen=True, kw_only=True)
