@@ -83,7 +83,8 @@ class ModelConfig(Section):
             raise ValueError("source 'gguf' needs `file`")
         if self.bos == "none":
             raise ValueError(
-                "every prompt begins with a token: bos 'auto', or a special token of the tokenizer"
+                "every prompt begins with a token, on which heads rest and behind which windows are cut (docs/models.md): "
+                "bos 'auto', or a special token of the tokenizer"
             )
         return self
 
