@@ -66,6 +66,7 @@ def study_of(shape: Shape, device: str, *, products: str = "bfloat16") -> dict:
         "probes": everyone,
         "heads": everyone,
         "mlp_paths": everyone,
+        "paraphrases": everyone,
         "lookup": everyone,
         "names": everyone,
         "interventions": everyone | {"node_subjects": 4, "patched_subjects": 30},

@@ -1,7 +1,7 @@
 """P2.1: which answers the model knows.
 
-In: prompts, the model. Out: recall.csv, a row per subject, recall_summary.csv, and known_filters.csv, who counts as known.
-Config: compute, recall. GPU.
+In: prompts, the model. Out: recall.csv, a row per subject, recall_summary.csv, known_filters.csv, who counts as known, and
+bos_check.csv, a sample of the prompts with other first tokens. Config: compute, recall. GPU.
 Time: a forward pass per subject and condition, a few seconds for the embedded model.
 """
 
@@ -16,6 +16,7 @@ rule recall:
         recall="results/{study}/tables/recall.csv",
         recall_summary="results/{study}/tables/recall_summary.csv",
         known_filters="results/{study}/tables/known_filters.csv",
+        bos_check="results/{study}/tables/bos_check.csv",
         provenance="results/{study}/provenance/recall.json",
     log:
         "results/{study}/logs/recall.log",

@@ -83,7 +83,8 @@ class ModelConfig(Section):
             raise ValueError("source 'gguf' needs `file`")
         if self.bos == "none":
             raise ValueError(
-                "every prompt begins with a token: bos 'auto', or a special token of the tokenizer"
+                "every prompt begins with a token, on which heads rest and behind which windows are cut (docs/models.md): "
+                "bos 'auto', or a special token of the tokenizer"
             )
         return self
 
@@ -106,6 +107,14 @@ class ComputeConfig(Section):
     )
 
 
+class Wording(Section):
+    """Another wording of the question. What is left out is the relation's own."""
+
+    shot: str | None = None
+    before: str | None = None
+    after: str | None = None
+
+
 class RelationConfig(Section):
     """What is asked, in words: who is asked about, what may be answered, and the prompt."""
 
@@ -123,6 +132,12 @@ class RelationConfig(Section):
     )
     title: str = Field(" Mr", description="P2.10: a title before a name")
     sentence: str = Field("The weather was good.", description="P2.10: a sentence before a name")
+    paraphrases: tuple[Wording, ...] | None = Field(
+        None,
+        max_length=8,
+        description="P2.12: other wordings of the question, such as [{before: 'Fact: The sport of', after: ' is'}], with "
+        "shot, before and after (those left out are the ones above); null: two for the study's own prompt, none for others",
+    )
 
 
 class OrganismConfig(Section):
@@ -453,6 +468,27 @@ class NamesConfig(Section):
     )
 
 
+class ParaphrasesConfig(Section):
+    """P2.12: whether other wordings of the question (relation.paraphrases) find the same heads, layers and neurons."""
+
+    subjects: Literal["known", "all"] = Field(
+        "known", description="known: those whose answer the model recalls in every wording"
+    )
+    compared_subjects: int = Field(
+        400, ge=2, description="of these, drawn, on whom the wordings are compared"
+    )
+    top_heads: int = Field(
+        4, ge=1, le=100, description="heads of the largest direct effect that are compared"
+    )
+    top_neurons: int = Field(20, ge=1, le=1000, description="neurons that tell an answer best, compared")
+    seed: int = Field(
+        0,
+        ge=0,
+        lt=2**32,
+        description="draws subjects, donors, folds, halves, permuted units and the bootstrap",
+    )
+
+
 class MlpPathsConfig(Section):
     """P3.1: paths between the MLPs that look the fact up, removed."""
 
@@ -716,6 +752,7 @@ class Config(Section):
     heads: HeadsConfig = HeadsConfig()
     probes: ProbesConfig = ProbesConfig()
     interventions: InterventionsConfig = InterventionsConfig()
+    paraphrases: ParaphrasesConfig = ParaphrasesConfig()
     mlp_paths: MlpPathsConfig = MlpPathsConfig()
     neurons: NeuronsConfig = NeuronsConfig()
     answer_neurons: AnswerNeuronsConfig = AnswerNeuronsConfig()

@@ -9,3 +9,7 @@ logits or less, of the same sign for all subjects. A hundredth lies far above th
 names (its smallest are several per cent)."""
 LEAST_SUBJECTS = 10
 """Groups of fewer subjects are not singled out."""
+BETTER_POINTS = 0.05
+BETTER_NATS = 0.7
+"""Prompts that begin with another token are clearly better where the whole interval of the paired difference lies above this:
+five points of a share, or 0.7 nats of the right answer's log probability, which makes it twice as probable."""

@@ -8,21 +8,30 @@ from __future__ import annotations
 
 from collections import Counter
 from contextlib import AbstractContextManager
+from itertools import chain, count
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 import polars as pl
 
-from factfinding.config import Config
+from factfinding.config import Config, RelationConfig
 from factfinding.data.fact_prompts import fact_prompts
 from factfinding.data.facts import read_facts
-from factfinding.data.prompts import CONDITIONS, candidates, check_shot, prompt_table
+from factfinding.data.prompts import (
+    CONDITIONS,
+    candidates,
+    check_shot,
+    check_template,
+    check_wording,
+    prompt_table,
+)
 from factfinding.data.subjects import read_subjects
 from factfinding.data.texts import read_texts
 from factfinding.data.tokens import PlainTokenizer, check_prompts
 from factfinding.errors import InputError, naming
 from factfinding.families import KNOWN_TYPES, TINY, WITH_DIFFERENCES
 from factfinding.model_folder import Sizes, check_gguf, check_model_folder, sizes_of
+from factfinding.relation import PROMPT, wordings
 
 LARGE_TEXT = 64 << 20
 """Bytes above which a text is not read ahead."""
@@ -58,6 +67,7 @@ NEEDS = (
 
 def preflight(study: Config) -> None:
     """Raise InputError, naming the file or key and the study, for what cannot work."""
+    _check_wordings(study)
     subjects = _subjects(study)
     facts = _facts(study)
     _check_texts(study)
@@ -97,6 +107,25 @@ def _made_by_a_run(path: Path) -> bool:
     return path.resolve().is_relative_to(Path("results").resolve())
 
 
+def _wordings(study: Config) -> list[tuple[str, RelationConfig]]:
+    """Each wording of the question, the own one first, and the key that it stands under."""
+    own = f"config.relation of study {study.study!r}"
+    others = (f"config.relation.paraphrases.{i} of study {study.study!r}" for i in count())
+    return list(zip(chain([own], others), wordings(study.relation), strict=False))
+
+
+def _check_wordings(study: Config) -> None:
+    """Each can be asked, and no two are the same."""
+    seen: dict[tuple[str, ...], str] = {}
+    for where, wording in _wordings(study):
+        check_wording(wording, where)
+        other = seen.setdefault((wording.shot, wording.before, wording.after), where)
+        if other != where:
+            raise InputError(
+                where, f"the same as {other}", "a wording of its own: another shot, before or after"
+            )
+
+
 def _subjects(study: Config) -> pl.DataFrame | None:
     """The subjects, where they are known beforehand."""
     section = study.subjects
@@ -129,7 +158,9 @@ def _check_folds(study: Config, subjects: pl.DataFrame) -> None:
 def _check_prompts(study: Config, subjects: pl.DataFrame, sizes: Sizes | None) -> None:
     """The rule `prompts` refuses what a tokenizer cannot write, but only once all weights of a folder have been read."""
     with _named(study, "subjects.table"):
-        check_shot(subjects["subject"], dict.fromkeys(subjects["answer"]), study.relation)
+        for _, wording in _wordings(study):
+            words = study.relation.model_copy(update={key: getattr(wording, key) for key in PROMPT})
+            check_shot(subjects["subject"], dict.fromkeys(subjects["answer"]), words)
     folder = _model_folder(study)
     if folder is None:
         return
@@ -140,6 +171,13 @@ def _check_prompts(study: Config, subjects: pl.DataFrame, sizes: Sizes | None) -
         }
         check_prompts(tables, tokenizer, positions=None if sizes is None else sizes.positions)
         candidates(sorted(set(subjects["answer"])), tables["full"]["text"][0], tokenizer)
+    theirs = _wordings(study)[: 1 + len(study.relation.paraphrases or ())]
+    for where, wording in theirs:  # what the project itself puts beside them may be left out (P2.12)
+        check_template(tokenizer, wording, where)
+        with naming(where):
+            asked = {"full": prompt_table(subjects, tokenizer, ANY_BOS, "full", wording)}
+            check_prompts(asked, tokenizer, positions=None if sizes is None else sizes.positions)
+            candidates(sorted(set(subjects["answer"])), asked["full"]["text"][0], tokenizer)
 
 
 def _model_folder(study: Config) -> Path | None:

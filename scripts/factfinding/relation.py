@@ -9,12 +9,19 @@ where the page collects its sentences (findings/words.py), and where declaration
 from __future__ import annotations
 
 import re
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from factfinding.config import RelationConfig
+from factfinding.config import RelationConfig, Wording
 
 STUDY = RelationConfig()
 """The study's own relation: which sport an athlete plays."""
+
+STUDY_PARAPHRASES = (
+    Wording(shot="Fact: The sport of Tiger Woods is golf\n", before="Fact: The sport of", after=" is"),
+    Wording(shot="Fact: Tiger Woods plays golf\n", after=" plays"),
+)
+"""The study's question in other words, which the embedded model's documents hold as well (organism/wording.py)."""
+PROMPT = ("shot", "before", "after")
 
 MARK = re.compile(r"<(?:([Aa])n? )?([sSaA])(ubject|nswer)(s?)>")
 T = TypeVar("T")
@@ -29,6 +36,21 @@ def spoken(value: T, relation: RelationConfig = STUDY) -> T:
     if isinstance(value, list | tuple):
         return type(value)(spoken(item, relation) for item in value)
     return value
+
+
+def wordings(relation: Any) -> tuple[RelationConfig, ...]:
+    """The question in each of its wordings, the relation's own first.
+
+    relation: with shot, before, after and paraphrases; of what is given back only the first three mean anything. Where
+    nothing is said of paraphrases, the study's own prompt has two (`STUDY_PARAPHRASES`), and any other has none.
+    """
+    own = {key: getattr(relation, key) for key in PROMPT}
+    paraphrases = relation.paraphrases
+    if paraphrases is None:
+        asked = all(own[key] == getattr(STUDY, key) for key in PROMPT)
+        paraphrases = STUDY_PARAPHRASES if asked else ()
+    others = (wording.model_dump(exclude_none=True) for wording in paraphrases)
+    return tuple(RelationConfig(**own | other) for other in ({}, *others))
 
 
 def _word(mark: re.Match[str], relation: RelationConfig) -> str:

@@ -21,8 +21,9 @@ from factfinding.consistency import contradictions
 from factfinding.data.dossier import Dossier
 from factfinding.declarations import Experiment, declarations
 from factfinding.experiments.layer_probes.show import additive_findings
+from factfinding.experiments.recall.show import bos_warnings
 from factfinding.figures.style import FOLDS, INK, LINE, PAPER
-from factfinding.findings.words import percent, share, told
+from factfinding.findings.words import percent, share, told, with_open_ends
 from factfinding.page import SORTABLE, checked_ledger, fill, model_name, verdict_counts
 from factfinding.relation import STUDY, spoken
 
@@ -90,6 +91,7 @@ def render(results: Results, words: Path) -> str:
         contradictions=contradictions(
             declared, {name: table.frame for name, table in results.tables.items()}
         ),
+        warnings=_warnings(results),
         ledger_link=results.ledger.link,
         model=model_name(results.card["source"]),
         fictional=is_fictional(results.provenance),
@@ -199,6 +201,12 @@ def _findings(section: str, results: Results) -> list[str]:
     tables = {name: table.frame for name, table in results.tables.items()}
     more = {"fictional": is_fictional(results.provenance)} if section == "training" else {}
     return told(section, tables, relation=results.relation, **more)
+
+
+def _warnings(results: Results) -> list[str]:
+    """What is to be known before anything is read: a first token of prompts that is clearly not the best."""
+    tables = {name: with_open_ends(table.frame) for name, table in results.tables.items()}
+    return spoken(bos_warnings(tables), results.relation)
 
 
 def _section(experiment: Experiment, results: Results) -> dict[str, Any]:

@@ -205,6 +205,18 @@ def _paths(how: Drawn) -> Rows:
     ]
 
 
+def _wordings(how: Drawn) -> range:
+    return range(1, 2 + how.pairs)
+
+
+def _agreement(how: Drawn) -> Rows:
+    parts = [("heads", "rank_correlation", None), ("heads", "jaccard", 4), ("mlps", "rank_correlation", None)]
+    parts += [(f"layers_at_{place}", "rank_correlation", None) for place in ("final_name", "end")]
+    parts += [("neurons", "rank_correlation", None), ("neurons", "jaccard", 20)]
+    pairs = list(combinations(_wordings(how), 2))
+    return _all(wording__other_wording=pairs, part__measure__top=parts)
+
+
 def _correlations(how: Drawn) -> Rows:
     facts = FACTS[: how.facts]
     about = [(one, other, "all", "same") for one, other in combinations(facts, 2)]
@@ -321,6 +333,10 @@ def _rows() -> dict[str, Callable[[Drawn], Rows]]:
             {"answer": answer, "token_id": i, "answer_token": f" {answer[:4]}", "n_answer_tokens": 1 + i % 2}
             for i, answer in enumerate(how.answers)
         ],
+        "bos_check": lambda how: [
+            row | (dict.fromkeys(f"{name}_from_used" for name in ("recalled", "accuracy", "logp")) if row["used"] else {})
+            for row in _all(token__token_id__used=[("<|im_start|>", 1, True), ("<|endoftext|>", 0, False), ("none", None, False)])
+        ],
         "direct_effects": lambda how: _all(answer=("all", *how.answers), node__kind__layer__index__rank=list(_nodes(how))),
         "attention_roles": lambda how: _all(head=("L0H0", "L0H1"), answer=("all", *how.answers), role=ROLES),
         "attention_subjects": lambda how: _all(subject=_names(how), answer=how.answers[:1], head=("L0H0", "L0H1"), role=ROLES),
@@ -357,6 +373,16 @@ def _rows() -> dict[str, Callable[[Drawn], Rows]]:
             change=("whole", "logistic", "logistic_complement", "head", "head_complement", "random", "leace", "random_erased"),
             layer=range(how.layers), dimensions=(2,),
         ),
+        "paraphrases": lambda how: [
+            row | (dict.fromkeys(("recalled_from_own", "logp_from_own")) if row["wording"] == 1 else {})
+            for row in _all(wording=_wordings(how), question=("What … does, and where it does it",))
+        ],
+        "paraphrase_layers": lambda how: [
+            row | ({"from_own": None} if row["wording"] == 1 else {})
+            for row in _all(wording=_wordings(how), position=("final_name", "end"), probe=("logistic",), layer=range(-1, how.layers))
+        ],
+        "paraphrase_nodes": lambda how: _all(wording=_wordings(how), node__kind__layer__index__rank=list(_nodes(how))),
+        "paraphrase_agreement": _agreement,
         "mlp_paths": _paths,
         "effect_concentration": _concentration,
         "fact_correlations": _correlations,

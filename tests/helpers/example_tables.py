@@ -19,6 +19,7 @@ from factfinding.experiments.recall.compute import AnswerScores, recall_summary,
 from factfinding.experiments.recall.filters import known_filters
 from factfinding.known import Rule
 from factfinding.methods.probes import ProbeSettings
+from factfinding.tables import schema_of
 from helpers import planted
 from helpers.head_tables import head_tables, planted_candidates
 from helpers.intervention_tables import intervention_tables
@@ -53,6 +54,7 @@ def study(*, knows: bool) -> dict[str, pl.DataFrame]:
             "recall_summary": recall_summary(recall, seed=0),
             "known_filters": known_filters(recall, Rule(), None, seed=0),
             "candidates": CANDIDATES,
+            "bos_check": bos_check(used="<|endoftext|>"),
             "layer_probes": _probes(subjects, rng, strength=1.2 if knows else 0.0),
             "circuit_checks": _checks(knows),
         }
@@ -61,6 +63,20 @@ def study(*, knows: bool) -> dict[str, pl.DataFrame]:
         | neuron_tables(knows=knows)
         | _names(knows)
     )
+
+
+def bos_check(*, used: str) -> pl.DataFrame:
+    """Prompts of which nine tenths are recalled with <|endoftext|>, and a fifth with <|im_start|>, one of them in use."""
+    rows = []
+    for token, number, value in (("<|endoftext|>", 0, 0.9), ("<|im_start|>", 1, 0.2)):
+        row = {"token": token, "token_id": number, "used": token == used, "n": 100, "majority_rate": 0.4}
+        away = value - (0.9 if used == "<|endoftext|>" else 0.2)
+        for measure in ("recalled", "accuracy", "logp"):
+            for end, shift in (("", 0), ("_low", -0.1), ("_high", 0.1)):
+                row[f"{measure}{end}"] = value + shift
+                row[f"{measure}_from_used{end}"] = None if row["used"] else away + shift
+        rows.append(row)
+    return pl.DataFrame(rows, schema=schema_of("bos_check"))
 
 
 def _subjects(rng: np.random.Generator) -> pl.DataFrame:

@@ -135,6 +135,21 @@ def at_end(*, dtype: torch.dtype = torch.float64, noise: float = 0.0, **names: i
     return _plant(model, sites, dtype, noise, **names)
 
 
+def by_wording(*, dtype: torch.dtype = torch.float64, noise: float = 0.0, **names: int) -> Planted:
+    """As `at_name`, but which head brings the fact to the end depends on the last word there: L2H2 on " of", L2H3 on " plays"."""
+    model = _empty()
+    _attend(model, 0, 1, query="last", key="first", read="first_sign", write="moved_first")
+    _agree(model, 1, signs=("moved_first", "last_sign"), write="fact")
+    _attend(model, 2, 2, query="end", key="last", read="fact", write="answer")
+    _attend(model, 2, 3, query="relation", key="last", read="fact", write="answer")
+    sites = {
+        "concatenate": (head(0, 1, "final_name"),),
+        "lookup": tuple(neuron(1, n, "final_name") for n in PAIR),
+        "extract": (head(2, 2, "end"),),
+    }
+    return _plant(model, sites, dtype, noise, **names)
+
+
 def save(planted: Planted, folder: Path) -> Path:
     """The model and its tokenizer as a Hugging Face folder."""
     planted.anatomy.model.save_pretrained(folder)

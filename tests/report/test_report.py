@@ -282,6 +282,19 @@ def test_a_model_that_knows_is_said_to(make):
     assert "nothing here shows" not in page and "At no layer" not in page
 
 
+def test_a_better_first_token_is_said_on_top_of_the_page_and_in_its_section(make, html):
+    line = 'Write `model: {bos: "<|endoftext|>"}` into the configuration.'
+    results = make()
+    table = Table(frame=example_tables.bos_check(used="<|im_start|>"), link="tables/bos_check.csv")
+    page = Page(render(replace(results, tables={**results.tables, "bos_check": table}), WORDS))
+    assert line in page.text("p") and line in page.text("li")
+    assert "recalls 90.0\N{NO-BREAK SPACE}% [80.0, 100.0] instead of 20.0\N{NO-BREAK SPACE}%" in page.text(
+        "p"
+    )
+    assert "no other beginning is clearly better (tried: <|im_start|>)" in Page(html).text("li")
+    assert "Look at this first" not in html
+
+
 def test_every_sentence_carries_interval_and_baseline():
     tables = example_tables.study(knows=True)
     first = recall.sentences(tables)[0]

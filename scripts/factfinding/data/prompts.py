@@ -21,7 +21,7 @@ import polars as pl
 
 from factfinding.config import RelationConfig
 from factfinding.data.folding import folded
-from factfinding.data.tokens import answer_token
+from factfinding.data.tokens import answer_token, special_ids
 from factfinding.errors import InputError
 from factfinding.relation import STUDY
 
@@ -205,6 +205,48 @@ def check_shot(names: Iterable[str], answers: Iterable[str], relation: RelationC
                     f"{several} that the example does not name, since it gives them away; leave these rows out, or take "
                     "another example (relation.shot)",
                 )
+
+
+def check_wording(wording: RelationConfig, where: str) -> None:
+    """Raise InputError, naming the key below `where`, for a question that cannot be put so.
+
+    An answer follows `after`, and a name `before`, after one space, which belongs to what follows; and an example that does
+    not end in white space would run into the question.
+    """
+    shot, before, after = wording.shot, wording.before, wording.after
+    if not after.strip():
+        allowed = "words between the name and the answer, such as ' plays the sport of' (or ':'): what is read at END"
+        raise InputError(f"{where}.after", repr(after), allowed)
+    if after != after.rstrip():
+        raise InputError(
+            f"{where}.after", f"{after!r}, which ends in white space", "text up to its last word"
+        )
+    if before.endswith(" "):
+        allowed = "text without it; the space before a name belongs to the name"
+        raise InputError(f"{where}.before", f"{before!r}, which ends in a space", allowed)
+    if shot and not shot.strip():
+        raise InputError(f"{where}.shot", repr(shot), "an example, or '' for none")
+    if shot.strip() and before and not (shot[-1].isspace() or before[0].isspace()):
+        found = f"an example that runs into the question ({(shot + before)[-40:]!r})"
+        raise InputError(f"{where}.shot", found, r'an example that ends in a line break ("...\n") or a space')
+
+
+def check_template(tokenizer: Any, wording: RelationConfig, where: str) -> None:
+    """Raise InputError where the tokenizer loses or does not know a part of the prompt that is no name.
+
+    Every letter, digit and sign must be in a token, and in none that stands for what the tokenizer does not know. A special
+    token that the text itself spells out, such as one that opens a turn, is text.
+    """
+    text, special = wording.shot + wording.before + wording.after, special_ids(tokenizer)
+    (ids,), (spans,) = encode(tokenizer, [text])
+    for token, (start, stop) in zip(ids, spans, strict=True):
+        if token in special and tokenizer.convert_ids_to_tokens([token])[0] != text[start:stop].strip():
+            found = f"{text[start:stop].strip()!r}, which the tokenizer does not know"
+            raise InputError(where, found, "words of shot, before and after that it can write")
+    covered = {at for start, stop in spans for at in range(start, stop)}
+    lost = [at for at in range(len(text)) if at not in covered and _is_written(text[at])]
+    if lost:
+        raise InputError(where, f"no token for {text[lost[0]]!r}", "text that the tokenizer can write")
 
 
 def stands_in(words: str, text: str) -> bool:

@@ -28,6 +28,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from factfinding.config import HeadsConfig
+from factfinding.engine import direct as closed_form
 from factfinding.engine.direct import Effects, NodeOutputs, Readout, logit_difference
 from factfinding.engine.sites import Site, check, head, parse
 from factfinding.inputs import Inputs, Settings
@@ -136,6 +137,17 @@ def node_changes(
         difference = logit_difference(torch.cat(each, dim=1), pairs.own[rows], pairs.other[rows])
         parts.append(difference[..., 0])
     return torch.cat(parts).double().cpu().numpy()
+
+
+def to_logits(anatomy: Anatomy, readout: Readout) -> Path:
+    """The path node -> final norm -> logits, of nodes at END (P2.2)."""
+    weights = [block.out_weight for block in anatomy.blocks]
+
+    def path(rows: slice, clean: NodeOutputs, donor: NodeOutputs, exact: bool) -> tuple[Effects, Tensor]:
+        whole = readout.change(clean.resid, (donor.resid - clean.resid)[:, None], exact=exact)
+        return closed_form.direct_effects(clean, donor, weights, readout, exact=exact), whole
+
+    return path
 
 
 def _taken(nodes: NodeOutputs, rows: slice | Int[Tensor, " rows"]) -> NodeOutputs:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import polars as pl
-from torch import Tensor
 
-from factfinding.engine import direct as closed_form
 from factfinding.engine.cached import activations_of, cached_nodes, rows_of
-from factfinding.engine.direct import Effects, NodeOutputs, Readout
+from factfinding.engine.direct import NodeOutputs, Readout
 from factfinding.files import CSV_ROWS
 from factfinding.inputs import Inputs, Say, Settings
 from factfinding.methods.direct import (
@@ -21,6 +19,7 @@ from factfinding.methods.direct import (
     node_frame,
     opening,
     ranked,
+    to_logits,
 )
 from factfinding.model.anatomy import Anatomy
 from factfinding.tables import as_declared, empty
@@ -45,14 +44,9 @@ def direct_effects(
     nodes: at END, of all layers. logit_difference is the clean one, the scale of the
     changes; rank counts heads within their rows of an answer, 1 for the most negative exact change.
     """
-    weights = [block.out_weight for block in anatomy.blocks]
-
-    def path(rows: slice, clean: NodeOutputs, donor: NodeOutputs, exact: bool) -> tuple[Effects, Tensor]:
-        whole = readout.change(clean.resid, (donor.resid - clean.resid)[:, None], exact=exact)
-        return closed_form.direct_effects(clean, donor, weights, readout, exact=exact), whole
-
     if pairs.prompts.is_empty():
         return empty("direct_effects")
+    path = to_logits(anatomy, readout)
     changes = {exact: node_changes(nodes, pairs, path, exact, batch) for exact in (True, False)}
     clean, answers = clean_difference(nodes.resid, pairs, readout), pairs.prompts["answer"].to_numpy()
     frame = node_frame(nodes)

@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Int
 
 from factfinding.engine.answers import answers
 from factfinding.errors import InputError
+from factfinding.experiments.recall.bos import bos_check
 from factfinding.experiments.recall.filters import known_filters, spelling_hits, with_known
 from factfinding.inputs import Inputs, Say, Settings
 from factfinding.known import Rule
@@ -26,7 +27,7 @@ RULE = Rule()
 
 
 def compute(inputs: Inputs, settings: Settings, say: Say) -> dict[str, pl.DataFrame]:
-    """The tables `recall`, `recall_summary` and `known_filters`. The model answers every prompt under both conditions."""
+    """The tables `recall`, `recall_summary`, `known_filters` and `bos_check`. Every prompt is answered under both conditions."""
     anatomy, candidates = anatomy_of(inputs), inputs.candidates
     scores = {
         condition: answer_scores(
@@ -40,10 +41,12 @@ def compute(inputs: Inputs, settings: Settings, say: Say) -> dict[str, pl.DataFr
     spelling = spelling_hits(recall, seed=section.seed) if section.beyond_spelling else None
     recall = with_known(recall, spelling)
     say(f"{recall['known'].sum()} of {recall.height} subjects known")
+    seed, batch_size = section.seed, settings.compute.batch_size
     return {
         "recall": recall,
-        "recall_summary": recall_summary(recall, seed=section.seed),
-        "known_filters": known_filters(recall, rule, spelling, seed=section.seed),
+        "recall_summary": recall_summary(recall, seed=seed),
+        "known_filters": known_filters(recall, rule, spelling, seed=seed),
+        "bos_check": bos_check(anatomy, inputs.prompts("full"), candidates, seed=seed, batch_size=batch_size),
     }
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import polars as pl
 from matplotlib.axes import Axes
@@ -12,6 +14,7 @@ from factfinding.data.prompts import in_parts
 from factfinding.figures import style
 from factfinding.findings.words import FEW, Row, Tables, known_rule, number, percent, share
 from factfinding.known import Rule
+from factfinding.least import BETTER_NATS, BETTER_POINTS
 
 SHOWN = ("full", "zero_shot")
 _TITLES = {
@@ -126,7 +129,7 @@ def sentences(tables: Tables) -> list[str]:
         found.append(f"All names have {_tokens(lengths['level'][0])}.")
     else:
         found += _extremes(recall_summary.filter(group="n_name_tokens"), "By length of the name", _tokens)
-    return found + _asked_by(tables["candidates"]) + _given_away(tables["known_filters"])
+    return found + _asked_by(tables["candidates"]) + _given_away(tables["known_filters"]) + bos_findings(tables)
 
 
 def _asked_by(candidates: pl.DataFrame) -> list[str]:
@@ -160,6 +163,63 @@ def _given_away(known_filters: pl.DataFrame) -> list[str]:
             f"{row['n']:,} recalled ({share(row, 'share')}). These are left out, and {row['left']:,} are known: no random sample, "
             f"but names whose letters say nothing or mislead. {worth}"
         )
+    ]
+
+
+def bos_findings(tables: Tables) -> list[str]:
+    """Which token prompts should begin with, where another than the one in use is clearly better (`least.py`)."""
+    return bos_warnings(tables) or _bos_is_good(tables)
+
+
+def bos_warnings(tables: Tables) -> list[str]:
+    """A sentence for the best of the tokens that are clearly better than the one in use, and one for none at all.
+
+    It has the numbers and the line to write. Empty where no other is.
+    """
+    if "bos_check" not in tables or tables["bos_check"].is_empty():
+        return []
+    table = tables["bos_check"]
+    used = table.filter("used").row(0, named=True)
+    better = table.filter(
+        ~pl.col("used"),
+        (pl.col("recalled_from_used_low") > BETTER_POINTS)
+        | (pl.col("accuracy_from_used_low") > BETTER_POINTS)
+        | (pl.col("logp_from_used_low") > BETTER_NATS),
+    ).sort("logp", descending=True, maintain_order=True)
+    tokens = better.filter(pl.col("token_id").is_not_null()).head(1)
+    none = better.filter(pl.col("token_id").is_null())
+    found = [_better(row, used) + _line(row["token"]) for row in tokens.iter_rows(named=True)]
+    return found + [
+        _better(row, used)
+        + " A study needs a first token, so it has the model at less than its best (docs/models.md)."
+        for row in none.iter_rows(named=True)
+    ]
+
+
+def _better(row: Row, used: Row) -> str:
+    first = f"with {row['token']}" if row["token_id"] is not None else "with no token before its words"
+    return (
+        f"Prompts that begin {first} do clearly better than those with {used['token']}, which this study uses: of {row['n']:,} "
+        f"<subjects> the model recalls {share(row, 'recalled')} instead of {share(used, 'recalled')} (in pairs "
+        f"{number(row, 'recalled_from_used', '+.1f', scale=100)} points), its likeliest <answer> is right for "
+        f"{share(row, 'accuracy')} instead of {share(used, 'accuracy')} (the commonest: {percent(row['majority_rate'])}), and the "
+        f"log probability of the right one changes by {number(row, 'logp_from_used', '+.2f')} nats."
+    )
+
+
+def _line(token: str) -> str:
+    return f" Write `model: {{bos: {json.dumps(token, ensure_ascii=False)}}}` into the configuration."
+
+
+def _bos_is_good(tables: Tables) -> list[str]:
+    if "bos_check" not in tables or tables["bos_check"].is_empty():
+        return []
+    used = tables["bos_check"].filter("used").row(0, named=True)
+    others = tables["bos_check"].filter(~pl.col("used"))["token"].to_list()
+    with_them = ", ".join("no token" if token == "none" else token for token in others)
+    recalls = f"of {used['n']:,} <subjects> the model recalls {share(used, 'recalled')} so"
+    return [
+        f"Prompts begin with {used['token']}; {recalls}, and no other beginning is clearly better (tried: {with_them})."
     ]
 
 

@@ -1,0 +1,86 @@
+"""Which token should prompts begin with? A sample of them is asked with every token that could be it, and with none.
+
+The token that a tokenizer names as BOS need not be the one that texts began with in training: a model tuned for chats may
+name the one that opens a turn. What the model then recalls can be half, or nothing. So the alternatives are measured on
+the same subjects, each held against the one in use, in pairs.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from factfinding.engine.answers import answers as answers_of
+from factfinding.known import is_known
+from factfinding.methods.estimates import estimate_columns
+from factfinding.methods.groups import labels_of
+from factfinding.model.anatomy import Anatomy
+from factfinding.stats import majority_rate, mean_interval, paired_difference, share_interval
+from factfinding.tables import schema_of
+
+SAMPLE = 100
+"""Subjects that are asked."""
+NONE = "none"
+NAMED = ("bos_token", "eos_token", "cls_token")
+BEGINS = re.compile(r"(begin|start|end)_?of_?text|^<s>$|^<bos>$|^\[CLS\]$|im_start", re.IGNORECASE)
+"""Special tokens that a text may begin with, by their names."""
+
+
+def bos_check(
+    anatomy: Anatomy, prompts: pl.DataFrame, candidates: pl.DataFrame, *, seed: int, batch_size: int
+) -> pl.DataFrame:
+    """The table `bos_check`: a row for each token, the one in use first, and one for no token at all.
+
+    prompts: the prompts table `full`; of its subjects `SAMPLE` are drawn by `seed`, whatever their order.
+    """
+    prompts = sample(prompts, seed=seed)
+    tokens = bos_tokens(anatomy.tokenizer, anatomy.bos_token_id)
+    own, found = labels_of(prompts, candidates), {}
+    for name, token in tokens.items():
+        asked = beginning_with(prompts, token)
+        said = answers_of(anatomy, asked, candidates["token_id"].to_list(), batch_size=batch_size)
+        logp = said.logp[np.arange(len(own)), own]
+        found[name] = {
+            "recalled": is_known(np.exp(logp)),
+            "accuracy": said.logits.argmax(axis=1) == own,
+            "logp": logp,
+        }
+    used = next(iter(found.values()))
+    rows = []
+    for name, values in found.items():
+        row: dict[str, Any] = {"token": name, "token_id": tokens[name], "used": values is used}
+        for measure, value in values.items():
+            whole = share_interval(value) if value.dtype == bool else mean_interval(value, seed=seed)
+            beside = None if values is used else paired_difference(value, used[measure], seed=seed)
+            row |= estimate_columns(measure, whole) | estimate_columns(f"{measure}_from_used", beside)
+        rows.append(row | {"n": len(own), "majority_rate": majority_rate(prompts["answer"])})
+    return pl.DataFrame(rows, schema=schema_of("bos_check"))
+
+
+def sample(prompts: pl.DataFrame, *, seed: int) -> pl.DataFrame:
+    """At most `SAMPLE` of the prompts, drawn, in the order of the subjects' names."""
+    prompts = prompts.sort("subject")
+    return prompts[np.sort(np.random.default_rng(seed).permutation(prompts.height)[:SAMPLE])]
+
+
+def bos_tokens(tokenizer: Any, used: int) -> dict[str, int | None]:
+    """What prompts can begin with, by name: the token in use, the tokenizer's own ones, others that are named so, none."""
+    named = [getattr(tokenizer, kind, None) for kind in NAMED]
+    added = [name for name in sorted(tokenizer.get_added_vocab()) if BEGINS.search(name)]
+    ids = [used, *(tokenizer.convert_tokens_to_ids(name) for name in (*named, *added) if name is not None)]
+    return {tokenizer.convert_ids_to_tokens(number): number for number in dict.fromkeys(ids)} | {NONE: None}
+
+
+def beginning_with(prompts: pl.DataFrame, token: int | None) -> pl.DataFrame:
+    """Prompts with another first token, or without one; positions as `answers` needs them."""
+    first = [] if token is None else [token]
+    ids = [[*first, *tokens[1:]] for tokens in prompts["token_ids"].to_list()]
+    shift = len(first) - 1
+    return prompts.with_columns(
+        pl.Series("token_ids", ids, dtype=pl.List(pl.Int64)),
+        pl.col("n_tokens") + shift,
+        pl.col("end") + shift,
+    )
