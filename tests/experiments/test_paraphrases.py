@@ -23,6 +23,11 @@ from helpers.inputs import given, quiet
 
 SAME = {"shot": " Tiger Woods plays the sport of golf\n", "before": ""}
 OTHER = {"shot": "Fact: Tiger Woods plays golf\n", "after": " plays"}
+GIVEN = {
+    "compute": (), "paraphrases": (), "relation": ("shot", "before", "after", "paraphrases"), "heads": ("top",),
+    "probes": ("n_folds", "regularisation", "max_iter", "tolerance"), "circuit": ("extract",),
+}  # fmt: skip
+"""The keys that the rule is given; none: the whole section."""
 MODEL = planted.by_wording(firsts=8, lasts=8)
 
 
@@ -45,7 +50,9 @@ def tables_of(paraphrases, subjects="known", keep=64, **section):
         relation={"paraphrases": paraphrases}, paraphrases=section, model={"source": "tiny"},
         subjects={"table": "subjects.csv"},
     )  # fmt: skip
-    return compute(inputs, Settings(settings), quiet)
+    values = settings.model_dump(mode="json")
+    kept = {name: {key: values[name][key] for key in keys or values[name]} for name, keys in GIVEN.items()}
+    return compute(inputs, Settings(kept), quiet)
 
 
 @pytest.fixture(scope="module")
@@ -179,7 +186,7 @@ def test_rank_correlation_is_scipys_and_falls_with_noise():
     assert found.estimate.value == pytest.approx(expected)
     assert found.estimate.low <= expected <= found.estimate.high < 1
     assert found.within < expected  # halves are noisier than the whole
-    assert 0.2 < found.chance_high < 0.45  # 1.64 / sqrt(29) = 0.31
+    assert 0.2 < found.chance_95 < 0.45  # 1.64 / sqrt(29) = 0.31
     assert rank_correlation(one, scores(2, noise=0.0), seed=0).estimate.value > expected
 
 

@@ -335,7 +335,7 @@ def _rows() -> dict[str, Callable[[Drawn], Rows]]:
         ],
         "bos_check": lambda how: [
             row | (dict.fromkeys(f"{name}_from_used" for name in ("recalled", "accuracy", "logp")) if row["used"] else {})
-            for row in _all(token__token_id__used=[("<|im_start|>", 1, True), ("<|endoftext|>", 0, False), ("none", None, False)])
+            for row in _all(token__token_id__used=[("[TURN]", 1, True), ("[TEXT]", 0, False), ("none", None, False)])
         ],
         "direct_effects": lambda how: _all(answer=("all", *how.answers), node__kind__layer__index__rank=list(_nodes(how))),
         "attention_roles": lambda how: _all(head=("L0H0", "L0H1"), answer=("all", *how.answers), role=ROLES),

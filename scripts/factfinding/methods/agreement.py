@@ -97,7 +97,7 @@ class Agreement:
 
     estimate: Estimate
     chance: float
-    chance_high: float
+    chance_95: float
     within: float | None
     units: int
 
@@ -147,7 +147,7 @@ def _agreement(
     return Agreement(
         estimate=_estimate(value, np.concatenate(draws), n),
         chance=chance,
-        chance_high=float(np.nanquantile(by_chance, 0.95)),
+        chance_95=float(np.nanquantile(by_chance, 0.95)),
         within=_within(score, compare, both, rng) if n > 1 else None,
         units=first.units,
     )

@@ -387,5 +387,5 @@ def parts_of(one: Measured, *, top_heads: int, top_neurons: int) -> dict[str, tu
 def _cells(measure: str, found: Agreement | None, n: int) -> dict:
     cells: dict = {"measure": measure, "n": n} | estimate_columns("value", found and found.estimate)
     if found is not None:
-        cells |= {name: getattr(found, name) for name in ("chance", "chance_high", "within", "units")}
+        cells |= {name: getattr(found, name) for name in ("chance", "chance_95", "within", "units")}
     return cells

@@ -184,8 +184,8 @@ def _whole(wordings: int, agreement: pl.DataFrame) -> str:
         else f"any two of them agree (of {ranks.height:,} pairs, the least)"
     )
     text = (
-        f"{asked}, {pairs} about the order of the {least['units']:,} heads that write the <answer> with a rank correlation of "
-        f"{number(least, 'value', '.2f')} (chance: {least['chance']:.2f}, 95 % below {least['chance_high']:.2f}; "
+        f"{asked}, {pairs} about which heads write the <answer> with a rank correlation of {number(least, 'value', '.2f')} over "
+        f"all of them ({least['units']:,}; chance: {least['chance']:.2f}, 95 % below {least['chance_95']:.2f}; "
         f"n = {least['n']:,})"
     )
     if leading.is_empty():
