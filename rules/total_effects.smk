@@ -1,7 +1,8 @@
 """P2.7: every head, attention layer and MLP replaced at every position of the name and after it.
 
-In: the prompts of the known subjects. Out: tables/total_effects.parquet. Config: interventions, compute. GPU; ten seconds
-for the embedded model, most of an hour for Pythia 2.8B.
+In: the prompts of the known subjects. Out: tables/total_effects.parquet, tables/total_effects_screen.csv. Config:
+interventions, compute. GPU; ten seconds for the embedded model; most of an hour for Pythia 2.8B with every node replaced
+(interventions.screen: never), about a fourth of that with the screen.
 """
 
 
@@ -13,6 +14,7 @@ rule total_effects:
         recall="results/{study}/tables/recall.csv",
     output:
         total_effects="results/{study}/tables/total_effects.parquet",
+        total_effects_screen="results/{study}/tables/total_effects_screen.csv",
         provenance="results/{study}/provenance/total_effects.json",
     log:
         "results/{study}/logs/total_effects.log",

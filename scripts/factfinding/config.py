@@ -15,6 +15,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from factfinding.errors import InputError
+from factfinding.least import LEAST_SHARE
 
 Condition = Literal["full", "name_only", "zero_shot"]
 HeadName = Annotated[str, Field(pattern=r"^L(0|[1-9][0-9]{0,8})H(0|[1-9][0-9]{0,8})$")]
@@ -417,11 +418,30 @@ class InterventionsConfig(Section):
         "for the borders of the circuit and for patching probes' directions (P2.11)",
     )
     draws: int = Field(1, ge=1, le=64, description="other subjects given to each in the resampling ablations")
+    screen: Literal["auto", "always", "never"] = Field(
+        "auto",
+        description="P2.7: whether attribution patching chooses which nodes are replaced in earnest, and estimates the "
+        "others. auto: where replacing all of them would take more than some minutes of a processor, as in models of "
+        "hundreds of millions of parameters; never: all, however long it takes",
+    )
+    screen_below: float = Field(
+        0.0025,
+        gt=0,
+        le=LEAST_SHARE,
+        description="share of what swapping the whole name does below which the screen leaves an effect as an estimate",
+    )
+    screen_sample: int = Field(
+        200,
+        ge=20,
+        le=100_000,
+        description="of those below, drawn for each kind of replacement and replaced all the same: they say how far "
+        "the estimates are off",
+    )
     seed: int = Field(
         0,
         ge=0,
         lt=2**32,
-        description="draws the subjects, the donors, the random subspaces and the bootstrap",
+        description="draws the subjects, the donors, the random subspaces, the checked estimates and the bootstrap",
     )
 
 

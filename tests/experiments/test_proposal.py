@@ -60,6 +60,7 @@ def effects() -> tuple[pl.DataFrame, pl.DataFrame]:
                 "role": "end",
                 "kind": "corrupt",
                 "share": share,
+                "exact": True,
                 **numbers,
             }
             for node, share in nodes.items()

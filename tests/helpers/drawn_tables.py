@@ -358,6 +358,9 @@ def _rows() -> dict[str, Callable[[Drawn], Rows]]:
             ],
             role__number__token=PLACES, kind=("corrupt", *ABLATIONS), whole_swap=(-3.0,),
         ),
+        "total_effects_screen": lambda how: _all(
+            kind=("corrupt", *ABLATIONS), type=("all", "head", "attention", "mlp"), below=(0.0025,), counts_from=(0.01,)
+        ),
         "circuit": _circuit,
         "circuit_checks": lambda how: _all(
             check=("clean", "mlps_at_name", "earlier_name_hidden", "name_pattern_frozen", *(f"donor_{i}" for i in range(how.layers)))

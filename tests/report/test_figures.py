@@ -29,7 +29,7 @@ TABLES = {
     "head_inputs": ("head_inputs",),
     "head_probes": ("head_probes", "head_probe_layers", "layer_probes"),
     "residual_patching": ("residual_patching",),
-    "total_effects": ("total_effects",),
+    "total_effects": ("total_effects", "total_effects_screen"),
     "circuit_scan": ("circuit_scan", "circuit"),
     "ladder": ("ladder",),
     "effective_model": ("effective_model", "effective_confusion"),

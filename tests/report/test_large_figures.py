@@ -62,8 +62,12 @@ def test_total_effects():
         for role, number, token in PLACES:
             for row in node_rows(role=role, number=number, token=token, n=n):
                 what = {"type": names.get(row["kind"], row["kind"]), "head": row["index"], "share": 0.1}
-                rows.append(row | what | {"kind": kind} | estimate("effect", -1.0))
-    figure = draw_of("total_effects")(total_effects=pl.DataFrame(rows, infer_schema_length=None))
+                exact = row["index"] is None or row["layer"] % 3 == 0
+                rows.append(row | what | {"kind": kind, "exact": exact} | estimate("effect", -1.0))
+    screen = pl.DataFrame([{"kind": "corrupt", "type": "all", "error": 0.0012}])
+    figure = draw_of("total_effects")(
+        total_effects=pl.DataFrame(rows, infer_schema_length=None), total_effects_screen=screen
+    )
     assert_readable(figure)
     legends = [
         text.get_text() for part in figure.subfigs for legend in part.legends for text in legend.get_texts()

@@ -87,6 +87,21 @@ class Effect:
     rows: Int[np.ndarray, " batch"]
     change: Float[np.ndarray, "batch candidates"]
 
+    def difference(self, drawn: Sample) -> Float[np.ndarray, " batch"]:
+        """The change of each subject's logit difference."""
+        return _logit_difference(drawn, self.rows, self.change)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Attributed(Effect):
+    """An effect of which the change of the logit difference alone is known, such as its estimate to first order."""
+
+    change: Float[np.ndarray, " batch"]
+
+    def difference(self, drawn: Sample) -> Float[np.ndarray, " batch"]:
+        """The change itself."""
+        return self.change
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Batch:
@@ -161,7 +176,7 @@ def differences(drawn: Sample, effects: Iterable[Effect]) -> dict[tuple, tuple[n
     found: dict[tuple, tuple[list, list]] = {}
     for effect in effects:
         values, rows = found.setdefault(effect.key, ([], []))
-        values.append(_logit_difference(drawn, effect.rows, effect.change))
+        values.append(effect.difference(drawn))
         rows.append(effect.rows)
     return {
         key: _over_draws(drawn, key, np.concatenate(v), np.concatenate(r)) for key, (v, r) in found.items()
@@ -189,10 +204,15 @@ def estimated(
     """Rows with their effects estimated, those of the same subjects on the same resamples.
 
     rivals: rows for which it gives the same are compared, in the columns `behind`: the effect minus the strongest one.
+    Rows that say that they are not `exact` are compared with none.
     """
-    away = behind(_matrix(rows), [rivals(row) for row in rows], lowest=True, seed=seed) if rows else []
+    compared = [row for row in rows if row.get("exact", True)]
+    groups = [rivals(row) for row in compared]
+    away = behind(_matrix(compared), groups, lowest=True, seed=seed) if compared else []
     by_subjects: dict[bytes, list[dict]] = {}
-    for row, difference in zip(rows, away, strict=True):
+    for row in rows:
+        row |= estimate_columns("behind", None)
+    for row, difference in zip(compared, away, strict=True):
         row |= estimate_columns("behind", difference)
     for row in rows:
         by_subjects.setdefault(row["key"][1].tobytes(), []).append(row)

@@ -133,7 +133,8 @@ def looking_up(scan: pl.DataFrame, evidence: list[Evidence]) -> tuple[int, int] 
 
 def extracting(total: pl.DataFrame, evidence: list[Evidence]) -> tuple[str, ...]:
     """Heads whose output at END, swapped alone, does a good part of the whole swap; the largest first."""
-    rows = total.filter(_SWAPPED, type="head", role="end", kind="corrupt").sort("share", descending=True)
+    rows = total.filter(_SWAPPED, "exact", type="head", role="end", kind="corrupt")
+    rows = rows.sort("share", descending=True)
     surely = pl.min_horizontal(pl.col("effect_low", "effect_high") / pl.col("whole_swap")) > 0
     found = rows.filter((pl.col("share") >= EXTRACTS) & surely)
     evidence += [
@@ -161,7 +162,7 @@ def _carried(residual: pl.DataFrame, start: int, evidence: list[Evidence]) -> bo
 
 
 def _looked_up_at_end(total: pl.DataFrame, evidence: list[Evidence]) -> bool:
-    rows = total.filter(_SWAPPED, type="mlp", role="end", kind="corrupt")
+    rows = total.filter(_SWAPPED, "exact", type="mlp", role="end", kind="corrupt")
     rows = rows.sort("share", descending=True, maintain_order=True)
     if rows.is_empty():
         return False

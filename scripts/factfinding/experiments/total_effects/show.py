@@ -18,11 +18,14 @@ from factfinding.findings.words import (
     not_surely_more,
     number,
     percent,
+    share,
     worth_a_word,
 )
 from factfinding.least import LEAST_SHARE
 
 POSITIONS = {"first_name": "first name token", "final_name": "final name token", "end": "END"}
+BLIND = 0.1
+"""The screen is not to be trusted where it surely misses more than this many for each that is found."""
 KINDS = {
     "corrupt": "patched from another <answer>'s <subject>",
     "zero": "zero",
@@ -33,9 +36,9 @@ KINDS = {
 
 
 @style.styled
-def draw_total_effects(*, total_effects: pl.DataFrame) -> Figure:
-    """Above, a heat map for each position: layer by head, with whole attention layers and MLPs beside; below, whole
-    layers at the final name token under every kind of ablation."""
+def draw_total_effects(*, total_effects: pl.DataFrame, total_effects_screen: pl.DataFrame) -> Figure:
+    """Above, a heat map for each position: layer by head, with whole attention layers and MLPs beside, dots on what is no
+    estimate; below, whole layers at the final name token under every kind of ablation, none of which is ever estimated."""
     if total_effects.is_empty():
         return style.nothing_to_draw("no two <subjects> of different <answers> have prompts of one layout")
     patched = total_effects.filter(kind="corrupt", number=0)
@@ -51,6 +54,8 @@ def draw_total_effects(*, total_effects: pl.DataFrame) -> Figure:
         axes.set_title(f"{POSITIONS[role]}, n = {patched.filter(role=role)['n'].max():,}")
     panels[0].set(ylabel="layer (index)", yticks=range(0, n_layers, max(1, n_layers // 8)))
     above.colorbar(mesh, ax=list(panels), label="share of the\nwhole swap (%)", pad=0.02)
+    if not patched["exact"].all():
+        above.suptitle(_dots(total_effects_screen), fontsize=8)
     _by_kind(below, total_effects.filter(role="final_name"))
     return figure
 
@@ -59,19 +64,34 @@ def _map(axes: Axes, rows: pl.DataFrame, limit: float):
     n_layers, n_heads = rows["layer"].max() + 1, rows.filter(type="head")["head"].max() + 1
     values = np.full((n_layers, n_heads + 3), np.nan)
     column = {"attention": n_heads + 1, "mlp": n_heads + 2}
-    for layer, kind, head, share in rows.select("layer", "type", "head", "share").iter_rows():
-        values[layer, column.get(kind, head)] = np.nan if share is None else 100 * share
+    for layer, kind, head, part in rows.select("layer", "type", "head", "share").iter_rows():
+        values[layer, column.get(kind, head)] = np.nan if part is None else 100 * part
     wide = max(1.0, n_heads / 8)  # of whole layers, in heads
     edges = np.append(np.arange(n_heads + 1), n_heads + wide * np.array([0.5, 1.5, 2.5])) - 0.5
     mesh = axes.pcolormesh(
         edges, np.arange(n_layers + 1) - 0.5, values, cmap=style.diverging(), vmin=-limit, vmax=limit
     )
+    if not rows["exact"].all():
+        _mark(axes, rows.filter("exact"), (edges[:-1] + edges[1:]) / 2, column)
     heads = list(range(0, n_heads, max(1, n_heads // 4)))
     whole = n_heads - 0.5 + wide * np.array([1.0, 2.0])
     axes.set_xticks([*heads, *whole], [*map(str, heads), "attn", "MLP"], fontsize=7, rotation=90)
     axes.set(xlabel="head, layer's attention, MLP")
     axes.grid(False)
     return mesh
+
+
+def _mark(axes: Axes, rows: pl.DataFrame, centres: np.ndarray, column: dict[str, int]) -> None:
+    """Dots on the cells of these rows."""
+    at = [centres[column.get(kind, head)] for kind, head in rows.select("type", "head").iter_rows()]
+    axes.plot(at, rows["layer"].to_numpy(), ".", color=style.INK, markersize=1.8, markeredgewidth=0)
+
+
+def _dots(screen: pl.DataFrame) -> str:
+    """What the dots mean, and how far off the other cells are."""
+    rows = screen.filter(kind="corrupt", type="all").drop_nulls("error")
+    off = f" (95 % of them within {_points(rows['error'].item())} of the whole swap)" if rows.height else ""
+    return f"dots: replaced, and the model run; other cells: estimates{off}"
 
 
 def _by_kind(figure, rows: pl.DataFrame) -> None:
@@ -119,7 +139,54 @@ def sentences(tables: Tables) -> list[str]:
     found = found or [
         f"No node patched alone at the name or at END surely does {percent(LEAST_SHARE)} of the whole swap or more."
     ]
-    return found + _kinds(total_effects)
+    return found + _kinds(total_effects) + _screened(tables.get("total_effects_screen"))
+
+
+def _screened(screen: pl.DataFrame | None) -> list[str]:
+    """What is an estimate, and what the replacements drawn from the estimates say of them."""
+    if screen is None or screen.is_empty():
+        return []
+    rows = screen.filter(type="all")
+    found = [
+        (
+            f"Of {rows['replacements'].sum():,} replacements (nodes times positions times kinds) attribution patching chose "
+            f"{rows['large'].sum():,} that were run, with {rows['n'].sum():,} drawn at random from the others; the remaining "
+            f"{rows['estimated'].sum():,} are estimates, each below {_points(rows['below'].max())} of the whole swap."
+        )
+    ]
+    checked = rows.filter(pl.col("n") > 0, pl.col("estimated") > 0)
+    if checked.height:
+        told = "; ".join(_checked(row) for row in checked.iter_rows(named=True))
+        found.append(
+            f"What the screen misses, by those drawn: {told}. An effect counts from {_points(checked['counts_from'].max())} of "
+            "the whole swap on, in either direction."
+        )
+    blind = checked.filter(pl.col("missed_low") * pl.col("estimated") > BLIND * pl.col("found"))
+    if blind.height:
+        kinds = ", ".join(KINDS[kind] for kind in blind["kind"])
+        found.append(
+            f"Attribution is blind to many effects here ({kinds}): set `interventions.screen` to `never`, and every node is "
+            "replaced."
+        )
+    return found
+
+
+def _checked(row: Row) -> str:
+    most_missed = (
+        int(np.ceil(row["missed_high"] * row["estimated"]))
+        if np.isfinite(row["missed_high"])
+        else row["estimated"]
+    )
+    return (
+        f"{KINDS[row['kind']]}, {share(row, 'missed')} of {row['n']:,} count, so at most {most_missed:,} of "
+        f"{row['estimated']:,} estimates beside {row['found']:,} effects that were found (95 % of the estimates are off by "
+        f"{_points(row['error'])} of the whole swap or less)"
+    )
+
+
+def _points(error: float) -> str:
+    """An error as per cent, small ones with the digits that they have."""
+    return f"{100 * error:.2g}\N{NO-BREAK SPACE}%"
 
 
 def _done(rows: pl.DataFrame) -> str:
