@@ -637,7 +637,17 @@ def check_family(config: Any, where: object) -> Family:
     return KNOWN_TYPES[kind]
 
 
-WITH_DIFFERENCES = ("gelu", "gelu_fast", "gelu_new", "gelu_python", "gelu_python_tanh", "gelu_pytorch_tanh", "relu", "silu", "swish")
+WITH_DIFFERENCES = (
+    "gelu",
+    "gelu_fast",
+    "gelu_new",
+    "gelu_python",
+    "gelu_python_tanh",
+    "gelu_pytorch_tanh",
+    "relu",
+    "silu",
+    "swish",
+)
 """Activations, as config.json names them, whose change has a closed form (engine/closed_forms.py). The difference form is
 that of every family; a model has it if its activation is one of these."""
 TINY = {"layers": 4, "width": 32, "heads": 4}

@@ -172,13 +172,14 @@ def test_effects_are_the_suffix_engines(anatomy, clean, kind, layer):
 
 def test_effects_of_neurons_are_those_of_hooks_on_the_model(anatomy, clean):
     """A neuron is what the last projection reads: a gated one is its gate's activation times what it gates."""
-    units, values = torch.tensor([0, 40, 95, 40, 7, 40]), torch.tensor([3.0, -2.0, 1e-3, 50.0, 0.0, 0.5]).double()
+    units, values = (
+        torch.tensor([0, 40, 95, 40, 7, 40]),
+        torch.tensor([3.0, -2.0, 1e-3, 50.0, 0.0, 0.5]).double(),
+    )
     end, at = torch.full((len(units),), END), torch.full((len(units),), 3)
     before = trace.run(anatomy, TOKENS[PROMPT], logits_at=end).logits.log_softmax(1)
     for layer in (0, 1, 2):
-        edits = edit_neurons(
-            anatomy, clean, layer=layer, at=3, prompt=PROMPT, neuron=units, value=values
-        )
+        edits = edit_neurons(anatomy, clean, layer=layer, at=3, prompt=PROMPT, neuron=units, value=values)
         found = Difference(anatomy).effects(clean, edits, LogProbs(at=END))
         for i, unit in enumerate(units.tolist()):
             change = trace.Edit(site=neuron(layer, unit), at=at[:1], value=values[i : i + 1, None])
@@ -338,7 +339,9 @@ def test_what_has_no_difference_form_is_refused_by_name():
     model = random_model("llama", vocabulary=360)
     for layer in model.model.layers:
         layer.mlp.act_fn = nn.Mish()
-    with pytest.raises(InputError, match="activation 'Mish'; allowed: gelu, .*, swish .use the suffix engine"):
+    with pytest.raises(
+        InputError, match="activation 'Mish'; allowed: gelu, .*, swish .use the suffix engine"
+    ):
         Difference(Anatomy(model))
 
 

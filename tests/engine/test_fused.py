@@ -55,7 +55,10 @@ def plain_attention(moved, q, keys, values, pattern, rotary, *, size, skipped, s
         turned = tuple(part[:, :changed] for part in rotary)
         moved = (rotate(moved[0], *turned), rotate(moved[1], *turned), moved[2])
     heads = q.shape[1]
-    moved, keys, values = [repeat_heads(x, heads) for x in moved], *(repeat_heads(x, heads) for x in (keys, values))
+    moved, keys, values = (
+        [repeat_heads(x, heads) for x in moved],
+        *(repeat_heads(x, heads) for x in (keys, values)),
+    )
     q, keys, values = (x.double().repeat_interleave(size, 0) for x in (q, keys, values))
     after = [x.clone() for x in (q, keys, values)]
     after[0][:, :, :changed] += moved[0]
@@ -77,7 +80,9 @@ def plain_growth(logits, own, others):
 
 
 PLAIN = SimpleNamespace(
-    norm=lambda change, x, weight, eps, dtype, centred: norm_difference(x, change, eps, centred=centred) * weight,
+    norm=lambda change, x, weight, eps, dtype, centred: (
+        norm_difference(x, change, eps, centred=centred) * weight
+    ),
     activation=lambda kind, before, moved, dtype: FORMS[kind](before, moved),
     product=lambda *a: product_difference(*a[:4]),
     attention=lambda *a, dtype, **k: plain_attention(*a, dtype=torch.float64, **k),

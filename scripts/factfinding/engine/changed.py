@@ -28,7 +28,10 @@ class Changed:
     """
 
     def __init__(
-        self, clean: Callable[[], Float[Tensor, "prompts ..."]], change: Float[Tensor, "rows ..."], forms: Forms
+        self,
+        clean: Callable[[], Float[Tensor, "prompts ..."]],
+        change: Float[Tensor, "rows ..."],
+        forms: Forms,
     ) -> None:
         self._clean, self.change, self.forms = clean, change, forms
 

@@ -82,12 +82,12 @@ class Fused(Forms):
 
     @_or_plain
     def norm(self, module: nn.Module, before: Tensor, moved: Tensor) -> Float[Tensor, "prompts size *n d"]:
-        if moved.ndim != 4:  # the norm of each head's queries or keys, which is no pass over the residual stream
+        if (
+            moved.ndim != 4
+        ):  # the norm of each head's queries or keys, which is no pass over the residual stream
             return super().norm(module, before, moved)
         norm = self.norm_of(module)
-        return kernels.norm(
-            moved, before, norm.weight, norm.eps, self.products.operand, centred=norm.centred
-        )
+        return kernels.norm(moved, before, norm.weight, norm.eps, self.products.operand, centred=norm.centred)
 
     @_or_plain
     def activation(
@@ -97,9 +97,7 @@ class Fused(Forms):
         return kernels.activation(kind, before, moved, self.products.operand)
 
     @_or_plain
-    def product(
-        self, x: Tensor, dx: Tensor, y: Tensor, dy: Tensor
-    ) -> Float[Tensor, "prompts size n d_mlp"]:
+    def product(self, x: Tensor, dx: Tensor, y: Tensor, dy: Tensor) -> Float[Tensor, "prompts size n d_mlp"]:
         return kernels.product(x, dx, y, dy, self.products.operand)
 
     @_or_plain

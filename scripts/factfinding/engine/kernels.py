@@ -185,9 +185,7 @@ def activation(
 
 
 @triton.jit(do_not_specialize=["size"])
-def _product(
-    x, dx, y, dy, out, size, columns, x_prompt, y_prompt, BLOCK: tl.constexpr, ROWS: tl.constexpr
-):
+def _product(x, dx, y, dy, out, size, columns, x_prompt, y_prompt, BLOCK: tl.constexpr, ROWS: tl.constexpr):
     """Some numbers of some rows; x and y are read once for all rows."""
     column = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     inside = column < columns
