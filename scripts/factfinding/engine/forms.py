@@ -87,7 +87,8 @@ class Forms:
         q = w.kept(clean.queries[block.index], 2)[prompts, :, skipped:]
         keys, values = (x[block.index, :, :, : w.last + 1] for x in (clean.keys, clean.values))
         hidden = ~torch.cat((w.visible.new_ones(wanted, w.first), w.visible[skipped:]), dim=1)
-        before = block.pattern(q, keys[prompts], ~hidden)
+        with self.products.full_settings():
+            before = block.pattern(q, keys[prompts], ~hidden)
         after = (q[:, None] + dq.unflatten(0, (len(prompts), -1))).flatten(0, 1)
         scores = w.groups.times(dq, keys.transpose(-1, -2), self.products)
         scores[..., w.first :] += own(after, dk.transpose(-1, -2), self.products)

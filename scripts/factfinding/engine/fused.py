@@ -82,9 +82,7 @@ class Fused(Forms):
 
     @_or_plain
     def norm(self, module: nn.Module, before: Tensor, moved: Tensor) -> Float[Tensor, "prompts size *n d"]:
-        if (
-            moved.ndim != 4
-        ):  # the norm of each head's queries or keys, which is no pass over the residual stream
+        if moved.ndim != 4:  # of each head's queries or keys: the kernel is for the residual stream
             return super().norm(module, before, moved)
         norm = self.norm_of(module)
         return kernels.norm(moved, before, norm.weight, norm.eps, self.products.operand, centred=norm.centred)
