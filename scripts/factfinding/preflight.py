@@ -205,8 +205,8 @@ def _sizes(study: Config) -> Sizes | None:
     model, organism = study.model, study.organism
     match model.source:
         case "organism":
-            shape = {"layers": organism.layers, "heads": organism.heads, "neurons": organism.mlp_width}
-            return Sizes(family=KNOWN_TYPES["gpt_neox"].name, **shape)
+            name, neurons = KNOWN_TYPES["gpt_neox"].name, organism.mlp_width
+            return Sizes(family=name, layers=organism.layers, heads=organism.heads, neurons=neurons)
         case "tiny":
             return tiny_sizes(model.family)
     if model.source == "gguf" and (file := _to_check(study, "model.file", model.file)) is not None:
