@@ -16,7 +16,7 @@ from page import Section, number
 from peers import HuggingFaceHooks, NNsight, TransformerLens
 from throughput import TOLERANCE, WARM_NEURONS, Throughput
 from torch import Tensor
-from transformers import GPTNeoXForCausalLM
+from transformers import PreTrainedModel
 from workload import DRAWS, NeuronSweep
 
 from factfinding.engine.difference import Difference
@@ -25,6 +25,8 @@ from factfinding.engine.suffix import Suffix
 from factfinding.model.anatomy import Anatomy
 
 TOOLS = {TransformerLens: "transformer_lens", NNsight: "nnsight"}
+PRODUCTS = {"cpu": ("full",), "cuda": ("tf32", "bfloat16")}
+"""Of differences. A processor has no faster ones."""
 PEER_ROWS = {"cpu": 64, "cuda": 256}
 """Patches in a batch of theirs: the whole model over whole prompts, and the logits of every position."""
 PEER_NEURONS, OUR_NEURONS, CURVE_NEURONS = (
@@ -48,28 +50,30 @@ class Beside:
         self.few = all_of.work(layer, neurons=PEER_NEURONS[self.kind])
         self.more = all_of.work(layer, neurons=OUR_NEURONS[self.kind])
         self.many = all_of.work(layer, neurons=CURVE_NEURONS[self.kind])
-        self.reference: float | None = None  # ms a patch of TransformerLens, once it is measured
+        self.known: dict[str, float] = {}  # ms a patch of what is measured, by name
 
     def measure(self) -> None:
         """Every tool that is here, then ours; a row each as it comes."""
-        for module in missing():
-            self.section.say(f"{module}: not importable by this Python, left out")
+        left_out = set(TOOLS.values()) if self.all_of.shape.gated else set(missing())
+        why = "here only for GPT-NeoX" if self.all_of.shape.gated else "not importable by this Python"
+        for module in sorted(left_out):
+            self.section.say(f"{module}: {why}, left out")
         self.truth = self._truth()
         self.row = self.section.table(
             f"Beside other tools: single neurons of layer {self.few.layer}, {DRAWS} draws each, change in log P of one token",
             (
-                "way", "patches timed", "ms a patch", "slowest round", "times TransformerLens", "from float64",
+                "way", "patches timed", "ms a patch", "slowest round", "times TransformerLens", "times hooks", "from float64",
                 "median relative", "rank correlation", "peak GB",
             ),
             note=f"The others run the whole model for each patch, {PEER_ROWS[self.kind]} patches in a batch; the fastest of "
-            f"{self.rounds} rounds after one to warm up. `tf32`: the same with float32 products on TF32 units (on a processor "
-            "there are "
-            f"none). `times TransformerLens` is beside it in float32. Errors are over {len(self.truth):,} patches, the "
+            f"{self.rounds} rounds after one to warm up. `tf32`: the same with float32 products on TF32 units (a processor has "
+            "none). `times TransformerLens` and `times hooks` are beside them in float32. "
+            f"Errors are over {len(self.truth):,} patches, the "
             "largest relative to "
             "the largest effect; the reference is the suffix in float64.",
         )  # fmt: skip
         for tool in (TransformerLens, HuggingFaceHooks, NNsight):
-            if TOOLS.get(tool) not in missing():
+            if TOOLS.get(tool) not in left_out:
                 self._theirs(tool)
         self._theirs(SlowTwin)
         self._ours()
@@ -77,14 +81,16 @@ class Beside:
     def _theirs(self, tool: type) -> None:
         with self.section.attempt(tool.name), copy_of(self.model) as model:
             way = tool(model, PEER_ROWS[self.kind])
-            for kind, said in (("full", "float32"), ("tf32", "tf32")):
+            for kind, said in {"full": "float32", "tf32": "tf32"}.items():
+                if kind != "full" and self.kind == "cpu":
+                    continue
                 with Products(kind, self.all_of.anatomy.device).settings():
                     self._time(f"{way.name}, {said}", self.few, way.neuron_sweep)
 
     def _ours(self) -> None:
         anatomy, rows = self.all_of.anatomy, self.all_of.rows
         self._time("suffix, float32", self.more, Fast(Suffix(anatomy), rows).neuron_sweep)
-        for kind in ("tf32", "bfloat16"):
+        for kind in PRODUCTS[self.kind]:
             way = Fast(Difference(anatomy, product=kind), rows)
             self._time(way.name, self.more, way.neuron_sweep)
             warm = self.many.take(WARM_NEURONS)
@@ -102,14 +108,18 @@ class Beside:
 
     def _cells(self, name: str, timed: Timing, patches: int) -> tuple[str, ...]:
         each = 1e3 * timed.seconds / patches
-        if name == f"{TransformerLens.name}, float32":
-            self.reference = each
+        self.known[name] = each
         found = error(timed.result.flatten()[: len(self.truth)], self.truth)
         return (
             f"{patches:,}", number(each), number(1e3 * timed.slowest / patches),
-            number(self.reference / each) if self.reference else "-", number(found.largest, 2),
+            self._times(TransformerLens, each), self._times(HuggingFaceHooks, each), number(found.largest, 2),
             number(found.median_relative, 2), f"{found.rank_correlation:.6f}", number(timed.mb / 1e3),
         )  # fmt: skip
+
+    def _times(self, tool: type, each: float) -> str:
+        """How many times as fast as a tool, once that is measured."""
+        slow = self.known.get(f"{tool.name}, float32")
+        return "-" if slow is None else number(slow / each)
 
     def _truth(self) -> Tensor:
         with copy_of(self.model, double=True) as model:
@@ -117,7 +127,7 @@ class Beside:
 
 
 @contextmanager
-def copy_of(model: GPTNeoXForCausalLM, *, double: bool = False) -> Iterator[GPTNeoXForCausalLM]:
+def copy_of(model: PreTrainedModel, *, double: bool = False) -> Iterator[PreTrainedModel]:
     """The same weights for one tool alone, which may change the model; gone when it is done."""
     copied = copy.deepcopy(model)
     try:

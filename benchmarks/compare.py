@@ -13,7 +13,7 @@ from ours import Fast, SlowTwin, neuron_values
 from page import Table, number
 from peers import HuggingFaceHooks, NNsight, TransformerLens
 from torch import Tensor
-from transformers import GPTNeoXForCausalLM
+from transformers import PreTrainedModel
 from workload import DRAWS, END, LayerPosition, NeuronSweep, Shape, prompts
 
 from factfinding.engine.difference import Difference
@@ -39,7 +39,7 @@ class Goal:
 class Comparison:
     """All ways of doing the work, each with a copy of the same model."""
 
-    def __init__(self, model: GPTNeoXForCausalLM, shape: Shape, *, rows: int, rounds: int) -> None:
+    def __init__(self, model: PreTrainedModel, shape: Shape, *, rows: int, rounds: int) -> None:
         self.model, self.shape, self.rows, self.rounds = model, shape, rows, rounds
         self.device = str(model.device)
         self.hooks = HuggingFaceHooks(copy.deepcopy(model), PEER_ROWS)

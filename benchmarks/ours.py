@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from peers import Cached, batches
 from torch import Tensor
-from transformers import GPTNeoXForCausalLM
+from transformers import PreTrainedModel
 from workload import END, NAME, LayerPosition, NeuronSweep
 
 from factfinding.engine import trace
@@ -31,7 +31,7 @@ class SlowTwin:
 
     name = "slow twin"
 
-    def __init__(self, model: GPTNeoXForCausalLM, rows: int) -> None:
+    def __init__(self, model: PreTrainedModel, rows: int) -> None:
         self.anatomy, self.rows = Anatomy(model), rows
 
     @torch.no_grad()

@@ -11,37 +11,38 @@ from collections.abc import Iterator
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from transformers import GPTNeoXForCausalLM
+from transformers import PreTrainedModel
 from workload import END, NAME, LayerPosition, NeuronSweep
 
+from factfinding.families import KNOWN_TYPES
 from factfinding.model.tiny import byte_level_tokenizer
 
 Cached = dict[str, Float[Tensor, "layers prompts ..."]]
 
 
 class HuggingFaceHooks:
-    """Plain forward hooks on the Hugging Face model."""
+    """Plain forward hooks on the Hugging Face model, of any family."""
 
     name = "Hugging Face + hooks"
 
-    def __init__(self, model: GPTNeoXForCausalLM, rows: int) -> None:
-        self.model, self.rows = model, rows
+    def __init__(self, model: PreTrainedModel, rows: int) -> None:
+        self.model, self.rows, self.family = model, rows, KNOWN_TYPES[model.config.model_type]
+        self.layers = model.get_submodule(f"{self.family.body}.{self.family.blocks}")
 
     def body(self, tokens: Tensor) -> Tensor:
         """The model without its unembedding, and nothing read."""
-        return self.model.gpt_neox(input_ids=tokens, use_cache=False).last_hidden_state
+        return self.model.get_submodule(self.family.body)(input_ids=tokens, use_cache=False).last_hidden_state
 
     def neuron_sweep(self, work: NeuronSweep) -> Float[Tensor, " rows"]:
-        act, found = self.model.gpt_neox.layers[work.layer].mlp.act, []
+        out = self.layers[work.layer].get_submodule(f"{self.family.mlp}.{self.family.mlp_out}")
+        found = []
         for neuron, value, tokens in batches(work, self.rows):
 
-            def patch(_module, _args, post, neuron=neuron, value=value):
-                post[torch.arange(len(value), device=neuron.device), NAME, neuron] = value.to(post)
-                return post
+            def patch(_module, args, neuron=neuron, value=value):
+                args[0][torch.arange(len(value), device=neuron.device), NAME, neuron] = value.to(args[0])
 
-            found.append(
-                self._logits(tokens, act.register_forward_hook(patch)).log_softmax(-1)[:, work.answer]
-            )
+            handle = out.register_forward_pre_hook(patch)
+            found.append(self._logits(tokens, handle).log_softmax(-1)[:, work.answer])
         clean = (
             self.model(input_ids=work.tokens, use_cache=False).logits[:, END].log_softmax(-1)[:, work.answer]
         )
@@ -49,7 +50,7 @@ class HuggingFaceHooks:
 
     def layer_position(self, work: LayerPosition) -> Float[Tensor, "layers positions prompts"]:
         donor, handles = {}, []
-        for i, layer in enumerate(self.model.gpt_neox.layers):
+        for i, layer in enumerate(self.layers):
             handles.append(layer.register_forward_pre_hook(lambda _m, args, i=i: donor.update({i: args[0]})))
         self._logits(work.donors, *handles)
         return torch.stack(
@@ -67,7 +68,7 @@ class HuggingFaceHooks:
             resid[:, at] = donor[:, at]
             return (resid, *args[1:])
 
-        logits = self._logits(work.tokens, self.model.gpt_neox.layers[layer].register_forward_pre_hook(patch))
+        logits = self._logits(work.tokens, self.layers[layer].register_forward_pre_hook(patch))
         return logits[:, work.answers[0]] - logits[:, work.answers[1]]
 
     def _logits(self, tokens: Tensor, *handles) -> Float[Tensor, "rows d_vocab"]:
@@ -83,7 +84,7 @@ class TransformerLens:
 
     name = "TransformerLens"
 
-    def __init__(self, model: GPTNeoXForCausalLM, rows: int) -> None:
+    def __init__(self, model: PreTrainedModel, rows: int) -> None:
         from transformer_lens.model_bridge import TransformerBridge
 
         self.rows = rows
@@ -143,7 +144,7 @@ class NNsight:
 
     name = "nnsight"
 
-    def __init__(self, model: GPTNeoXForCausalLM, rows: int) -> None:
+    def __init__(self, model: PreTrainedModel, rows: int) -> None:
         import nnsight
 
         self.rows, self.model = rows, nnsight.NNsight(model)

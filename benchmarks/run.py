@@ -33,6 +33,8 @@ ENVIRONMENT, REQUIREMENTS = HERE / ".venv", HERE / "requirements.txt"
 PARTS = ("sweep", "checks", "profile", "peers", "rules")
 SECTIONS = {"rules": "full-size"}
 """Where a part stands in the page, if not under its own name."""
+NEOX_SHAPES, LLAMA_SHAPES = ["pythia-160m", "pythia-2.8b", "tiny"], ["smollm2-135m", "tiny-llama"]
+LLAMA_SECTIONS = SECTIONS | {"peers": "peers-llama"}
 
 
 def parts(text: str) -> list[str]:
@@ -48,7 +50,7 @@ def arguments() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
-    parser.add_argument("--shape", default="pythia-160m", choices=["pythia-160m", "pythia-2.8b", "tiny"])
+    parser.add_argument("--shape", default="pythia-160m", choices=NEOX_SHAPES + LLAMA_SHAPES)
     parser.add_argument("--here", action="store_true", help="in this Python, no environment of its own")
     parser.add_argument(
         "--suite", choices=["compare", "throughput"], help="compare on a processor, throughput on a GPU"
@@ -83,6 +85,8 @@ def arguments() -> argparse.Namespace:
     )
     if options.only and options.suite == "compare":
         parser.error("--only chooses parts of the suite throughput")
+    if options.shape in LLAMA_SHAPES and options.suite == "compare":
+        parser.error("the suite compare takes shapes of GPT-NeoX; for others: --only peers")
     options.only = options.only or list(PARTS[:-1])
     return options
 
@@ -134,9 +138,10 @@ def throughput(options: argparse.Namespace, about: list[str]) -> list[str]:
     from workload import SHAPES, build
 
     shape = SHAPES[options.shape]
+    sections = LLAMA_SECTIONS if shape.gated else SECTIONS
     engine, failed = None, []
     for part in options.only:
-        section = Section(options.out, SECTIONS.get(part, part), ["; ".join(about)])
+        section = Section(options.out, sections.get(part, part), ["; ".join(about)])
         with section.attempt(part):
             if part == "rules":
                 engine = None  # its memory is the study's

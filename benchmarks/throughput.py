@@ -18,7 +18,7 @@ from ours import Fast, neuron_values
 from page import Section, number
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
-from transformers import GPTNeoXForCausalLM
+from transformers import PreTrainedModel
 from workload import DRAWS, END, LENGTH, NAME, NeuronSweep, Shape, prompts
 
 from factfinding.engine.difference import Difference
@@ -46,7 +46,7 @@ class Throughput:
     """
 
     def __init__(
-        self, model: GPTNeoXForCausalLM, shape: Shape, *, rows: int | None, rounds: int, batches: int
+        self, model: PreTrainedModel, shape: Shape, *, rows: int | None, rounds: int, batches: int
     ) -> None:
         self.shape, self.rounds, self.batches = shape, rounds, batches
         self.anatomy, self.device = Anatomy(model), str(model.device)
@@ -107,7 +107,8 @@ class Throughput:
         """Of one patch of this layer, in matrix products."""
         s = self.shape
         return operations.neuron_patch(
-            d_model=s.d_model, d_mlp=s.d_mlp, vocabulary=s.vocabulary, layers=s.layers, layer=layer, at=NAME, end=END
+            d_model=s.d_model, d_mlp=s.d_mlp, vocabulary=s.vocabulary, layers=s.layers, layer=layer, at=NAME, end=END,
+            kv_width=s.d_model * (s.kv_heads or s.heads) // s.heads, gated=s.gated,
         )  # fmt: skip
 
     def _by_curves(self, way: Fast, tolerance: float) -> Callable[[], tuple[int, dict[int, int]]]:

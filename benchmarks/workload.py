@@ -1,4 +1,4 @@
-"""What is measured: a model of Pythia's shape with random weights, prompts of random tokens, and the edits.
+"""What is measured: a model of Pythia's or Llama's shape with random weights, prompts of random tokens, and the edits.
 
 Random weights of a larger scale than a fresh model's, so that single neurons move the answer measurably in float32.
 Speed does not depend on the weights. How many points a curve needs does: docs/performance.md says what a trained
@@ -12,7 +12,9 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
+from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, PreTrainedModel
+
+from factfinding.families import KNOWN_TYPES
 
 VOCABULARY = 50304
 LENGTH, NAME, END = 20, 15, 19
@@ -22,7 +24,10 @@ DRAWS = 64
 
 @dataclass(frozen=True, kw_only=True)
 class Shape:
-    """A size of model, which layer's neurons are swept, and how wide the random weights are."""
+    """A size of model, which layer's neurons are swept, and how wide the random weights are.
+
+    kind: its model_type. kv_heads: how many keys and values its heads share (None: each has its own).
+    """
 
     layers: int
     heads: int
@@ -31,33 +36,50 @@ class Shape:
     swept: tuple[int, ...]
     scale: float
     vocabulary: int = VOCABULARY
+    kind: str = "gpt_neox"
+    kv_heads: int | None = None
+
+    @property
+    def gated(self) -> bool:
+        """A Llama's block: gated neurons, and an MLP after attention, not beside it."""
+        return self.kind == "llama"
 
 
 SHAPES = {
     "pythia-160m": Shape(layers=12, heads=12, d_model=768, d_mlp=3072, swept=(2,), scale=0.05),
     "pythia-2.8b": Shape(layers=32, heads=32, d_model=2560, d_mlp=10240, swept=(2, 3, 4, 5, 6), scale=0.03),
     "tiny": Shape(layers=4, heads=4, d_model=64, d_mlp=256, swept=(1,), scale=0.2, vocabulary=2048),
-}
+    "smollm2-135m": Shape(
+        layers=30, heads=9, kv_heads=3, d_model=576, d_mlp=1536, swept=(6,), scale=0.05, vocabulary=49152, kind="llama",
+    ),
+    "tiny-llama": Shape(
+        layers=4, heads=4, kv_heads=2, d_model=64, d_mlp=192, swept=(1,), scale=0.2, vocabulary=2048, kind="llama",
+    ),
+}  # fmt: skip
 
 
-def build(shape: Shape, *, device: str = "cpu", seed: int = 0) -> GPTNeoXForCausalLM:
+def build(shape: Shape, *, device: str = "cpu", seed: int = 0) -> PreTrainedModel:
     """The model in float32, with attention as a user gets it by default."""
-    config = GPTNeoXConfig(
-        vocab_size=shape.vocabulary,
-        hidden_size=shape.d_model,
-        num_hidden_layers=shape.layers,
-        num_attention_heads=shape.heads,
-        intermediate_size=shape.d_mlp,
+    sizes = {
+        "vocabulary": shape.vocabulary, "width": shape.d_model, "layers": shape.layers, "heads": shape.heads,
+        "neurons": shape.d_mlp,
+    }  # fmt: skip
+    keys = KNOWN_TYPES[shape.kind].size_keys
+    config = AutoConfig.for_model(
+        shape.kind,
+        **{named[0]: sizes[name] for name, named in keys.items()},
+        **({"num_key_value_heads": shape.kv_heads} if shape.kv_heads else {}),
         max_position_embeddings=2048,
-        use_parallel_residual=True,
         initializer_range=shape.scale,
         bos_token_id=0,
         eos_token_id=0,
-        architectures=["GPTNeoXForCausalLM"],
+        tie_word_embeddings=False,
     )
+    kind = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+    config.architectures = [kind.__name__]
     torch.manual_seed(seed)
     with torch.device(device):
-        model = GPTNeoXForCausalLM(config)
+        model = kind(config)
     return model.float().eval().requires_grad_(False)
 
 

@@ -97,7 +97,6 @@ class Family:
     size_keys: Mapping[str, tuple[str, ...]]  # size -> keys of config.json, the first that is there
     activation_key: str
     own_heads: bool  # whether config.json may give a head's size and fewer key-value heads
-    differences: bool  # whether engine/difference.py has its form: neurons that are not gated
     tiny_neurons: int  # of a model of model/tiny.py, for each dimension of its width
     project: Callable[[nn.Module, Tensor, int], tuple[Tensor, Tensor, Tensor]]
     split_value: Callable[[Tensor, int, int], Tensor]
@@ -420,7 +419,6 @@ GPT2_FAMILY = Family(
     size_keys=GPT2_KEYS,
     activation_key="activation_function",
     own_heads=False,
-    differences=True,
     tiny_neurons=4,
     project=lambda attn, x, d_head: _gpt2_split(attn.c_attn(x), d_head),
     split_value=lambda out, d_head, kv_heads: _gpt2_split(out, d_head)[2],
@@ -434,7 +432,6 @@ GPT_NEO_FAMILY = replace(
     out_proj="attn.attention.out_proj",
     value_proj="attn.attention.v_proj",
     size_keys=GPT_NEO_KEYS,
-    differences=False,
     project=_llama_project,
     split_value=lambda out, d_head, kv_heads: _heads(out, d_head),
     scale=lambda attn, d_head: 1.0,
@@ -464,7 +461,6 @@ LLAMA_FAMILY = Family(
     size_keys=SIZE_KEYS,
     activation_key="hidden_act",
     own_heads=True,
-    differences=False,
     tiny_neurons=3,
     project=_llama_project,
     split_value=lambda out, d_head, kv_heads: _heads(out, d_head),
@@ -491,7 +487,6 @@ FAMILIES = (
         size_keys=SIZE_KEYS,
         activation_key="hidden_act",
         own_heads=False,
-        differences=True,
         tiny_neurons=4,
         parallel=lambda config: config.use_parallel_residual,
         project=lambda attn, x, d_head: _neox_split(attn.query_key_value(x), d_head),
@@ -560,7 +555,6 @@ FAMILIES = (
         },
         activation_key="activation_function",
         own_heads=False,
-        differences=False,
         tiny_neurons=4,
         project=_llama_project,
         split_value=lambda out, d_head, kv_heads: _heads(out, d_head),
@@ -611,7 +605,6 @@ FAMILIES = (
         size_keys=FALCON_KEYS,
         activation_key="activation",
         own_heads=False,
-        differences=False,
         tiny_neurons=4,
         project=_falcon_project,
         split_value=lambda out, d_head, kv_heads: _stacked_split(out, d_head, kv_heads)[2],
@@ -644,6 +637,18 @@ def check_family(config: Any, where: object) -> Family:
     return KNOWN_TYPES[kind]
 
 
-WITH_DIFFERENCES = tuple(family.name for family in FAMILIES if family.differences)
+WITH_DIFFERENCES = (
+    "gelu",
+    "gelu_fast",
+    "gelu_new",
+    "gelu_python",
+    "gelu_python_tanh",
+    "gelu_pytorch_tanh",
+    "relu",
+    "silu",
+    "swish",
+)
+"""Activations, as config.json names them, whose change has a closed form (engine/closed_forms.py). The difference form is
+that of every family; a model has it if its activation is one of these."""
 TINY = {"layers": 4, "width": 32, "heads": 4}
 """The sizes of a model of model/tiny.py: layers enough for a lookup that has layers below it and one that reads it."""

@@ -61,13 +61,14 @@ class Header(NamedTuple):
 @dataclass(frozen=True, kw_only=True)
 class Sizes:
     """What a configuration may name: layers, heads of a layer, neurons of a layer. family: its name. positions: the most
-    tokens of a prompt, None where config.json does not say."""
+    tokens of a prompt, activation: its name; None where config.json does not say."""
 
     family: str
     layers: int
     heads: int
     neurons: int
     positions: int | None = None
+    activation: str | None = None
 
 
 def loaded_files(folder: Path) -> dict[str, Path]:
@@ -125,7 +126,7 @@ def sizes_of(folder: Path) -> Sizes:
     Raises InputError for a missing or damaged file, an unknown family, sizes that are missing or do not fit together.
     """
     config, family = _config(folder)
-    return _named(family, _all_sizes(folder / "config.json", config, family))
+    return _named(family, _all_sizes(folder / "config.json", config, family), config)
 
 
 def check_model_folder(folder: Path, *, allow_pickle: bool = False) -> Sizes:
@@ -148,7 +149,7 @@ def check_model_folder(folder: Path, *, allow_pickle: bool = False) -> Sizes:
         _check_weights(folder, _headers(folder), config, sizes)
     else:
         _check_pickle(folder, allow_pickle)
-    return _named(family, sizes)
+    return _named(family, sizes, config)
 
 
 def check_gguf(path: Path) -> None:
@@ -163,10 +164,10 @@ def check_gguf(path: Path) -> None:
         )
 
 
-def _named(family: Family, sizes: Mapping[str, int]) -> Sizes:
+def _named(family: Family, sizes: Mapping[str, int], config: Mapping[str, Any]) -> Sizes:
     return Sizes(
         family=family.name, layers=sizes["layers"], heads=sizes["heads"], neurons=sizes["neurons"],
-        positions=sizes.get("positions"),
+        positions=sizes.get("positions"), activation=config.get(family.activation_key),
     )  # fmt: skip
 
 

@@ -244,8 +244,8 @@ def _sizes(study: Config) -> Sizes | None:
     model, organism = study.model, study.organism
     match model.source:
         case "organism":
-            shape = {"layers": organism.layers, "heads": organism.heads, "neurons": organism.mlp_width}
-            return Sizes(family=KNOWN_TYPES["gpt_neox"].name, **shape)
+            name, neurons = KNOWN_TYPES["gpt_neox"].name, organism.mlp_width
+            return Sizes(family=name, layers=organism.layers, heads=organism.heads, neurons=neurons)
         case "tiny":
             return tiny_sizes(model.family)
     if model.source == "gguf" and (file := _to_check(study, "model.file", model.file)) is not None:
@@ -349,9 +349,11 @@ def _check_neurons(study: Config, sizes: Sizes | None) -> None:
             raise InputError(where, name, allowed)
     if study.neurons.engine == "difference":
         where = _key(study, "neurons.engine")
-        if sizes is not None and sizes.family not in WITH_DIFFERENCES:
-            allowed = f"suffix or auto; differences need {' or '.join(WITH_DIFFERENCES)}"
-            raise InputError(where, f"'difference' for a {sizes.family}", allowed)
+        activation = None if sizes is None else sizes.activation
+        if activation is not None and activation not in WITH_DIFFERENCES:
+            found = f"'difference' for a model whose activation is {activation!r}"
+            allowed = f"suffix or auto; differences need one of {', '.join(WITH_DIFFERENCES)}"
+            raise InputError(where, found, allowed)
         if study.compute.dtype not in ("float32", "float64"):
             found = f"'difference' with compute.dtype {study.compute.dtype!r}"
             raise InputError(where, found, "float32 or float64 for differences, or the engine suffix")

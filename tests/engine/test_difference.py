@@ -12,27 +12,32 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from transformers.activations import ACT2FN
 
-from factfinding.engine import readings
+from factfinding.engine import readings, trace
 from factfinding.engine.clean import prepare
 from factfinding.engine.closed_forms import (
+    ACTIVATIONS,
     gelu_difference,
     log_partition_difference,
     norm_difference,
+    product_difference,
     relu_difference,
+    silu_difference,
     softmax_difference,
     tanh_gelu_difference,
 )
 from factfinding.engine.difference import Difference
 from factfinding.engine.products import Products
 from factfinding.engine.readings import Logits, LogProbs, Resid
-from factfinding.engine.suffix import Edits, Suffix
+from factfinding.engine.sites import neuron
+from factfinding.engine.suffix import Edits, Suffix, edit_neurons
 from factfinding.errors import InputError
+from factfinding.families import WITH_DIFFERENCES
 from factfinding.model.anatomy import Anatomy
 from factfinding.stats import spearman
-from helpers.models import random_anatomy, random_model
+from helpers.models import FAMILIES, random_anatomy, random_model
 
-SUPPORTED = ("gpt_neox", "gpt_neox_sequential", "gpt2")
 N, T, END = 3, 7, 6
 TOKENS = torch.randint(0, 360, (N, T), generator=torch.Generator().manual_seed(1))
 ANSWERS = torch.tensor([[5, 17], [200, 3], [359, 0]])
@@ -47,7 +52,7 @@ READINGS = (
 mpmath.mp.dps = 50
 
 
-@pytest.fixture(scope="module", params=SUPPORTED)
+@pytest.fixture(scope="module", params=FAMILIES)
 def anatomy(request):
     return random_anatomy(request.param, dtype=torch.float64)
 
@@ -74,11 +79,12 @@ FORMS = (
     (gelu_difference, gelu),
     (tanh_gelu_difference, tanh_gelu),
     (relu_difference, lambda x: max(x, mpmath.mpf(0))),
+    (silu_difference, lambda x: x / (1 + mpmath.exp(-x))),
 )
 SIZES = st.tuples(st.sampled_from([-1, 1]), st.floats(-25, 1.5)).map(lambda pair: pair[0] * 10 ** pair[1])
 
 
-@pytest.mark.parametrize(("form", "exact"), FORMS, ids=["gelu", "tanh", "relu"])
+@pytest.mark.parametrize(("form", "exact"), FORMS, ids=["gelu", "tanh", "relu", "silu"])
 @pytest.mark.parametrize(("dtype", "tolerance"), ((torch.float64, 3e-12), (torch.float32, 2e-6)))
 @settings(max_examples=150, deadline=None)
 @given(x=st.floats(-40, 40), d=SIZES)
@@ -96,16 +102,16 @@ def test_an_activations_difference_is_right_relative_to_the_change(form, exact, 
     scale=st.sampled_from([1e-3, 1.0, 30.0]),
     size=st.sampled_from([1e-10, 1e-4, 1.0, 50.0]),
 )
-def test_layer_norm_and_softmax_differences(seed, scale, size):
+def test_norm_and_softmax_differences(seed, scale, size):
     generator = torch.Generator().manual_seed(seed)
     x, d = (torch.randn(12, generator=generator, dtype=torch.float64) for _ in range(2))
     x, d = x * scale, d * size
 
+    def rms_normed(v):
+        return [a / mpmath.sqrt(sum(b**2 for b in v) / len(v) + mpmath.mpf(1e-5)) for a in v]
+
     def normed(v):
-        mean = sum(v) / len(v)
-        return [
-            (a - mean) / mpmath.sqrt(sum((b - mean) ** 2 for b in v) / len(v) + mpmath.mpf(1e-5)) for a in v
-        ]
+        return rms_normed([a - sum(v) / len(v) for a in v])
 
     def softmax(v):
         powers = [mpmath.exp(a) for a in v]
@@ -115,6 +121,7 @@ def test_layer_norm_and_softmax_differences(seed, scale, size):
     after = [a + b for a, b in zip(before, change, strict=True)]
     for found, function in (
         (norm_difference(x, d, 1e-5), normed),
+        (norm_difference(x, d, 1e-5, centred=False), rms_normed),
         (softmax_difference(x.softmax(0), d), softmax),
     ):
         truth = [float(a - b) for a, b in zip(function(after), function(before), strict=True)]
@@ -124,6 +131,17 @@ def test_layer_norm_and_softmax_differences(seed, scale, size):
     partition = log_partition_difference(x.log_softmax(0), d)
     truth = mpmath.log(sum(map(mpmath.exp, after))) - mpmath.log(sum(map(mpmath.exp, before)))
     assert abs(float(partition) - float(truth)) <= 1e-12 * float(d.abs().max())
+
+
+@settings(max_examples=60, deadline=None)
+@given(x=st.floats(-40, 40), y=st.floats(-40, 40), dx=SIZES, dy=SIZES)
+def test_the_difference_of_a_gate_times_what_it_gates(x, y, dx, dy):
+    """Right relative to the terms that it is made of, of which the second order is one."""
+    one, other, d_one, d_other = (torch.tensor(value, dtype=torch.float64) for value in (x, y, dx, dy))
+    found = mpmath.mpf(product_difference(one, d_one, other, d_other).item())
+    x, y, dx, dy = map(mpmath.mpf, (x, y, dx, dy))
+    largest = abs(x * dy) + abs(dx * y) + abs(dx * dy)
+    assert abs(found - ((x + dx) * (y + dy) - x * y)) <= 1e-15 * largest
 
 
 def test_extreme_scores_do_not_overflow():
@@ -150,6 +168,24 @@ def test_effects_are_the_suffix_engines(anatomy, clean, kind, layer):
                     e.effects(clean, edits, reading) for e in (Suffix(anatomy), Difference(anatomy))
                 )
                 assert (values - difference).abs().max() <= 1e-9 * values.abs().max()
+
+
+def test_effects_of_neurons_are_those_of_hooks_on_the_model(anatomy, clean):
+    """A neuron is what the last projection reads: a gated one is its gate's activation times what it gates."""
+    units, values = (
+        torch.tensor([0, 40, 95, 40, 7, 40]),
+        torch.tensor([3.0, -2.0, 1e-3, 50.0, 0.0, 0.5]).double(),
+    )
+    end, at = torch.full((len(units),), END), torch.full((len(units),), 3)
+    before = trace.run(anatomy, TOKENS[PROMPT], logits_at=end).logits.log_softmax(1)
+    for layer in (0, 1, 2):
+        edits = edit_neurons(anatomy, clean, layer=layer, at=3, prompt=PROMPT, neuron=units, value=values)
+        found = Difference(anatomy).effects(clean, edits, LogProbs(at=END))
+        for i, unit in enumerate(units.tolist()):
+            change = trace.Edit(site=neuron(layer, unit), at=at[:1], value=values[i : i + 1, None])
+            after = trace.run(anatomy, TOKENS[PROMPT[i : i + 1]], logits_at=end[:1], edits=[change]).logits
+            truth = after.log_softmax(1)[0] - before[i]
+            assert (found[i] - truth).abs().max() <= 1e-9 * truth.abs().max() + 1e-13
 
 
 @pytest.mark.parametrize("size", (1e-3, 1.0, 300.0))
@@ -184,9 +220,10 @@ def test_one_prompt_or_a_row_alone_is_the_same_as_in_a_batch(anatomy, clean):
 
 
 @pytest.mark.parametrize("product", ("full", "tf32", "bfloat16"))
-def test_a_zero_change_is_exactly_zero(product):
+@pytest.mark.parametrize("family", ("gpt_neox", "llama"))
+def test_a_zero_change_is_exactly_zero(family, product):
     """Beside rows that change a lot; and not by a mask alone: every closed form is zero for zero."""
-    anatomy = random_anatomy("gpt_neox")
+    anatomy = random_anatomy(family)
     clean, engine = prepare(anatomy, TOKENS), Difference(anatomy, product)
     edits = random_edits(dtype=torch.float32)
     edits.delta[[0, 3]] = 0.0
@@ -199,11 +236,12 @@ def test_a_zero_change_is_exactly_zero(product):
     zero = torch.zeros(4, 5)
     for form, _ in FORMS:
         assert torch.equal(form(torch.randn(4, 5), zero), zero)
-    assert torch.equal(norm_difference(torch.randn(4, 5), zero, 1e-5), zero)
+    for centred in (True, False):
+        assert torch.equal(norm_difference(torch.randn(4, 5), zero, 1e-5, centred=centred), zero)
     assert torch.equal(softmax_difference(torch.randn(4, 5).softmax(1), zero), zero)
 
 
-@pytest.mark.parametrize("family", SUPPORTED)
+@pytest.mark.parametrize("family", FAMILIES)
 def test_a_small_change_keeps_its_digits_where_subtraction_does_not(family):
     """A change of 1e-6 in a residual stream of size 1, in float32: six digits against one or none."""
     exact, single = random_anatomy(family, dtype=torch.float64), random_anatomy(family)
@@ -228,11 +266,12 @@ def test_a_small_change_keeps_its_digits_where_subtraction_does_not(family):
 
 
 @pytest.mark.parametrize("product", ("tf32", "bfloat16"))
-def test_rounded_products_are_right_relative_to_the_effect(product):
+@pytest.mark.parametrize("family", ("gpt_neox", *FAMILIES[3:]))
+def test_rounded_products_are_right_relative_to_the_effect(family, product):
     """For effects of a millionth, where values in the same precision would be nothing but rounding."""
     exact, single = (
-        random_anatomy("gpt_neox", dtype=torch.float64, layers=5),
-        random_anatomy("gpt_neox", layers=5),
+        random_anatomy(family, dtype=torch.float64, layers=5),
+        random_anatomy(family, layers=5),
     )
     prompt = torch.zeros(200, dtype=torch.long)
     edits = random_edits(size=1e-5, prompt=prompt)
@@ -293,14 +332,19 @@ def test_tf32_and_full_leave_the_global_setting_as_it_was():
 
 
 def test_what_has_no_difference_form_is_refused_by_name():
-    with pytest.raises(InputError, match="family 'Llama'; allowed: GPT-NeoX and GPT-2"):
-        Difference(random_anatomy("llama"))
     with pytest.raises(InputError, match="product: found 'fp8'; allowed: full, tf32, bfloat16"):
         Difference(random_anatomy("gpt_neox"), "fp8")
     with pytest.raises(InputError, match="torch.bfloat16"):
         Difference(random_anatomy("gpt_neox", dtype=torch.bfloat16))
-    model = random_model("gpt_neox", vocabulary=360)
-    for layer in model.gpt_neox.layers:
-        layer.mlp.act = nn.Mish()
-    with pytest.raises(InputError, match="activation 'Mish'"):
+    model = random_model("llama", vocabulary=360)
+    for layer in model.model.layers:
+        layer.mlp.act_fn = nn.Mish()
+    with pytest.raises(
+        InputError, match="activation 'Mish'; allowed: gelu, .*, swish .use the suffix engine"
+    ):
         Difference(Anatomy(model))
+
+
+def test_the_activations_that_have_it_are_named_in_one_place():
+    """What pre-flight reads (families.py) is what the closed forms know, of all that transformers has."""
+    assert {name for name in ACT2FN if type(ACT2FN[name]).__name__ in ACTIVATIONS} == set(WITH_DIFFERENCES)

@@ -19,7 +19,9 @@ from factfinding.engine.clean import prepare
 from factfinding.engine.closed_forms import (
     gelu_difference,
     norm_difference,
+    product_difference,
     relu_difference,
+    silu_difference,
     tanh_gelu_difference,
 )
 from factfinding.engine.difference import Difference
@@ -28,11 +30,15 @@ from factfinding.engine.products import Products
 from factfinding.engine.readings import LogProbs
 from factfinding.engine.shards import first_batch
 from factfinding.engine.suffix import Edits
-from factfinding.model.anatomy import rotate
-from helpers.models import random_anatomy
+from factfinding.model.anatomy import repeat_heads, rotate
+from helpers.models import FAMILIES, random_anatomy
 
-FORMS = {"gelu": gelu_difference, "tanh": tanh_gelu_difference, "relu": relu_difference}
-FAMILIES = ("gpt_neox", "gpt_neox_sequential", "gpt2")
+FORMS = {
+    "gelu": gelu_difference,
+    "tanh": tanh_gelu_difference,
+    "relu": relu_difference,
+    "silu": silu_difference,
+}
 TOKENS = torch.randint(0, 360, (3, 7), generator=torch.Generator().manual_seed(1))
 READING = LogProbs(at=6, tokens=torch.tensor([[5, 17], [200, 3], [359, 0]]))
 PROMPTS = (torch.tensor([2, 0, 0, 1, 2, 0]), torch.zeros(9, dtype=torch.long), torch.tensor([2, 1, 1, 2]))
@@ -48,6 +54,11 @@ def plain_attention(moved, q, keys, values, pattern, rotary, *, size, skipped, s
     if rotary is not None:
         turned = tuple(part[:, :changed] for part in rotary)
         moved = (rotate(moved[0], *turned), rotate(moved[1], *turned), moved[2])
+    heads = q.shape[1]
+    moved, keys, values = (
+        [repeat_heads(x, heads) for x in moved],
+        *(repeat_heads(x, heads) for x in (keys, values)),
+    )
     q, keys, values = (x.double().repeat_interleave(size, 0) for x in (q, keys, values))
     after = [x.clone() for x in (q, keys, values)]
     after[0][:, :, :changed] += moved[0]
@@ -69,8 +80,11 @@ def plain_growth(logits, own, others):
 
 
 PLAIN = SimpleNamespace(
-    norm=lambda change, x, weight, eps, dtype: norm_difference(x, change, eps) * weight,
+    norm=lambda change, x, weight, eps, dtype, centred: (
+        norm_difference(x, change, eps, centred=centred) * weight
+    ),
     activation=lambda kind, before, moved, dtype: FORMS[kind](before, moved),
+    product=lambda *a: product_difference(*a[:4]),
     attention=lambda *a, dtype, **k: plain_attention(*a, dtype=torch.float64, **k),
     attention_fits=lambda *a: True,
     growth=plain_growth,
@@ -80,7 +94,7 @@ PLAIN = SimpleNamespace(
 def both(anatomy, product="full"):
     """The engine with plain forms, and with fused ones."""
     plain, other = Difference(anatomy, product), Difference(anatomy, product)
-    other.forms = Fused(other.products)
+    other.forms = Fused(other.products, anatomy.family)
     return plain, other
 
 
@@ -115,11 +129,11 @@ def test_a_kernel_that_fails_gives_way_to_the_plain_form_and_says_so_once(monkey
     def broken(*_arguments, **_options):
         raise RuntimeError("ptxas died")
 
-    names = ("norm", "activation", "attention", "growth")
+    names = ("norm", "activation", "product", "attention", "growth")
     monkeypatch.setattr(
         fused, "kernels", SimpleNamespace(**dict.fromkeys(names, broken), attention_fits=broken)
     )
-    anatomy = random_anatomy("gpt_neox", dtype=torch.float64)
+    anatomy = random_anatomy("llama", dtype=torch.float64)
     plain, other = both(anatomy)
     other.products.kind = "fused"
     clean, edits = prepare(anatomy, TOKENS), edits_of(layer=0)
@@ -147,6 +161,7 @@ def test_what_is_kept_of_a_clean_run_goes_with_it(monkeypatch):
     monkeypatch.setattr(fused, "kernels", PLAIN)
     anatomy = random_anatomy("gpt_neox", dtype=torch.float64)
     _, other = both(anatomy)
+    other.products.kind = "fused"
     clean = prepare(anatomy, TOKENS)
     other.effects(clean, edits_of(layer=0), READING)
     assert len(other.forms._kept[clean]) > 0
@@ -201,11 +216,12 @@ def on_device(*tensors):
 
 @needs_triton
 @pytest.mark.parametrize(("n", "d"), ((1, 32), (5, 80), (3, 2560)))
-def test_the_norm_kernel(n, d):
+@pytest.mark.parametrize("centred", (True, False), ids=["layer", "rms"])
+def test_the_norm_kernel(n, d, centred):
     change, x, weight = on_device(torch.randn(2, 3, n + 1, d) * 1e-3, torch.randn(2, 1, n, d), torch.randn(d))
     change = change[:, :, :n]  # rows further apart than they are long
-    found = fused.kernels.norm(change, x, weight, 1e-5, torch.float32)
-    expected = norm_difference(x.double(), change.double(), 1e-5) * weight
+    found = fused.kernels.norm(change, x, weight, 1e-5, torch.float32, centred=centred)
+    expected = norm_difference(x.double(), change.double(), 1e-5, centred=centred) * weight
     assert (found - expected).abs().max() < 2e-6 * expected.abs().max()
 
 
@@ -221,20 +237,36 @@ def test_the_activation_kernels(kind, scale):
 
 
 @needs_triton
+@pytest.mark.parametrize("scale", (1e-6, 1.0))
+def test_the_product_kernel(scale):
+    """A gate's change comes as its kernel rounded it; what is gated comes in full."""
+    x, y = on_device(torch.randn(2, 4, 700), torch.randn(2, 4, 700))
+    dx, dy = on_device(*(torch.randn(2, 17, 2, 700) * scale for _ in range(2)))
+    x, y, dx = x[:, None, 1:3], y[:, None, 1:3], dx.bfloat16()
+    found = fused.kernels.product(x, dx, y, dy, torch.float32)
+    expected = product_difference(*(part.double() for part in (x, dx, y, dy)))
+    assert (found - expected).abs().max() < 1e-6 * expected.abs().max()
+
+
+@needs_triton
 @pytest.mark.parametrize(
     ("n", "changed", "skipped"), ((5, 5, 0), (5, 1, 0), (5, 5, 4), (1, 1, 0), (20, 20, 0))
 )
 @pytest.mark.parametrize("scale", (1e-3, 1.0, 6.0))
-def test_the_attention_kernel(n, changed, skipped, scale):
-    prompts, size, heads, d_head, first = 2, 7, 3, 24, 4
+@pytest.mark.parametrize("kv_heads", (4, 2))
+def test_the_attention_kernel(n, changed, skipped, scale, kv_heads):
+    prompts, size, heads, d_head, first = 2, 7, 4, 24, 4
     moved = torch.randn(prompts * size, changed, heads, 3 * d_head) * scale
-    q, keys, values = (torch.randn(prompts, heads, t, d_head) for t in (n, first + n, first + n))
+    q = torch.randn(prompts, heads, n, d_head)
+    keys, values = (torch.randn(prompts, kv_heads, first + n, d_head) for _ in range(2))
     angle = torch.randn(1, n, 8).repeat(1, 1, 2)
     moved, q, keys, values, cos, sin = on_device(moved, q, keys, values, angle.cos(), angle.sin())
     hidden = ~torch.ones(n, first + n, dtype=torch.bool, device=q.device).tril(first)
-    scores = (q.double() @ keys.double().transpose(-1, -2) * d_head**-0.5).masked_fill(hidden, -torch.inf)
+    every = repeat_heads(keys, heads).double()
+    scores = (q.double() @ every.transpose(-1, -2) * d_head**-0.5).masked_fill(hidden, -torch.inf)
     pattern = scores.softmax(-1)
-    parts = moved.transpose(1, 2).chunk(3, dim=-1)
+    dq, *few = moved.transpose(1, 2).chunk(3, dim=-1)
+    parts = (dq, *(x[:, :kv_heads] for x in few))
     for rotary in (None, (cos, sin)):
         options = {"size": size, "skipped": skipped, "scale": d_head**-0.5}
         found = fused.kernels.attention(

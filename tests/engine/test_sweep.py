@@ -115,6 +115,14 @@ def test_the_engines_are_interchangeable(anatomy, index, product):
     assert differences.twin["relative_error"][0] <= 0.02
 
 
+def test_gated_neurons_by_curves_in_differences_are_what_hooks_give(index):
+    """Curves, slopes and donors of a Llama's neurons: activation(gate) x up, what the projection down reads."""
+    llama = random_anatomy("llama", dtype=torch.float64)
+    sweep = sweep_neurons(llama, index, engine=Difference(llama), tolerance=1e-6, twin_rows=10**6)
+    assert sweep.twin["rows"][0] == index.height
+    assert sweep.twin["relative_error"][0] < 3e-6 and sweep.twin["rank_correlation"][0] == 1.0
+
+
 def test_rows_that_do_not_fit_are_refused_by_number(anatomy, index):
     for column, value, message in (
         ("prompt", 4, "row 0: found prompt 4; allowed: 0-3"),

@@ -260,11 +260,15 @@ def test_with_people_of_one_answer_only_the_mean_is_left(model, asked):
 
 
 def test_engines_by_name():
-    assert engine_of(random_anatomy("gpt_neox"), "auto").name.startswith("difference")
-    assert engine_of(random_anatomy("llama"), "auto").name == "suffix"
+    for family in ("gpt_neox", "llama"):
+        assert engine_of(random_anatomy(family), "auto").name.startswith("difference")
     assert engine_of(random_anatomy("gpt2"), "suffix").name == "suffix"
-    with pytest.raises(InputError, match="Llama"):
-        engine_of(random_anatomy("llama"), "difference")
+    mish = random_anatomy("llama")
+    for block in mish.blocks:
+        block.mlp_act = block.mlp.act_fn = torch.nn.Mish()
+    assert engine_of(mish, "auto").name == "suffix"
+    with pytest.raises(InputError, match="activation 'Mish'"):
+        engine_of(mish, "difference")
 
 
 @given(first=st.integers(0, 9), more=st.integers(0, 9), shards=st.integers(1, 7))

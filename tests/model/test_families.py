@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from factfinding.engine.clean import activation, prepare
+from factfinding.engine.difference import Difference
 from factfinding.engine.direct import Readout, direct_effects, head_outputs, value_weight
 from factfinding.engine.readings import Logits
 from factfinding.engine.sites import LAYER_KINDS, Site, head, neuron
@@ -101,16 +102,16 @@ def test_an_edge_that_is_cut_carries_nothing(anatomy):
     ],
     ids=str,
 )
-def test_the_suffix_engine_is_the_run_with_the_edit(anatomy, site):
+def test_the_engines_are_the_run_with_the_edit(anatomy, site):
     clean, rows = prepare(anatomy, TOKENS), torch.tensor([2, 0, 0])
     shape = activation(anatomy, clean, site, AT)[rows].shape
     value = torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     edits = edit(anatomy, clean, site, at=AT, prompt=rows, value=value)
-    fast = Suffix(anatomy).values(clean, edits, Logits(at=T - 1))
     slow = run(
         anatomy, TOKENS[rows], logits_at=END, edits=[Edit(site=site, value=value, at=torch.full((N,), AT))]
     )
-    assert close(fast, slow.logits)
+    for engine in (Suffix(anatomy), Difference(anatomy)):
+        assert close(engine.values(clean, edits, Logits(at=T - 1)), slow.logits)
 
 
 def test_heads_and_other_nodes_sum_to_the_residual_and_their_direct_effects_to_the_whole(anatomy):

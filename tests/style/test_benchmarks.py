@@ -6,6 +6,7 @@ import csv
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 import torch
@@ -19,7 +20,8 @@ import operations
 from beside import copy_of
 from ours import Fast
 from page import DOCUMENT, Section
-from run import PARTS, SECTIONS, parts
+from peers import HuggingFaceHooks
+from run import LLAMA_SECTIONS, LLAMA_SHAPES, NEOX_SHAPES, PARTS, SECTIONS, parts
 from study import FIRST, finished_steps, stop, study_of, write_subjects
 from throughput import Throughput, group, shortened
 from workload import SHAPES, Shape, build
@@ -28,6 +30,7 @@ from factfinding.config import Config, validate
 from factfinding.engine.difference import Difference
 
 SMALL = Shape(layers=5, heads=4, d_model=32, d_mlp=128, swept=(1,), scale=0.2, vocabulary=300)
+GATED = replace(SMALL, kind="llama", kv_heads=2, d_mlp=96)
 
 
 @pytest.fixture(scope="module")
@@ -35,27 +38,34 @@ def small():
     return Throughput(build(SMALL), SMALL, rows=64, rounds=1, batches=1)
 
 
+@pytest.fixture(scope="module")
+def gated():
+    return Throughput(build(GATED), GATED, rows=64, rounds=1, batches=1)
+
+
 @pytest.fixture
 def page(tmp_path):
     return tmp_path / "page.md"
 
 
+@pytest.mark.parametrize("shape", ("small", "gated"))
 @pytest.mark.parametrize("layer", range(SMALL.layers))
-def test_operations_counted_from_shapes_are_those_that_run(small, layer):
+def test_operations_counted_from_shapes_are_those_that_run(request, shape, layer):
     """One neuron more adds so many patches' operations; what all patches share cancels."""
-    way = Fast(Difference(small.anatomy), rows=64)
+    model = request.getfixturevalue(shape)
+    way = Fast(Difference(model.anatomy), rows=64)
 
     def counted(neurons: int) -> int:
         with FlopCounterMode(display=False) as counter:
-            way.neuron_sweep(small.work(layer, neurons=neurons, draws=4))
+            way.neuron_sweep(model.work(layer, neurons=neurons, draws=4))
         return counter.get_total_flops() - donors(4)
 
     def donors(draws: int) -> int:
         with FlopCounterMode(display=False) as counter:
-            small.work(layer, neurons=1, draws=draws)
+            model.work(layer, neurons=1, draws=draws)
         return counter.get_total_flops()
 
-    assert counted(3) - counted(2) == 4 * small.operations(layer)
+    assert counted(3) - counted(2) == 4 * model.operations(layer)
 
 
 def test_operations_of_a_product_are_two_for_each_multiply_add():
@@ -135,8 +145,23 @@ def test_a_page_without_the_parts_marks_is_refused(page):
 
 def test_the_page_has_a_place_for_every_part():
     text = DOCUMENT.read_text(encoding="utf-8")
-    for name in ("rules", "compare", *(SECTIONS.get(part, part) for part in PARTS)):
+    parts_of = {sections.get(part, part) for part in PARTS for sections in (SECTIONS, LLAMA_SECTIONS)}
+    for name in ("rules", "compare", *parts_of):
         assert text.count(f"<!-- {name} -->\n") == text.count(f"\n<!-- end of {name} -->") == 1, name
+
+
+def test_every_shape_is_offered_and_llamas_are_gated():
+    assert {name: SHAPES[name].gated for name in SHAPES} == dict.fromkeys(NEOX_SHAPES, False) | dict.fromkeys(
+        LLAMA_SHAPES, True
+    )
+
+
+def test_plain_hooks_patch_the_same_neurons_as_ours(gated):
+    """Gated ones too: what the projection down reads."""
+    work = gated.work(1, neurons=3, draws=4)
+    hooks = HuggingFaceHooks(gated.anatomy.model, 8).neuron_sweep(work)
+    ours = Fast(Difference(gated.anatomy), rows=64).neuron_sweep(work)
+    assert ours.abs().max() > 1e-3 and torch.allclose(hooks, ours, atol=2e-5)
 
 
 def test_parts_are_taken_in_order_and_unknown_ones_refused():

@@ -98,13 +98,25 @@ def _bounded(x: Tensor) -> Tensor:
 
 
 def tanh_gelu_difference(x: Tensor, d: Tensor) -> Tensor:
-    """The tanh form of GELU, x (1 + tanh u) / 2 with u = sqrt(2/pi) (x + 0.044715 x^3).
-
-    tanh(u + v) - tanh(u) = tanh(v) (1 - tanh(u) tanh(u + v)), and the change v of u is a polynomial in d.
+    """The tanh form of GELU, x (1 + tanh u) / 2 with u = sqrt(2/pi) (x + 0.044715 x^3); the change of u is a polynomial
+    in d.
     """
     scale, cubic = math.sqrt(2 / math.pi), 0.044715
     u = scale * (x + cubic * x**3)
     v = scale * d * (1 + cubic * (3 * x.square() + 3 * x * d + d.square()))
+    return _half_open_difference(x, d, u, v)
+
+
+def silu_difference(x: Tensor, d: Tensor) -> Tensor:
+    """SiLU (swish), x sigmoid(x) = x (1 + tanh(x / 2)) / 2."""
+    return _half_open_difference(x, d, x / 2, d / 2)
+
+
+def _half_open_difference(x: Tensor, d: Tensor, u: Tensor, v: Tensor) -> Tensor:
+    """Change of x (1 + tanh u) / 2 when x changes by d, and u by v.
+
+    tanh(u + v) - tanh(u) = tanh(v) (1 - tanh(u) tanh(u + v)).
+    """
     after = torch.tanh(u + v)
     return (d * (1 + after) + x * torch.tanh(v) * (1 - torch.tanh(u) * after)) / 2
 
@@ -121,5 +133,12 @@ ACTIVATIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "FastGELUActivation": tanh_gelu_difference,
     "GELUTanh": tanh_gelu_difference,
     "ReLU": relu_difference,
+    "SiLUActivation": silu_difference,
+    "SiLU": silu_difference,
 }
 """The difference form of an activation module, by the name of its class."""
+
+
+def product_difference(x: Tensor, dx: Tensor, y: Tensor, dy: Tensor) -> Tensor:
+    """(x + dx) (y + dy) - x y, such as a gate and what it gates, both changed."""
+    return torch.addcmul(dx * (y + dy), x, dy)

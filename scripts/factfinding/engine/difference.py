@@ -8,28 +8,22 @@ matrix units of low precision (TF32, bfloat16) give right answers, and a change 
     engine = Difference(anatomy, product="bfloat16")
     change = engine.effects(clean, edits, LogProbs(at=end, tokens=answers))         # as suffix.Suffix does
 
-`clean` must come from the same model in float32 (or float64). Families with LayerNorm and an ungated MLP
-only, in both residual orders: GPT-NeoX and GPT-2; others are refused by name.
+`clean` must come from the same model in float32 (or float64). Every family of families.py has this form: how each is
+wired is read there (`changed`). A model whose activation has no closed form is refused by its name.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from types import SimpleNamespace
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from transformers.pytorch_utils import Conv1D
 
+from factfinding.engine.changed import Changed, Wired
 from factfinding.engine.clean import Clean
-from factfinding.engine.closed_forms import (
-    ACTIVATIONS,
-    LARGE_SCORE,
-    LEAST_GROWTH,
-    log_partition_difference,
-    norm_difference,
-)
+from factfinding.engine.closed_forms import ACTIVATIONS, LARGE_SCORE, LEAST_GROWTH, log_partition_difference
+from factfinding.engine.forms import Forms
 from factfinding.engine.fused import forms_of
 from factfinding.engine.groups import Groups
 from factfinding.engine.products import Products
@@ -44,33 +38,16 @@ from factfinding.engine.readings import (
 )
 from factfinding.engine.suffix import Edits, Window, untouched, window
 from factfinding.errors import InputError
+from factfinding.families import WITH_DIFFERENCES
 from factfinding.model.anatomy import Anatomy, Block
-
-SUPPORTED = ("GPT-NeoX", "GPT-2")
-
-
-def _shadow(module: nn.Module, products: Products) -> SimpleNamespace:
-    """A module's projections as products without bias, so that the family's own wiring can be fed
-    differences.
-    """
-
-    def product(child: nn.Module) -> Callable[[Tensor], Tensor]:
-        return lambda x: products.linear(child, x)
-
-    children = {
-        n: product(child) for n, child in module.named_children() if isinstance(child, nn.Linear | Conv1D)
-    }
-    return SimpleNamespace(act=lambda x: x, **children)
 
 
 def check_supported(anatomy: Anatomy) -> None:
-    """Raise InputError for a model that has no difference form here, naming its family or activation."""
-    allowed = f"{' and '.join(SUPPORTED)} (use the suffix engine for others)"
-    if anatomy.family.name not in SUPPORTED:
-        raise InputError("difference form", f"family {anatomy.family.name!r}", allowed)
+    """Raise InputError for a model that has no difference form here, naming its activation or precision."""
     activation = type(anatomy.blocks[0].mlp_act).__name__
     if activation not in ACTIVATIONS:
-        raise InputError("difference form", f"activation {activation!r}", ", ".join(ACTIVATIONS))
+        allowed = f"{', '.join(WITH_DIFFERENCES)} (use the suffix engine for others)"
+        raise InputError("difference form", f"activation {activation!r}", allowed)
     if anatomy.dtype not in (torch.float32, torch.float64):
         raise InputError(
             "difference form", f"a model in {anatomy.dtype}", "float32 or float64 for the clean run"
@@ -85,8 +62,8 @@ class Difference:
         self.anatomy, self.products = anatomy, Products(product, anatomy.device)
         self.name = f"difference, {product} products"
         self.forms = forms_of(anatomy, self.products)
-        self._attn = [_shadow(block.attn, self.products) for block in anatomy.blocks]
-        self._mlps = [_shadow(block.mlp, self.products) for block in anatomy.blocks]
+        self._attn = [Wired(block.attn) for block in anatomy.blocks]
+        self._mlps = [Wired(block.mlp) for block in anatomy.blocks]
 
     def values(self, clean: Clean, edits: Edits, reading: Reading) -> Float[Tensor, "rows k"]:
         """What is read, row by row: the clean value plus the effect."""
@@ -129,9 +106,7 @@ class Difference:
                 self.anatomy.blocks[edits.layer],
                 clean.resid[edits.layer] + clean.attn_out[edits.layer],
             )
-            self._add_mlp(
-                block, w, slice(i, i + 1), w.groups.of(mid[:, i : i + 1])[:, None], change[:, :, :1]
-            )
+            self._add_mlp(block, w.groups.of(mid[:, i : i + 1])[:, None], change[:, :, :1])
         positions = torch.arange(w.first, w.last + 1, device=clean.tokens.device)[None]
         rotary = self.anatomy.rotary(positions)
         for layer, changed, wanted in w.steps():
@@ -151,44 +126,51 @@ class Difference:
         ones out.
         """
         clean, skipped = w.clean, w.n - wanted
-        resid, first = w.groups.of(w.kept(clean.resid[block.index]))[:, None], w.first - clean.start
+        resid = w.groups.of(w.kept(clean.resid[block.index]))[:, None]
         z = self._mixed(block, w, resid, change, rotary, changed, wanted)
         change, resid = change[:, :, skipped:], resid[:, :, skipped:]
         if not block.parallel:
             self.products.add_linear(change, block.out_proj, z)
             mid = resid + w.groups.of(w.kept(clean.attn_out[block.index]))[:, None, skipped:]
-            self._add_mlp(block, w, slice(first + skipped, first + w.n), mid, change)
+            self._add_mlp(block, mid, change)
             return change
         fresh = max(changed - skipped, 0)  # positions where the MLP's input has changed
-        post, at = None, slice(first + skipped, first + skipped + fresh)
-        if fresh:
-            post = self._neurons(block, w, at, resid[:, :, :fresh], change[:, :, :fresh])
+        post = self._neurons(block, resid[:, :, :fresh], change[:, :, :fresh]) if fresh else None
         self.products.add_linear(change, block.out_proj, z)
         if fresh:
             self.products.add_linear(change[:, :, :fresh], block.mlp_out, post)
         return change
 
-    def _add_mlp(self, block: Block, w: Window, at: slice, resid: Tensor, change: Tensor) -> None:
-        """Add the change of the MLP's output to a change of its input `resid`, at positions `at` that the clean run
-        kept.
-        """
-        self.products.add_linear(change, block.mlp_out, self._neurons(block, w, at, resid, change))
+    def _add_mlp(self, block: Block, resid: Tensor, change: Tensor) -> None:
+        """Add the change of the MLP's output to a change of its input `resid`."""
+        self.products.add_linear(change, block.mlp_out, self._neurons(block, resid, change))
 
     def _neurons(
-        self, block: Block, w: Window, at: slice, resid: Float[Tensor, "prompts 1 n d_model"], change: Tensor
+        self, block: Block, resid: Float[Tensor, "prompts 1 n d_model"], change: Tensor
     ) -> Float[Tensor, "prompts size n d_mlp"]:
         """Change of the post-activations when the MLP's input changes."""
-        normed = self.forms.norm(block.norm_mlp, resid, change)
-        moved, _ = block.family.neurons(self._mlps[block.index], normed)
-        return self.forms.activation(block, w, at, resid, moved)
+        normed = self._normed(block.norm_mlp, resid, change)
+        _, post = block.family.neurons(self._mlps[block.index], normed)
+        return post.change.unflatten(0, change.shape[:2])
 
     def _mixed(
         self, block: Block, w: Window, resid: Tensor, change: Tensor, rotary, changed: int, wanted: int
     ) -> Float[Tensor, "prompts size wanted d_model"]:
         """Change of the heads' mixed values: through scores (queries, keys) and through values."""
-        normed = self.forms.norm(block.norm_attn, resid[:, :, :changed], change[:, :, :changed]).flatten(0, 1)
-        moved = block.family.project(self._attn[block.index], normed, block.d_head)
+        normed = self._normed(block.norm_attn, resid[:, :, :changed], change[:, :, :changed])
+        q, k, v = block.family.project(self._attn[block.index], normed, block.d_head)
+        moved = (q.change, k.change, v.change)
         return self.forms.attention(block, w, moved, rotary, wanted).unflatten(0, change.shape[:2])
+
+    def _normed(
+        self,
+        norm: nn.Module,
+        resid: Float[Tensor, "prompts 1 n d_model"],
+        change: Float[Tensor, "prompts size n d_model"],
+    ) -> Changed:
+        """What a block's attention or MLP reads, when the residual stream changes."""
+        moved = self.forms.norm(norm, resid, change).flatten(0, 1)
+        return Changed(lambda: norm(resid[:, 0]), moved, self.forms)
 
     def _read(
         self, clean: Clean, reading: Reading, w: Window, change: Float[Tensor, "prompts size d_model"]
@@ -196,9 +178,10 @@ class Difference:
         """Change of what is read, given the change of the residual stream there."""
         if isinstance(reading, Resid):
             return change if reading.weight is None else change @ reading.weight.to(change)
-        norm, prompts = self.anatomy.final_norm, w.groups.prompts
+        prompts = w.groups.prompts
         resid = clean.resid[-1, prompts, reading.at - clean.start][:, None]
-        normed = norm_difference(resid, change, norm.eps) * norm.weight
+        # in plain tensors: a fused form would round it, and not all that is read is a rounded product
+        normed = Forms.norm(self.forms, self.anatomy.final_norm, resid, change)
         if isinstance(reading, Logits) and reading.tokens is not None:
             few = unembed_tokens(self.anatomy, normed.flatten(0, 1), reading.tokens, w.prompt, bias=False)
             return few.unflatten(0, (len(prompts), -1))

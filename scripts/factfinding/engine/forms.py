@@ -10,10 +10,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from factfinding.engine.closed_forms import ACTIVATIONS, norm_difference, softmax_difference
+from factfinding.engine.closed_forms import (
+    ACTIVATIONS,
+    norm_difference,
+    product_difference,
+    softmax_difference,
+)
+from factfinding.engine.direct import Norm
 from factfinding.engine.groups import own
 from factfinding.engine.products import Products
 from factfinding.engine.suffix import Window
+from factfinding.families import Family
 from factfinding.model.anatomy import Block, rotate
 
 Rotary = tuple[Tensor, Tensor] | None
@@ -22,32 +29,44 @@ Rotary = tuple[Tensor, Tensor] | None
 class Forms:
     """The non-linear parts of a block, for changes of what goes into them."""
 
-    def __init__(self, products: Products) -> None:
-        self.products = products
+    def __init__(self, products: Products, family: Family) -> None:
+        self.products, self.family = products, family
+        self._norms: dict[nn.Module, Norm] = {}
+
+    def norm_of(self, module: nn.Module) -> Norm:
+        """What a norm computes: centred or not, its weight as it is multiplied by."""
+        if module not in self._norms:
+            self._norms[module] = Norm.of(module, self.family)
+        return self._norms[module]
 
     def norm(
         self,
-        norm: nn.Module,
-        resid: Float[Tensor, "prompts 1 n d_model"],
-        change: Float[Tensor, "prompts size n d_model"],
-    ) -> Float[Tensor, "prompts size n d_model"]:
-        """Change of a LayerNorm's output, on its way into a product."""
-        return norm_difference(resid, change, norm.eps) * norm.weight
+        module: nn.Module,
+        before: Float[Tensor, "prompts 1 *n d"],
+        moved: Float[Tensor, "prompts size *n d"],
+    ) -> Float[Tensor, "prompts size *n d"]:
+        """Change of a norm's output when its input `before` changes by `moved`, on its way into a product."""
+        norm = self.norm_of(module)
+        return norm_difference(before, moved, norm.eps, centred=norm.centred) * norm.weight
 
     def activation(
         self,
-        block: Block,
-        w: Window,
-        at: slice,
-        resid: Float[Tensor, "prompts 1 n d_model"],
+        module: nn.Module,
+        before: Float[Tensor, "prompts 1 n d_mlp"],
         moved: Float[Tensor, "prompts size n d_mlp"],
     ) -> Float[Tensor, "prompts size n d_mlp"]:
-        """Change of the neurons' post-activations when their pre-activations change by `moved`.
+        """Change of an activation when its input `before` changes by `moved`."""
+        return ACTIVATIONS[type(module).__name__](before, moved)
 
-        `resid` is what the clean run's MLP reads at positions `at`, counted from the clean run's start.
-        """
-        before, _ = block.neurons(block.norm_mlp(resid))
-        return ACTIVATIONS[type(block.mlp_act).__name__](before, moved)
+    def product(
+        self,
+        x: Float[Tensor, "prompts 1 n d_mlp"],
+        dx: Float[Tensor, "prompts size n d_mlp"],
+        y: Float[Tensor, "prompts 1 n d_mlp"],
+        dy: Float[Tensor, "prompts size n d_mlp"],
+    ) -> Float[Tensor, "prompts size n d_mlp"]:
+        """Change of x y, neuron by neuron, when x changes by dx and y by dy."""
+        return product_difference(x, dx, y, dy)
 
     def attention(
         self, block: Block, w: Window, moved: tuple[Tensor, Tensor, Tensor], rotary: Rotary, wanted: int
@@ -61,13 +80,15 @@ class Forms:
         dq, dk, dv = moved
         changed = dq.shape[2]
         if rotary is not None:
-            dq, dk = (rotate(x, *(part[:, :changed] for part in rotary)) for x in (dq, dk))
+            turned = tuple(part[:, :changed] for part in rotary)
+            dq, dk = (rotate(x, *turned, rotated=self.family.rotated) for x in (dq, dk))
         dq, dk, dv = (nn.functional.pad(x, (0, 0, 0, w.n - changed)) for x in (dq, dk, dv))
         dq = dq[:, :, skipped:]
         q = w.kept(clean.queries[block.index], 2)[prompts, :, skipped:]
         keys, values = (x[block.index, :, :, : w.last + 1] for x in (clean.keys, clean.values))
         hidden = ~torch.cat((w.visible.new_ones(wanted, w.first), w.visible[skipped:]), dim=1)
-        before = block.pattern(q, keys[prompts], ~hidden)
+        with self.products.full_settings():
+            before = block.pattern(q, keys[prompts], ~hidden)
         after = (q[:, None] + dq.unflatten(0, (len(prompts), -1))).flatten(0, 1)
         scores = w.groups.times(dq, keys.transpose(-1, -2), self.products)
         scores[..., w.first :] += own(after, dk.transpose(-1, -2), self.products)

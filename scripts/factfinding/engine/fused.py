@@ -21,6 +21,7 @@ from factfinding.engine.forms import Forms, Rotary
 from factfinding.engine.products import Products
 from factfinding.engine.suffix import Window
 from factfinding.errors import out_of_memory
+from factfinding.families import Family
 from factfinding.model.anatomy import Anatomy, Block, causal
 
 try:
@@ -35,6 +36,8 @@ ACTIVATION_KINDS = {
     "FastGELUActivation": "tanh",
     "GELUTanh": "tanh",
     "ReLU": "relu",
+    "SiLUActivation": "silu",
+    "SiLU": "silu",
 }
 """The kernel of an activation module, by the name of its class."""
 
@@ -42,8 +45,8 @@ ACTIVATION_KINDS = {
 def forms_of(anatomy: Anatomy, products: Products) -> Forms:
     """Fused forms for a float32 model on a GPU with Triton, plain ones anywhere else."""
     if kernels is None or anatomy.device.type != "cuda" or anatomy.dtype != torch.float32:
-        return Forms(products)
-    return Fused(products)
+        return Forms(products, anatomy.family)
+    return Fused(products, anatomy.family)
 
 
 def _or_plain(fused: Callable) -> Callable:
@@ -72,30 +75,37 @@ def _or_plain(fused: Callable) -> Callable:
 class Fused(Forms):
     """The forms as kernels. Inputs and results of products come and go in the product's own precision."""
 
-    def __init__(self, products: Products) -> None:
-        super().__init__(products)
+    def __init__(self, products: Products, family: Family) -> None:
+        super().__init__(products, family)
         self.failed: set[str] = set()  # forms whose kernels do not work here
         self._kept: WeakKeyDictionary[Clean, dict[tuple[str, int], Tensor]] = WeakKeyDictionary()
 
     @_or_plain
-    def norm(self, norm: nn.Module, resid: Tensor, change: Tensor) -> Float[Tensor, "prompts size n d_model"]:
-        return kernels.norm(change, resid, norm.weight, norm.eps, self.products.operand)
+    def norm(self, module: nn.Module, before: Tensor, moved: Tensor) -> Float[Tensor, "prompts size *n d"]:
+        if moved.ndim != 4:  # of each head's queries or keys: the kernel is for the residual stream
+            return super().norm(module, before, moved)
+        norm = self.norm_of(module)
+        return kernels.norm(moved, before, norm.weight, norm.eps, self.products.operand, centred=norm.centred)
 
     @_or_plain
     def activation(
-        self, block: Block, w: Window, at: slice, resid: Tensor, moved: Tensor
+        self, module: nn.Module, before: Tensor, moved: Tensor
     ) -> Float[Tensor, "prompts size n d_mlp"]:
-        kind = ACTIVATION_KINDS[type(block.mlp_act).__name__]
-        before = w.groups.of(self._once("pre", block, w.clean, self._pre))[:, None, at]
+        kind = ACTIVATION_KINDS[type(module).__name__]
         return kernels.activation(kind, before, moved, self.products.operand)
+
+    @_or_plain
+    def product(self, x: Tensor, dx: Tensor, y: Tensor, dy: Tensor) -> Float[Tensor, "prompts size n d_mlp"]:
+        return kernels.product(x, dx, y, dy, self.products.operand)
 
     @_or_plain
     def attention(
         self, block: Block, w: Window, moved: tuple[Tensor, Tensor, Tensor], rotary: Rotary, wanted: int
     ) -> Float[Tensor, "rows wanted d_model"]:
         clean, layer = w.clean, block.index
-        if self.products.kind == "full" or not kernels.attention_fits(w.n, w.first, block.d_head):
-            # the kernel's products are for matrix units
+        fits = kernels.attention_fits(w.n, w.first, block.d_head)
+        if self.products.kind == "full" or not fits or self.family.rotated != "halves":
+            # the kernel's products are for matrix units, and it turns a head's halves
             return super().attention(block, w, moved, rotary, wanted)
         pattern = w.kept(self._once("pattern", block, clean, self._pattern), 2)[..., : w.last + 1]
         keys, values = (x[layer, :, :, : w.last + 1] for x in (clean.keys, clean.values))
@@ -121,11 +131,6 @@ class Fused(Forms):
             with self.products.full_settings():
                 kept[name, block.index] = find(block, clean)
         return kept[name, block.index]
-
-    def _pre(self, block: Block, clean: Clean) -> Float[Tensor, "prompts kept d_mlp"]:
-        resid = clean.resid[block.index]
-        mid = resid if block.parallel else resid + clean.attn_out[block.index]
-        return block.neurons(block.norm_mlp(mid))[0]
 
     def _pattern(self, block: Block, clean: Clean) -> Float[Tensor, "prompts heads kept seq"]:
         visible = causal(clean.tokens.shape[1], device=clean.tokens.device)[clean.start :]

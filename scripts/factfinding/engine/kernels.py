@@ -37,8 +37,9 @@ def _tanh(x):
 
 @triton.jit(do_not_specialize=["size", "n"])
 def _norm(
-    change, x, weight, out, size, n, d, change_row, change_at, x_prompt, x_at, eps, BLOCK: tl.constexpr
-):
+    change, x, weight, out, size, n, d, change_row, change_at, x_prompt, x_at, eps,
+    CENTRED: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
     """One position of one row: `closed_forms.norm_difference`, times the norm's weight."""
     program = tl.program_id(0)
     row, at = program // n, program % n
@@ -46,8 +47,9 @@ def _norm(
     inside = column < d
     e = tl.load(change + row.to(tl.int64) * change_row + at * change_at + column, mask=inside, other=0.0)
     c = tl.load(x + (row // size).to(tl.int64) * x_prompt + at * x_at + column, mask=inside, other=0.0)
-    e = tl.where(inside, e - tl.sum(e) / d, 0.0)
-    c = tl.where(inside, c - tl.sum(c) / d, 0.0)
+    if CENTRED:
+        e = tl.where(inside, e - tl.sum(e) / d, 0.0)
+        c = tl.where(inside, c - tl.sum(c) / d, 0.0)
     before = 1 / tl.sqrt(tl.sum(c * c) / d + eps)
     after = 1 / tl.sqrt(tl.sum((c + e) * (c + e)) / d + eps)
     grown = tl.sum((2 * c + e) * e) / d
@@ -63,16 +65,19 @@ def norm(
     weight: Float[Tensor, " d_model"],
     eps: float,
     dtype: torch.dtype,
+    *,
+    centred: bool = True,
 ) -> Float[Tensor, "prompts size n d_model"]:
-    """Change of a LayerNorm's output (without its bias) when its input x changes, as `dtype`."""
+    """Change of a LayerNorm's output (without its bias) when its input x changes, as `dtype`; an RMS norm's if not `centred`."""
     prompts, size, n, d = change.shape
     change, x = (_one_step_between_rows(part) for part in (change, x))
     out = torch.empty(change.shape, dtype=dtype, device=change.device)
     strides = (change.stride(1), change.stride(2), x.stride(0), x.stride(2))
     block = triton.next_power_of_2(d)
     _norm[(prompts * size * n,)](
-        change, x, weight, out, size, n, d, *strides, eps, BLOCK=block, num_warps=8 if block > 2048 else 4
-    )
+        change, x, weight, out, size, n, d, *strides, eps,
+        CENTRED=centred, BLOCK=block, num_warps=8 if block > 2048 else 4,
+    )  # fmt: skip
     return out
 
 
@@ -118,6 +123,9 @@ def _activation(
     if KIND == "tanh":
         scaled = 0.7978845608028654 * (x + 0.044715 * x * square)
         tanh = _tanh(scaled)
+    if KIND == "silu":
+        scaled = x / 2
+        tanh = _tanh(scaled)
     for i in range(0, ROWS, 2):  # two at a time, so that more is on its way from memory
         row = tl.program_id(1) * ROWS + i
         at = (prompt * size + row) * columns + column
@@ -129,6 +137,8 @@ def _activation(
             next_y = _gelu(x, first, second, third, fourth, fifth, next_d, small)
         if KIND == "tanh":
             y, next_y = _tanh_gelu(x, scaled, tanh, d), _tanh_gelu(x, scaled, tanh, next_d)
+        if KIND == "silu":
+            y, next_y = _half_open(x, scaled, tanh, d, d / 2), _half_open(x, scaled, tanh, next_d, next_d / 2)
         if KIND == "relu":
             y, next_y = _relu(x, d), _relu(x, next_d)
         tl.store(out + at, y.to(out.dtype.element_ty), mask=here)
@@ -139,6 +149,12 @@ def _activation(
 def _tanh_gelu(x, scaled, tanh, d):
     """`closed_forms.tanh_gelu_difference`, what depends on x given."""
     grown = 0.7978845608028654 * d * (1 + 0.044715 * (3 * x * x + 3 * x * d + d * d))
+    return _half_open(x, scaled, tanh, d, grown)
+
+
+@triton.jit
+def _half_open(x, scaled, tanh, d, grown):
+    """Change of x (1 + tanh(scaled)) / 2 when x changes by d, and `scaled` by `grown`."""
     after = _tanh(scaled + grown)
     return (d * (1 + after) + x * _tanh(grown) * (1 - tanh * after)) / 2
 
@@ -154,7 +170,7 @@ def activation(
     moved: Float[Tensor, "prompts size n d_mlp"],
     dtype: torch.dtype,
 ) -> Float[Tensor, "prompts size n d_mlp"]:
-    """Change of gelu, tanh (GELU's tanh form) or relu when its input `before` changes by `moved`, as `dtype`."""
+    """Change of gelu, tanh (GELU's tanh form), silu or relu when its input `before` changes by `moved`, as `dtype`."""
     prompts, size, n, d_mlp = moved.shape
     moved, columns = moved.contiguous(), n * d_mlp
     before = before if before[0, 0].is_contiguous() else before.contiguous()
@@ -165,6 +181,41 @@ def activation(
     _activation[grid](
         before, moved, out, size, columns, before.stride(0), small, KIND=kind, BLOCK=block, ROWS=rows
     )
+    return out
+
+
+@triton.jit(do_not_specialize=["size"])
+def _product(x, dx, y, dy, out, size, columns, x_prompt, y_prompt, BLOCK: tl.constexpr, ROWS: tl.constexpr):
+    """Some numbers of some rows; x and y are read once for all rows."""
+    column = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    inside = column < columns
+    prompt = tl.program_id(2).to(tl.int64)
+    a = tl.load(x + prompt * x_prompt + column, mask=inside, other=0.0)
+    b = tl.load(y + prompt * y_prompt + column, mask=inside, other=0.0)
+    for i in range(ROWS):
+        row = tl.program_id(1) * ROWS + i
+        at = (prompt * size + row) * columns + column
+        here = inside & (row < size)
+        da = tl.load(dx + at, mask=here, other=0.0).to(tl.float32)
+        db = tl.load(dy + at, mask=here, other=0.0).to(tl.float32)
+        tl.store(out + at, (a * db + da * (b + db)).to(out.dtype.element_ty), mask=here)
+
+
+def product(
+    x: Float[Tensor, "prompts 1 n d_mlp"],
+    dx: Float[Tensor, "prompts size n d_mlp"],
+    y: Float[Tensor, "prompts 1 n d_mlp"],
+    dy: Float[Tensor, "prompts size n d_mlp"],
+    dtype: torch.dtype,
+) -> Float[Tensor, "prompts size n d_mlp"]:
+    """Change of x y, number by number, when x changes by dx and y by dy, as `dtype`."""
+    prompts, size, n, d_mlp = dx.shape
+    dx, dy, columns = dx.contiguous(), dy.contiguous(), n * d_mlp
+    x, y = (part if part[0, 0].is_contiguous() else part.contiguous() for part in (x, y))
+    out = torch.empty(dx.shape, dtype=dtype, device=dx.device)
+    block, rows = 512, 16
+    grid = (triton.cdiv(columns, block), triton.cdiv(size, rows), prompts)
+    _product[grid](x, dx, y, dy, out, size, columns, x.stride(0), y.stride(0), BLOCK=block, ROWS=rows)
     return out
 
 
@@ -190,6 +241,7 @@ def _turned(x, at, column, inside, cos, sin, position, d_rotary):
         "changed",
         "skipped",
         "heads",
+        "sharing",
         "d_rotary",
         "p_prompt",
         "p_head",
@@ -198,16 +250,18 @@ def _turned(x, at, column, inside, cos, sin, position, d_rotary):
 )
 def _attention(
     dq, dk, dv, q, keys, values, pattern, cos, sin, out,
-    size, n, first, changed, skipped, heads, d_rotary, scale, large,
-    d_row, d_headwise, d_at, q_prompt, q_head, q_at, k_prompt, k_head, k_at, p_prompt, p_head, p_at,
+    size, n, first, changed, skipped, heads, sharing, d_rotary, scale, large,
+    dq_row, dq_head, dq_at, dk_row, dk_head, dk_at, q_prompt, q_head, q_at, k_prompt, k_head, k_at, p_prompt, p_head, p_at,
     d_head: tl.constexpr, OPERAND: tl.constexpr,
     M: tl.constexpr, PAST: tl.constexpr, CHUNK: tl.constexpr,
 ):  # fmt: skip
     """One head of as many rows as fit into M positions: their own keys are a block-diagonal part of M x M scores.
 
-    A head's numbers are taken a chunk at a time: fewer are alive at once, and more programs run side by side.
+    A head's numbers are taken a chunk at a time: fewer are alive at once, and more programs run side by side. As many
+    heads as `sharing` have one key and one value.
     """
     head, prompt = tl.program_id(1), tl.program_id(2).to(tl.int64)
+    kv_head = head // sharing
     slot, t = tl.arange(0, M), tl.arange(0, PAST)
     rows = M // n
     mine, i = slot // n, slot % n
@@ -215,10 +269,11 @@ def _attention(
     valid = (mine < rows) & (row < size)
     seen_past = valid[:, None] & (t < first)[None, :]
     seen = (valid[:, None] & valid[None, :]) & (mine[:, None] == mine[None, :]) & (i[None, :] <= i[:, None])
-    moved_at = (prompt * size + row) * d_row + i * d_at + head * d_headwise
+    dq_where = (prompt * size + row) * dq_row + i * dq_at + head * dq_head
+    dk_where = (prompt * size + row) * dk_row + i * dk_at + kv_head * dk_head
     q_where = prompt * q_prompt + head * q_head + i * q_at
-    here_at = prompt * k_prompt + head * k_head + (first + i) * k_at
-    past_at = prompt * k_prompt + head * k_head + t * k_at
+    here_at = prompt * k_prompt + kv_head * k_head + (first + i) * k_at
+    past_at = prompt * k_prompt + kv_head * k_head + t * k_at
 
     # change of the scores: queries with the clean keys, and all of the queries with the rows' own change of keys
     s, s_past = tl.zeros((M, M), tl.float32), tl.zeros((M, PAST), tl.float32)
@@ -230,9 +285,9 @@ def _attention(
             (valid & (i < changed))[:, None] & wide,
             (t < first)[:, None] & wide,
         )
-        move = _turned(dq, moved_at, column, here, cos, sin, i, d_rotary)
+        move = _turned(dq, dq_where, column, here, cos, sin, i, d_rotary)
         after = (tl.load(q + q_where[:, None] + column[None, :], mask=inside, other=0.0) + move).to(OPERAND)
-        own_k = _turned(dk, moved_at, column, here, cos, sin, i, d_rotary).to(OPERAND)
+        own_k = _turned(dk, dk_where, column, here, cos, sin, i, d_rotary).to(OPERAND)
         s += tl.dot(after, tl.trans(own_k), input_precision="tf32")
         move = move.to(OPERAND)
         clean_k = tl.load(keys + here_at[:, None] + column[None, :], mask=inside, other=0.0).to(OPERAND)
@@ -266,7 +321,7 @@ def _attention(
             (valid & (i < changed))[:, None] & wide,
             (t < first)[:, None] & wide,
         )
-        own_v = tl.load(dv + moved_at[:, None] + column[None, :], mask=here, other=0.0).to(OPERAND)
+        own_v = tl.load(dv + dk_where[:, None] + column[None, :], mask=here, other=0.0).to(OPERAND)
         z = tl.dot(after, own_v, input_precision="tf32")
         clean_v = tl.load(values + here_at[:, None] + column[None, :], mask=inside, other=0.0).to(OPERAND)
         z += tl.dot(moved, clean_v, input_precision="tf32")
@@ -284,8 +339,8 @@ def attention_fits(n: int, first: int, d_head: int) -> bool:
 def attention(
     moved: tuple[Tensor, Tensor, Tensor],
     q: Float[Tensor, "prompts heads n d_head"],
-    keys: Float[Tensor, "prompts heads seen d_head"],
-    values: Float[Tensor, "prompts heads seen d_head"],
+    keys: Float[Tensor, "prompts kv_heads seen d_head"],
+    values: Float[Tensor, "prompts kv_heads seen d_head"],
     pattern: Float[Tensor, "prompts heads n seen"],
     rotary: tuple[Tensor, Tensor] | None,
     *,
@@ -296,14 +351,11 @@ def attention(
 ) -> Float[Tensor, "rows wanted d_model"]:
     """Change of the heads' mixed values at the window's positions from `skipped` on, as `dtype`.
 
-    `moved`: the changes of queries, keys and values before rotation, `[rows, heads, changed, d_head]` each, at the
-    window's leading positions; `size` rows of each prompt. Products of float32 numbers are in TF32.
+    `moved`: the changes of queries, keys and values before rotation, `[rows, heads, changed, d_head]` each (keys and values
+    of as many heads as the clean run's), at the window's leading positions; `size` rows of each prompt. Products of float32 numbers are in TF32.
     """
-    dq, dk, dv = moved if len({x.stride() for x in moved}) == 1 else (x.contiguous() for x in moved)
-    (prompts, heads, n, d_head), seen = q.shape, keys.shape[2]
-    keys, values = (
-        (keys, values) if keys.stride() == values.stride() else (keys.contiguous(), values.contiguous())
-    )
+    dq, (dk, dv), (keys, values) = moved[0], _alike(*moved[1:]), _alike(keys, values)
+    (prompts, heads, n, d_head), (kv_heads, seen) = q.shape, keys.shape[1:3]
     cos, sin = (q, q) if rotary is None else (part[0].contiguous() for part in rotary)
     d_rotary = 0 if rotary is None else cos.shape[-1]
     out = torch.empty(len(dq), n - skipped, heads * d_head, dtype=dtype, device=q.device)
@@ -312,12 +364,17 @@ def attention(
     operand = {torch.bfloat16: tl.bfloat16, torch.float32: tl.float32}[dtype]
     _attention[(triton.cdiv(size, m // n), heads, prompts)](
         dq, dk, dv, q, keys, values, pattern, cos, sin, out,
-        size, n, seen - n, dq.shape[2], skipped, heads, d_rotary, scale, LARGE_SCORE,
-        *dq.stride()[:3], *q.stride()[:3], *keys.stride()[:3], *pattern.stride()[:3],
+        size, n, seen - n, dq.shape[2], skipped, heads, heads // kv_heads, d_rotary, scale, LARGE_SCORE,
+        *dq.stride()[:3], *dk.stride()[:3], *q.stride()[:3], *keys.stride()[:3], *pattern.stride()[:3],
         d_head=d_head, OPERAND=operand, M=m, PAST=past, CHUNK=16,
         num_warps=4 if m == 32 and past <= 32 else 8, num_stages=1,
     )  # fmt: skip
     return out
+
+
+def _alike(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Both with the same distances between their numbers."""
+    return (x, y) if x.stride() == y.stride() else (x.contiguous(), y.contiguous())
 
 
 @triton.jit(do_not_specialize=["size"])
