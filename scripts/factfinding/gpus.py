@@ -81,7 +81,9 @@ def _of_this_machine() -> list[str]:
     if program is None:
         return []
     try:
-        listed = subprocess.run([program, "-L"], capture_output=True, text=True, timeout=60, check=True).stdout
+        listed = subprocess.run(
+            [program, "-L"], capture_output=True, text=True, timeout=60, check=True
+        ).stdout
     except (OSError, subprocess.SubprocessError):
         return []
     found = [(len(indent), name) for indent, name in LISTED.findall(listed)]

@@ -158,7 +158,9 @@ def test_the_tables_are_the_same_where_few_rows_fit(monkeypatch, tables):
 def test_every_rule_that_runs_the_model_is_tried():
     rules = re.compile(r"^rule (\w+):(?:(?!^rule ).)*?^        gpu=1,", re.MULTILINE | re.DOTALL)
     found = {name for path in (ROOT / "rules").glob("*.smk") for name in rules.findall(path.read_text())}
-    assert found - NO_BATCHES == {name.replace("neuron_effects", "neuron_effects_shard") for name in set().union(*RULES.values())}
+    assert found - NO_BATCHES == {
+        name.replace("neuron_effects", "neuron_effects_shard") for name in set().union(*RULES.values())
+    }
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
