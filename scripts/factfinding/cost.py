@@ -3,7 +3,7 @@
 Three things are counted for each rule: tokens that go through the blocks of the model (a replacement in the middle runs
 the layers above it only, which is counted as that share of a token), passes, each of which costs a fixed time however small
 it is, and seconds of a processor for statistics. A job also has to start, and to load the model. What is not known before
-the run is taken as follows: everybody is recalled, a lookup that is to be found has a quarter of the layers, and without
+the run is taken as follows: everybody is recalled (who is stands in recall.csv once it is there), a lookup that is to be found has a quarter of the layers, and without
 prompts tables a word has 1.3 tokens. The constants were fitted on finished runs; docs/performance.md says how well they do.
 
 Imports no torch: rates are given (scripts/cost.py measures them).
@@ -91,9 +91,11 @@ class Shape:
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """Who is asked, and how long prompts are, in tokens. after: from the final name token to END, both counted."""
+    """Who is asked, and how long prompts are, in tokens. known: those who are recalled. after: from the final name token to
+    END, both counted."""
 
     subjects: int
+    known: int
     answers: int
     full: float
     name_only: float
@@ -185,12 +187,12 @@ class Study:
     def _forward(self) -> dict[str, Work]:
         """Rules that run whole prompts, or names alone."""
         shape, asked, config = self.shape, self.asked, self.config
-        n, full = asked.subjects, asked.full
+        everybody, n, full = asked.subjects, asked.known, asked.full
         lengths = {"full": full, "name_only": asked.name_only, "zero_shot": asked.zero_shot}
         logits = shape.vocabulary * shape.width / (shape.block * shape.layers)  # of one position, in tokens
         found = {
             f"activations_{condition}": self.runs(
-                n * length, n, length=length, disk=2 * n * self._cached(length)
+                everybody * length, everybody, length=length, disk=2 * everybody * self._cached(length)
             )
             for condition, length in lengths.items()
         }
@@ -202,7 +204,9 @@ class Study:
         mlps = 2 * shape.neurons * shape.width * shape.layers
         people = 2 * n * len(config.names.conditions)
         return found | {
-            "recall": self.runs(n * (full + asked.zero_shot + 2 * logits), 2 * n, length=full),
+            "recall": self.runs(
+                everybody * (full + asked.zero_shot + 2 * logits), 2 * everybody, length=full
+            ),
             "circuit_checks": self.runs(n * checks * full, checks * n, length=full),
             "context": self.runs(n * contexts, 6 * n, length=full),
             "effective_model": self.runs(
@@ -239,7 +243,7 @@ class Study:
     def _replaced(self) -> dict[str, Work]:
         """Rules that replace parts of a run: of each token, the layers above are run."""
         shape, asked, config = self.shape, self.asked, self.config
-        n, after, layers, heads = asked.subjects, asked.after, shape.layers, self.shape.heads
+        n, after, layers, heads = asked.known, asked.after, shape.layers, self.shape.heads
         section = config.interventions
         patched, ablated = min(section.patched_subjects, n), min(section.node_subjects, n)
         slots = asked.name - 1 + after
@@ -274,15 +278,13 @@ class Study:
         """P3.2 and the dossiers."""
         shape, asked, config = self.shape, self.asked, self.config
         section, dossiers = config.neurons, config.answer_neurons
-        people = min(asked.subjects, section.asked_subjects or asked.subjects)
-        facts = (
-            people * max(2, asked.facts / max(1, people)) if section.asked_subjects is None else 4 * people
-        )
+        people = min(asked.known, section.asked_subjects or asked.known)
+        facts = people * max(2, asked.facts / asked.of_people)
         layers = self.lookup / section.shards
         points = min(EVALUATIONS, section.draws) if section.tolerance else section.draws
         edits = facts * layers * shape.neurons * points
         above = 1 - self.lookup / shape.layers / 2
-        donors = 3 * asked.subjects * asked.name_only * 2
+        donors = 3 * asked.known * asked.name_only * 2
         twin = section.twin_rows * section.draws * asked.full * 2  # in float64
         rows = facts * layers * shape.neurons * 2
         swept = Work(
@@ -292,7 +294,7 @@ class Study:
             products="full" if section.engine == "suffix" else section.products,
         )  # fmt: skip
         chosen = asked.answers + len(dossiers.neurons)
-        each = min(dossiers.ablated_subjects, asked.subjects / (2 * asked.answers)) * (
+        each = min(dossiers.ablated_subjects, asked.known / (2 * asked.answers)) * (
             1 + dossiers.random_neurons
         )
         return {
@@ -307,7 +309,7 @@ class Study:
     def _statistics(self) -> dict[str, Work]:
         """Rules that read activations, weights or tables, and do not run the model."""
         shape, asked, config = self.shape, self.asked, self.config
-        n, layers = asked.subjects, shape.layers
+        n, layers = asked.known, shape.layers
         fit = FIT + FIT_NUMBER * n * shape.width * asked.answers
         probes = config.probes
         folds = len(probes.folds) + len(probes.control_folds)
@@ -436,15 +438,15 @@ def _asked(config: Config, folder: Path) -> Asked:
     )
     name = word * names
     found = Asked(
-        subjects=subjects, answers=answers, full=1 + shot + before + name + after, name_only=1 + name,
+        subjects=subjects, known=subjects, answers=answers, full=1 + shot + before + name + after, name_only=1 + name,
         zero_shot=1 + before + name + after, name=name, after=1 + after, facts=facts, of_people=of_people,
     )  # fmt: skip
-    return _measured(found, folder)
+    return _measured(found, folder, only_known=config.interventions.subjects == "known")
 
 
-def _measured(asked: Asked, folder: Path) -> Asked:
+def _measured(asked: Asked, folder: Path, *, only_known: bool) -> Asked:
     """The same with the lengths of the prompts tables, where they are there."""
-    known = {}
+    known: dict[str, Any] = {}
     for condition in ("full", "name_only", "zero_shot"):
         path = folder / f"prompts/{condition}.parquet"
         if path.is_file():
@@ -454,7 +456,10 @@ def _measured(asked: Asked, folder: Path) -> Asked:
         table = pl.read_parquet(path, columns=["first_name", "final_name", "end"])
         known["name"] = float((table["final_name"] - table["first_name"]).mean()) + 1
         known["after"] = float((table["end"] - table["final_name"]).mean()) + 1
-        known["subjects"] = table.height
+        known["subjects"] = known["known"] = table.height
+    path = folder / "tables/recall.csv"
+    if path.is_file() and only_known:
+        known["known"] = int(pl.read_csv(path, columns=["known"])["known"].sum())
     return replace(asked, **known)
 
 

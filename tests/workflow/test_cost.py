@@ -16,7 +16,16 @@ PYTHIA = Shape(
     layers=32, width=2560, heads=32, head=80, neurons=10240, vocabulary=50304, block=78_676_480, ends=257_561_600
 )  # fmt: skip
 ASKED = Asked(
-    subjects=300, answers=3, full=17, name_only=4, zero_shot=9, name=3, after=5, facts=40, of_people=10
+    subjects=300,
+    known=300,
+    answers=3,
+    full=17,
+    name_only=4,
+    zero_shot=9,
+    name=3,
+    after=5,
+    facts=40,
+    of_people=10,
 )
 H200 = Rates(start=6, products=51e12, gpu=True)
 
@@ -66,8 +75,8 @@ def test_what_was_measured_at_the_shape_of_pythia_is_met_within_a_factor_of_two(
 
 def test_the_numbers_grow_with_subjects_and_layers():
     """Beyond starting and loading, which do not."""
-    idle = cost(asked=replace(ASKED, subjects=1))
-    one, twice = cost(), cost(asked=replace(ASKED, subjects=600))
+    idle = cost(asked=replace(ASKED, subjects=1, known=1))
+    one, twice = cost(), cost(asked=replace(ASKED, subjects=600, known=600))
     for rule in ("recall", "circuit_checks", "activations", "context", "mlp_norms"):
         grown = (of(twice, rule) - of(idle, rule)) / (of(one, rule) - of(idle, rule))
         assert 1.8 < grown < 2.2, rule
