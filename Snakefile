@@ -50,3 +50,17 @@ for path in sorted(Path(workflow.basedir).glob("rules/*.smk")):
     if path.stem in DECLARED.experiments:
 
         include: f"rules/{path.name}"
+
+
+# What the studies would take, from their shapes and this machine's rates; computes nothing of them.
+rule cost:
+    threads: workflow.cores or 1
+    resources:
+        gflops=0,  # of float32 products, in GFLOP/s; 0: measured here
+        start=0,  # seconds until a job has started; 0: measured here
+    params:
+        studies=[
+            (study.model_dump(mode="json"), plan(study)) for study in STUDIES.values()
+        ],
+    script:
+        "scripts/cost.py"

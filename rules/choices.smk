@@ -206,8 +206,21 @@ def products(study):
 
 
 def records(study):
-    """Where each job that the page tells about says what it did: all rules with a record of their own, but those of
-    other studies' models, and what comes after the page."""
+    """Where each job that the page tells about says what it did."""
+    return expand(
+        "results/{study}/provenance/{job}.json", study=study.study, job=recorded(study)
+    )
+
+
+def plan(study):
+    """All jobs of a study by name."""
+    downloads = ["download_texts"] if study.locality.dataset else []
+    return [*downloads, *recorded(study), "report"]
+
+
+def recorded(study):
+    """The jobs that the page tells about, by name: all rules with a record of their own, but those of other studies'
+    models, and what comes after the page."""
     own = SOURCES[study.model.source]
     without = {"report", "comparison", "download_texts", *SOURCES.values()} - {own}
     found = {
@@ -222,7 +235,7 @@ def records(study):
     jobs += [f"activations_{condition}" for condition in study.activations.conditions]
     jobs += [f"neuron_effects_shard_{i}" for i in range(study.neurons.shards)]
     jobs += [f"figure_{figure}" for figure in figures(study)]
-    return expand("results/{study}/provenance/{job}.json", study=study.study, job=jobs)
+    return jobs
 
 
 def model_threads(study):

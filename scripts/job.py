@@ -17,6 +17,7 @@ import sys
 import time
 import traceback
 from collections.abc import Mapping
+from contextlib import ExitStack
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
@@ -45,6 +46,7 @@ class Job:
         self.wildcards, self.threads = snakemake.wildcards, snakemake.threads
         self._log = None
         self._warnings = _Warnings(self)
+        self._held = ExitStack()
 
     def __enter__(self) -> Self:
         if self.snakemake.log:
@@ -59,9 +61,12 @@ class Job:
         if not self.network:
             os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1", HF_DATASETS_OFFLINE="1")
         os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+        if self._runs_the_model():
+            self._take_a_gpu()
         return self
 
     def __exit__(self, kind, error, trace) -> None:
+        self._held.close()
         if error is not None:
             self.log("".join(traceback.format_exception(kind, error, trace)))
             # the user's to mend: the message says it all, the log has the trace
@@ -132,6 +137,19 @@ class Job:
                 write_declared(result, wanted[name])
             else:
                 result.save(Path(wanted[name]))
+
+    def _runs_the_model(self) -> bool:
+        """Whether the rule asks for a GPU, and the configuration leaves it open which."""
+        asked = getattr(getattr(self.snakemake, "resources", None), "gpu", 0)
+        return bool(asked) and self._settings.get("compute", {}).get("device", "auto") in ("auto", "cuda")
+
+    def _take_a_gpu(self) -> None:
+        """Of several GPUs this job sees the one with the fewest jobs on it (factfinding.gpus)."""
+        from factfinding.gpus import one_gpu
+
+        name = self._held.enter_context(one_gpu())
+        if name is not None:
+            self.log(f"GPU {name}, the one with the fewest jobs")
 
     def _ran_out_of_memory(self, error: BaseException) -> bool:
         """Whether a rule that runs the model needed more memory than there is; other rules have no batches to shrink."""

@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -127,6 +128,19 @@ def sizes_of(folder: Path) -> Sizes:
     """
     config, family = _config(folder)
     return _named(family, _all_sizes(folder / "config.json", config, family), config)
+
+
+def all_sizes(path: Path, config: Mapping[str, Any]) -> dict[str, int]:
+    """Every size that a weight's shape may name (layers, width, heads, head, neurons, vocabulary), from what config.json,
+    which is at `path`, says. Raises InputError for an unknown family and for sizes that are missing."""
+    return _all_sizes(path, config, check_family(config, path))
+
+
+def weights_within(config: Mapping[str, Any], sizes: Mapping[str, int], layers: int) -> int:
+    """How many numbers the weights hold of a model of that config.json with so many layers."""
+    family = KNOWN_TYPES[config["model_type"]]
+    named = dict(_weights(family, family.weights[config["model_type"]], config, layers))
+    return sum(prod(sizes[size] for size in shape.split()) for shape in named.values())
 
 
 def check_model_folder(folder: Path, *, allow_pickle: bool = False) -> Sizes:

@@ -311,3 +311,22 @@ def test_a_norms_change_is_right_at_every_size(size, centred, seed):
         truth = torch.func.jvp(wide, (x.double(),), (d.double(),))[1]
     found = norm.change(x, d, exact=True)
     assert (found - truth).abs().max() <= 2e-5 * truth.abs().max()
+
+
+@settings(max_examples=30, deadline=None)
+@given(size=st.floats(-8, 3), centred=st.booleans(), one=st.booleans(), seed=st.integers(0, 1000))
+def test_changes_by_heads_are_those_of_what_the_heads_add(size, centred, one, seed):
+    """At every size: the products of z against the heads' outputs written out, in float64."""
+    generator = torch.Generator().manual_seed(seed)
+    x, z, out, onto, weight = (
+        torch.randn(*shape, generator=generator)
+        for shape in ((3, 24), (3, 4, 6), (1 if one else 4, 6, 24), (24, 2), (24,))
+    )
+    z = z * 10.0**size
+    norm = Norm(weight=weight, bias=None, eps=1e-5, centred=centred)
+    wide = Norm(weight=weight.double(), bias=None, eps=1e-5, centred=centred)
+    for exact in (True, False):
+        written = torch.einsum("shk,hkd->shd", z.double(), out.double().expand(4, -1, -1))
+        truth = wide.change(x.double(), written, exact=exact) @ onto.double()
+        found = norm.change_by_heads(x, z, out, onto, exact=exact)
+        assert (found - truth).abs().max() <= 5e-5 * truth.abs().max()

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import polars as pl
@@ -12,6 +15,7 @@ import torch
 from polars.testing import assert_frame_equal
 
 from factfinding.data.texts import String
+from factfinding.engine.answers import answers
 from factfinding.engine.sites import neuron
 from factfinding.experiments.circuit_checks.compute import circuit_checks
 from factfinding.experiments.dossiers import ablation
@@ -19,15 +23,15 @@ from factfinding.experiments.dossiers.texts import Running, firing
 from factfinding.experiments.locality.measure import locality
 from factfinding.experiments.recall.compute import answer_scores
 from factfinding.methods.effective import NameTables
-from helpers import ROOT, planted
+from factfinding.store import Activations
+from helpers import ROOT, planted, stores
 from helpers.head_tables import planted_candidates
 from helpers.intervention_tables import intervention_tables
+from helpers.models import random_anatomy
 from helpers.name_tables import example_name_tables
 from helpers.neuron_tables import neuron_tables
 
-FITS = 6
-"""Rows of a batch that fit: the names of one pair of P3.7, which go together. All experiments here ask for more."""
-MODEL = planted.at_name(firsts=4, lasts=4)
+MODEL, LARGER = planted.at_name(firsts=4, lasts=4), planted.at_name(firsts=8, lasts=8)
 Tables = dict[str, pl.DataFrame]
 
 
@@ -36,7 +40,7 @@ def interventions() -> Tables:
 
 
 def names() -> Tables:
-    return example_name_tables(MODEL.anatomy, MODEL.prompts)
+    return example_name_tables(LARGER.anatomy, LARGER.prompts)
 
 
 def neurons() -> Tables:
@@ -78,37 +82,113 @@ def texts() -> Tables:
     return {"windows": pl.DataFrame([vars(window) for window in found.windows])}
 
 
-class Memory:
-    """Memory for `FITS` rows: a batch with more raises what torch raises, and is counted."""
+def activations() -> Tables:
+    names = [f"{first} {last}" for first in ("Bo", "Al", "Ann") for last in ("Lee", "Li", "X")]
+    with TemporaryDirectory() as folder:
+        stores.store(Path(folder), names, batch_size=16, shard_rows=16)
+        with Activations(Path(folder) / "full.h5") as file:
+            values = {name: file.layer(name, file.layers(name)[0]) for name in file.names()}
+    return {
+        name: pl.DataFrame(np.nan_to_num(value).reshape(len(value), -1)) for name, value in values.items()
+    }
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.refused = 0
+
+RULES: dict[Callable[[], Tables], tuple[int, set[str]]] = {
+    recall: (6, {"recall"}),
+    checks: (6, {"circuit_checks"}),
+    interventions: (
+        6,
+        {
+            "total_effects", "residual_patching", "circuit_scan", "ladder", "effective_model", "context",
+            "probe_patching", "effective_probes", "nonlinear_excess",
+        },
+    ),
+    names: (6, {"mlp_norms", "linear_structure", "orthogonal_remainder"}),  # a pair of P3.7 is six names together
+    neurons: (3, {"neuron_facts", "neuron_effects", "mlp_paths"}),
+    local: (6, {"locality"}),
+    ablations: (6, {"dossiers"}),
+    texts: (6, {"dossiers"}),
+    activations: (1, {"activations"}),
+}  # fmt: skip
+"""What is tried, the rows of a batch that fit, and the rules in whose batches memory must then have run out."""
+NO_BATCHES = {"model_card"}
+"""Rules with a GPU that run the guards only, two prompts of nine tokens."""
+RUN_BY = re.compile(r"factfinding\.(?:experiments\.(\w+)|engine\.(capture))")
+
+
+def running() -> set[str]:
+    """The rules whose code is being run."""
+    found, frame = set(), sys._getframe()
+    while frame is not None:
+        match = RUN_BY.match(frame.f_globals.get("__name__", ""))
+        if match:
+            found.add(match[1] or "activations")
+        frame = frame.f_back
+    return found
+
+
+class Memory:
+    """Memory for so many rows: a batch with more raises what torch raises, and whose batch it was is written down."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
+        self.rows = rows
+        self.refused: set[str] = set()
         for place in (torch.nn.Embedding, NameTables):
             monkeypatch.setattr(place, "forward", self.limited(place.forward))
 
     def limited(self, forward: Callable) -> Callable:
         def forward_if_it_fits(module, ids, *others):
-            if len(ids) > FITS:
-                self.refused += 1
-                raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
+            if len(ids) > self.rows:
+                self.refused |= running()
+                raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
             return forward(module, ids, *others)
 
         return forward_if_it_fits
 
 
-@pytest.mark.parametrize(
-    "tables",
-    [recall, checks, interventions, names, neurons, local, ablations, texts],
-    ids=lambda tables: tables.__name__,
-)
+@pytest.mark.parametrize("tables", RULES, ids=lambda tables: tables.__name__)
 def test_the_tables_are_the_same_where_few_rows_fit(monkeypatch, tables):
+    rows, rules = RULES[tables]
     expected = tables()
-    memory = Memory(monkeypatch)
+    memory = Memory(monkeypatch, rows)
     found = tables()
-    assert memory.refused, "everything fitted: nothing was tried"
+    assert memory.refused >= rules, "what is missing was not tried: all of its batches fitted"
     assert found.keys() == expected.keys()
     for name, table in expected.items():
         assert_frame_equal(found[name], table, abs_tol=1e-9, rel_tol=1e-9)
+
+
+def test_every_rule_that_runs_the_model_is_tried():
+    rules = re.compile(r"^rule (\w+):(?:(?!^rule ).)*?^        gpu=1,", re.MULTILINE | re.DOTALL)
+    found = {name for path in (ROOT / "rules").glob("*.smk") for name in rules.findall(path.read_text())}
+    assert found - NO_BATCHES == {
+        name.replace("neuron_effects", "neuron_effects_shard")
+        for name in set().union(*(rules for _, rules in RULES.values()))
+    }
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_where_a_gpu_is_full_the_batch_is_halved_and_the_answers_are_the_same(caplog):
+    """Memory is capped at a quarter of what the whole batch took."""
+    anatomy = random_anatomy("gpt_neox", width=1024, layers=2, vocabulary=MODEL.anatomy.d_vocab)
+    anatomy.model.to("cuda")
+    prompts, ids = pl.concat([MODEL.prompts] * 128), planted_candidates(MODEL)["token_id"].to_list()
+
+    def said() -> np.ndarray:
+        return answers(anatomy, prompts, ids, batch_size=prompts.height).logits
+
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    expected = said()
+    cap = before + (torch.cuda.max_memory_allocated() - before) // 4
+    torch.cuda.empty_cache()
+    torch.cuda.set_per_process_memory_fraction(cap / torch.cuda.get_device_properties(0).total_memory)
+    try:
+        found = said()
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    assert "out of memory with 2048 rows in a batch; going on with 1024" in caplog.text
+    assert np.abs(found - expected).max() <= 1e-4 * np.abs(expected).max()
 
 
 def test_no_method_steps_through_rows_by_a_size_that_is_fixed():

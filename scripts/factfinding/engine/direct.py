@@ -12,6 +12,9 @@ scale, so it is linear: the effects of all nodes sum to the effect of replacing 
 logits are made up, exact ones what the replacement does.
 
 An exact norm is taken as a difference, without cancellation: a small change has a small error, and none has none.
+
+A path ends in a few tokens, or in one head's value. So what a head adds, z through its W_O, is never written out in the
+width of the model: what the norm and the path need of it are a few products of z (`Norm.change_by_heads`).
 """
 
 from __future__ import annotations
@@ -29,6 +32,8 @@ from factfinding.families import Family
 from factfinding.model.anatomy import Anatomy, weight_in_out
 
 OutWeights = Sequence[Float[Tensor, "heads d_head d_model"]]
+BATCH = 512
+"""Subjects at a time: enough that the products of a layer's weights, made anew for each batch, cost little beside it."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -72,6 +77,36 @@ class Norm:
         scale = (self._centre(x).square().mean(-1, keepdim=True) + self.eps).rsqrt()
         return self._centre(change) * scale * self.weight
 
+    def change_by_heads(
+        self,
+        resid: Float[Tensor, "subjects d_model"],
+        z: Float[Tensor, "subjects heads d_head"],
+        out: Float[Tensor, "#heads d_head d_model"],
+        onto: Float[Tensor, "d_model outputs"],
+        *,
+        exact: bool,
+    ) -> Float[Tensor, "subjects heads outputs"]:
+        """`change(resid, z @ out) @ onto`, from products of z alone; `out` of one head serves all.
+
+        With x the centred residual, e = z @ out centred and r, s the scales before and after (`norm_difference`), that is
+        s e @ onto + (s - r) x @ onto; s follows from x . e and from |e|^2 = z (out out^T) z, in float64, since that sum
+        may be much smaller than its terms.
+        """
+        x, out = self._centre(_wide(resid)), self._centre(out)
+        onto = self.weight[:, None] * onto
+        moved = torch.einsum("shk,hko->sho", z, out @ onto)
+        variance = x.square().mean(-1)[:, None] + self.eps
+        before = variance.rsqrt()[..., None]
+        if not exact:
+            return moved * before
+        along = ((x @ out.flatten(0, 1).T).unflatten(-1, out.shape[:2]) * z).sum(-1)
+        gram, wide = out.double() @ out.double().mT, z.double()
+        size = (torch.einsum("shk,hkl->shl", wide, gram) * wide).sum(-1).to(z.dtype)
+        grown = (2 * along + size) / x.shape[-1]
+        after = (variance + grown).clamp_min(self.eps).rsqrt()[..., None]
+        fallen = grown[..., None] * (before * after).square() / (before + after)
+        return moved * after - fallen * (x @ onto)[:, None]
+
     def _centre(self, x: Tensor) -> Tensor:
         return x - x.mean(-1, keepdim=True) if self.centred else x
 
@@ -99,6 +134,17 @@ class Readout:
     ) -> Float[Tensor, "subjects *nodes tokens"]:
         """What each change of the last residual, made alone, does to the chosen tokens' logits."""
         return self.norm.change(resid, change, exact=exact) @ self.directions.T
+
+    def change_by_heads(
+        self,
+        resid: Float[Tensor, "subjects d_model"],
+        z: Float[Tensor, "subjects heads d_head"],
+        out: Float[Tensor, "#heads d_head d_model"],
+        *,
+        exact: bool,
+    ) -> Float[Tensor, "subjects heads tokens"]:
+        """The same for what each head's z adds through its rows of W_O."""
+        return self.norm.change_by_heads(resid, z, out, self.directions.T, exact=exact)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -134,6 +180,19 @@ class HeadPath:
         """
         value = self.norm.change(resid, change, exact=exact) @ self.value
         return value * _align(_wide(attention)[:, None], value) @ self.out
+
+    def values_by_heads(
+        self,
+        resid: Float[Tensor, "subjects d_model"],
+        z: Float[Tensor, "subjects heads d_head"],
+        out: Float[Tensor, "heads d_head d_model"],
+        attention: Float[Tensor, " subjects"],
+        *,
+        exact: bool,
+    ) -> Float[Tensor, "subjects heads d_head"]:
+        """What other heads' z, added to that input through their rows of W_O, do to this head's z where it attends from."""
+        value = self.norm.change_by_heads(resid, z, out, self.value, exact=exact)
+        return value * _wide(attention)[:, None, None]
 
 
 def value_weight(anatomy: Anatomy, layer: int) -> Float[Tensor, "heads d_model d_head"]:
@@ -200,18 +259,21 @@ def direct_effects(
     readout: Readout,
     *,
     exact: bool,
-    batch: int = 128,
+    batch: int = BATCH,
 ) -> Effects:
     """Replace each node's output at END, clean by corrupt, only along node -> final norm -> unembedding (P2.2).
 
     Both `NodeOutputs` are of END and of all layers; `out_weights` holds each block's `out_weight`. `batch` subjects
-    are taken at once: memory is a few times batch x heads x d_model numbers, one layer at a time.
+    are taken at once: memory is a few times batch x d_model numbers, one layer at a time.
     """
 
     def push(rows: slice, change: Tensor) -> Tensor:
         return readout.change(clean.resid[rows], change, exact=exact)
 
-    return _each_node(clean, corrupt, out_weights, push, batch)
+    def push_heads(rows: slice, z: Tensor, out: Tensor) -> Tensor:
+        return readout.change_by_heads(clean.resid[rows], z, out, exact=exact)
+
+    return _each_node(clean, corrupt, out_weights, push, push_heads, batch)
 
 
 def head_input_effects(
@@ -224,7 +286,7 @@ def head_input_effects(
     attention: Float[Tensor, " subjects"],
     resid_end: Float[Tensor, "subjects d_model"],
     exact: bool,
-    batch: int = 128,
+    batch: int = BATCH,
 ) -> Effects:
     """Replace each node's output at one position only along node -> this head's value -> END -> logits (P2.4).
 
@@ -236,7 +298,11 @@ def head_input_effects(
         arrived = head.carry(clean.resid[rows], change, attention[rows], exact=exact)
         return readout.change(resid_end[rows], arrived, exact=exact)
 
-    return _each_node(clean, corrupt, out_weights, push, batch)
+    def push_heads(rows: slice, z: Tensor, out: Tensor) -> Tensor:
+        arrived = head.values_by_heads(clean.resid[rows], z, out, attention[rows], exact=exact)
+        return readout.change_by_heads(resid_end[rows], arrived, head.out[None], exact=exact)
+
+    return _each_node(clean, corrupt, out_weights, push, push_heads, batch)
 
 
 def head_outputs(
@@ -251,23 +317,28 @@ def _each_node(
     corrupt: NodeOutputs,
     out_weights: OutWeights,
     push: Callable[[slice, Float[Tensor, "subjects nodes d_model"]], Float[Tensor, "subjects nodes tokens"]],
+    push_heads: Callable[[slice, Tensor, Tensor], Float[Tensor, "subjects heads tokens"]],
     batch: int,
 ) -> Effects:
-    """`push` the replacement of every node, a batch of subjects and a layer at a time."""
+    """`push` the replacement of every node, a batch of subjects and a layer at a time; heads by their z and W_O."""
+
+    def change(name: str, rows: slice, layer: int) -> Tensor:
+        return _wide(getattr(corrupt, name)[rows, layer]) - _wide(getattr(clean, name)[rows, layer])
+
     parts = []
     for start in range(0, len(clean.resid), batch):
         rows = slice(start, start + batch)
-        embedding, z, attn_out, mlp_out = (
-            _wide(getattr(corrupt, name)[rows]) - _wide(getattr(clean, name)[rows])
-            for name in ("embedding", "z", "attn_out", "mlp_out")
-        )
-        heads = [push(rows, head_outputs(z[:, layer], out_weights[layer])) for layer in range(clean.n_layers)]
-        embedding = push(rows, embedding[:, None])[:, 0]
-        no_heads = embedding.new_zeros(len(z), 0, z.shape[2], embedding.shape[-1])
-        per_head = torch.stack(heads, dim=1) if heads else no_heads
-        parts.append((embedding, per_head, push(rows, attn_out), push(rows, mlp_out)))
-    embedding, heads, attn_out, mlp_out = (torch.cat(values) for values in zip(*parts, strict=True))
-    return Effects(embedding=embedding, heads=heads, attn_out=attn_out, mlp_out=mlp_out)
+        embedding = push(rows, (_wide(corrupt.embedding[rows]) - _wide(clean.embedding[rows]))[:, None])[:, 0]
+        nodes = embedding.new_zeros(len(embedding), clean.n_layers, clean.z.shape[2] + 2, embedding.shape[-1])
+        for layer in range(clean.n_layers):
+            nodes[:, layer, 2:] = push_heads(rows, change("z", rows, layer), _wide(out_weights[layer]))
+            for place, name in enumerate(("attn_out", "mlp_out")):
+                nodes[:, layer, place] = push(rows, change(name, rows, layer)[:, None])[:, 0]
+        parts.append((embedding, nodes))
+    embedding, nodes = (torch.cat(values) for values in zip(*parts, strict=True))
+    return Effects(
+        embedding=embedding, heads=nodes[:, :, 2:], attn_out=nodes[:, :, 0], mlp_out=nodes[:, :, 1]
+    )
 
 
 def _wide(x: Tensor) -> Tensor:

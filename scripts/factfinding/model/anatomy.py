@@ -35,6 +35,7 @@ from transformers.utils.logging import disable_progress_bar
 from factfinding.errors import InputError
 from factfinding.families import KNOWN_TYPES, Family, check_family
 from factfinding.model.tokenizer import read_tokenizer
+from factfinding.model.weights import all_finite
 
 WINDOWS = ("sliding_window", "window_size")
 """Keys of configurations that say how far back attention sees, in some layers or in all."""
@@ -500,7 +501,7 @@ def _check_loaded(loaded: Mapping[str, Any], folder: Path) -> None:
 
 def _check_weights(anatomy: Anatomy, folder: Path) -> None:
     for name, weight in anatomy.model.named_parameters():
-        if not bool(torch.isfinite(weight).all()):
+        if not all_finite(weight):
             kind = str(weight.dtype).removeprefix("torch.")
             allowed = "finite weights, or a compute.dtype that holds them (float16 ends at 65,504)"
             raise InputError(folder, f"weights that are not finite in {name}, in {kind}", allowed)

@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 
 from factfinding.engine.cached import activations_of, cached_nodes, rows_of
-from factfinding.engine.direct import NodeOutputs, Readout
+from factfinding.engine.direct import BATCH, NodeOutputs, Readout
 from factfinding.files import CSV_ROWS
 from factfinding.inputs import Inputs, Say, Settings
 from factfinding.methods.direct import (
@@ -37,7 +37,7 @@ def compute(inputs: Inputs, settings: Settings, say: Say) -> dict[str, pl.DataFr
 
 
 def direct_effects(
-    anatomy: Anatomy, nodes: NodeOutputs, pairs: Pairs, readout: Readout, *, seed: int, batch: int = 128
+    anatomy: Anatomy, nodes: NodeOutputs, pairs: Pairs, readout: Readout, *, seed: int, batch: int = BATCH
 ) -> pl.DataFrame:
     """The table `direct_effects`: a row per node for all subjects together (answer "all") and for those of each answer.
 

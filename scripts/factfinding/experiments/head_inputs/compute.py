@@ -11,7 +11,7 @@ from torch import Tensor
 
 from factfinding.engine import direct as closed_form
 from factfinding.engine.cached import activations_of, cached_nodes, cached_pattern, cached_resid, rows_of
-from factfinding.engine.direct import Effects, HeadPath, NodeOutputs, Readout
+from factfinding.engine.direct import BATCH, Effects, HeadPath, NodeOutputs, Readout
 from factfinding.engine.sites import Site
 from factfinding.files import CSV_ROWS
 from factfinding.inputs import Inputs, Say, Settings
@@ -59,7 +59,7 @@ def head_inputs(
     attention: Float[Tensor, " subjects"],
     resid_end: Float[Tensor, "subjects d_model"],
     seed: int,
-    batch: int = 128,
+    batch: int = BATCH,
 ) -> pl.DataFrame:
     """Rows of the table `head_inputs` for one head: what reaches the logits through its value (P2.4).
 

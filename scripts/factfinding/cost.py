@@ -1,0 +1,533 @@
+"""What a study will cost, told before it runs: seconds, disk and GPU memory of each job, from shapes and a few rates.
+
+Three things are counted for each rule: tokens that go through the blocks of the model (a replacement in the middle runs
+the layers above it only, which is counted as that share of a token), passes, each of which costs a fixed time however small
+it is, and seconds of a processor for statistics. A job also has to start, and to load the model. What is not known before
+the run is taken as follows: everybody is recalled (who is stands in recall.csv once it is there), a lookup that is to be found has a quarter of the layers, and without
+prompts tables a word has 1.3 tokens. The constants were fitted on finished runs; docs/performance.md says how well they do.
+
+Imports no torch: rates are given (scripts/cost.py measures them).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from factfinding.config import Config
+from factfinding.errors import InputError
+from factfinding.families import KNOWN_TYPES, TINY
+from factfinding.files import read_json
+from factfinding.model_folder import all_sizes, weights_within
+
+TOKENS_A_WORD = 1.3
+EFFICIENCY = 0.5
+"""Share of the rate of one large product that whole passes reach."""
+PASS = 1.5e-3
+"""Seconds that a block takes in any pass: calls of kernels and hooks."""
+LOADED = 1e9
+"""Bytes of weights a second, read, widened, checked and moved."""
+DISK = 2e8
+"""Bytes of results a second, with their checksums."""
+EVALUATIONS = 3
+"""Points that a neuron's curve takes."""
+KINDS = 4
+"""Ways to ablate a node (methods/groups.py)."""
+FIT, FIT_NUMBER = 0.02, 3e-8
+"""Seconds of one logistic fit, and of each subject, dimension and answer of it."""
+SHUFFLED = 4e-8
+"""Seconds to permute one weight."""
+NETWORK_STEP = 6e-5
+"""Seconds of a step of a toy network, many of which are trained together."""
+PROCESSOR = 5e10
+"""Operations a second of the products of rules that never use a GPU."""
+FASTER = {"full": 1, "tf32": 7, "bfloat16": 14}
+"""How much faster than float32 a GPU takes products of differences."""
+SWEPT_ROWS = 8192
+"""Most rows of a batch of the neuron sweep."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rates:
+    """What the machine does. start: seconds until a job has imported the library. products: float32 operations a second of
+    large matrix products (a multiply-add is two). gpu: whether they are a GPU's."""
+
+    start: float
+    products: float
+    gpu: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shape:
+    """A model's sizes. block, ends: weights of one block, and of all that is no block."""
+
+    layers: int
+    width: int
+    heads: int
+    head: int
+    neurons: int
+    vocabulary: int
+    block: int
+    ends: int
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any], where: Path) -> Shape:
+        """From what a config.json says. Raises InputError as `all_sizes`."""
+        sizes = all_sizes(where, config)
+        one, two = (weights_within(config, sizes, layers) for layers in (1, 2))
+        names = ("layers", "width", "heads", "head", "neurons", "vocabulary")
+        return cls(**{name: sizes[name] for name in names}, block=two - one, ends=2 * one - two)
+
+    @property
+    def weights(self) -> int:
+        return self.ends + self.layers * self.block
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """Who is asked, and how long prompts are, in tokens. known: those who are recalled. after: from the final name token to
+    END, both counted."""
+
+    subjects: int
+    known: int
+    answers: int
+    full: float
+    name_only: float
+    zero_shot: float
+    name: float
+    after: float
+    facts: int
+    """Facts in the table that is asked, and for how many of its subjects."""
+    of_people: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """What one job does: tokens and passes through all layers, seconds of statistics, bytes that it writes, bytes of a GPU
+    beside the weights. start: share of the library that it imports. loads: whether it loads the model. products: of its
+    tokens on a GPU (neurons.products)."""
+
+    tokens: float = 0
+    passes: float = 0
+    statistics: float = 0
+    disk: float = 1e6
+    batch: float = 0
+    start: float = 1
+    loads: bool = False
+    on_gpu: bool = False
+    products: str = "full"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """A study of which the cost is asked."""
+
+    config: Config
+    shape: Shape
+    asked: Asked
+
+    @cached_property
+    def lookup(self) -> int:
+        """MLPs of the lookup."""
+        span = self.config.circuit.lookup
+        return ceil(self.shape.layers / 4) if span is None else span[1] - span[0] + 1
+
+    def runs(
+        self, tokens: float, prompts: float, *, length: float, statistics: float = 0, **more: Any
+    ) -> Work:
+        """A rule that runs the model. prompts: how many go through it, however often and far; length: of one, for the batch."""
+        size = self.config.compute.batch_size
+        row = 4 * (length * (6 * self.shape.neurons + 12 * self.shape.width) + self.shape.vocabulary)
+        return Work(
+            tokens=tokens, passes=ceil(prompts / size), statistics=statistics, batch=min(size, prompts) * row,
+            loads=True, on_gpu=True, **more,
+        )  # fmt: skip
+
+    def works(self) -> dict[str, Work]:
+        """What a job of each rule does. A rule of several jobs stands there once, for each of them; for activations by
+        condition."""
+        return self._beginning() | self._forward() | self._replaced() | self._neurons() | self._statistics()
+
+    def _beginning(self) -> dict[str, Work]:
+        organism, weights = self.config.organism, self.shape.weights
+        trained = organism.max_steps * organism.rows * organism.row_tokens
+        adopted = Work(statistics=8 * weights / LOADED)  # every byte is hashed, and every number looked at
+        return {
+            "train_organism": Work(
+                statistics=5e-3 * organism.max_steps * self.shape.layers, tokens=3 * trained, disk=5e6
+            ),
+            "download_model": Work(statistics=4 * weights / LOADED, disk=2 * weights),
+            "adopt_model": adopted,
+            "convert_gguf": Work(statistics=4 * weights / LOADED, disk=4 * weights),
+            "tiny_model": adopted,
+            "download_texts": Work(start=0.5, disk=1e7),
+            "subjects": Work(start=0.1),
+            "prompts": Work(statistics=self.asked.subjects * 2e-4),
+            "circuit": Work(start=0.1),
+            "ledger": Work(start=0.1),
+            "report": Work(start=0.6, disk=2e6),
+            "figure": Work(start=0.5),
+            "model_card": Work(loads=True, on_gpu=True, tokens=100, passes=2),
+            "toy_models": Work(start=0.6, statistics=2 + NETWORK_STEP * self._toy_steps),
+            "toy_illustrations": Work(start=0.7, statistics=1e-4 * self.config.toys.picture_steps),
+        }
+
+    @property
+    def _toy_steps(self) -> int:
+        toys = self.config.toys
+        networks = 3 * len(toys.sizes) * len(toys.widths) * len(toys.depths) * toys.seeds
+        return networks * toys.max_steps
+
+    def _forward(self) -> dict[str, Work]:
+        """Rules that run whole prompts, or names alone."""
+        shape, asked, config = self.shape, self.asked, self.config
+        everybody, n, full = asked.subjects, asked.known, asked.full
+        lengths = {"full": full, "name_only": asked.name_only, "zero_shot": asked.zero_shot}
+        logits = shape.vocabulary * shape.width / (shape.block * shape.layers)  # of one position, in tokens
+        found = {
+            f"activations_{condition}": self.runs(
+                everybody * length, everybody, length=length, disk=2 * everybody * self._cached(length)
+            )
+            for condition, length in lengths.items()
+        }
+        checks = 10 + shape.layers
+        contexts = full + 5 * (asked.name_only + 4)
+        locality, at = config.locality, config.locality.strings * config.locality.positions
+        windows = sum(k + 1 for k in locality.k if k < locality.tokens) + locality.tokens / 2
+        swapped = 6 * min(config.names.swap_pairs, n) * (2 + config.names.shuffles)
+        mlps = 2 * shape.neurons * shape.width * shape.layers
+        people = 2 * n * len(config.names.conditions)
+        return found | {
+            "recall": self.runs(
+                everybody * (full + asked.zero_shot + 2 * logits), 2 * everybody, length=full
+            ),
+            "circuit_checks": self.runs(n * checks * full, checks * n, length=full),
+            "context": self.runs(n * contexts, 6 * n, length=full),
+            "effective_model": self.runs(
+                4 * n * (full + asked.name_only), 8 * n, length=full,
+                disk=4 * self.lookup * (shape.block + 2 * shape.width**2),
+            ),
+            "mlp_norms": self.runs(people * asked.name_only, people, length=asked.name_only),
+            "orthogonal_remainder": self.runs(people * asked.name_only, people, length=asked.name_only),
+            "linear_structure": self.runs(
+                swapped * asked.name_only, swapped, length=asked.name_only,
+                statistics=config.names.shuffles * mlps * SHUFFLED,
+            ),
+            "neuron_facts": self.runs(asked.facts * (full + logits), asked.facts, length=full),
+            "locality": self.runs(
+                locality.strings * locality.tokens + at * windows, at * (len(locality.k) + 1), length=locality.tokens
+            ),
+        }  # fmt: skip
+
+    def _cached(self, length: float) -> float:
+        """Bytes of one prompt's activations."""
+        shape, lookup = self.shape, self.config.circuit.lookup
+        sizes = {
+            "resid": shape.width, "attn_out": shape.width, "mlp_out": shape.width, "z": shape.heads * shape.head,
+            "pre": shape.neurons, "post": shape.neurons, "pattern": shape.heads * length,
+        }  # fmt: skip
+        total = 0.0
+        for group in self.config.activations.datasets:
+            of_lookup = group.site in ("pre", "post") and lookup is not None
+            own = self.lookup if of_lookup else shape.layers + (group.site == "resid")
+            layers = own if group.layers is None else len(group.layers)
+            total += len(group.roles) * layers * sizes[group.site]
+        return total * (2 if self.config.activations.stored == "float16" else 4)
+
+    def _replaced(self) -> dict[str, Work]:
+        """Rules that replace parts of a run: of each token, the layers above are run."""
+        shape, asked, config = self.shape, self.asked, self.config
+        n, after, layers, heads = asked.known, asked.after, shape.layers, self.shape.heads
+        section = config.interventions
+        patched, ablated = min(section.patched_subjects, n), min(section.node_subjects, n)
+        slots = asked.name - 1 + after
+        places = slots * (slots + 1) / 2  # tokens run when each position from the name on is replaced in turn
+        nodes = (patched + (KINDS - 2 + 2 * section.draws) * ablated) * (heads + 2) * (layers - 1) / 2
+        scans, lookup = 5 * layers, self.lookup
+        pairs = lookup * (lookup - 1) / 2 * KINDS
+        above = 1 - lookup / (2 * layers)
+        return {
+            "total_effects": self.runs(nodes * places, nodes * slots / heads, length=after * heads / 4),
+            "residual_patching": self.runs(
+                patched * (places * (layers + 1) / 2 + 2 * asked.full), patched * slots * layers / 2, length=asked.full
+            ),
+            "circuit_scan": self.runs(
+                n * asked.full + patched * (asked.full + scans * after), n + patched * scans, length=asked.full,
+                statistics=5,
+            ),
+            "ladder": self.runs(
+                n * (2 * asked.full + (2 + 2 * KINDS) * asked.name_only + 8 * KINDS), n * 8 * KINDS, length=asked.full,
+                statistics=2,
+            ),
+            "mlp_paths": self.runs(
+                n * (asked.full + pairs * after * above), n * (1 + pairs), length=asked.full, statistics=1
+            ),
+            "probe_patching": self.runs(
+                n * asked.name_only + patched * layers * 10 * after / 2, n + patched * layers * 5, length=asked.full,
+                statistics=layers * config.probes.n_folds * (1e-11 * shape.width**3 + 1e-2),
+            ),
+        }  # fmt: skip
+
+    def _neurons(self) -> dict[str, Work]:
+        """P3.2 and the dossiers."""
+        shape, asked, config = self.shape, self.asked, self.config
+        section, dossiers = config.neurons, config.answer_neurons
+        people = min(asked.known, section.asked_subjects or asked.known)
+        facts = people * max(2, asked.facts / asked.of_people)
+        layers = self.lookup / section.shards
+        points = min(EVALUATIONS, section.draws) if section.tolerance else section.draws
+        edits = facts * layers * shape.neurons * points
+        above = 1 - self.lookup / shape.layers / 2
+        donors = 3 * asked.known * asked.name_only * 2
+        twin = section.twin_rows * section.draws * asked.full * 2  # in float64
+        rows = facts * layers * shape.neurons * 2
+        swept = Work(
+            tokens=edits * asked.after * above + donors + twin,
+            passes=facts * layers * 5 + donors / asked.name_only / config.compute.batch_size,
+            disk=2 * 90 * rows, batch=SWEPT_ROWS * asked.after * 4 * shape.neurons * 4, loads=True, on_gpu=True,
+            products="full" if section.engine == "suffix" else section.products,
+        )  # fmt: skip
+        chosen = asked.answers + len(dossiers.neurons)
+        each = min(dossiers.ablated_subjects, asked.known / (2 * asked.answers)) * (
+            1 + dossiers.random_neurons
+        )
+        return {
+            "neuron_effects_shard": swept,
+            "neuron_effects": Work(start=0.1, statistics=rows * section.shards * 2e-7, disk=90 * rows * section.shards),
+            "dossiers": self.runs(
+                chosen * each * 2 * asked.after * above + dossiers.text_tokens, chosen * each * 2, length=asked.full,
+                statistics=chosen, disk=1e7,
+            ),
+        }  # fmt: skip
+
+    def _statistics(self) -> dict[str, Work]:
+        """Rules that read activations, weights or tables, and do not run the model."""
+        shape, asked, config = self.shape, self.asked, self.config
+        n, layers = asked.known, shape.layers
+        fit = FIT + FIT_NUMBER * n * shape.width * asked.answers
+        probes = config.probes
+        folds = len(probes.folds) + len(probes.control_folds)
+        scan = 2 * layers * n * shape.width * shape.heads * shape.head
+        names = n * shape.width * asked.answers * FIT_NUMBER + FIT
+        repeated = config.lookup.probe_repeats * len(config.lookup.probe_folds) * 2
+        grid = min(n, 500) ** 2 * self.lookup  # beginnings times last tokens
+        return {
+            "readers": Work(statistics=probes.n_folds * (layers + 1) * fit + 1),
+            "layer_probes": Work(
+                statistics=len(probes.conditions) * (layers + 2) * folds * probes.n_folds * fit / 2, start=0.9
+            ),
+            "direct_effects": Work(statistics=1 + 2 * scan / PROCESSOR, loads=True),
+            "head_inputs": Work(
+                statistics=config.heads.top * (1 + 2 * scan / PROCESSOR), loads=True
+            ),
+            "attention_roles": Work(loads=True, statistics=1),
+            "head_probes": Work(
+                loads=True,
+                statistics=1 + len(config.heads.conditions) * scan / PROCESSOR
+                + config.heads.permutations * layers * shape.heads * n * 1e-9,
+            ),
+            "answer_neurons": Work(
+                statistics=2 + self.lookup * shape.neurons * n * (1e-7 + config.answer_neurons.permutations * 1e-10)
+            ),
+            "nonlinear_excess": Work(
+                tokens=grid * shape.neurons * shape.width * 2 / (shape.block * layers), passes=grid / 4096,
+                statistics=1, loads=False, on_gpu=True, batch=4096 * 4 * 8 * shape.neurons,
+            ),
+            "effective_probes": Work(
+                statistics=repeated * (self.lookup + 1) * 5 * names, on_gpu=True, batch=n * 4 * 8 * shape.neurons
+            ),
+            "fact_correlations": Work(start=0.4),
+            "effect_concentration": Work(start=0.4),
+        }  # fmt: skip
+
+
+def estimate(study: Study, jobs: Iterable[str], rates: Rates) -> pl.DataFrame:
+    """Columns rule, jobs, seconds (of all its jobs, one after the other), gpu_gb (null for rules without a GPU), disk_gb; in
+    the order of `jobs`, names such as activations_full, figure_ladder and neuron_effects_shard_0.
+
+    Raises KeyError for a job whose cost is not known.
+    """
+    works, rows = study.works(), {}
+    weights = study.shape.weights * (2 if study.config.compute.dtype.endswith("16") else 4)
+    weights *= 2 if study.config.compute.dtype == "float64" else 1
+    for job in jobs:
+        rule = rule_of(job)
+        work = works[job if rule == "activations" else rule]
+        row = rows.setdefault(rule, {"rule": rule, "jobs": 0, "seconds": 0.0, "gpu_gb": None, "disk_gb": 0.0})
+        row["jobs"] += 1
+        row["seconds"] += seconds(study.shape, work, rates, weights)
+        row["disk_gb"] += work.disk / 1e9
+        if work.on_gpu:
+            row["gpu_gb"] = max(row["gpu_gb"] or 0.0, (weights + work.batch) / 1e9)
+    schema = {
+        "rule": pl.String, "jobs": pl.Int64, "seconds": pl.Float64, "gpu_gb": pl.Float64, "disk_gb": pl.Float64,
+    }  # fmt: skip
+    return pl.DataFrame(list(rows.values()), schema=schema)
+
+
+def rule_of(job: str) -> str:
+    """The rule of a job by its name."""
+    several = ("figure", "activations", "neuron_effects_shard")
+    return next((rule for rule in several if job.startswith(f"{rule}_")), job)
+
+
+def seconds(shape: Shape, work: Work, rates: Rates, weights: float) -> float:
+    """What a job takes; weights: bytes of the model."""
+    products = rates.products * (FASTER[work.products] if rates.gpu else 1)
+    run = work.tokens * 2 * shape.block * shape.layers / (EFFICIENCY * products)
+    run += work.passes * shape.layers * PASS
+    load = weights / LOADED if work.loads else 0.0
+    return work.start * rates.start + load + run + work.statistics + work.disk / DISK
+
+
+def study_of(config: Config, results: Path = Path("results")) -> Study:
+    """A study's shape and sizes, from its files where they are there. Raises InputError for a model whose shape is not known
+    yet."""
+    return Study(config=config, shape=_shape(config, results), asked=_asked(config, results / config.study))
+
+
+def _shape(config: Config, results: Path) -> Shape:
+    made, model = results / config.study / "model", config.model
+    if (made / "source.json").is_file():
+        folder = Path(read_json(made / "source.json")["folder"])
+    elif model.source == "folder" and model.folder is not None:
+        folder = Path(model.folder)
+    elif model.source in ("organism", "tiny"):
+        return Shape.of(_config_json(config), Path("config"))
+    else:
+        raise InputError(
+            f"config.model of study {config.study!r}",
+            f"a model from {model.source!r} that is not here yet",
+            f"its files first: `snakemake {made / 'source.json'} --cores 1` fetches or converts them",
+        )
+    return Shape.of(read_json(folder / "config.json"), folder / "config.json")
+
+
+def _config_json(config: Config) -> dict[str, Any]:
+    """As much of config.json as sizes need, of a model that the workflow itself makes."""
+    if config.model.source == "tiny":
+        kind = config.model.family.removesuffix("_sequential")
+        sizes = {"width": TINY["width"], "layers": TINY["layers"], "heads": TINY["heads"], "vocabulary": 512}
+        sizes |= {"neurons": KNOWN_TYPES[kind].tiny_neurons * TINY["width"]}
+    else:
+        kind, own = "gpt_neox", config.organism
+        words = own.vocabulary if own.world == "athletes" else own.first_names + own.last_names + 200
+        sizes = {"width": own.width, "layers": own.layers, "heads": own.heads, "neurons": own.mlp_width}
+        sizes |= {"vocabulary": words}
+    sizes |= {"positions": 128}
+    return {"model_type": kind} | {
+        named[0]: sizes[name] for name, named in KNOWN_TYPES[kind].size_keys.items() if name in sizes
+    }
+
+
+def _asked(config: Config, folder: Path) -> Asked:
+    subjects, answers, names = _people(config, folder)
+    facts, of_people = _facts(config, subjects)
+    relation = config.relation
+    word = (
+        1.0 if config.model.source == "organism" and config.organism.world == "fictional" else TOKENS_A_WORD
+    )
+    shot, before, after = (
+        word * len(text.split()) for text in (relation.shot, relation.before, relation.after)
+    )
+    name = word * names
+    found = Asked(
+        subjects=subjects, known=subjects, answers=answers, full=1 + shot + before + name + after, name_only=1 + name,
+        zero_shot=1 + before + name + after, name=name, after=1 + after, facts=facts, of_people=of_people,
+    )  # fmt: skip
+    return _measured(found, folder, only_known=config.interventions.subjects == "known")
+
+
+def _measured(asked: Asked, folder: Path, *, only_known: bool) -> Asked:
+    """The same with the lengths of the prompts tables, where they are there."""
+    known: dict[str, Any] = {}
+    for condition in ("full", "name_only", "zero_shot"):
+        path = folder / f"prompts/{condition}.parquet"
+        if path.is_file():
+            known[condition] = float(pl.read_parquet(path, columns=["n_tokens"])["n_tokens"].mean())
+    path = folder / "prompts/full.parquet"
+    if path.is_file():
+        table = pl.read_parquet(path, columns=["first_name", "final_name", "end"])
+        known["name"] = float((table["final_name"] - table["first_name"]).mean()) + 1
+        known["after"] = float((table["end"] - table["final_name"]).mean()) + 1
+        known["subjects"] = known["known"] = table.height
+    path = folder / "tables/recall.csv"
+    if path.is_file() and only_known:
+        known["known"] = int(pl.read_csv(path, columns=["known"])["known"].sum())
+    return replace(asked, **known)
+
+
+def _people(config: Config, folder: Path) -> tuple[int, int, float]:
+    """Subjects, answers, and words of a name."""
+    own = config.organism
+    path = folder / "tables/subjects.csv"
+    path = path if path.is_file() else Path(config.subjects.table or "")
+    if not path.is_file():
+        return 3 * own.athletes_per_sport, 3, 2.0
+    relation = config.relation
+    table = pl.read_csv(path, infer_schema=False)
+    subject, answer = (
+        (name if name in table.columns else own_name)
+        for name, own_name in ((relation.subject, "subject"), (relation.answer, "answer"))
+    )
+    words = table[subject].str.split(" ").list.len().mean()
+    return table.height, table[answer].n_unique(), float(words)
+
+
+def _facts(config: Config, subjects: int) -> tuple[int, int]:
+    """How many facts there are to ask, and of how many subjects."""
+    own, path = config.organism, Path(config.neurons.facts or "resources/facts.csv")
+    if config.neurons.facts is None and config.model.source == "organism":
+        return (6 * own.described, own.described) if own.world == "fictional" else (2 * subjects, subjects)
+    if not path.is_file():
+        return 2 * subjects, subjects
+    table = pl.read_csv(path, infer_schema=False)
+    return table.height, max(1, table["subject"].n_unique() if "subject" in table.columns else table.height)
+
+
+def measured_seconds(jobs: Iterable[str], folder: Path) -> dict[str, float]:
+    """Seconds that the jobs of a rule took in a finished run of the study, by rule, where all of them were measured."""
+    found: dict[str, list[float | None]] = {}
+    for job in jobs:
+        path = folder / f"benchmarks/{job}.tsv"
+        took = float(path.read_text().splitlines()[-1].split("\t")[0]) if path.is_file() else None
+        found.setdefault(rule_of(job), []).append(took)
+    return {rule: sum(s for s in took if s) for rule, took in found.items() if None not in took}
+
+
+def page(table: pl.DataFrame, study: str, rates: Rates, measured: Mapping[str, float]) -> str:
+    """The table as text: a line for each rule, the longest first, and a line for all."""
+    header = ("rule", "jobs", "seconds", *(["measured"] if measured else []), "GPU GB", "disk GB")
+    lines = [header]
+    for row in table.sort("seconds", descending=True, maintain_order=True).iter_rows(named=True):
+        took = [f"{measured[row['rule']]:,.0f}" if row["rule"] in measured else ""] if measured else []
+        gpu = "" if row["gpu_gb"] is None else f"{row['gpu_gb']:.2f}"
+        lines.append(
+            (row["rule"], str(row["jobs"]), f"{row['seconds']:,.0f}", *took, gpu, f"{row['disk_gb']:.2f}")
+        )
+    took = [f"{sum(measured.values()):,.0f}"] if measured else []
+    gpu = table["gpu_gb"].max()
+    lines.append(
+        (
+            "all, one after the other", str(table["jobs"].sum()), f"{table['seconds'].sum():,.0f}", *took,
+            "" if gpu is None else f"{gpu:.2f}", f"{table['disk_gb'].sum():.2f}",
+        )
+    )  # fmt: skip
+    widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
+    text = [
+        "  ".join(
+            c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True))
+        )
+        for line in lines
+    ]
+    first = (
+        f"Study {study}, about, at {rates.products / 1e9:,.0f} GFLOP/s of float32 products and {rates.start:.1f} s "
+        "until a job has started:"
+    )
+    return "\n".join([first, *text])
