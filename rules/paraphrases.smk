@@ -1,7 +1,7 @@
 """P2.12: whether other wordings of the question find the same heads, layers and neurons.
 
 In: prompts, recall, direct effects, circuit.yaml, the model. Out: tables/paraphrases.csv, paraphrase_layers.csv,
-paraphrase_nodes.csv, paraphrase_agreement.csv. Config: relation (shot, before, after, paraphrases), paraphrases, probes
+paraphrase_nodes.csv, paraphrase_agreement.csv. Config: relation (shot, before, after, paraphrases), recall (known), paraphrases, probes
 (folds, fitting), heads.top, circuit.extract, compute. GPU. Time: a forward pass per subject and wording, and some seconds.
 """
 
@@ -38,6 +38,8 @@ rule paraphrases:
             "relation.before",
             "relation.after",
             "relation.paraphrases",
+            "recall.known",
+            "recall.known_above",
             "paraphrases",
             "probes.n_folds",
             "probes.regularisation",

@@ -303,7 +303,15 @@ class RecallConfig(Section):
         description="true leaves out names whose answer a classifier on their letters, fitted on other names, gives too: "
         "what is left had to be remembered",
     )
-    seed: int = Field(0, ge=0, lt=2**32, description="of the bootstrap intervals and that classifier's folds")
+    at_most: int | None = Field(
+        None,
+        ge=2,
+        description="of those who would be known, so many are drawn, as evenly over the answers as there are; the others are "
+        "left out, so that a large model is done in time; null: all",
+    )
+    seed: int = Field(
+        0, ge=0, lt=2**32, description="of the bootstrap intervals, that classifier's folds and that draw"
+    )
 
     @model_validator(mode="after")
     def _threshold_is_used(self) -> RecallConfig:

@@ -420,3 +420,32 @@ def _refused(prompts=None, candidates=CANDIDATES, full=None):
 def test_what_does_not_fit_is_refused(change, kind, message):
     with pytest.raises(kind, match=message):
         _refused(**change)
+
+
+def test_as_many_are_drawn_of_each_answer_and_the_table_says_so():
+    names = [f"F{i} L{i}" for i in range(60)]
+    table = pl.DataFrame(
+        {
+            "subject": names,
+            "answer": ["a"] * 40 + ["b"] * 15 + ["c"] * 5,
+            "full_recalled": [i % 2 == 0 for i in range(60)],  # 20 of a, 7 of b, 3 of c
+        }
+    )
+    drawn = with_known(table, at_most=16, seed=3)
+    assert drawn.filter("known").group_by("answer").len().sort("answer").rows() == [
+        ("a", 7),
+        ("b", 6),
+        ("c", 3),
+    ]
+    assert drawn.filter("known")["full_recalled"].all()
+    assert drawn["left_out"].value_counts().sort("left_out").rows() == [
+        (None, 16), ("not drawn", 14), ("not recalled", 30),
+    ]  # fmt: skip
+    assert drawn.equals(with_known(table, at_most=16, seed=3))
+    assert with_known(table, at_most=30)["known"].sum() == with_known(table)["known"].sum() == 30
+    rows = (
+        known_filters(drawn, Rule(), None, seed=0)
+        .filter(answer="all")
+        .select("filter", "n", "removed", "left")
+    )
+    assert rows.rows() == [("recalled", 60, 30, 30), ("at_most", 30, 14, 16)]

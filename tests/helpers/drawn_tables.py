@@ -327,7 +327,8 @@ def _rows() -> dict[str, Callable[[Drawn], Rows]]:
             removed=(0,),
         ),
         "known_filters": lambda how: _all(
-            filter__rule__above=[("recalled", "probability", 0.5), ("beyond_spelling", "spelling", None)], answer=("all", *how.answers)
+            filter__rule__above=[("recalled", "probability", 0.5), ("beyond_spelling", "spelling", None), ("at_most", "drawn", None)],
+            answer=("all", *how.answers),
         ),
         "candidates": lambda how: [
             {"answer": answer, "token_id": i, "answer_token": f" {answer[:4]}", "n_answer_tokens": 1 + i % 2}

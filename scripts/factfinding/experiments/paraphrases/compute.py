@@ -37,7 +37,7 @@ from factfinding.engine.sites import Site
 from factfinding.errors import InputError
 from factfinding.files import CSV_ROWS
 from factfinding.inputs import Inputs, Say, Settings
-from factfinding.known import is_known
+from factfinding.known import Rule
 from factfinding.least import LEAST_SHARE
 from factfinding.methods.agreement import Agreement, Scores, jaccard, rank_correlation
 from factfinding.methods.circuit import circuit_of
@@ -71,6 +71,7 @@ from factfinding.stats import (
 from factfinding.tables import as_declared, empty, schema_of
 
 POSITIONS = ("final_name", "end")
+STUDYS_RULE = Rule()
 SMALLEST = 0.5
 """Logits: a whole effect below this is none, whose heads are not worth comparing."""
 Hits = Bool[np.ndarray, "subjects layers"]
@@ -82,10 +83,13 @@ def compute(inputs: Inputs, settings: Settings, say: Say) -> dict[str, pl.DataFr
     anatomy, prompts, recall = anatomy_of(inputs), inputs.prompts("full"), inputs.table("recall")
     batch_size = settings.compute.batch_size
     own, *others = wordings_to_ask(settings.relation, anatomy.tokenizer, say)
+    rule = Rule(how=settings.recall.known, above=settings.recall.known_above)
     asked = [asked_already(own, recall, inputs.candidates)]
     for wording in others:
-        asked.append(ask(anatomy, prompts.select("subject", "answer"), wording, batch_size=batch_size))
-        say(f"{asked[-1].pattern!r}: {is_known(asked[-1].p).sum()} of {prompts.height} recalled")
+        asked.append(
+            ask(anatomy, prompts.select("subject", "answer"), wording, rule=rule, batch_size=batch_size)
+        )
+        say(f"{asked[-1].pattern!r}: {asked[-1].recalled.sum()} of {prompts.height} recalled")
     everybody = recall.select("subject", "answer").with_columns(
         known=np.all([a.known for a in asked], axis=0)
     )
@@ -131,13 +135,14 @@ def wordings_to_ask(relation: Any, tokenizer: Any, say: Say) -> list[RelationCon
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Asked:
     """A wording, and what the model answers in it: of each subject, P(own answer), its logarithm, and whether the likeliest
-    of the answers is right. known: who counts as known."""
+    of the answers is right. recalled: by the rule of `recall.known`; known: those of them whom no filter leaves out."""
 
     wording: RelationConfig
     candidates: pl.DataFrame
     p: Float[np.ndarray, " subjects"]
     logp: Float[np.ndarray, " subjects"]
     right: Bool[np.ndarray, " subjects"]
+    recalled: Bool[np.ndarray, " subjects"]
     known: Bool[np.ndarray, " subjects"]
 
     @property
@@ -150,12 +155,20 @@ def asked_already(own: RelationConfig, recall: pl.DataFrame, candidates: pl.Data
     """The relation's own wording, whose answers the table `recall` has."""
     right = (recall["full_answer"] == recall["answer"]).to_numpy()
     p, logp = (recall[name].to_numpy() for name in ("full_p", "full_logp"))
+    recalled, known = (recall[name].to_numpy() for name in ("full_recalled", "known"))
     return Asked(
-        wording=own, candidates=candidates, p=p, logp=logp, right=right, known=recall["known"].to_numpy()
+        wording=own, candidates=candidates, p=p, logp=logp, right=right, recalled=recalled, known=known
     )
 
 
-def ask(anatomy: Anatomy, subjects: pl.DataFrame, wording: RelationConfig, *, batch_size: int) -> Asked:
+def ask(
+    anatomy: Anatomy,
+    subjects: pl.DataFrame,
+    wording: RelationConfig,
+    *,
+    rule: Rule = STUDYS_RULE,
+    batch_size: int,
+) -> Asked:
     """One forward pass for each subject. Raises InputError as `prompt_table` and `candidates` do."""
     prompts = prompt_table(subjects, anatomy.tokenizer, anatomy.bos_token_id, "full", wording)
     answers = candidates_of(subjects["answer"].unique().to_list(), prompts["text"][0], anatomy.tokenizer)
@@ -164,7 +177,11 @@ def ask(anatomy: Anatomy, subjects: pl.DataFrame, wording: RelationConfig, *, ba
     logp = said.logp[np.arange(len(own)), own]
     p = np.exp(np.minimum(logp, 0.0))
     right = said.logits.argmax(axis=1) == own
-    return Asked(wording=wording, candidates=answers, p=p, logp=logp, right=right, known=is_known(p))
+    first = said.top_token_id == answers["token_id"].to_numpy()[own]
+    recalled = rule.holds(p=p, first=first, best=right)
+    return Asked(
+        wording=wording, candidates=answers, p=p, logp=logp, right=right, recalled=recalled, known=recalled
+    )
 
 
 def drawn_subjects(everybody: pl.DataFrame, which: str, most: int, *, seed: int) -> pl.DataFrame:
@@ -305,10 +322,10 @@ def recall_by_wording(asked: Sequence[Asked], answers: pl.Series, *, seed: int) 
     rows, own = [], asked[0]
     for number, one in enumerate(asked, 1):
         found = {
-            "recalled": share_interval(is_known(one.p)),
+            "recalled": share_interval(one.recalled),
             "mean_p": mean_interval(one.p, seed=seed),
             "accuracy": share_interval(one.right),
-            "recalled_from_own": paired_difference(is_known(one.p), is_known(own.p), seed=seed),
+            "recalled_from_own": paired_difference(one.recalled, own.recalled, seed=seed),
             "logp_from_own": paired_difference(one.logp, own.logp, seed=seed),
         }
         row = {"wording": number, "question": one.pattern, "shot": one.wording.shot.rstrip("\n")}

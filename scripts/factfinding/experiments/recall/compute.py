@@ -39,7 +39,7 @@ def compute(inputs: Inputs, settings: Settings, say: Say) -> dict[str, pl.DataFr
     rule = Rule(how=section.known, above=section.known_above)
     recall = recall_table(inputs.prompts("full"), candidates, scores, rule)
     spelling = spelling_hits(recall, seed=section.seed) if section.beyond_spelling else None
-    recall = with_known(recall, spelling)
+    recall = with_known(recall, spelling, at_most=section.at_most, seed=section.seed)
     say(f"{recall['known'].sum()} of {recall.height} subjects known")
     seed, batch_size = section.seed, settings.compute.batch_size
     return {
@@ -109,7 +109,7 @@ def recall_table(
         pl.Series("zero_shot_answer", _answers(zero_shot.logits, answers)),
         *(pl.Series(f"{name}_recalled", recalled[name]) for name in CONDITIONS),
     )
-    return with_known(table, None)
+    return with_known(table)
 
 
 def recall_summary(recall: pl.DataFrame, *, seed: int) -> pl.DataFrame:

@@ -1,4 +1,5 @@
-"""Who counts as known (P2.1): those whose answer is recalled, less those whose answer their name gives away.
+"""Who counts as known (P2.1): those whose answer is recalled, less those whose answer their name gives away, and of the
+rest as many as are asked for.
 
 Some names tell their answer to anyone who can read: a city ending in -ville lies in France. A model that knows spelling
 alone recalls these without having read of them. The filter `beyond_spelling` leaves out every name whose answer a classifier on
@@ -23,7 +24,7 @@ from factfinding.stats import majority_rate, paired_difference, share_interval, 
 from factfinding.tables import schema_of
 
 FOLDS = 5
-NOT_RECALLED, SPELLING = "not recalled", "spelling"
+NOT_RECALLED, SPELLING, NOT_DRAWN = "not recalled", "spelling", "not drawn"
 """Why somebody is left out."""
 
 Hits = Bool[np.ndarray, " subjects"]
@@ -53,35 +54,58 @@ def spelling_hits(subjects: pl.DataFrame, *, seed: int) -> Hits:
     return hits
 
 
-def with_known(recall: pl.DataFrame, spelling: Hits | None) -> pl.DataFrame:
+def drawn_evenly(answers: pl.Series, able: Hits, most: int, *, seed: int) -> Hits:
+    """At most `most` of those who are `able`, drawn: as many of each answer, or all of it where it has fewer."""
+    order = np.random.default_rng(seed).permutation(len(able))
+    shuffled = pl.DataFrame({"row": order, "answer": answers.gather(order)}).filter(pl.Series(able[order]))
+    turns = shuffled.with_columns(turn=pl.int_range(pl.len()).over("answer")).sort(
+        "turn", maintain_order=True
+    )
+    drawn = np.zeros(len(able), dtype=bool)
+    drawn[turns["row"].head(most).to_numpy()] = True
+    return drawn
+
+
+def with_known(
+    recall: pl.DataFrame, spelling: Hits | None = None, *, at_most: int | None = None, seed: int = 0
+) -> pl.DataFrame:
     """The table `recall` with the columns known and left_out (why not; null for the known).
 
-    spelling: whose answers the letters give away (`spelling_hits`); None leaves nobody out for that.
+    spelling: whose answers the letters give away (`spelling_hits`); None leaves nobody out for that. at_most: how many stay
+    (`drawn_evenly`); None: all.
     """
-    given_away = pl.lit(False) if spelling is None else pl.Series(spelling)
-    left_out = (
-        pl.when(~pl.col("full_recalled")).then(pl.lit(NOT_RECALLED)).when(given_away).then(pl.lit(SPELLING))
+    recalled = recall["full_recalled"].to_numpy()
+    given_away = np.zeros(len(recalled), dtype=bool) if spelling is None else spelling
+    able = recalled & ~given_away
+    known = able if at_most is None else drawn_evenly(recall["answer"], able, at_most, seed=seed)
+    why = np.select([~recalled, given_away, ~known], [NOT_RECALLED, SPELLING, NOT_DRAWN], "")
+    return recall.with_columns(
+        known=pl.Series(known), left_out=pl.Series(why).replace("", None).cast(pl.String)
     )
-    return recall.with_columns(known=pl.col("full_recalled") & ~given_away, left_out=left_out)
 
 
 def known_filters(recall: pl.DataFrame, rule: Rule, spelling: Hits | None, *, seed: int) -> pl.DataFrame:
     """The table `known_filters`: for each filter, and for all subjects and each answer, how many it removes of those before.
 
-    recall: columns answer, full_recalled. spelling: as in `with_known`; its accuracy is of all subjects of the row's
+    recall: with the columns of `with_known`. spelling: as there; its accuracy is of all subjects of the row's
     answer, recalled or not, beside that of always naming the commonest answer of the table.
     """
-    recalled = recall["full_recalled"].to_numpy()
+    left_out, groups = recall["left_out"].fill_null("").to_numpy(), list(_groups(recall))
     commonest = (recall["answer"] == recall["answer"].mode().sort()[0]).to_numpy()
     above = rule.above if rule.how == "probability" else None
-    rows = []
-    for answer, own in _groups(recall):
-        about = {"filter": "recalled", "rule": rule.how, "above": above, "answer": answer}
-        rows.append(about | _counts(own, ~recalled) | _classifier(None, None, None, seed))
-    for answer, own in _groups(recall) if spelling is not None else ():
-        about = {"filter": "beyond_spelling", "rule": "spelling", "above": None, "answer": answer}
-        given = _classifier(spelling[own], commonest[own], majority_rate(recall["answer"]), seed)
-        rows.append(about | _counts(own & recalled, spelling) | given)
+    filters = [("recalled", rule.how, above, NOT_RECALLED)]
+    filters += [("beyond_spelling", "spelling", None, SPELLING)] if spelling is not None else []
+    filters += [("at_most", "drawn", None, NOT_DRAWN)] if NOT_DRAWN in left_out else []
+    rows, before = [], np.ones(len(left_out), dtype=bool)
+    for name, how, threshold, why in filters:
+        removed = left_out == why
+        for answer, own in groups:
+            about = {"filter": name, "rule": how, "above": threshold, "answer": answer}
+            worth = _classifier(None, None, None, seed)
+            if spelling is not None and why == SPELLING:
+                worth = _classifier(spelling[own], commonest[own], majority_rate(recall["answer"]), seed)
+            rows.append(about | _counts(own & before, removed) | worth)
+        before = before & ~removed
     return pl.DataFrame(rows, schema=schema_of("known_filters"))
 
 

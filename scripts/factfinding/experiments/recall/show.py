@@ -129,7 +129,13 @@ def sentences(tables: Tables) -> list[str]:
         found.append(f"All names have {_tokens(lengths['level'][0])}.")
     else:
         found += _extremes(recall_summary.filter(group="n_name_tokens"), "By length of the name", _tokens)
-    return found + _asked_by(tables["candidates"]) + _given_away(tables["known_filters"]) + bos_findings(tables)
+    return (
+        found
+        + _asked_by(tables["candidates"])
+        + _given_away(tables["known_filters"])
+        + _not_drawn(tables["known_filters"])
+        + bos_findings(tables)
+    )
 
 
 def _asked_by(candidates: pl.DataFrame) -> list[str]:
@@ -163,6 +169,18 @@ def _given_away(known_filters: pl.DataFrame) -> list[str]:
             f"{row['n']:,} recalled ({share(row, 'share')}). These are left out, and {row['left']:,} are known: no random sample, "
             f"but names whose letters say nothing or mislead. {worth}"
         )
+    ]
+
+
+def _not_drawn(known_filters: pl.DataFrame) -> list[str]:
+    """How many are left out only because the study is kept small."""
+    found = known_filters.filter(filter="at_most", answer="all")
+    return [
+        (
+            f"To keep the study small, {row['left']:,} of the {row['n']:,} <subjects> that are left are drawn, as evenly over "
+            "the <answers> as there are; where later sections say known, they mean these."
+        )
+        for row in found.iter_rows(named=True)
     ]
 
 
