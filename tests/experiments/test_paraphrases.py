@@ -24,7 +24,7 @@ from helpers.inputs import given, quiet
 SAME = {"shot": " Tiger Woods plays the sport of golf\n", "before": ""}
 OTHER = {"shot": "Fact: Tiger Woods plays golf\n", "after": " plays"}
 GIVEN = {
-    "compute": (), "paraphrases": (), "relation": ("shot", "before", "after", "paraphrases"), "heads": ("top",),
+    "compute": (), "paraphrases": (), "recall": ("known", "known_above"), "relation": ("shot", "before", "after", "paraphrases"), "heads": ("top",),
     "probes": ("n_folds", "regularisation", "max_iter", "tolerance"), "circuit": ("extract",),
 }  # fmt: skip
 """The keys that the rule is given; none: the whole section."""

@@ -428,7 +428,7 @@ def test_as_many_are_drawn_of_each_answer_and_the_table_says_so():
         {
             "subject": names,
             "answer": ["a"] * 40 + ["b"] * 15 + ["c"] * 5,
-            "full_recalled": [i % 2 == 0 for i in range(60)],  # 20 of a, 7 of b, 3 of c
+            "full_recalled": [i % 2 == 0 for i in range(60)],  # 20 of a, 8 of b, 2 of c
         }
     )
     drawn = with_known(table, at_most=16, seed=3)
