@@ -52,8 +52,16 @@ for path in sorted(Path(workflow.basedir).glob("rules/*.smk")):
         include: f"rules/{path.name}"
 
 
+localrules:
+    cost,
+
+
 # What the studies would take, from their shapes and this machine's rates; computes nothing of them.
 rule cost:
+    log:
+        "results/cost.log",
+    conda:
+        "envs/factfinding.yaml"
     threads: workflow.cores or 1
     resources:
         gflops=0,  # of float32 products, in GFLOP/s; 0: measured here

@@ -8,6 +8,9 @@ from pathlib import Path
 
 from job import Job
 
+FASTEST_PROCESSOR = 1e13
+"""Operations a second of float32 products that only a GPU reaches."""
+
 
 def products(seconds: float = 1.0) -> float:
     """Operations a second of a large product in float32, the best of what fits into about a second."""
@@ -39,12 +42,13 @@ with Job(snakemake) as job:
     from factfinding.cost import Rates, estimate, measured_seconds, page, study_of
 
     given = snakemake.resources
+    rate = 1e9 * given.gflops if given.gflops > 0 else products()
     rates = Rates(
-        start=given.start if given.start > 0 else start(),
-        products=1e9 * given.gflops if given.gflops > 0 else products(),
-        gpu=torch.cuda.is_available(),
+        start=given.start if given.start > 0 else start(), products=rate, gpu=rate > FASTEST_PROCESSOR
     )
     for values, jobs in snakemake.params.studies:
         study = study_of(validate(values, Config, "config"))
         measured = measured_seconds(jobs, Path("results") / study.config.study)
-        print(page(estimate(study, jobs, rates), study.config.study, rates, measured), flush=True)
+        text = page(estimate(study, jobs, rates), study.config.study, rates, measured)
+        job.log(text)
+        print(text, flush=True)

@@ -39,6 +39,7 @@ EVALUATIONS = 3
 """Points that a neuron's curve takes."""
 KINDS = 4
 """Ways to ablate a node (methods/groups.py)."""
+BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
 FIT, FIT_NUMBER = 0.02, 3e-8
 """Seconds of one logistic fit, and of each subject, dimension and answer of it."""
 SHUFFLED = 4e-8
@@ -348,27 +349,29 @@ class Study:
 
 
 def estimate(study: Study, jobs: Iterable[str], rates: Rates) -> pl.DataFrame:
-    """Columns rule, jobs, seconds (of all its jobs, one after the other), gpu_gb (null for rules without a GPU), disk_gb; in
-    the order of `jobs`, names such as activations_full, figure_ladder and neuron_effects_shard_0.
-
-    Raises KeyError for a job whose cost is not known.
+    """Columns rule, jobs, seconds (of all its jobs, one after the other; null for a rule that `Study.works` does not know, such
+    as an experiment of one's own), gpu_gb (null for rules without a GPU), disk_gb; in the order of `jobs`, names such as
+    activations_full, figure_ladder and neuron_effects_shard_0.
     """
-    works, rows = study.works(), {}
-    weights = study.shape.weights * (2 if study.config.compute.dtype.endswith("16") else 4)
-    weights *= 2 if study.config.compute.dtype == "float64" else 1
+    works, found = study.works(), []
+    weights = study.shape.weights * BYTES[study.config.compute.dtype]
     for job in jobs:
         rule = rule_of(job)
-        work = works[job if rule == "activations" else rule]
-        row = rows.setdefault(rule, {"rule": rule, "jobs": 0, "seconds": 0.0, "gpu_gb": None, "disk_gb": 0.0})
-        row["jobs"] += 1
-        row["seconds"] += seconds(study.shape, work, rates, weights)
-        row["disk_gb"] += work.disk / 1e9
-        if work.on_gpu:
-            row["gpu_gb"] = max(row["gpu_gb"] or 0.0, (weights + work.batch) / 1e9)
-    schema = {
-        "rule": pl.String, "jobs": pl.Int64, "seconds": pl.Float64, "gpu_gb": pl.Float64, "disk_gb": pl.Float64,
-    }  # fmt: skip
-    return pl.DataFrame(list(rows.values()), schema=schema)
+        work = works.get(job if rule == "activations" else rule)
+        row = {"rule": rule, "seconds": None, "gpu_gb": None, "disk_gb": None}
+        if work is not None:
+            row |= {"seconds": seconds(study.shape, work, rates, weights), "disk_gb": work.disk / 1e9}
+            row |= {"gpu_gb": (weights + work.batch) / 1e9 if work.on_gpu else None}
+        found.append(row)
+    numbers = dict.fromkeys(("seconds", "gpu_gb", "disk_gb"), pl.Float64)
+    table = pl.DataFrame(found, schema={"rule": pl.String, **numbers})
+    known = pl.col("seconds").is_not_null().any()
+    return table.group_by("rule", maintain_order=True).agg(
+        pl.len().cast(pl.Int64).alias("jobs"),
+        pl.when(known).then(pl.col("seconds").sum()),
+        pl.col("gpu_gb").max(),
+        pl.when(known).then(pl.col("disk_gb").sum()),
+    )
 
 
 def rule_of(job: str) -> str:
@@ -502,32 +505,38 @@ def measured_seconds(jobs: Iterable[str], folder: Path) -> dict[str, float]:
 
 
 def page(table: pl.DataFrame, study: str, rates: Rates, measured: Mapping[str, float]) -> str:
-    """The table as text: a line for each rule, the longest first, and a line for all."""
-    header = ("rule", "jobs", "seconds", *(["measured"] if measured else []), "GPU GB", "disk GB")
-    lines = [header]
-    for row in table.sort("seconds", descending=True, maintain_order=True).iter_rows(named=True):
-        took = [f"{measured[row['rule']]:,.0f}" if row["rule"] in measured else ""] if measured else []
-        gpu = "" if row["gpu_gb"] is None else f"{row['gpu_gb']:.2f}"
-        lines.append(
-            (row["rule"], str(row["jobs"]), f"{row['seconds']:,.0f}", *took, gpu, f"{row['disk_gb']:.2f}")
-        )
-    took = [f"{sum(measured.values()):,.0f}"] if measured else []
-    gpu = table["gpu_gb"].max()
+    """The table as text: a line for each rule, the longest first, and a line for all; empty where nothing is known."""
+
+    def line(
+        name: str, jobs: int, took: float | None, before: float | None, *sizes: float | None
+    ) -> list[str]:
+        times = [took, before] if measured else [took]
+        return [name, str(jobs), *(_said(time, 0) for time in times), *(_said(size, 2) for size in sizes)]
+
+    lines = [["rule", "jobs", "seconds", *(["measured"] if measured else []), "GPU GB", "disk GB"]]
+    for rule, jobs, took, *sizes in (
+        table.sort("seconds", descending=True, nulls_last=True, maintain_order=True)
+        .select("rule", "jobs", "seconds", "gpu_gb", "disk_gb")
+        .iter_rows()
+    ):
+        lines.append(line(rule, jobs, took, measured.get(rule), *sizes))
     lines.append(
-        (
-            "all, one after the other", str(table["jobs"].sum()), f"{table['seconds'].sum():,.0f}", *took,
-            "" if gpu is None else f"{gpu:.2f}", f"{table['disk_gb'].sum():.2f}",
+        line(
+            "all, one after the other", table["jobs"].sum(), table["seconds"].sum(), sum(measured.values()),
+            table["gpu_gb"].max(), table["disk_gb"].sum(),
         )
     )  # fmt: skip
-    widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
-    text = [
-        "  ".join(
-            c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True))
-        )
-        for line in lines
-    ]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     first = (
         f"Study {study}, about, at {rates.products / 1e9:,.0f} GFLOP/s of float32 products and {rates.start:.1f} s "
         "until a job has started:"
     )
-    return "\n".join([first, *text])
+    rows = (
+        [name.ljust(widths[0]), *(text.rjust(width) for text, width in zip(others, widths[1:], strict=True))]
+        for name, *others in lines
+    )
+    return "\n".join([first, *("  ".join(row) for row in rows)])
+
+
+def _said(number: float | None, digits: int) -> str:
+    return "" if number is None else f"{number:,.{digits}f}"

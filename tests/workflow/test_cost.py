@@ -58,6 +58,7 @@ def test_the_table_names_every_rule_of_the_plan(study):
         if line.split()[1:2] and line.split()[1].isdigit()
     }
     assert rows.keys() == planned(output)
+    assert all(len(line.split()) > 3 for line in table[2 : 2 + len(rows)]), "the cost of a rule is not known"
     assert rows["activations"] == 2 and rows["figure"] > 20 and rows["neuron_effects_shard"] == 2
     assert any(line.startswith("all, one after the other") for line in table)
 
@@ -137,6 +138,10 @@ def test_the_embedded_models_shape_comes_from_the_configuration(tmp_path):
 
 
 def test_the_page_says_what_is_not_known_as_nothing():
+    study = Study(config=config(), shape=PYTHIA, asked=ASKED)
+    own = estimate(study, ["my_experiment", "recall"], H200)
+    assert own["seconds"].to_list()[0] is None and own["rule"].to_list() == ["my_experiment", "recall"]
+    assert "my_experiment" in page(own, "mine", H200, {}).splitlines()[3]
     table = cost()
     text = page(table, "mine", H200, {"recall": 24.0})
     lines = {line.split()[0]: line for line in text.splitlines()}
