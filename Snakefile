@@ -62,7 +62,7 @@ rule cost:
         "results/cost.log",
     conda:
         "envs/factfinding.yaml"
-    threads: workflow.cores or 1
+    threads: 64  # as many as --cores allows
     resources:
         gflops=0,  # of float32 products, in GFLOP/s; 0: measured here
         start=0,  # seconds until a job has started; 0: measured here

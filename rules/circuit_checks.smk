@@ -1,6 +1,6 @@
 """P2.8: whether the lookup happens at the name and needs the MLPs there.
 
-In: prompts, recall, the model. Out: circuit_checks.csv. Config: compute, recall. GPU. Time: seconds for the embedded
+In: prompts, recall, the model. Out: circuit_checks.csv. Config: compute, recall.seed. GPU. Time: seconds for the embedded
 model, some minutes for Pythia 2.8B.
 """
 
@@ -26,7 +26,7 @@ rule circuit_checks:
         mem_mb=megabytes(16000),
         runtime=60,
     params:
-        settings=settings("compute", "recall"),
+        settings=settings("compute", "recall.seed"),
         code=computes("circuit_checks"),
     script:
         "../scripts/experiment.py"

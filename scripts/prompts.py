@@ -27,7 +27,7 @@ with Job(snakemake) as job:
         answers = candidates(answers, tables["full"]["text"][0], tokenizer)
     write_table(answers, job.output.candidates)
     if parts := in_parts(answers):
-        job.progress(f"{relation.answers} of several tokens, asked by their first: {parts}")
+        job.progress(f"answers of several tokens, asked by their first: {parts}")
     for name, table in tables.items():
         write_table(table, job.output[name])
     counts = tables["full"]["n_name_tokens"].value_counts().sort("n_name_tokens")

@@ -21,10 +21,13 @@ from typing import Any
 import polars as pl
 
 from factfinding.config import Config
+from factfinding.data.facts import read_facts
+from factfinding.data.subjects import read_subjects
 from factfinding.errors import InputError
 from factfinding.families import KNOWN_TYPES, TINY
 from factfinding.files import read_json
 from factfinding.model_folder import all_sizes, weights_within
+from factfinding.relation import wordings
 
 TOKENS_A_WORD = 1.3
 EFFICIENCY = 0.5
@@ -50,6 +53,8 @@ PROCESSOR = 5e10
 """Operations a second of the products of rules that never use a GPU."""
 FASTER = {"full": 1, "tf32": 7, "bfloat16": 14}
 """How much faster than float32 a GPU takes products of differences."""
+EXACT_UP_TO, SCREENED = 5e12, 0.3
+"""Multiplications up to which P2.7 replaces all nodes (experiments/total_effects), and the share that it runs above."""
 SWEPT_ROWS = 8192
 """Most rows of a batch of the neuron sweep."""
 
@@ -197,7 +202,6 @@ class Study:
             )
             for condition, length in lengths.items()
         }
-        checks = 10 + shape.layers
         contexts = full + 5 * (asked.name_only + 4)
         locality, at = config.locality, config.locality.strings * config.locality.positions
         windows = sum(k + 1 for k in locality.k if k < locality.tokens) + locality.tokens / 2
@@ -208,7 +212,9 @@ class Study:
             "recall": self.runs(
                 everybody * (full + asked.zero_shot + 2 * logits), 2 * everybody, length=full
             ),
-            "circuit_checks": self.runs(n * checks * full, checks * n, length=full),
+            "circuit_checks": self.runs(
+                n * (12 * full + shape.layers / 2 * asked.after), (12 + shape.layers) * n, length=full
+            ),
             "context": self.runs(n * contexts, 6 * n, length=full),
             "effective_model": self.runs(
                 4 * n * (full + asked.name_only), 8 * n, length=full,
@@ -254,7 +260,8 @@ class Study:
         pairs = lookup * (lookup - 1) / 2 * KINDS
         above = 1 - lookup / (2 * layers)
         return {
-            "total_effects": self.runs(nodes * places, nodes * slots / heads, length=after * heads / 4),
+            "total_effects": self._screened(nodes * places, nodes * slots / heads, length=after * heads / 4),
+            "paraphrases": self._wordings(),
             "residual_patching": self.runs(
                 patched * (places * (layers + 1) / 2 + 2 * asked.full), patched * slots * layers / 2, length=asked.full
             ),
@@ -274,6 +281,30 @@ class Study:
                 statistics=layers * config.probes.n_folds * (1e-11 * shape.width**3 + 1e-2),
             ),
         }  # fmt: skip
+
+    def _screened(self, tokens: float, prompts: float, *, length: float) -> Work:
+        """P2.7: all replacements, or those that the screen leaves to be run, and a backward pass."""
+        run = tokens * self.shape.block * self.shape.layers
+        if self.config.interventions.screen == "never" or (
+            self.config.interventions.screen == "auto" and run <= EXACT_UP_TO
+        ):
+            return self.runs(tokens, prompts, length=length)
+        backward = 3 * (KINDS + 1) * self.config.interventions.patched_subjects * self.asked.full
+        return self.runs(SCREENED * tokens + backward, SCREENED * prompts, length=length)
+
+    def _wordings(self) -> Work:
+        """P2.12: everybody is asked in each further wording, and compared on some."""
+        asked, section = self.asked, self.config.paraphrases
+        others = len(wordings(self.config.relation)) - 1
+        if not others:
+            return Work(loads=True)
+        compared = min(asked.known, section.compared_subjects)
+        fit = FIT + FIT_NUMBER * compared * self.shape.width * asked.answers
+        fits = (others + 1) * 2 * (self.shape.layers + 1) * self.config.probes.n_folds
+        return self.runs(
+            (others * asked.subjects + (others + 1) * compared) * asked.full, asked.subjects, length=asked.full,
+            statistics=fits * fit + 5,
+        )  # fmt: skip
 
     def _neurons(self) -> dict[str, Work]:
         """P3.2 and the dossiers."""
@@ -444,6 +475,8 @@ def _asked(config: Config, folder: Path) -> Asked:
         subjects=subjects, known=subjects, answers=answers, full=1 + shot + before + name + after, name_only=1 + name,
         zero_shot=1 + before + name + after, name=name, after=1 + after, facts=facts, of_people=of_people,
     )  # fmt: skip
+    if config.recall.at_most is not None:
+        found = replace(found, known=min(found.known, config.recall.at_most))
     return _measured(found, folder, only_known=config.interventions.subjects == "known")
 
 
@@ -459,7 +492,7 @@ def _measured(asked: Asked, folder: Path, *, only_known: bool) -> Asked:
         table = pl.read_parquet(path, columns=["first_name", "final_name", "end"])
         known["name"] = float((table["final_name"] - table["first_name"]).mean()) + 1
         known["after"] = float((table["end"] - table["final_name"]).mean()) + 1
-        known["subjects"] = known["known"] = table.height
+        known["subjects"], known["known"] = table.height, min(asked.known, table.height)
     path = folder / "tables/recall.csv"
     if path.is_file() and only_known:
         known["known"] = int(pl.read_csv(path, columns=["known"])["known"].sum())
@@ -469,18 +502,15 @@ def _measured(asked: Asked, folder: Path, *, only_known: bool) -> Asked:
 def _people(config: Config, folder: Path) -> tuple[int, int, float]:
     """Subjects, answers, and words of a name."""
     own = config.organism
-    path = folder / "tables/subjects.csv"
-    path = path if path.is_file() else Path(config.subjects.table or "")
-    if not path.is_file():
+    path, given = folder / "tables/subjects.csv", Path(config.subjects.table or "")
+    if path.is_file():
+        table = pl.read_csv(path, infer_schema=False)
+    elif given.is_file():
+        table = read_subjects(given, relation=config.relation, few="drop").frame
+    else:
         return 3 * own.athletes_per_sport, 3, 2.0
-    relation = config.relation
-    table = pl.read_csv(path, infer_schema=False)
-    subject, answer = (
-        (name if name in table.columns else own_name)
-        for name, own_name in ((relation.subject, "subject"), (relation.answer, "answer"))
-    )
-    words = table[subject].str.split(" ").list.len().mean()
-    return table.height, table[answer].n_unique(), float(words)
+    words = table["subject"].str.split(" ").list.len().mean()
+    return table.height, table["answer"].n_unique(), float(words)
 
 
 def _facts(config: Config, subjects: int) -> tuple[int, int]:
@@ -490,8 +520,8 @@ def _facts(config: Config, subjects: int) -> tuple[int, int]:
         return (6 * own.described, own.described) if own.world == "fictional" else (2 * subjects, subjects)
     if not path.is_file():
         return 2 * subjects, subjects
-    table = pl.read_csv(path, infer_schema=False)
-    return table.height, max(1, table["subject"].n_unique() if "subject" in table.columns else table.height)
+    table = read_facts(path)
+    return table.height, max(1, table["subject"].n_unique())
 
 
 def measured_seconds(jobs: Iterable[str], folder: Path) -> dict[str, float]:

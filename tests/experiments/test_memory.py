@@ -30,6 +30,7 @@ from helpers.intervention_tables import intervention_tables
 from helpers.models import random_anatomy
 from helpers.name_tables import example_name_tables
 from helpers.neuron_tables import neuron_tables
+from helpers.wording_tables import SAME, tables_of
 
 MODEL, LARGER = planted.at_name(firsts=4, lasts=4), planted.at_name(firsts=8, lasts=8)
 Tables = dict[str, pl.DataFrame]
@@ -58,6 +59,10 @@ def checks() -> Tables:
 def recall() -> Tables:
     scores = answer_scores(MODEL.anatomy, MODEL.prompts, planted_candidates(MODEL), batch_size=16)
     return {"logits": pl.DataFrame(scores.logits), "logp": pl.DataFrame(scores.logp)}
+
+
+def wordings() -> Tables:
+    return tables_of([SAME], batch_size=16)
 
 
 def local() -> Tables:
@@ -104,6 +109,7 @@ RULES: dict[Callable[[], Tables], tuple[int, set[str]]] = {
         },
     ),
     names: (6, {"mlp_norms", "linear_structure", "orthogonal_remainder"}),  # a pair of P3.7 is six names together
+    wordings: (6, {"paraphrases"}),
     neurons: (3, {"neuron_facts", "neuron_effects", "mlp_paths"}),
     local: (6, {"locality"}),
     ablations: (6, {"dossiers"}),

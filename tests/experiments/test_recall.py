@@ -319,7 +319,7 @@ def test_names_whose_letters_give_the_answer_away_are_left_out_and_others_stay()
         reasons = filtered["left_out"].to_list()
         for reason, recalled, hit in zip(reasons, recall["full_recalled"], hits, strict=True):
             assert reason == ("not recalled" if not recalled else "spelling" if hit else None)
-        table = known_filters(recall, STUDY, hits, seed=0)
+        table = known_filters(filtered, STUDY, hits, seed=0)
         assert table.schema == pl.Schema(schema_of("known_filters"))
         whole = table.filter(filter="beyond_spelling", answer="all").row(0, named=True)
         counted[given_away] = whole

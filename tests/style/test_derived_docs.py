@@ -55,6 +55,7 @@ def runs(tmp_path):
     """A run with one table, a template that looks a share up, and a doc with its block."""
     (tmp_path / "results/tables").mkdir(parents=True)
     rows = {"answer": ["golf", "chess"], "token_id": [7, 9], "answer_token": [" golf", " chess"]}
+    rows["n_answer_tokens"] = [1, 1]
     pl.DataFrame(rows).write_csv(tmp_path / "results/tables/candidates.csv")
     (tmp_path / "runs/one").mkdir(parents=True)
     (tmp_path / "runs/one/few.md").write_text(

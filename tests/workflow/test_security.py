@@ -236,6 +236,8 @@ RUNS_DATA = {"eval", "exec", "compile", "__import__"}
 NEVER = {
     "pickle", "marshal", "shelve", "joblib", "subprocess", "socket", "requests", "urllib.request", "http", "ftplib", "dill",
 }  # fmt: skip
+STARTS_PROGRAMS = {"scripts/cost.py", "scripts/factfinding/gpus.py"}
+"""Python itself, to time how long it takes to start, and nvidia-smi, to list the GPUs; with no word of the user's."""
 DOWNLOADS = {"scripts/factfinding/model/source.py", "scripts/factfinding/data/texts.py"}
 
 
@@ -250,7 +252,8 @@ def test_nothing_in_the_project_runs_what_it_reads_or_opens_a_connection(path):
     tree = ast.parse(path.read_text())
     imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
     imported |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module}
-    assert not (imported | {name.split(".")[0] for name in imported}) & NEVER
+    never = NEVER - {"subprocess"} if str(path.relative_to(ROOT)) in STARTS_PROGRAMS else NEVER
+    assert not (imported | {name.split(".")[0] for name in imported}) & never
     assert not calls(tree) & (
         RUNS_DATA | {"torch.load", "np.load", "yaml.load", "yaml.unsafe_load", "os.system"}
     )

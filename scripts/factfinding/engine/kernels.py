@@ -263,8 +263,7 @@ def _attention(
     head, prompt = tl.program_id(1), tl.program_id(2).to(tl.int64)
     kv_head = head // sharing
     slot, t = tl.arange(0, M), tl.arange(0, PAST)
-    rows = M // n
-    mine, i = slot // n, slot % n
+    rows, mine, i = M // n, slot // n, slot % n
     row = tl.program_id(0) * rows + mine
     valid = (mine < rows) & (row < size)
     seen_past = valid[:, None] & (t < first)[None, :]
