@@ -120,8 +120,11 @@ def found(tables: Mapping[str, pl.DataFrame]) -> Found:
             "lookup": _stage(patched, "mlp", "end", layers=depth),
         }
     start = circuit.concatenate[0] if circuit.concatenate else 0
-    after = circuit.lookup[1] + 1 if circuit.lookup else None
+    after = (
+        circuit.lookup[1] + 1 if circuit.lookup and circuit.lookup_at == AT_NAME else -1
+    )  # none: no such row
     names = stream.filter(pl.col("role").str.ends_with("_name"))
+    brought = names.filter(role="final_name", layer=after)
     return Found(
         place=circuit.lookup_at,
         stages=stages,
@@ -129,14 +132,7 @@ def found(tables: Mapping[str, pl.DataFrame]) -> Found:
             (row["role"], row["number"]): _node(row, "")
             for row in names.filter(layer=start).iter_rows(named=True)
         },
-        brought=next(
-            (
-                _node(row, "")
-                for row in names.filter(role="final_name", layer=after).iter_rows(named=True)
-                if circuit.lookup_at == AT_NAME
-            ),
-            None,
-        ),
+        brought=_node(brought.row(0, named=True), "") if brought.height else None,
         recall=_recall(tables["recall_summary"]),
     )
 
@@ -240,7 +236,7 @@ def _short_role(role: str, number: int) -> str:
 
 def _recall(summary: pl.DataFrame) -> str:
     rows = summary.filter(condition="full", group="all")
-    return f"right for {percent(rows['recalled'][0])}" if rows.height else ""
+    return f"recalled: {percent(rows['recalled'][0])}" if rows.height else ""
 
 
 def _titled(stage: Stage, circuit: Circuit, part: str, word: str) -> Stage:

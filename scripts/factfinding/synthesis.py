@@ -94,22 +94,22 @@ def together(rows: Sequence[Row]) -> list[str]:
     counts = {model: sum(model in row.like for row in decided) for model in models}
     ranked = sorted(models, key=lambda model: -counts[model])
     most = [model for model in ranked if counts[model] == counts[ranked[0]]]
-    said = ", ".join(f"{model} with {counts[model]}" for model in ranked)
-    first = (
-        f"Single step or hash? Of {len(rows)} numbers on which the planted models differ, {len(measured_)} were measured and "
-        f"{len(decided)} decide; with these agree: {said}."
+    said = ", ".join(
+        f"{counts[model]} {'like' if i == 0 else ''} {model}".replace("  ", " ")
+        for i, model in enumerate(ranked)
     )
-    if counts[ranked[0]] == len(decided):
-        return [first, f"All that decide speak for {either(most)}."]
+    pure = counts[ranked[0]] == len(decided)
+    end = f"all that decide are like {either(most)}" if pure else "the model is none of them in its pure form"
+    first = (
+        f"Single step or hash? Of {len(decided)} numbers that decide (of {len(rows)} on which the planted models differ, "
+        f"{len(measured_)} were measured), {said}: {end}."
+    )
     steps = [model for model in models if model != HASH]
     single = sum(any(model in row.like for model in steps) and HASH not in row.like for row in decided)
     hashed = sum(row.like == (HASH,) for row in decided)
-    neither = (
-        "The model is none of them in its pure form" if len(decided) > 1 else "It speaks for none of them"
-    )
     second = (
-        f"{neither}: {single} of the numbers that decide {'is' if single == 1 else 'are'} like a single step and not a hash, "
-        f"{hashed} like a hash and no single step, the others like both."
+        f"{single} {'is' if single == 1 else 'are'} like a single step and not like a hash, {hashed} like a hash and no single "
+        f"step, {len(decided) - single - hashed} like a hash and one kind of single step."
     )
     return [first, second]
 

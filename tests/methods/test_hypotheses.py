@@ -11,13 +11,16 @@ from math import inf
 import polars as pl
 import pytest
 
+from factfinding.declarations import declarations
+from factfinding.files import read_json
 from factfinding.ledger import CONTRADICTED, SUPPORTED
 from factfinding.methods.circuit import Circuit
+from factfinding.synthesis import synthesis, together
 from helpers import ROOT
 from helpers.declared import judged
 from helpers.figures import telling
 from helpers.hypotheses import MODELS
-from helpers.hypothesis_tables import Tables, tables
+from helpers.hypothesis_tables import STORED, Tables, planted_numbers, tables
 
 Bounds = tuple[float, float] | None
 
@@ -261,3 +264,36 @@ def test_layers_of_which_one_shares_neurons_and_one_does_not_are_told_apart():
         assert (differ in text) == (name == "hash and lookup")
         assert ("left out, as they have hardly any of the effects, MLP 2" in text) == (name in ONE_STEP)
         assert "rank" not in text and "spearman" not in text
+
+
+# the synthesis on a study's page
+
+
+def test_the_planted_numbers_that_the_page_shows_are_those_of_the_planted_models():
+    stored, now = read_json(STORED), planted_numbers()
+    assert stored.keys() == now.keys()
+    for name, numbers in now.items():
+        assert numbers == pytest.approx(stored[name], abs=0.01), f"{name}: `make planted` writes them anew"
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_synthesis_calls_every_planted_model_what_it_is(name):
+    """All that decides is like the model itself; a single step is never like a hash where every single step differs from it."""
+    rows = synthesis(declarations(), tables(name), read_json(STORED))
+    decided = [row for row in rows if row.like]
+    assert len(decided) >= 5 and all(name in row.like for row in decided)
+    first, _ = together(rows)
+    assert f"{len(decided)} like {name}" in first and "all that decide are like" in first and name in first
+
+
+def test_where_nothing_was_measured_the_synthesis_says_nothing():
+    rows = synthesis(declarations(), {}, read_json(STORED))
+    assert all(row.found is None and row.here == "" and row.says.startswith("Not measured: ") for row in rows)
+    assert together(rows) == [
+        f"Single step or hash? Nothing can be said: of {len(rows)} numbers on which the planted models differ, none was measured."
+    ]
+
+
+def test_every_prediction_parts_the_planted_models_widely():
+    for name, numbers in read_json(STORED).items():
+        assert max(numbers.values()) - min(numbers.values()) > 0.4, name
