@@ -109,12 +109,12 @@ def found(tables: Mapping[str, pl.DataFrame]) -> Found:
         gather = _stage(patched, "head", "final_name", layers=circuit.concatenate)
         looked = _stage(patched, "mlp", "final_name", layers=circuit.lookup)
         stages = {
-            "gather": _titled(gather, circuit, "concatenate", "attention"),
+            "gather": _titled(gather, circuit, "concatenate", "layer"),
             "lookup": _titled(looked, circuit, "lookup", "MLP"),
             "extract": _titled(_stage(patched, "head", "end", names=circuit.extract), circuit, "extract", ""),
         }
     elif at_end:
-        depth = (0, int(patched["layer"].max() or 0))  # type: ignore[call-overload]
+        depth = (0, max(patched["layer"].to_list(), default=0))
         stages = {
             "gather": _stage(patched, "head", "end", layers=depth),
             "lookup": _stage(patched, "mlp", "end", layers=depth),
@@ -251,11 +251,11 @@ def _titled(stage: Stage, circuit: Circuit, part: str, word: str) -> Stage:
         if value[0] == value[1]
         else f"{value[0]}–{value[1]}"
     )
-    title = f"{word}{'s' if word == 'MLP' and '–' in layers else ''} {layers}" if word else ""
+    title = f"{word}{'s' if '–' in layers else ''} {layers}" if word else ""
     return Stage(
         nodes=stage.nodes,
         left_out=stage.left_out,
-        title=title if word == "attention" or len(stage.nodes) != 1 else "",
+        title=title if word == "layer" or len(stage.nodes) != 1 else "",
         is_set=part in circuit.fixed and value != found_value,
     )
 
@@ -388,7 +388,7 @@ class _Drawing:
                 x + width / 2, self._y(final), x + width / 2, top, "extract", share.share if share else 0.1
             )
             if share:
-                where = (self._y(final) + self.top[end]) / 2 + 4
+                where = self.top[final + 1] + 11
                 words = f"brings {100 * share.share:.0f}\N{NO-BREAK SPACE}%"
                 self._text(x + width / 2 - 8, where, words, "soft", anchor="end")
         self._box("extract", self._y(end))

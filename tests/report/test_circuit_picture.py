@@ -118,6 +118,9 @@ def test_it_fits_whatever_the_model_and_the_name(place, n_tokens, layers, heads)
     assert width == WIDTH and height < 560
     for left, right, words in texts(svg):
         assert left >= -1 and right <= WIDTH + 8, words
+    for one in svg.iter("text"):
+        if one.get("class") == "node":
+            assert 6.6 * len(one.text) <= 80, one.text
     drawn = boxes(svg)
     assert len(drawn) == {AT_NAME: 3, AT_END: 2, UNCLEAR: 1}[place]
     for one, other in combinations(drawn, 2):

