@@ -42,7 +42,7 @@ test-faults: $(TESTS)  ## processes killed at twenty moments, full disks, damage
 wild: $(TESTS)  ## models and tables as they are found: what is said of each, into docs/reliability.md
 	PYTHONPATH=scripts:tests OMP_NUM_THREADS=1 $(BIN)/python -m helpers.wild_table
 
-planted: $(TESTS)  ## what the methods say of models planted for each hypothesis, into docs/runs/planted (half a minute)
+planted: $(TESTS)  ## what the methods say of models planted for each hypothesis, into resources/planted.json (half a minute)
 	PYTHONPATH=scripts:tests OMP_NUM_THREADS=1 $(BIN)/python -m helpers.hypothesis_tables
 
 test-real: $(TESTS) $(REAL) $(WEIGHTS)  ## GGUF files and a real language model against plain transformers

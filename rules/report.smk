@@ -98,7 +98,7 @@ rule report:
         card="results/{study}/model/card.json",
         source="results/{study}/model/source.json",
         prompts="results/{study}/prompts/full.parquet",
-        planted="docs/runs/planted/numbers.json",
+        planted="resources/planted.json",
         provenance=of(records),
         dossiers="results/{study}/dossiers",
         template="resources/report/page.html.j2",

@@ -20,6 +20,7 @@ import polars as pl
 from markupsafe import Markup
 
 from factfinding.config import RelationConfig
+from factfinding.data.example import Example
 from factfinding.findings.words import number, percent, worth_a_word
 from factfinding.methods.circuit import AT_END, AT_NAME, Circuit
 from factfinding.relation import STUDY, spoken
@@ -36,16 +37,6 @@ BOXES = {"gather": (112.0, 78.0), "lookup": (196.0, 78.0), "extract": (276.0, 80
 HEADS = {"gather": "gather", "lookup": "look up", "extract": "extract"}
 ROWS_OF_NAME = 8
 """Tokens of a name that get a row; of a longer one, the middle is folded into one."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Example:
-    """The question that one known subject is asked: texts and roles of its tokens, without the example before it."""
-
-    tokens: tuple[str, ...]
-    roles: tuple[str, ...]
-    subject: str
-    answer: str
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,11 +19,12 @@ from typing import Any
 import polars as pl
 from markupsafe import Markup
 
-from factfinding.circuit_picture import Example, caption, found, picture
+from factfinding.circuit_picture import caption, found, picture
 from factfinding.conclusions import cautions, conclusions
 from factfinding.config import RelationConfig
 from factfinding.consistency import contradictions
 from factfinding.data.dossier import Dossier
+from factfinding.data.example import Example
 from factfinding.declarations import Declarations, Experiment, Unit, declarations
 from factfinding.figures.style import FOLDS, INK, LINE, PAPER
 from factfinding.findings.words import percent, share, told

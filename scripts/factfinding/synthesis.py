@@ -2,7 +2,7 @@
 
 experiments/predictions.yaml has the numbers, as queries. The planted models (tests/helpers/hypotheses.py) know the same
 people by different mechanisms, one for each hypothesis; `make planted` runs the methods on them and stores what they give
-in docs/runs/planted/numbers.json. One rule reads all numbers:
+in resources/planted.json. One rule reads all numbers:
 
     the line stands halfway between the smallest and the largest of the planted values; the study's number is *like* the
     planted models on its side of the line if its whole 95 % interval is on that side, and undecided otherwise

@@ -1,6 +1,6 @@
 """The tables of the planted hypotheses, and the numbers of theirs that a study's page shows beside its own.
 
-python -m helpers.hypothesis_tables      (`make planted`; PYTHONPATH=scripts:tests)   writes docs/runs/planted/numbers.json
+python -m helpers.hypothesis_tables      (`make planted`; PYTHONPATH=scripts:tests)   writes resources/planted.json
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from helpers.intervention_tables import readers_of
 from helpers.name_tables import names_given
 from helpers.neuron_tables import compared
 
-STORED = ROOT / "docs/runs/planted/numbers.json"
+STORED = ROOT / "resources/planted.json"
 DIGITS = 4
 Tables = dict[str, pl.DataFrame]
 

@@ -8,7 +8,8 @@ from itertools import combinations
 import polars as pl
 import pytest
 
-from factfinding.circuit_picture import WIDTH, Example, caption, found, picture
+from factfinding.circuit_picture import WIDTH, caption, found, picture
+from factfinding.data.example import Example
 from factfinding.methods.circuit import AT_END, AT_NAME, UNCLEAR, Circuit
 from factfinding.tables import schema_of
 from helpers import example_tables

@@ -32,7 +32,7 @@ from helpers.figures import drawn
 WORDS = ROOT / "resources/report"
 STUDY_LINK = "https://www.alignmentforum.org/s/hpWHhjvjn67LJ4xXX/p/iGuwZTHWb6DFY3sKB"
 VOID = {"meta", "link", "br", "img", "hr", "input"}
-STORED = ROOT / "docs/runs/planted/numbers.json"
+STORED = ROOT / "resources/planted.json"
 DRAWN = (
     "training", "recall", "layer_probes", "circuit_checks", "direct_effects", "attention_roles", "head_inputs",
     "head_probes",

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
 
-from factfinding.circuit_picture import Example
 from factfinding.data.tokens import PlainTokenizer
+
+
+@dataclass(frozen=True, kw_only=True)
+class Example:
+    """The question that one known subject is asked: texts and roles of its tokens, without the example before it."""
+
+    tokens: tuple[str, ...]
+    roles: tuple[str, ...]
+    subject: str
+    answer: str
 
 
 def example_of(prompts: pl.DataFrame, recall: pl.DataFrame, folder: Path) -> Example | None:
