@@ -9,7 +9,7 @@ TESTS  := $(VENV)/.ready-test
 REAL   := $(VENV)/.ready-real
 WEIGHTS := models/SmolLM2-135M-Instruct.Q4_1.gguf
 
-.PHONY: all test test-fast test-slurm test-faults test-families check-install config docs record wild smoke seeds real-athletes real-model test-real lint lock bench clean help
+.PHONY: all test test-fast test-slurm test-faults test-families check-install config docs record planted wild smoke seeds real-athletes real-model test-real lint lock bench clean help
 
 # The embedded model is small: two of its jobs fit beside each other on a GPU, and without one `gpu` only holds them back.
 all: $(READY)  ## the default study: results/organism/report.html
@@ -41,6 +41,9 @@ test-faults: $(TESTS)  ## processes killed at twenty moments, full disks, damage
 
 wild: $(TESTS)  ## models and tables as they are found: what is said of each, into docs/reliability.md
 	PYTHONPATH=scripts:tests OMP_NUM_THREADS=1 $(BIN)/python -m helpers.wild_table
+
+planted: $(TESTS)  ## what the methods say of models planted for each hypothesis, into resources/planted.json (half a minute)
+	PYTHONPATH=scripts:tests OMP_NUM_THREADS=1 $(BIN)/python -m helpers.hypothesis_tables
 
 test-real: $(TESTS) $(REAL) $(WEIGHTS)  ## GGUF files and a real language model against plain transformers
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m real tests/model -rs

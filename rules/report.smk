@@ -9,7 +9,8 @@ SHARED = expand(
     "resources/report/{part}", part=["base.html.j2", "parts.html.j2", "style.css"]
 )
 SORTABLE = expand(
-    "resources/report/{part}", part=["tables.js", "vendor/datatables.min.js"]
+    "resources/report/{part}",
+    part=["tables.js", "places.js", "vendor/datatables.min.js"],
 )
 
 SOURCES = {
@@ -95,6 +96,9 @@ rule report:
         svg=of(drawn("svg")),
         png=of(drawn("png")),
         card="results/{study}/model/card.json",
+        source="results/{study}/model/source.json",
+        prompts="results/{study}/prompts/full.parquet",
+        planted="resources/planted.json",
         provenance=of(records),
         dossiers="results/{study}/dossiers",
         template="resources/report/page.html.j2",

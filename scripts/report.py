@@ -7,6 +7,7 @@ from job import Job
 
 with Job(snakemake) as job:
     from factfinding.data.dossier import read_dossiers
+    from factfinding.data.example import example_of
     from factfinding.files import read_json, write_text
     from factfinding.report import Picture, Results, Table, render
     from factfinding.tables import read_table
@@ -18,13 +19,17 @@ with Job(snakemake) as job:
         Path(svg).stem: Picture(svg=Path(svg).read_text(encoding="utf-8"), links=(link(svg), link(png)))
         for svg, png in zip(job.input.svg, job.input.png, strict=True)
     }
+    tables = {Path(path).stem: Table(frame=read_table(path), link=link(path)) for path in job.input.tables}
+    folder = Path(read_json(job.input.source)["folder"])
     results = Results(
         study=job.wildcards.study,
         ledger=Table(frame=read_table(job.input.ledger), link=link(job.input.ledger)),
-        tables={Path(path).stem: Table(frame=read_table(path), link=link(path)) for path in job.input.tables},
+        tables=tables,
         pictures=pictures,
         card=read_json(job.input.card),
         provenance=[read_json(path) for path in job.input.provenance],
+        planted=read_json(job.input.planted),
+        example=example_of(read_table(job.input.prompts), tables["recall"].frame, folder),
         dossiers=read_dossiers(Path(job.input.dossiers)),
         relation=job.given.relation,
     )

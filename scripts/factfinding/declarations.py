@@ -201,13 +201,36 @@ class Check(_Declared):
     query: str
 
 
+class Unit(_Declared):
+    """How the number of a claim is shown: its unit, `%` for shares of 1 and `points` for differences of such, and what its n
+    counts."""
+
+    unit: str = ""
+    counts: str = ""
+
+
+class Prediction(Unit):
+    """A number on which the hypotheses about the early MLPs differ (synthesis.py). `query` gives value, low, high and n;
+    `single`, `hash`: what either predicts; `unless`: why it may not have been measured."""
+
+    number: str = Field(pattern=r"^P\d(\.\d+)?$")
+    asks: str
+    single: str
+    hash: str
+    unless: str
+    tables: tuple[str, ...] = Field(min_length=1)
+    query: str
+
+
 class Declarations(_Declared):
-    """All that is declared: the experiments in the study's order, and every table by name."""
+    """All that is declared: the experiments in the study's order, and every table by name. `units`: of claims, by their id."""
 
     experiments: dict[str, Experiment]
     stages: dict[str, TableDeclaration]
     needs: dict[str, Need]
     consistency: dict[str, Check] = {}
+    predictions: dict[str, Prediction] = {}
+    units: dict[str, Unit] = {}
 
     @model_validator(mode="after")
     def _agree(self) -> Declarations:
@@ -235,6 +258,14 @@ class Declarations(_Declared):
         for name, check in self.consistency.items():
             if set(check.tables) - set(seen):
                 raise ValueError(f"consistency.{name} reads the tables {check.tables}; not all are declared")
+        for name, prediction in self.predictions.items():
+            if set(prediction.tables) - set(seen):
+                raise ValueError(
+                    f"predictions.{name} reads the tables {prediction.tables}; not all are declared"
+                )
+        unheard = sorted(set(self.units) - {claim.id for _, claim in self.claims})
+        if unheard:
+            raise ValueError(f"units of {unheard}, which no experiment claims")
         for kind in ("figures", "claims"):
             names = [self._name(entry) for e in self.experiments.values() for entry in getattr(e, kind)]
             twice = sorted({name for name in names if names.count(name) > 1})
@@ -290,7 +321,12 @@ def declarations(folder: Path = EXPERIMENTS, stages: Path = STAGES) -> Declarati
     return _checked(
         Declarations,
         {"experiments": ordered, "stages": tables}
-        | {name: _yaml(folder / f"{name}.yaml") for name in ("needs", "consistency")},
+        | {name: _yaml(folder / f"{name}.yaml") for name in ("needs", "consistency")}
+        | {
+            name: _yaml(path)
+            for name in ("predictions", "units")
+            if (path := folder / f"{name}.yaml").is_file()
+        },
         folder,
     )
 

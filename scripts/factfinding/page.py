@@ -20,9 +20,12 @@ from markupsafe import Markup
 from factfinding.errors import InputError
 from factfinding.ledger import VERDICTS
 from factfinding.tables import schema_of
+from factfinding.units import digits
 
 SORTABLE = ("vendor/datatables.min.js", "tables.js")
 """The scripts of a page whose tables sort and filter."""
+REPORT = (*SORTABLE, "places.js")
+"""Those of a study's page, whose list of sections says where one is."""
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
 
 
@@ -35,7 +38,7 @@ def fill(template: str, words: Path, *, scripts: Sequence[str] = (), **content: 
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(cell=cell, number=number, measured=measured)
+    environment.filters.update(cell=cell, number=number, measured=measured, digits=digits)
     texts = [(words / name).read_text(encoding="utf-8") for name in scripts]
     digests = "".join(f" '{_digest(text)}'" for text in texts)
     return environment.get_template(template).render(

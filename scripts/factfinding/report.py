@@ -1,4 +1,7 @@
-"""The page of one study: what came out, section by section, in one file that needs nothing else.
+"""The page of one study: what came out, at first sight and section by section, in one file that needs nothing else.
+
+On top stand the conclusions of this run, what in it is not to be trusted, and the circuit as found (conclusions.py,
+circuit_picture.py); then what speaks for which hypothesis (synthesis.py), the ledger, and the experiments in the study's order.
 
 The page's template stands in resources/report, the fixed words of each section in its experiment's declaration, and its
 sentences come from findings/. Nothing is fetched from anywhere: figures, tables and what sorts them are part of the page.
@@ -16,19 +19,26 @@ from typing import Any
 import polars as pl
 from markupsafe import Markup
 
+from factfinding.circuit_picture import caption, found, picture
+from factfinding.conclusions import cautions, conclusions
 from factfinding.config import RelationConfig
 from factfinding.consistency import contradictions
 from factfinding.data.dossier import Dossier
-from factfinding.declarations import Experiment, declarations
-from factfinding.experiments.layer_probes.show import additive_findings
+from factfinding.data.example import Example
+from factfinding.declarations import Declarations, Experiment, Unit, declarations
 from factfinding.experiments.recall.show import bos_warnings
 from factfinding.figures.style import FOLDS, INK, LINE, PAPER
 from factfinding.findings.words import percent, share, told, with_open_ends
-from factfinding.page import SORTABLE, checked_ledger, fill, model_name, verdict_counts
+from factfinding.page import REPORT, checked_ledger, fill, model_name, verdict_counts
 from factfinding.relation import STUDY, spoken
+from factfinding.synthesis import Planted, synthesis, together
+from factfinding.units import digits, measured
 
 SHOWN_ROWS = 200
 """Rows of a table on the page; all of them stand in its file. Most tables have fewer, and the page stays small."""
+
+POSTS = {2: "simplifying the circuit", 3: "the early MLPs", 4: "memorisation", 5: "locality"}
+"""What each post of the study is about."""
 
 SVG, XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
 _ENDS = {"settled": "once all people were told about and recalled", "max_steps": "when the steps ran out"}
@@ -56,7 +66,8 @@ class Picture:
 
 @dataclass(frozen=True, kw_only=True)
 class Results:
-    """All that the page is made from. tables and pictures: by name; provenance: one record per job (scripts/job.py)."""
+    """All that the page is made from. tables and pictures: by name; provenance: one record per job (scripts/job.py); planted:
+    what the predictions' queries give on planted models; example: the prompt that the first picture shows."""
 
     study: str
     ledger: Table
@@ -64,8 +75,15 @@ class Results:
     pictures: Mapping[str, Picture]
     card: Mapping[str, Any]
     provenance: Sequence[Mapping[str, Any]]
+    planted: Planted
+    example: Example | None = None
     dossiers: Sequence[Dossier] = ()
     relation: RelationConfig = STUDY
+
+    @property
+    def frames(self) -> dict[str, pl.DataFrame]:
+        """The tables without their links."""
+        return {name: table.frame for name, table in self.tables.items()}
 
 
 def render(results: Results, words: Path) -> str:
@@ -79,31 +97,47 @@ def render(results: Results, words: Path) -> str:
         for experiment in declared.experiments.values()
         if set(experiment.figures) & set(results.pictures)
     ]
-    sections = [_section(experiment, results) for experiment in drawn]
+    circuit = _picture(results)
+    sections = _numbered([_section(experiment, results) for experiment in drawn], first=1 + bool(circuit))
     ledger = checked_ledger(results.ledger.frame, results.ledger.link)
+    rows = spoken_rows(synthesis(declared, results.frames, results.planted), results)
+    fictional = is_fictional(results.provenance)
+    said = spoken([vars(one) for one in conclusions(results.frames)], results.relation)
     return fill(
         "page.html.j2",
         words,
-        scripts=SORTABLE,
+        scripts=REPORT,
         study=results.study,
-        claims=ledger.to_dicts(),
+        conclusions=said,
+        step=rows["together"][0],
+        cautions=spoken(cautions(results.card, results.frames, fictional=fictional), results.relation),
+        picture=circuit,
+        shown={section["id"] for section in sections},
+        **rows,
+        posts=_by_post(ledger, declared),
+        titles=POSTS,
         verdicts=verdicts_in_words(ledger),
-        contradictions=contradictions(
-            declared, {name: table.frame for name, table in results.tables.items()}
-        ),
+        contradictions=contradictions(declared, results.frames),
         warnings=_warnings(results),
         ledger_link=results.ledger.link,
         model=model_name(results.card["source"]),
-        fictional=is_fictional(results.provenance),
         relation=results.relation,
         card=card_rows(results.card, results.relation),
-        installed=(results.card["training"] or {}).get("installed"),
-        summary=_summary(sections, results),
+        summary=[
+            (section["text"].number, section["id"], section["findings"][0])
+            for section in sections
+            if section["id"] != "training"
+        ],
         sections=sections,
         jobs=[_job(record) for record in results.provenance],
         versions=versions(results.provenance),
         seeds=sorted({seed for record in results.provenance for seed in _seeds(record["settings"])}),
     )
+
+
+def spoken_rows(rows: Sequence[Any], results: Results) -> dict[str, Any]:
+    """The rows of the synthesis and what they say together, in the relation's words."""
+    return {"synthesis": rows, "together": spoken(together(rows), results.relation)}
 
 
 def inline_svg(svg: str, name: str, label: str) -> Markup:
@@ -198,14 +232,13 @@ def versions(provenance: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
 
 def _findings(section: str, results: Results) -> list[str]:
     """The sentences of a section; only those on the training need more than the tables."""
-    tables = {name: table.frame for name, table in results.tables.items()}
     more = {"fictional": is_fictional(results.provenance)} if section == "training" else {}
-    return told(section, tables, relation=results.relation, **more)
+    return told(section, results.frames, relation=results.relation, **more)
 
 
 def _warnings(results: Results) -> list[str]:
     """What is to be known before anything is read: a first token of prompts that is clearly not the best."""
-    tables = {name: with_open_ends(table.frame) for name, table in results.tables.items()}
+    tables = {name: with_open_ends(frame) for name, frame in results.frames.items()}
     return spoken(bos_warnings(tables), results.relation)
 
 
@@ -225,16 +258,50 @@ def _section(experiment: Experiment, results: Results) -> dict[str, Any]:
         "text": experiment,
         "findings": _findings(experiment.name, results),
         "figures": figures,
-        "tables": {name: _preview(results.tables[name]) for name in experiment.shown},
+        "tables": [{"name": name} | _preview(results.tables[name]) for name in experiment.shown],
         "baselines": _name_baselines(results) if experiment.name == "layer_probes" else None,
         "dossiers": results.dossiers if experiment.name == "dossiers" else (),
     }
 
 
-def _summary(sections: Sequence[Mapping[str, Any]], results: Results) -> list[str]:
-    """The first sentence of each section about the facts, and what the bag of name tokens can do without a model."""
-    first = [section["findings"][0] for section in sections if section["id"] != "training"]
-    return first + spoken(additive_findings(results.tables["layer_probes"].frame), results.relation)
+def _numbered(sections: Sequence[dict[str, Any]], *, first: int) -> list[dict[str, Any]]:
+    """The sections with their figures and tables numbered through; `first`: the number of the first figure."""
+    for kind, start in (("figures", first), ("tables", 1)):
+        entries = [entry for section in sections for entry in section[kind]]
+        for place, entry in enumerate(entries, start):
+            entry["number"] = place
+    return list(sections)
+
+
+def _picture(results: Results) -> dict[str, Any] | None:
+    """The circuit as found; None where one of its tables is not part of the page."""
+    needed = ("circuit", "total_effects", "residual_patching", "recall_summary")
+    if not set(needed) <= set(results.tables):
+        return None
+    shown = found({name: results.tables[name].frame for name in needed})
+    return {
+        "svg": picture(shown, results.example, results.relation),
+        "caption": spoken(caption(shown, results.example), results.relation),
+        "numbers": shown.nodes,
+    }
+
+
+def _by_post(ledger: pl.DataFrame, declared: Declarations) -> list[tuple[int, list[dict[str, Any]]]]:
+    """The claims of each post, with their numbers as they are shown."""
+    posts = sorted(set(ledger["post"]))
+    return [
+        (post, [_claim(row, declared) for row in ledger.filter(post=post).iter_rows(named=True)])
+        for post in posts
+    ]
+
+
+def _claim(row: dict[str, Any], declared: Declarations) -> dict[str, Any]:
+    """A row of the ledger with unit: `here` as it stands in one line, `whole` with the interval and n, and the threshold."""
+    shown = declared.units.get(row["claim"], Unit())
+    word = f" {shown.unit}" if shown.unit else ""
+    value = "" if row["value"] is None else f"{digits(row['value'], shown.unit)}{word}"
+    line = "" if row["threshold"] is None else f"{digits(row['threshold'], shown.unit)}{word}"
+    return row | {"here": value, "whole": measured(row, shown.unit, shown.counts), "line": line}
 
 
 def _preview(table: Table) -> dict[str, Any]:

@@ -5,68 +5,24 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cache
 from itertools import combinations, product
 from math import inf
 
 import polars as pl
 import pytest
 
-from factfinding.engine.sweep import Sweeping
-from factfinding.experiments.effective_model.compute import effective_model
-from factfinding.experiments.linear_structure import compute as linear_structure
-from factfinding.experiments.mlp_norms import compute as mlp_norms
-from factfinding.experiments.mlp_paths.compute import mlp_paths
-from factfinding.experiments.neuron_effects.effects import engine_of, neuron_effects
-from factfinding.experiments.neuron_facts.compute import ask_facts, facts_table
+from factfinding.declarations import declarations
+from factfinding.files import read_json
 from factfinding.ledger import CONTRADICTED, SUPPORTED
 from factfinding.methods.circuit import Circuit
-from factfinding.methods.head_reader import head_readers
-from factfinding.methods.simplified import parts_of
+from factfinding.synthesis import synthesis, together
 from helpers import ROOT
 from helpers.declared import judged
-from helpers.effective_tables import effective_tables
 from helpers.figures import telling
-from helpers.hypotheses import MODELS, Hypothesis
-from helpers.inputs import quiet
-from helpers.intervention_tables import readers_of
-from helpers.name_tables import names_given
-from helpers.neuron_tables import compared
+from helpers.hypotheses import MODELS
+from helpers.hypothesis_tables import STORED, Tables, planted_numbers, tables
 
-Tables = dict[str, pl.DataFrame]
 Bounds = tuple[float, float] | None
-
-
-@cache
-def tables(name: str) -> Tables:
-    """The tables of P3.1-P3.3, P3.6 and P3.7, by the project's own functions, as its rules call them."""
-    model = MODELS[name]()
-    anatomy, parts = model.anatomy, parts_of(model.circuit, model.anatomy)
-    prompts = {condition: model.prompts(condition) for condition in ("full", "name_only")}
-    full, size = prompts["full"], {"batch_size": 64, "seed": 0}
-    reader = readers_of(anatomy, full)
-    heads = head_readers(anatomy, model.circuit.extract, model.candidates, full, reader, batch_size=64)
-    effective = effective_model(anatomy, prompts, reader, parts, **size).model
-    inputs, settings = names_given(anatomy, full, full, pairs=100, batch_size=64)
-    read_by = {
-        "anatomy": anatomy, "candidates": model.candidates, "readers": reader, "circuit": model.circuit
-    }  # fmt: skip
-    found = neuron_tables(model) | effective_tables(effective, prompts["name_only"], **read_by)
-    for experiment in (mlp_norms, linear_structure):
-        found |= experiment.compute(inputs, settings, quiet)
-    return found | {
-        "circuit": model.circuit.to_table(),
-        "mlp_paths": mlp_paths(anatomy, full, model.candidates, [reader, *heads], parts, draws=4, **size),
-    }
-
-
-def neuron_tables(model: Hypothesis) -> Tables:
-    """Six people, three facts, all neurons of MLPs 1 and 2."""
-    people = model.people.select("subject", "answer")
-    asked = ask_facts(model.anatomy, model.facts, people, subjects=6, seed=0, batch_size=128)
-    how = Sweeping(engine=engine_of(model.anatomy, "auto"), twin_rows=4, log=lambda _: None)
-    sweep = neuron_effects(model.anatomy, asked.filter("used"), people, [1, 2], how, draws=24)
-    return compared(sweep.table, facts_table(asked))
 
 
 def cell(table: str, column: str, **where) -> Callable[[Tables], float]:
@@ -308,3 +264,36 @@ def test_layers_of_which_one_shares_neurons_and_one_does_not_are_told_apart():
         assert (differ in text) == (name == "hash and lookup")
         assert ("left out, as they have hardly any of the effects, MLP 2" in text) == (name in ONE_STEP)
         assert "rank" not in text and "spearman" not in text
+
+
+# the synthesis on a study's page
+
+
+def test_the_planted_numbers_that_the_page_shows_are_those_of_the_planted_models():
+    stored, now = read_json(STORED), planted_numbers()
+    assert stored.keys() == now.keys()
+    for name, numbers in now.items():
+        assert numbers == pytest.approx(stored[name], abs=0.01), f"{name}: `make planted` writes them anew"
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_synthesis_calls_every_planted_model_what_it_is(name):
+    """All that decides is like the model itself; a single step is never like a hash where every single step differs from it."""
+    rows = synthesis(declarations(), tables(name), read_json(STORED))
+    decided = [row for row in rows if row.like]
+    assert len(decided) >= 5 and all(name in row.like for row in decided)
+    first, _ = together(rows)
+    assert f"{len(decided)} like {name}" in first and "all that decide are like" in first and name in first
+
+
+def test_where_nothing_was_measured_the_synthesis_says_nothing():
+    rows = synthesis(declarations(), {}, read_json(STORED))
+    assert all(row.found is None and row.here == "" and row.says.startswith("Not measured: ") for row in rows)
+    assert together(rows) == [
+        f"Single step or hash? Nothing can be said: of {len(rows)} numbers on which the planted models differ, none was measured."
+    ]
+
+
+def test_every_prediction_parts_the_planted_models_widely():
+    for name, numbers in read_json(STORED).items():
+        assert max(numbers.values()) - min(numbers.values()) > 0.4, name

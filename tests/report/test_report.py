@@ -13,6 +13,7 @@ from factfinding.experiments.circuit_checks import show as circuit_checks
 from factfinding.experiments.layer_probes import show as layer_probes
 from factfinding.experiments.recall import show as recall
 from factfinding.figures import style
+from factfinding.files import read_json
 from factfinding.findings import words as in_words
 from factfinding.ledger import NOT_APPLICABLE
 from factfinding.page import _digest
@@ -31,7 +32,9 @@ from helpers.declared import judged
 from helpers.figures import drawn
 
 WORDS = ROOT / "resources/report"
+STUDY_LINK = "https://www.alignmentforum.org/s/hpWHhjvjn67LJ4xXX/p/iGuwZTHWb6DFY3sKB"
 VOID = {"meta", "link", "br", "img", "hr", "input"}
+STORED = ROOT / "resources/planted.json"
 DRAWN = (
     "training", "recall", "layer_probes", "circuit_checks", "direct_effects", "attention_roles", "head_inputs",
     "head_probes",
@@ -155,6 +158,7 @@ def make(pictures):
             pictures={name: pictures[knows, name] for name in shown},
             card=_card(tables["recall_summary"], kind),
             provenance=_provenance(kind),
+            planted=read_json(STORED),
         )
 
     return results
@@ -170,9 +174,11 @@ def test_sections_are_there_and_linked(html):
     ids = page.attributes("id")
     assert len(ids) == len(set(ids)), sorted({i for i in ids if ids.count(i) > 1})
     for section in (
+        "answer",
+        "synthesis",
         "ledger",
-        "summary",
         "model",
+        "summary",
         "training",
         "recall",
         "layer_probes",
@@ -195,7 +201,7 @@ def without_scripts(html: str) -> str:
 
 def test_nothing_is_fetched_and_nothing_runs_but_what_sorts_tables(html):
     scripts = re.findall(r"<script>(.*?)</script>", html, re.DOTALL)
-    files = ("vendor/datatables.min.js", "tables.js")
+    files = ("vendor/datatables.min.js", "tables.js", "places.js")
     assert scripts == [(WORDS / name).read_text() for name in files]
     policy = re.search(r'Content-Security-Policy" content="([^"]*)"', html)[1]
     allowed = re.search(r"script-src ([^;]*)$", policy)[1].split()
@@ -205,11 +211,11 @@ def test_nothing_is_fetched_and_nothing_runs_but_what_sorts_tables(html):
     tags = {tag for tag, _ in page.tags}
     assert not tags & {"link", "iframe", "object", "embed", "base", "form"}
     urls = [url for name in ("href", "src", "xlink:href", "data", "action") for url in page.attributes(name)]
-    assert urls and not [url for url in urls if re.match(r"[a-z]+:|//|/", url, re.IGNORECASE)]
+    assert [url for url in urls if re.match(r"[a-z]+:|//|/", url, re.IGNORECASE)] == [STUDY_LINK]
     assert "@import" not in html and not re.findall(r"url\((?!#)", html)
     assert not [name for _, found in page.tags for name in found if name.startswith("on")]
     stripped = re.sub(r'xmlns(:xlink)?="[^"]*"', "", html)
-    assert "http" not in stripped.replace('http-equiv="Content-Security-Policy"', "")
+    assert "http" not in stripped.replace(STUDY_LINK, "").replace('http-equiv="Content-Security-Policy"', "")
 
 
 def test_names_of_unknown_origin_are_escaped(make, html):
@@ -231,7 +237,7 @@ def test_links_are_relative_and_lead_to_the_workflow_files(html):
 
 def test_no_figure_brings_a_style_sheet_for_the_whole_page(html):
     assert html.count("<style") == 1 and "*{stroke-linejoin" not in html
-    assert html.count("<svg") == len(DRAWN) == html.count('role="img"')
+    assert html.count("<svg") == 1 + len(DRAWN) == html.count('role="img"')
     assert not re.findall(f"{style.INK}|{style.LINE}|{style.PAPER}", html.split("</style>", 1)[1])
 
 
@@ -478,14 +484,14 @@ def test_the_ledger_stands_on_top_with_words_for_every_verdict(html):
     chips = re.findall(r'class="verdict ([\w-]+)"><span aria-hidden="true">(.)</span> ([\w ]+)<', html)
     assert len(chips) == 5 and len({sign for _, sign, _ in chips}) == 4
     assert all(word.replace(" ", "-") == kind for kind, _, word in chips)
-    assert "0.820 [0.710, 0.910]" in html and "<small>n 1,494</small>" in html and "above 0.7" in html
-    assert "3 [3, 3]" in html and 'href="tables/ledger.csv"' in html
+    assert "0.820 [0.710, 0.910], n = 1,494" in html and "above 0.700" in html
+    assert '<span class="value">3</span>' in html and 'href="tables/ledger.csv"' in html
 
 
 def test_an_experiment_of_the_ledger_leads_to_its_section_where_there_is_one(html):
-    ledger = html.split('<table id="claims"')[1].split("</table>")[0]
-    assert '<small><a href="#recall">P2.1</a>, recall' in ledger
-    assert "<small>P3.1, lookup" in ledger  # this page has no section on it
+    ledger = html.split('id="ledger-title"')[1].split("</section>")[0]
+    assert '<dd><a href="#recall">P2.1</a>, recall' in ledger
+    assert "<dd>P3.1, lookup" in ledger  # this page has no section on it
 
 
 def test_a_ledger_that_is_none_is_refused(make):
@@ -509,11 +515,11 @@ def test_long_tables_are_cut_and_say_where_the_rest_is(make):
     page = render(
         replace(results, tables={**results.tables, "recall": Table(frame=long, link="r.csv")}), WORDS
     )
-    assert SHOWN_ROWS == 200 and "Table recall: 200 of 1,500 rows" in page
+    assert SHOWN_ROWS == 200 and re.search(r"Table \d+\. recall: 200 of 1,500 rows", page)
     assert 'The first 200 of 1,500 rows are here; all of them in <a href="r.csv">' in page
-    table = page.split("Table recall: 200", 1)[1].split("</table>", 1)[0]
+    table = page.split(" recall: 200", 1)[1].split("</table>", 1)[0]
     assert table.count("<tr>") == 201
-    assert "Table recall_summary: 10 rows" in page or "Table recall_summary" in page
+    assert re.search(r"Table \d+\. recall_summary: \d+ rows", page)
 
 
 @needs_browser
@@ -545,46 +551,54 @@ def test_a_browser_refuses_a_script_that_is_not_the_page_s_own(html, tmp_path):
 
 
 @needs_browser
-def test_the_ledger_is_sorted_and_filtered(html, tmp_path):
+def test_the_ledger_is_filtered_and_contradicted_first_where_one_wants_and_unfolds(html, tmp_path):
     found = used(
         html,
         """
-        const table = d.getElementById("claims"), heads = table.tHead.rows[0].cells, said = {};
-        const order = (i) => heads[i].querySelector(".dt-column-order");
-        said.before = column(table, 3);
-        said.focusable = [...heads].every((head, i) => order(i).tabIndex === 0 && order(i).getAttribute("role") === "button");
-        heads[3].click(); await soon();
-        said.up = column(table, 3); said.ariaUp = heads[3].getAttribute("aria-sort");
-        order(3).focus(); enter(order(3)); await soon();
-        said.down = column(table, 3); said.ariaDown = heads[3].getAttribute("aria-sort");
-        enter(order(3)); await soon();
-        said.again = column(table, 3); said.ariaAgain = heads[3].getAttribute("aria-sort");
-        type(d.querySelector("#ledger .dt-search input"), "lookup"); await soon();
-        said.typed = column(table, 0); said.info = text(d.querySelector("#ledger .dt-info"));
-        type(d.querySelector("#ledger .dt-search input"), ""); await soon();
-        const [verdict, post] = d.querySelectorAll("#ledger select");
-        said.shown = verdict.getBoundingClientRect().height > 0;
-        choose(verdict, "supported"); await soon(); said.supported = column(table, 2);
-        choose(post, "3"); await soon(); said.both = column(table, 1);
-        choose(verdict, ""); choose(post, ""); await soon(); said.all = column(table, 2).length;
+        const seen = () => [...d.querySelectorAll(".claim")].filter((one) => one.offsetHeight)
+          .sort((a, b) => a.getBoundingClientRect().top - b.getBoundingClientRect().top)
+          .map((one) => text(one.querySelector(".verdict")).slice(2));
+        const said = {}, click = async (id) => { d.querySelector(`label[for=${id}]`).click(); await soon(); };
+        said.all = seen();
+        await click("contradicted-first"); said.first = seen();
+        await click("show-contradicted"); said.contradicted = seen();
+        await click("show-not-applicable"); said.none = seen();
+        await click("show-all"); said.again = seen().length;
+        const fold = d.querySelector(".claim details"), inside = fold.querySelector("dl");
+        said.folded = fold.offsetHeight;
+        fold.querySelector("summary").click(); await soon();
+        said.unfolded = fold.offsetHeight; said.why = text(inside);
         return said;
         """,
         tmp_path,
     )
-    values = [0.82, 3.0, 0.5, 12000.0, None]
-    assert [_leading(cell) for cell in found["before"]] == values
-    known = sorted(value for value in values if value is not None)
-    assert [_leading(cell) for cell in found["up"]][-4:] == known and found["ariaUp"] == "ascending"
-    assert [_leading(cell) for cell in found["down"]][:4] == known[::-1] and found["ariaDown"] == "descending"
-    assert found["again"] == found["before"] and found["ariaAgain"] is None
-    assert found["focusable"] and found["shown"]
-    assert len(found["typed"]) == 1 and found["info"] == "1 row of 5"
-    assert len(found["supported"]) == 2 and found["both"] == ["3"] and found["all"] == 5
+    assert found["all"] == ["supported", "contradicted", "undecided", "supported", "not applicable"]
+    assert found["first"] == ["contradicted", "supported", "undecided", "supported", "not applicable"]
+    assert found["contradicted"] == ["contradicted"] and found["none"] == ["not applicable"]
+    assert found["again"] == 5 and 0 < found["folded"] < 60 < found["unfolded"]
+    assert "0.820 [0.710, 0.910], n = 1,494" in found["why"]
 
 
-def _leading(cell: str) -> float | None:
-    number = re.match(r"[\d.,]+(?= \[)", cell)
-    return float(number[0].replace(",", "")) if number else None
+@needs_browser
+@pytest.mark.parametrize("width", [390, 1200])
+def test_the_list_of_sections_stays_and_says_where_one_is(html, tmp_path, width):
+    found = used(
+        html,
+        """
+        const list = d.querySelector("nav.places"), said = {};
+        const here = () => [...list.querySelectorAll("[aria-current]")].map((link) => link.hash);
+        said.top = here();
+        d.getElementById("circuit_checks").scrollIntoView(); await soon(); await soon();
+        said.below = here(); said.at = list.getBoundingClientRect().top;
+        said.height = list.getBoundingClientRect().height; said.bar = text(list.querySelector("summary"));
+        return said;
+        """,
+        tmp_path,
+        width=width,
+    )
+    assert found["top"] == ["#answer"] and found["below"] == ["#circuit_checks"]
+    assert found["at"] == 0 and found["bar"].startswith("Sections: P2.8 Whether the lookup")
+    assert (found["height"] < 60) == (width == 390)
 
 
 @needs_browser
@@ -592,7 +606,7 @@ def test_a_folded_table_is_sorted_by_its_numbers_and_what_looks_like_markup_stay
     found = used(
         html,
         """
-        const fold = [...d.querySelectorAll("details")].find((one) => text(one).startsWith("Table recall:"));
+        const fold = [...d.querySelectorAll("details")].find((one) => text(one).includes(". recall:"));
         const table = fold.querySelector("table"), heads = [...table.tHead.rows[0].cells], said = {};
         const at = (name) => heads.findIndex((head) => text(head) === name);
         said.tools = fold.querySelectorAll(".dt-search").length;
@@ -612,21 +626,21 @@ def test_a_folded_table_is_sorted_by_its_numbers_and_what_looks_like_markup_stay
     assert (found["tools"], found["toolsOpen"]) == (0, 1)
     assert len(found["values"]) == example_tables.N and found["values"] == sorted(found["values"])
     assert found["names"] == [example_tables.SCRIPT]
-    assert found["scripts"] == 2 and found["images"] == 0
+    assert found["scripts"] == 3 and found["images"] == 0
 
 
 @needs_browser
-@pytest.mark.parametrize("width", [360, 1200])
+@pytest.mark.parametrize("width", [390, 1200])
 def test_no_width_needs_sideways_scrolling_of_the_page(html, tmp_path, width):
     measure = """
         for (const fold of d.querySelectorAll("details")) fold.open = true;
         await soon(); await soon();
-        const root = d.documentElement, box = d.querySelector("#ledger .scroll");
+        const root = d.documentElement, box = d.querySelector("figure .scroll");
         return [root.scrollWidth, root.clientWidth, box.getAttribute("tabindex"), box.scrollWidth > box.clientWidth];
         """
     wide, shown, focusable, scrolls = used(html, measure, tmp_path, width=width)
     assert width - 60 < shown <= width and wide == shown
-    assert focusable == "0" and scrolls == (width == 360)
+    assert focusable == "0" and scrolls == (width == 390)
     too_wide = html.replace("<main", "<div style='width: 99rem'>.</div><main", 1)
     assert used(too_wide, measure, tmp_path, width=width)[0] >= 1500
 
@@ -636,9 +650,44 @@ def test_without_scripts_the_tables_are_there_and_nothing_promises_more(html, tm
     said = used(
         without_scripts(html),
         """
-        return [d.querySelectorAll("#claims tbody tr").length, d.querySelectorAll(".dt-search").length,
-          d.querySelector("#ledger select").getBoundingClientRect().height];
+        return [d.querySelectorAll(".claim").length, d.querySelectorAll(".dt-search").length,
+          d.querySelector("nav.places a").getBoundingClientRect().height > 0];
         """,
         tmp_path,
     )
-    assert said == [5, 0, 0]
+    assert said == [5, 0, True]
+
+
+@needs_browser
+@pytest.mark.parametrize("knows", [True, False])
+def test_the_first_screen_has_the_conclusions_the_picture_and_what_not_to_trust(make, tmp_path, knows):
+    found = used(
+        render(make(knows=knows), WORDS),
+        """
+        const top = (node) => node.getBoundingClientRect().top, letters = [...d.querySelectorAll("svg.circuit text")];
+        return {tops: [".conclusions", "svg.circuit", ".answer .notice"].map((one) => top(d.querySelector(one))),
+          sections: [...d.querySelectorAll("main > section")].slice(0, 5).map((one) => one.id),
+          conclusions: d.querySelectorAll(".conclusions > li").length,
+          inside: letters.every((one) => { const box = one.getBBox(); return box.x >= 0 && box.x + box.width <= 360; })};
+        """,
+        tmp_path,
+    )
+    assert max(found["tops"]) < 800 and found["inside"]
+    assert found["sections"] == ["answer", "synthesis", "ledger", "model", "summary"]
+    assert found["conclusions"] == (7 if knows else 2)
+
+
+@needs_browser
+def test_on_a_phone_the_picture_can_be_read_and_no_claim_is_cut(html, tmp_path):
+    found = used(
+        html,
+        """
+        const size = (node) => node.getBoundingClientRect().height;
+        const letters = [...d.querySelectorAll("svg.circuit text")].filter((one) => text(one));
+        const cut = [...d.querySelectorAll(".claim summary > *")].filter((one) => one.getBoundingClientRect().right > w.innerWidth);
+        return [Math.min(...letters.map(size)), cut.length];
+        """,
+        tmp_path,
+        width=390,
+    )
+    assert found[0] >= 11 and found[1] == 0

@@ -196,8 +196,8 @@ def test_a_real_report_is_read_on_a_phone_in_the_dark_and_on_paper(study, tmp_pa
         """
         const said = {dark: paper < 0.05, contrast: worst("p, dd, small, a, th, td, .verdict"), figures: worst("svg.figure [id*='-xtick_'] use")};
         said.sections = [...d.querySelectorAll("main > section")].map((section) => section.id);
-        said.claims = d.querySelectorAll("#claims tbody tr").length;
-        const fold = [...d.querySelectorAll("details")].find((one) => text(one).startsWith("Table layer_probes:"));
+        said.claims = d.querySelectorAll(".claim").length;
+        const fold = [...d.querySelectorAll("details")].find((one) => text(one).includes(". layer_probes:"));
         fold.open = true; await soon(); await soon();
         const table = fold.querySelector("table"), heads = [...table.tHead.rows[0].cells];
         const accuracy = heads.findIndex((head) => text(head) === "accuracy");
@@ -209,7 +209,7 @@ def test_a_real_report_is_read_on_a_phone_in_the_dark_and_on_paper(study, tmp_pa
         tmp_path,
     )
     sections = [one.name for one in declarations().experiments.values() if one.figures]
-    assert found["sections"] == ["ledger", "summary", "model", *sections, "computed"]
+    assert found["sections"] == ["answer", "synthesis", "ledger", "model", "summary", *sections, "computed"]
     assert found["claims"] == read_table(page.parent / "tables/ledger.csv").height
     assert len(set(found["sorted"])) > 5 and found["sorted"] == sorted(found["sorted"])
     assert found["fits"] and found["dark"] and found["contrast"] > 4.5 and found["figures"] > 4.5

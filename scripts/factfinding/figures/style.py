@@ -214,10 +214,19 @@ def count_axis(axes: Axes, label: str, *, which: str) -> None:
 
 def legend_above(figure: Figure, handles: Sequence[Any], *, columns: int) -> None:
     """A legend over all panels, outside them: it can cover no data. `columns` at most, as many as there is room for."""
+    _legend(figure, handles, columns, "outside upper left")
+
+
+def legend_below(figure: Figure, handles: Sequence[Any], *, columns: int) -> None:
+    """The same under all panels, for a legend that belongs to the last one."""
+    _legend(figure, handles, columns, "outside lower left")
+
+
+def _legend(figure: Figure, handles: Sequence[Any], columns: int, where: str) -> None:
     labels = [str(handle.get_label()) for handle in handles]
     while columns > 1 and _legend_width(labels, columns) > WIDTH - 0.2:
         columns -= 1
-    figure.legend(handles=handles, loc="outside upper left", ncols=columns)
+    figure.legend(handles=handles, loc=where, ncols=columns)
 
 
 def _legend_width(labels: Sequence[str], columns: int) -> float:

@@ -118,6 +118,11 @@ def either(parts: Sequence[str]) -> str:
     return _listed("or", parts)
 
 
+def all_of(parts: Sequence[str]) -> str:
+    """`a, b and c`."""
+    return _listed("and", parts)
+
+
 def _listed(last: str, parts: Sequence[str]) -> str:
     """`a, b and c`, with the word before the last one."""
     return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} {last} {parts[-1]}"

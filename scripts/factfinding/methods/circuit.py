@@ -86,7 +86,9 @@ class Circuit:
         """The circuit that the tables speak for, with nothing set."""
         if self.proposed is None:
             return self
-        parts = {part: tuple(v) if isinstance(v, list) else v for part, v in self.proposed.items()}
+        parts: dict[str, Any] = {
+            part: tuple(v) if isinstance(v, list) else v for part, v in self.proposed.items()
+        }
         return Circuit(**parts)
 
     def save(self, path: str | Path) -> None:

@@ -50,20 +50,21 @@ def draw_answer_neurons(
         return style.nothing_to_draw(
             "no lookup was found, or too few <subjects> are known to choose a neuron"
         )
-    rows, height = ceil(neurons.height / COLUMNS), 0.9 + 0.34 * neurons.height
-    figure = style.new_figure(0.9 + 2.1 * rows + height)
-    grid = figure.add_gridspec(rows + 1, min(COLUMNS, neurons.height), height_ratios=[2.1] * rows + [height])
+    panels = neurons.group_by("neuron", maintain_order=True).agg("answer", pl.col("chosen_by").first())
+    rows, height = ceil(panels.height / COLUMNS), 0.9 + 0.34 * neurons.height
+    figure = style.new_figure(0.9 + 2.3 * rows + height)
+    grid = figure.add_gridspec(rows + 1, min(COLUMNS, panels.height), height_ratios=[2.3] * rows + [height])
     looks = style.marks(answer_neuron_histograms["subjects_answer"].unique().sort().to_list())
     handles: dict[str, object] = {}
-    for i, row in enumerate(neurons.iter_rows(named=True)):
+    for i, row in enumerate(panels.iter_rows(named=True)):
         axes = figure.add_subplot(grid[i // COLUMNS, i % COLUMNS])
         bars = answer_neuron_histograms.filter(
-            neuron=row["neuron"], answer=row["answer"], chosen_by=row["chosen_by"]
+            neuron=row["neuron"], answer=row["answer"][0], chosen_by=row["chosen_by"]
         )
         handles |= _histogram(axes, bars, looks)
-        axes.set_title(
-            f"{row['neuron']}, for {row['answer']}{_held_out(answer_neurons, row)}\nn = {bars['n'][0]:,} <subjects>"
-        )
+        who = [f"{answer}{_held_out(answer_neurons, row['neuron'], answer)}" for answer in row["answer"]]
+        half = " (held out)" if row["chosen_by"] == "scan" else ""
+        axes.set_title("\n".join([row["neuron"], *who, f"n = {bars['n'][0]:,}{half}"]))
         axes.set(xlabel="activation", ylabel="" if i % COLUMNS else "<subjects> (% of their <answer>)")
     handles |= _losses(figure.add_subplot(grid[rows, :]), answer_neuron_ablations, neurons)
     style.legend_above(figure, list(handles.values()), columns=3)
@@ -71,19 +72,18 @@ def draw_answer_neurons(
 
 
 def shown(table: pl.DataFrame) -> pl.DataFrame:
-    """The neurons that are drawn: columns neuron, answer, chosen_by; those that the scan chose first."""
+    """The neurons that are drawn, each once for each <answer>: columns neuron, answer, chosen_by; those of the scan first."""
     who = table.select("neuron", "answer", "chosen_by").unique(maintain_order=True)
-    return who.sort(pl.col("chosen_by") != "scan", maintain_order=True).head(SHOWN)
+    ordered = who.sort(pl.col("chosen_by") != "scan", maintain_order=True)
+    return ordered.unique(["neuron", "answer"], keep="first", maintain_order=True).head(SHOWN)
 
 
-def _held_out(scan: pl.DataFrame, row: dict) -> str:
+def _held_out(scan: pl.DataFrame, neuron: str, answer: str) -> str:
     """The held-out AUC of a neuron that the scan chose."""
     if scan.is_empty():  # neurons that the configuration names are drawn all the same
         return ""
-    found = scan.filter(chosen_on="first", rank=1, neuron=row["neuron"], answer=row["answer"])
-    return (
-        f"\nAUC {found['auc'][0]:.2f}{' (low on it)' if found['sign'][0] < 0 else ''}" if found.height else ""
-    )
+    found = scan.filter(chosen_on="first", rank=1, neuron=neuron, answer=answer)
+    return f": AUC {found['auc'][0]:.2f}{' (low)' if found['sign'][0] < 0 else ''}" if found.height else ""
 
 
 def _histogram(axes: Axes, bars: pl.DataFrame, looks: dict) -> dict[str, object]:

@@ -26,17 +26,24 @@ def draw_attention_roles(*, attention_roles: pl.DataFrame, attention_subjects: p
     if attention_roles.is_empty():
         return style.nothing_to_draw("no head brings the answer to END")
     heads = attention_roles["head"].unique(maintain_order=True).to_list()[:HEADS]
-    words = role_words(attention_roles)
-    figure = style.new_figure(0.9 + (0.45 + 0.155 * len(words)) * len(heads))
+    every = role_words(attention_roles)
+    words = {role: word for role, word in every.items() if role in looked_at(attention_roles, heads)}
+    figure = style.new_figure(max(2.3, 0.9 + (0.45 + 0.155 * len(words)) * len(heads)))
     panels = figure.subplots(len(heads), 1, sharex=True, squeeze=False).flatten()
     for axes, head in zip(panels, heads, strict=True):
         mesh, edges = _panel(axes, attention_subjects.filter(head=head), words)
         means = attention_roles.filter(head=head, answer="all")
         _means(axes, means, list(words))
         axes.set_title(f"{head}, n = {means['n'].max():,} <subjects>")
-    _answers(panels[-1], edges)
+    _answers(panels[-1], edges, left_out=len(every) - len(words))
     figure.colorbar(mesh, ax=panels, label="attention from END (share)", aspect=45, pad=0.075, fraction=0.02)
     return figure
+
+
+def looked_at(attention_roles: pl.DataFrame, heads: list[str]) -> set[str]:
+    """The roles that get a hundredth of some head's attention or more, and the final name token."""
+    means = attention_roles.filter(pl.col("head").is_in(heads), answer="all")
+    return {"final_name", *means.filter(pl.col("attention") >= LEAST_SHARE)["role"]}
 
 
 def role_words(attention_roles: pl.DataFrame) -> dict[str, str]:
@@ -93,10 +100,11 @@ def _means(axes: Axes, means: pl.DataFrame, roles: list[str]) -> None:
         )
 
 
-def _answers(axes: Axes, edges: dict[str, tuple[int, int]]) -> None:
+def _answers(axes: Axes, edges: dict[str, tuple[int, int]], *, left_out: int) -> None:
     axes.set_xticks([(start + stop) / 2 for start, stop in edges.values()], list(edges))
     axes.tick_params(axis="x", length=0)
-    axes.set_xlabel("<subjects> by <answer>, those with most attention to the final name token first")
+    small = f"\n{left_out} roles of less than {percent(LEAST_SHARE)} left out" if left_out else ""
+    axes.set_xlabel(f"<subjects> by <answer>, those with most attention to the final name token first{small}")
 
 
 def sentences(tables: Tables) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 import polars as pl
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from factfinding.figures import style
@@ -78,9 +79,18 @@ def draw_circuit_scan(*, circuit_scan: pl.DataFrame, circuit: pl.DataFrame) -> F
         )
         style.panel_title(axes, f"{what} at the final name token", rows["n"][0])
         style.layer_axis(axes, circuit_scan["layer"].unique().sort().to_list(), "layer")
+        _name_the_end(axes, circuit_scan["layer"].max())
         style.percent_axis(axes, "right answers (% of <subjects>)" if axes is panels[0] else "")
     style.legend_above(figure, list(handles.values()), columns=2)
     return figure
+
+
+def _name_the_end(axes: Axes, last: int) -> None:
+    """Behind the last layer there is none left to average: that place is no layer's."""
+    ticks = [int(tick) for tick in axes.get_xticks()]
+    apart = (ticks[1] - ticks[0]) / 2 if len(ticks) > 1 else 0
+    kept = [tick for tick in ticks if tick < last - apart]
+    axes.set_xticks([*kept, last], [*map(str, kept), "none"])
 
 
 def sentences(tables: Tables) -> list[str]:

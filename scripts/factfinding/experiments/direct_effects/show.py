@@ -56,7 +56,7 @@ def draw_direct_effects(*, direct_effects: pl.DataFrame) -> Figure:
     )
     _by_answer(below, direct_effects)
     style.panel_title(above, "each head's output at END replaced by another <answer>'s", everybody["n"][0])
-    style.legend_above(figure, _legend(direct_effects), columns=4)
+    style.legend_below(figure, _legend(direct_effects), columns=4)  # beside the panel that it belongs to
     return figure
 
 
@@ -89,6 +89,7 @@ def _by_answer(axes: Axes, table: pl.DataFrame) -> None:
     does = nodes.filter(pl.col("share").abs() >= LEAST_SHARE)
     nodes = nodes if does.is_empty() else does
     largest = nodes.sort(pl.col("exact").abs(), descending=True, maintain_order=True).head(LARGEST)
+    largest = pl.concat([table.filter(answer="all", kind="all"), largest])
     names = largest["node"].to_list()
     answers = table.filter(pl.col("answer") != "all")["answer"].unique().sort().to_list()
     apart = 0.5 / len(answers)
@@ -112,11 +113,14 @@ def _by_answer(axes: Axes, table: pl.DataFrame) -> None:
         color=style.LINE,
         linewidth=0.6,
     )
-    axes.set_yticks(range(len(names)), [name.replace("mlp_out:", "MLP ") for name in names])
+    words = ["all together" if name == "all" else name.replace("mlp_out:", "MLP ") for name in names]
+    axes.set_yticks(range(len(names)), words)
     axes.grid(False, axis="y")
     axes.invert_yaxis()
     axes.set(xlabel=CHANGE)
-    axes.set_title("the largest heads and MLPs, by <answer> of the <subject>, with 95 % intervals")
+    axes.set_title(
+        "all nodes, and the largest heads and MLPs, by <answer> of the <subject>, with 95 % intervals"
+    )
 
 
 def _legend(table: pl.DataFrame) -> list[Line2D]:

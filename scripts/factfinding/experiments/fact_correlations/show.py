@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import polars as pl
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from factfinding.figures import style
@@ -12,6 +13,10 @@ from factfinding.findings.words import Row, Tables, most, not_surely_more, numbe
 
 KINDS = {"mean": "at the mean", "resample_other": "resampled"}
 STATISTICS = {"pearson": "effects", "absolute": "sizes of effects"}
+NUMBERED = 10
+"""Facts up to which each cell has its number."""
+SHADED_INK = "#101418"
+"""Of the numbers in the cells: dark on the page's light cells, in dark colours too."""
 SHOWN = 24
 """Facts that are drawn: those that most subjects have."""
 
@@ -25,7 +30,7 @@ APART = 0.1
 @style.styled
 def draw_fact_correlations(*, fact_correlations: pl.DataFrame) -> Figure:
     """Facts by facts: correlation over all neurons of their effects (above) and of their sizes (below), for both readings;
-    on the diagonal, one fact of two subjects. Titles: means over pairs of facts, the neurons of single layers alone.
+    titles: the baseline, one fact of two subjects, and means over pairs of facts, the neurons of single layers alone.
 
     fact_correlations: the table of that name.
     """
@@ -39,8 +44,11 @@ def draw_fact_correlations(*, fact_correlations: pl.DataFrame) -> Figure:
         for axes, kind in zip(line, kinds, strict=True):
             layers = by_layer(fact_correlations.filter(kind=kind, statistic=statistic))
             rows = pairs.filter(kind=kind, statistic=statistic)
-            mesh = axes.pcolormesh(matrix(rows, facts), cmap=style.diverging(), vmin=-1, vmax=1)
-            axes.set_title(f"{words}, {KINDS[kind]}\nn = {rows['n'].max():,} <subjects>{layers}")
+            values = matrix(rows.filter(subjects="same"), facts)
+            mesh = axes.pcolormesh(values, cmap=style.diverging(), vmin=-1, vmax=1)
+            _numbers(axes, values)
+            title = f"{words}, {KINDS[kind]}\nn = {rows['n'].max():,} <subjects>{layers}"
+            axes.set_title(f"{title}{_between(rows, facts)}")
             axes.set_aspect("equal")
             axes.grid(False)
     at = np.arange(len(facts)) + 0.5
@@ -54,6 +62,23 @@ def draw_fact_correlations(*, fact_correlations: pl.DataFrame) -> Figure:
     panels[0, 0].invert_yaxis()
     figure.colorbar(mesh, ax=panels, label="correlation over neurons (1: the same)", shrink=0.6, pad=0.02)
     return figure
+
+
+def _numbers(axes: Axes, values: np.ndarray) -> None:
+    """The values in their cells, where there is room for them."""
+    if len(values) > NUMBERED:
+        return
+    for (i, j), value in np.ndenumerate(values):
+        if np.isfinite(value):
+            text = f"{value:.1f}".replace("-0.0", "0.0")
+            axes.text(j + 0.5, i + 0.5, text, ha="center", va="center", fontsize=5.5, color=SHADED_INK)
+
+
+def _between(rows: pl.DataFrame, facts: list[str]) -> str:
+    """The baseline, as the line of a title: the same fact of two subjects."""
+    apart = rows.filter(pl.col("fact") == pl.col("other_fact"), subjects="different")
+    apart = apart.filter(pl.col("fact").is_in(facts))["value"].drop_nulls().drop_nans()
+    return f"\none fact of two <subjects>: {apart.mean():.2f}" if len(apart) else ""
 
 
 def by_layer(rows: pl.DataFrame) -> str:

@@ -42,11 +42,17 @@ def draw_head_inputs(*, head_inputs: pl.DataFrame) -> Figure:
     panels = figure.subplots(rows, columns, squeeze=False).flatten()
     for axes in panels[len(readers) :]:
         axes.remove()
+    ends = head_inputs.select("exact_low", "exact_high", "exact", "frozen").to_numpy()
+    low, high = min(0.0, float(np.nanmin(ends))), max(0.0, float(np.nanmax(ends)))
     for axes, reader in zip(panels, readers, strict=False):
         part = head_inputs.filter(reader=reader)
-        _bars(axes, part)
+        left_out = _bars(axes, part)
         style.panel_title(axes, f"through the value of {reader}", part["n"][0])
-        axes.set_xlabel("change of the logit difference (logits)")
+        axes.set_xlim(
+            low - 0.04 * (high - low), high + 0.04 * (high - low)
+        )  # one scale, so that panels compare
+        small = f"\n{left_out} nodes below {percent(LEAST_SHARE)} left out" if left_out else ""
+        axes.set_xlabel(f"change of the logit difference (logits){small}")
         axes.set_ylabel("replaced (at the final name token)" if axes in panels[::columns] else "")
     bar = Line2D([], [], color=style.COLOURS[0], linewidth=6, label="norms recomputed, with 95 % interval")
     frozen = Line2D([], [], color=style.COLOURS[1], marker="D", ls="", markersize=4, label="scales frozen")
@@ -54,10 +60,14 @@ def draw_head_inputs(*, head_inputs: pl.DataFrame) -> Figure:
     return figure
 
 
-def _bars(axes: Axes, part: pl.DataFrame) -> None:
+def _bars(axes: Axes, part: pl.DataFrame) -> int:
+    """The bars of one head; how many of its nodes are too small to be drawn."""
     nodes = part.filter(pl.col("kind") != "all").sort(
         pl.col("exact").abs(), descending=True, maintain_order=True
     )
+    whole = abs(part.filter(kind="all")["exact"][0])
+    small = pl.col("exact").abs() < LEAST_SHARE * whole
+    left_out, nodes = nodes.filter(small).height, nodes.filter(~small)
     shown = pl.concat([part.filter(kind="all"), nodes.head(SHOWN)])
     value, low, high = (shown[name].to_numpy() for name in ("exact", "exact_low", "exact_high"))
     at = np.arange(shown.height)
@@ -73,6 +83,7 @@ def _bars(axes: Axes, part: pl.DataFrame) -> None:
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.grid(False, axis="y")
     axes.invert_yaxis()
+    return left_out
 
 
 def _words(node: str) -> str:

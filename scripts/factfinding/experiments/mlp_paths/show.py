@@ -46,7 +46,7 @@ def draw_mlp_paths(*, mlp_paths: pl.DataFrame) -> Figure:
         rows = changed.filter(metric=metric)
         handles |= _panel(axes, rows, paths, looks, 100 if metric.endswith("accuracy") else 1)
         axes.set_title(words)
-        axes.set_xlabel("change (%)" if metric.endswith("accuracy") else "change (nats)")
+        axes.set_xlabel("change (points)" if metric.endswith("accuracy") else "change (nats)")
     panels[0].set_yticks(range(len(paths)), paths)
     panels[0].set(ylabel=f"path removed\n(n = {changed['n'].max():,})", ylim=(len(paths) - 0.4, -0.6))
     style.legend_above(figure, list(handles.values()), columns=2)

@@ -53,8 +53,8 @@ def draw_neuron_effects(
         if known in neuron_facts["known"]:
             handles.append(Line2D([], [], ls="", marker="|", markersize=8, color=colour, label=words))
     if neuron_effects_twin.height:
-        words = f"checked by hooks: within {_worst(neuron_effects_twin)}"
-        handles.append(Line2D([], [], ls="", label=words))
+        words = f"Computed again by hooks on the whole model: within {_worst(neuron_effects_twin)}."
+        figure.supxlabel(words, fontsize=8, x=0.01, ha="left")
     style.legend_above(figure, handles, columns=2)
     return figure
 

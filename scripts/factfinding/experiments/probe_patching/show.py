@@ -17,7 +17,15 @@ PATCHED = {
     "head_complement": "all but what the head probe reads",
     "random": "as many random dimensions",
 }
-ERASED = {"leace": "the <answer> erased (LEACE)", "random_erased": "as many random dimensions erased"}
+ERASED = {
+    "leace": "the <answer> erased (LEACE)",
+    "random_erased": "as many random dimensions erased (baseline)",
+}
+OWN_LOOKS = {
+    "leace": {"color": style.COLOURS[5], "marker": "*", "markersize": 6},
+    "random_erased": {"ls": ":", "marker": "x"},
+}
+"""What is erased looks like nothing that is replaced."""
 
 
 @style.styled
@@ -27,8 +35,8 @@ def draw_probe_patching(*, probe_patching: pl.DataFrame) -> Figure:
         return style.nothing_to_draw("too few known <subjects> to fit a probe")
     figure = style.new_figure(3.9)
     left, right = figure.subplots(1, 2, sharey=True)
-    handles = _curves(left, probe_patching, PATCHED, "follows", 0)
-    handles |= _curves(right, probe_patching, ERASED, "recalled", 1)
+    handles = _curves(left, probe_patching, PATCHED, "follows")
+    handles |= _curves(right, probe_patching, ERASED, "recalled")
     label = "donors' commonest <answer>"
     rate = 100 * probe_patching["majority_rate"][0]
     handles[label] = left.axhline(rate, color=style.INK, linewidth=1, ls="--", label=label)
@@ -43,20 +51,14 @@ def draw_probe_patching(*, probe_patching: pl.DataFrame) -> Figure:
     return figure
 
 
-def _curves(
-    axes: Axes, table: pl.DataFrame, names: dict[str, str], measure: str, start: int
-) -> dict[str, object]:
+def _curves(axes: Axes, table: pl.DataFrame, names: dict[str, str], measure: str) -> dict[str, object]:
     handles: dict[str, object] = {}
-    for number, (name, words) in enumerate(names.items(), start):
+    for number, (name, words) in enumerate(names.items()):
         rows = table.filter(change=name)
         if rows.height:
             colour = style.GREY if name.startswith("random") else style.COLOURS[number]
-            look = {
-                "color": colour,
-                "ls": style.DASHES[number],
-                "marker": style.MARKERS[number],
-                "markersize": 3.5,
-            }
+            look = {"color": colour, "ls": style.DASHES[number], "marker": style.MARKERS[number]}
+            look |= {"markersize": 3.5} | OWN_LOOKS.get(name, {})
             handles[words] = style.band(axes, rows, "layer", measure, label=words, **look)
     return handles
 

@@ -81,7 +81,7 @@ def _bits(axes: Axes, models: pl.DataFrame, summary: pl.DataFrame) -> dict[str, 
         axes.plot(span, m * m / span, color=style.GREY, lw=0.8)
         handles[f"m {m}"] = line
     label = f"{CAPACITY:g} bits per parameter, for scale"
-    handles["capacity"] = axes.axhline(CAPACITY, color=style.INK, lw=1, ls=":", label=label)
+    handles["capacity"] = axes.axhline(CAPACITY, color=style.INK, lw=1, ls=(0, (6, 2, 1, 2)), label=label)
     axes.set(xscale="log", xlabel="parameters", ylabel="stored (bits per parameter)", ylim=(0, 2.2))
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
     axes.xaxis.set_minor_formatter(NullFormatter())
