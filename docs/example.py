@@ -20,8 +20,9 @@ from factfinding.experiments.recall import compute, show
 half = {f"prompts/{name}": study.prompts(name).gather_every(2) for name in ("full", "zero_shot")}
 inputs = Inputs(study.folder, settings=settings, held=half)
 tables = compute.compute(inputs, settings, print)
-print(*show.sentences(tables), sep="\n")
-show.draw_recall(**tables).savefig("recall.png")
+print(*show.sentences(tables | {"candidates": study.candidates}), sep="\n")
+drawn = {name: tables[name] for name in ("recall", "recall_summary", "known_filters")}
+show.draw_recall(**drawn).savefig("recall.png")
 
 # %% The model itself: any site may be read or replaced. Here the MLPs at the final name token are set to their means.
 from factfinding.engine.sites import Site

@@ -32,7 +32,7 @@ MAY_IMPORT = {  # room -> rooms below it
     "data": {"config", "stats"},
     "model_folder": set(),
     "preflight": {"config", "data", "model_folder"},
-    "cost": {"config", "model_folder"},
+    "cost": {"config", "data", "relation", "model_folder"},
     "gpus": set(),
     "model": {"config", "data", "inputs", "tables", "model_folder"},
     "organism": {"config", "stats", "data", "model"},

@@ -27,11 +27,13 @@ ASKED = Asked(
     facts=40,
     of_people=10,
 )
+SAMPLES = {"patched_subjects": 30, "node_subjects": 4}
+ALL_RUN = SAMPLES | {"screen": "never"}
 H200 = Rates(start=6, products=51e12, gpu=True)
 
 
 def config(**keys) -> Config:
-    return validate({"interventions": {"patched_subjects": 30, "node_subjects": 4}} | keys)
+    return validate({"interventions": SAMPLES} | keys)
 
 
 def cost(shape: Shape = PYTHIA, asked: Asked = ASKED, rates: Rates = H200, **keys) -> pl.DataFrame:
@@ -65,7 +67,7 @@ def test_the_table_names_every_rule_of_the_plan(study):
 
 def test_what_was_measured_at_the_shape_of_pythia_is_met_within_a_factor_of_two():
     """On one GPU, 300 names, 30 patched and 4 ablated (docs/performance.md); the second number is of both conditions."""
-    table = cost(circuit={"lookup": [2, 6]})
+    table = cost(circuit={"lookup": [2, 6]}, interventions=ALL_RUN)
     measured = {"recall": 24, "activations": 64, "readers": 21, "total_effects": 188, "adopt_model": 32}
     for rule, seconds in measured.items():
         found = of(table, rule) * (2 / 3 if rule == "activations" else 1)  # here all three conditions
@@ -93,15 +95,17 @@ def test_the_numbers_grow_with_subjects_and_layers():
     assert of(cost(shape=deep), "recall", "gpu_gb") > 1.8 * of(one, "recall", "gpu_gb")
 
 
-def products_of(rule: str, shape: Shape = PYTHIA) -> float:
+def products_of(rule: str, shape: Shape = PYTHIA, **keys) -> float:
     """Seconds that the products of a rule take: what a machine a hundred times as slow in them takes more."""
     slow = replace(H200, products=H200.products / 100)
-    return (of(cost(shape=shape, rates=slow), rule) - of(cost(shape=shape), rule)) / 99
+    return (of(cost(shape=shape, rates=slow, **keys), rule) - of(cost(shape=shape, **keys), rule)) / 99
 
 
 def test_the_rate_of_the_machine_and_of_the_products_count():
     expected = operations() / (EFFICIENCY * H200.products)
-    assert products_of("total_effects") == pytest.approx(expected, rel=1e-6)
+    every, screened = cost(interventions=ALL_RUN), cost()
+    assert products_of("total_effects", interventions=ALL_RUN) == pytest.approx(expected, rel=1e-6)
+    assert of(every, "total_effects") > 2 * of(screened, "total_effects")
     full, fast = (
         of(cost(neurons={"engine": "auto", "products": products}), "neuron_effects_shard")
         for products in ("full", "bfloat16")
