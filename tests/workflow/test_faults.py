@@ -72,14 +72,14 @@ def test_a_cache_of_another_model_put_in_place_is_refused_by_name(edited):
 
 
 def test_a_failing_rule_leaves_its_traceback_in_the_log_and_says_what_the_user_can_mend(edited):
-    people = "Ann Lee,sepak takraw\nCy Day,sepak takraw\nBo Li,tennis\nDi May,tennis\n"
+    people = "Ann Lee,sepak takraw\nCy Day,sepak takraw\nBo Li,sepak raga\nDi May,sepak raga\n"
     (edited / "bad.csv").write_text("athlete,sport\n" + people)
     values = "study: bad\nmodel: {source: tiny}\nsubjects: {table: bad.csv, min_per_answer: 1}\nprobes: {n_folds: 2}\n"
     (edited / "bad.yaml").write_text(values)
     output = snakemake(
         edited, "results/bad/prompts/full.parquet", "--cores", "1", study="bad.yaml", check=False
     )
-    assert "answer 'sepak takraw'" in output, output[-3000:]
+    assert "'sepak raga' and 'sepak takraw'" in output, output[-3000:]
     log = (edited / "results/bad/logs/prompts.log").read_text()
     assert "Traceback" in log and "InputError" in log
 

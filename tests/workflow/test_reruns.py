@@ -246,6 +246,7 @@ CHANGED = {  # leaves whose other value must fit the rest of the configuration
     ("recall", "at_most"): 20,
     ("probes", "subjects"): "known",
     ("interventions", "subjects"): "known",
+    ("interventions", "screen"): "never",
     ("activations", "stored"): "float16",
 }
 
