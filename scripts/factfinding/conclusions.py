@@ -15,6 +15,7 @@ from typing import Any
 import polars as pl
 
 from factfinding.findings.words import NAMED, all_of, at_layer, number, percent, share, with_open_ends
+from factfinding.least import FITS_ANYTHING
 from factfinding.methods.circuit import AT_END, AT_NAME, Circuit
 
 SHOWN = 5
@@ -257,11 +258,11 @@ def _given_away(table: pl.DataFrame) -> list[str]:
     if len(fitted) == 2:
         true, shuffled = fitted["true"], fitted["shuffled"]
         sure = true["accuracy_low"] > shuffled["accuracy_high"]
-        meaning = (
-            "part of the <answer> is in the tokens themselves"
-            if sure
-            else "no more than it can learn by heart, so the model has to combine the tokens"
-        )
+        meaning = "part of the <answer> is in the tokens themselves"
+        if not sure:
+            meaning = "no more than it can learn by heart, so the model has to combine the tokens"
+        if shuffled["accuracy"] >= FITS_ANYTHING:
+            meaning = "it can be fitted to anything, and says nothing here"
         found.append(
             f"A sum over the name's tokens, fitted and scored on all, gives {share(true, 'accuracy')} of the <answers>, and "
             f"{percent(shuffled['accuracy'])} of shuffled ones: {meaning}."

@@ -13,3 +13,5 @@ BETTER_POINTS = 0.05
 BETTER_NATS = 0.7
 """Prompts that begin with another token are clearly better where the whole interval of the paired difference lies above this:
 five points of a share, or 0.7 nats of the right answer's log probability, which makes it twice as probable."""
+FITS_ANYTHING = 0.95
+"""Share of shuffled answers that a model fitted to them gives, from which what it gives of the true ones says nothing."""

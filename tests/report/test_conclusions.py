@@ -105,3 +105,10 @@ def test_every_claim_has_a_unit_or_says_what_it_counts():
     missing = [claim.id for _, claim in declarations().claims if claim.id not in declarations().units]
     assert missing == [], "scripts/factfinding/experiments/units.yaml"
     assert all(unit.counts for unit in declarations().units.values())
+
+
+def test_a_sum_over_tokens_that_fits_anything_is_no_caution_about_tokens():
+    tables = example_tables.study(knows=True)
+    fits = pl.when(pl.col("folds") == "none").then(1.0).otherwise("accuracy").alias("accuracy")
+    text = " ".join(cautions(CARD, tables | {"layer_probes": tables["layer_probes"].with_columns(fits)}))
+    assert "it can be fitted to anything, and says nothing here" in text and "by heart" not in text

@@ -19,6 +19,7 @@ from factfinding.findings.words import (
     percent,
     share,
 )
+from factfinding.least import FITS_ANYTHING
 
 BASELINES = {
     ("name_string", "held out"): ("the name's letters, held out", style.COLOURS[3], (0, (6, 2))),
@@ -156,7 +157,7 @@ def additive_findings(layer_probes: pl.DataFrame) -> list[str]:
 
 def _fits_anything(fitted: pl.DataFrame) -> bool:
     """Whether a sum over tokens reaches shuffled answers as well: it cannot then be below what the probes reach."""
-    return any(fitted.filter(labels="shuffled")["accuracy"] >= ADDITIVE_ENOUGH)
+    return any(fitted.filter(labels="shuffled")["accuracy"] >= FITS_ANYTHING)
 
 
 def _above_additive(layer_probes: pl.DataFrame, probes: pl.DataFrame) -> list[str]:
