@@ -21,6 +21,7 @@ from markupsafe import Markup
 
 from factfinding.config import RelationConfig
 from factfinding.data.example import Example
+from factfinding.findings.patched import role_in_words, with_share_ends
 from factfinding.findings.words import number, percent, worth_a_word
 from factfinding.methods.circuit import AT_END, AT_NAME, Circuit
 from factfinding.relation import STUDY, spoken
@@ -81,7 +82,7 @@ class Found:
     @property
     def nodes(self) -> list[tuple[str, Node]]:
         """Every number of the picture, with what it is."""
-        streams = [(f"stream of {_role(role, n)}", node) for (role, n), node in self.carried.items()]
+        streams = [(f"stream of {role_in_words(role, n)}", node) for (role, n), node in self.carried.items()]
         after = [("stream of the final name token after the lookup", self.brought)] if self.brought else []
         parts = [(HEADS[name], node) for name, stage in self.stages.items() for node in stage.nodes]
         return [*streams, *after, *parts]
@@ -177,12 +178,15 @@ def _rows(shown: Found, example: Example | None) -> list[_Row]:
     """The rows of the picture: the name's tokens one by one, what stands before and after the name folded."""
     if example is None:
         names = sorted(shown.carried, key=lambda one: (_ORDER[one[0]], one[1])) or [("final_name", 0)]
-        rows = [_Row(text=_short_role(*one), title=_role(*one), role=one[0], number=one[1]) for one in names]
+        rows = [
+            _Row(text=_short_role(*one), title=role_in_words(*one), role=one[0], number=one[1])
+            for one in names
+        ]
         return [*_folded(rows), _Row(text="END", title="the last token", role="end")]
     rows, seen = [], dict.fromkeys(_ORDER, 0)
     for text, role in zip(example.tokens, example.roles, strict=True):
         if role in _ORDER:
-            rows.append(_Row(text=text, title=_role(role, seen[role]), role=role, number=seen[role]))
+            rows.append(_Row(text=text, title=role_in_words(role, seen[role]), role=role, number=seen[role]))
             seen[role] += 1
     between = [
         text for text, role in zip(example.tokens, example.roles, strict=True) if role.startswith("relation")
@@ -213,12 +217,6 @@ def _folded(rows: list[_Row]) -> list[_Row]:
 
 
 _ORDER = {"first_name": 0, "middle_name": 1, "final_name": 2}
-
-
-def _role(role: str, number: int) -> str:
-    return (
-        f"middle name token {number + 1}" if role == "middle_name" else f"the {role.replace('_', ' ')} token"
-    )
 
 
 def _short_role(role: str, number: int) -> str:
@@ -274,17 +272,9 @@ def _stage(
 
 
 def _node(row: Mapping[str, Any], name: str) -> Node:
-    """A row of a table of patches: its share, with the interval of the effect over the same whole swap."""
-    ends = {
-        "share_low": _over(row["effect_high"], row["whole_swap"]),
-        "share_high": _over(row["effect_low"], row["whole_swap"]),
-    }
-    words = number({"share": row["share"]} | ends, "share", ".1f", scale=100)
+    """A row of a table of patches: its share, with the interval."""
+    words = number(with_share_ends(row), "share", ".1f", scale=100)
     return Node(name=name, share=row["share"], words=f"{words} %, n = {row['n']:,}")
-
-
-def _over(value: float | None, whole: float) -> float | None:
-    return None if value is None else value / whole
 
 
 class _Drawing:

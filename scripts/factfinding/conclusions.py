@@ -14,14 +14,23 @@ from typing import Any
 
 import polars as pl
 
-from factfinding.findings.words import NAMED, all_of, at_layer, number, percent, share, with_open_ends
+from factfinding.families import FLOATING
+from factfinding.findings.patched import with_share_ends
+from factfinding.findings.words import (
+    NAMED,
+    all_of,
+    at_layer,
+    known_rule,
+    number,
+    percent,
+    share,
+    with_open_ends,
+)
 from factfinding.least import FITS_ANYTHING
 from factfinding.methods.circuit import AT_END, AT_NAME, Circuit
 
 SHOWN = 5
 """Conclusions beside that on what the model knows."""
-PLAIN = ("F64", "F32", "F16", "BF16")
-"""Types of a GGUF file's weights that are not quantised."""
 Tables = Mapping[str, pl.DataFrame]
 
 
@@ -82,8 +91,8 @@ def _knows(tables: Tables) -> Conclusion:
         )
         return Conclusion(sentence=sentence, margin=margin, about="recall")
     sentence = (
-        f"The model knows the <answer> of {share(row, 'recalled')} of {row['n']:,} <subjects> (P > 0.5), and gives the right one "
-        f"for {share(row, 'accuracy')}; always naming the commonest gets {guess}."
+        f"The model knows the <answer> of {share(row, 'recalled')} of {row['n']:,} <subjects> "
+        f"({known_rule(tables).words}), and gives the right one for {share(row, 'accuracy')}; always naming the commonest gets {guess}."
     )
     return Conclusion(sentence=sentence, margin=margin / (1 - row["majority_rate"]), about="recall")
 
@@ -152,22 +161,16 @@ def _extracted(tables: Tables) -> Conclusion | None:
             margin=0.0,
             about="total_effects",
         )
-    shares = []
-    for row in heads.iter_rows(named=True):
-        row |= {
-            "share_low": row["effect_high"] / row["whole_swap"],
-            "share_high": row["effect_low"] / row["whole_swap"],
-        }
-        shares.append(f"{row['node']} {number(row, 'share', '.1f', scale=100)} %")
+    each = [with_share_ends(row) for row in heads.iter_rows(named=True)]
+    shares = [f"{row['node']} {number(row, 'share', '.1f', scale=100)} %" for row in each]
     named = shares[:NAMED] + ([f"{len(shares) - NAMED} others"] if len(shares) > NAMED else [])
-    low = heads["effect_high"][0] / heads["whole_swap"][0]
     count = f"{heads.height} of {rows['node'].n_unique():,} heads"
     verb = "brings" if heads.height == 1 else "bring"
     sentence = (
         f"{count} {verb} it to the last token: swapped there alone, {all_of(named)} of what swapping the whole prompt does "
         f"(n = {heads['n'][0]:,})."
     )
-    return Conclusion(sentence=sentence, margin=low, about="total_effects")
+    return Conclusion(sentence=sentence, margin=each[0]["share_low"], about="total_effects")
 
 
 def _carried(tables: Tables) -> Conclusion | None:
@@ -239,7 +242,7 @@ _OTHERS: Sequence[Callable[[Tables], Conclusion | None]] = (
 
 def _quantised(converted: Mapping[str, Any]) -> str | None:
     """What is said of a converted file with weights of fewer bits; None where all of them are plain numbers."""
-    kinds = [kind for kind in converted["tensor_types"] if kind not in PLAIN]
+    kinds = [kind for kind in converted["tensor_types"] if kind not in FLOATING]
     if not kinds:
         return None
     return (

@@ -26,6 +26,7 @@ from factfinding.data.subjects import read_subjects
 from factfinding.errors import InputError
 from factfinding.families import KNOWN_TYPES, TINY
 from factfinding.files import read_json
+from factfinding.least import EXACT_UP_TO
 from factfinding.model_folder import all_sizes, weights_within
 from factfinding.relation import wordings
 
@@ -53,8 +54,8 @@ PROCESSOR = 5e10
 """Operations a second of the products of rules that never use a GPU."""
 FASTER = {"full": 1, "tf32": 7, "bfloat16": 14}
 """How much faster than float32 a GPU takes products of differences."""
-EXACT_UP_TO, SCREENED = 5e12, 0.3
-"""Multiplications up to which P2.7 replaces all nodes (experiments/total_effects), and the share that it runs above."""
+SCREENED = 0.3
+"""Share of the replacements of P2.7 that the screen leaves to be run."""
 SWEPT_ROWS = 8192
 """Most rows of a batch of the neuron sweep."""
 

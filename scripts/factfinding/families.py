@@ -637,6 +637,8 @@ def check_family(config: Any, where: object) -> Family:
     return KNOWN_TYPES[kind]
 
 
+FLOATING = ("F64", "F32", "F16", "BF16")
+"""Types of weights that are plain numbers, as safetensors and GGUF files name them."""
 WITH_DIFFERENCES = (
     "gelu",
     "gelu_fast",

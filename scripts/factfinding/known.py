@@ -41,3 +41,7 @@ class Rule:
             "first": "the likeliest token of all",
             "best": "the likeliest of the answers that may be given",
         }[self.how]
+
+
+STUDY_RULE = Rule()
+"""The study's own: P > 0.5."""

@@ -22,7 +22,7 @@ from safetensors import SafetensorError, safe_open
 from tokenizers import Tokenizer
 
 from factfinding.errors import InputError
-from factfinding.families import KNOWN_TYPES, Family, Weights, check_family
+from factfinding.families import FLOATING, KNOWN_TYPES, Family, Weights, check_family
 from factfinding.files import file_digest, read_json, text_digest, write_json
 
 WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -36,7 +36,6 @@ SETTLED = 5
 """Seconds since a file's last change after which the time of that change tells it from a later one."""
 GGUF = b"GGUF"
 """What a GGUF file begins with."""
-FLOATING = ("F64", "F32", "F16", "BF16")
 MOST_LAYERS = 1000
 """Several times what the deepest models have: a slip in config.json is not taken for a model to be built."""
 INNER = ("n_inner", "intermediate_size", "ffn_hidden_size")

@@ -269,6 +269,13 @@ def aucs(scores: Float[np.ndarray, "n k"], positive: Bool[np.ndarray, " n"]) -> 
     return wins / (n_positive * n_negative)
 
 
+def some_of(
+    rows: int | Int[np.ndarray, " n"], most: int, rng: np.random.Generator
+) -> Int[np.ndarray, " some"]:
+    """At most `most` of the rows (or of as many rows as there are), drawn without replacement, in ascending order."""
+    return np.sort(rng.permutation(rows)[:most])
+
+
 def auc(scores: Float[np.ndarray, " n"], positive: Bool[np.ndarray, " n"]) -> float:
     """Area under the ROC curve of one score; see `aucs`. NaN when one of the classes is empty."""
     return float(aucs(np.asarray(scores)[:, None], positive)[0])

@@ -3,6 +3,9 @@ comes from the name."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import polars as pl
 
 
@@ -14,6 +17,16 @@ def role_in_words(role: str, number: int = 0) -> str:
         "middle_name": f"middle name token {number + 1}",
     }
     return named.get(role, f"the {role.replace('_', ' ')} token")
+
+
+def with_share_ends(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of patched subjects with the interval of its share: that of the effect over the same whole swap, which lowers the
+    logit difference. None where the effect has no interval."""
+    low, high = (
+        None if row[f"effect_{end}"] is None else row[f"effect_{end}"] / row["whole_swap"]
+        for end in ("high", "low")
+    )
+    return {**row, "share_low": low, "share_high": high}
 
 
 def nothing_to_swap(table: pl.DataFrame) -> bool:

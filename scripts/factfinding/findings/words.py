@@ -10,7 +10,7 @@ from typing import Any
 import polars as pl
 
 from factfinding.config import RelationConfig
-from factfinding.known import Rule
+from factfinding.known import STUDY_RULE, Rule
 from factfinding.least import LEAST_SHARE, LEAST_SUBJECTS
 from factfinding.relation import STUDY, spoken
 
@@ -84,7 +84,7 @@ def logits(row: Row, name: str) -> str:
 def known_rule(tables: Tables) -> Rule:
     """By which rule answers and facts count as recalled, as the table `known_filters` has it; the study's, if it is empty."""
     recalled = tables["known_filters"].filter(filter="recalled")
-    return Rule.of(recalled.row(0, named=True)) if recalled.height else Rule()
+    return Rule.of(recalled.row(0, named=True)) if recalled.height else STUDY_RULE
 
 
 def layers_in_words(layers: Sequence[int], probed: Sequence[int]) -> str:

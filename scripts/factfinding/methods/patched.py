@@ -35,7 +35,7 @@ from factfinding.methods.groups import (
     resampling_donors,
 )
 from factfinding.model.anatomy import Anatomy
-from factfinding.stats import mean_intervals
+from factfinding.stats import mean_intervals, some_of
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -65,7 +65,7 @@ def sample(
     pools = [group.rows for group in groups]
     corrupt = draw_donors(labels, pools, same_answer=False, rng=rng)
     able = np.flatnonzero(corrupt >= 0)
-    rows = np.sort(rng.permutation(able)[:subjects])
+    rows = some_of(able, subjects, rng)
     donors = resampling_donors(labels, pools, draws=draws, rng=rng, partners=corrupt)
     return Sample(
         prompts=prompts, candidates=candidates, groups=groups, rows=rows, labels=labels, corrupt=corrupt,

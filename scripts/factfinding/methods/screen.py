@@ -25,11 +25,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Int
-from scipy.stats import rankdata
 
 from factfinding.least import LEAST_SHARE, LEAST_SUBJECTS
 from factfinding.methods.estimates import estimate_columns
-from factfinding.stats import share_interval
+from factfinding.stats import share_interval, spearman
 
 Key = tuple
 """Of a replacement: layer, role, number, node (a head's index, "attention", "mlp"), kind."""
@@ -180,4 +179,4 @@ def _rank_correlation(first: np.ndarray, second: np.ndarray) -> float | None:
     """Spearman's; None where there is nothing to rank."""
     if len(first) < 3 or not np.ptp(first) or not np.ptp(second):
         return None
-    return float(np.corrcoef(rankdata(first), rankdata(second))[0, 1])
+    return spearman(first, second)

@@ -24,7 +24,7 @@ from factfinding.engine.tokens import tokens_of
 from factfinding.methods.estimates import estimate_columns
 from factfinding.methods.groups import Group, groups_of, in_batches, labels_of
 from factfinding.model.anatomy import Anatomy
-from factfinding.stats import Estimate, mean_interval, paired_difference, share_interval
+from factfinding.stats import Estimate, mean_interval, paired_difference, share_interval, some_of
 
 KINDS = ("mean", "zero")
 COMPARED = ("change", "accuracy_change", "from_mean", "over_random", "random_change")
@@ -60,7 +60,7 @@ def ablations(
     """
     rng, labels = np.random.default_rng(seed), labels_of(prompts, candidates)
     own = candidates["answer"].to_list().index(answer)
-    rows = np.sort(rng.permutation(np.flatnonzero(held_out & (labels == own)))[:subjects])
+    rows = some_of(np.flatnonzero(held_out & (labels == own)), subjects, rng)
     others = rng.permutation(np.delete(np.arange(anatomy.d_mlp), site.index))[:random_neurons]
     units = np.concatenate([[site.index], others])
     said = answers(anatomy, prompts, candidates["token_id"].to_list(), rows, site.layer, units, means)

@@ -9,7 +9,7 @@ from matplotlib.lines import Line2D
 
 from factfinding.figures import style
 from factfinding.findings.words import Tables, known_rule
-from factfinding.known import Rule
+from factfinding.known import STUDY_RULE, Rule
 
 PAIRS = {"most": "most alike", "least": "least alike"}
 KINDS = {"mean": "its mean instead", "resample_other": "another <answer>'s <subject>'s instead"}
@@ -19,7 +19,6 @@ SHOWN = 16
 
 NAMED = 5
 """Facts that are named in a sentence."""
-STUDY = Rule()
 """The study's: P > 0.5."""
 
 
@@ -90,7 +89,7 @@ def sentences(tables: Tables) -> list[str]:
 
 
 def asked_findings(
-    neuron_facts: pl.DataFrame, neuron_effects_twin: pl.DataFrame, rule: Rule = STUDY
+    neuron_facts: pl.DataFrame, neuron_effects_twin: pl.DataFrame, rule: Rule = STUDY_RULE
 ) -> list[str]:
     """From the tables `neuron_facts` and `neuron_effects_twin` (P3.2): what is known, and by which rule, what is left out, how
     exact."""

@@ -12,14 +12,13 @@ from factfinding.data.facts import read_facts
 from factfinding.data.folding import folded
 from factfinding.engine.answers import answers
 from factfinding.inputs import Inputs, Say, Settings
-from factfinding.known import Rule
+from factfinding.known import STUDY_RULE, Rule
 from factfinding.model.anatomy import Anatomy
 from factfinding.model.source import anatomy_of
 from factfinding.tables import as_declared
 
 FEWEST = 2
 """A subject with fewer known facts has no pair of facts to compare."""
-STUDY = Rule()
 """The study's: P > 0.5."""
 
 
@@ -55,7 +54,7 @@ def ask_facts(
     known_only: bool = True,
     seed: int,
     batch_size: int,
-    rule: Rule = STUDY,
+    rule: Rule = STUDY_RULE,
 ) -> pl.DataFrame:
     """Facts as prompts (columns of data/fact_prompts.py) with answer (null for subjects not in `people`), p, log_p
     (nats, of the answer's token), known, used. The model must come with its tokenizer. Facts that cannot be asked

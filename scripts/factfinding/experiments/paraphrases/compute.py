@@ -37,7 +37,7 @@ from factfinding.engine.sites import Site
 from factfinding.errors import InputError
 from factfinding.files import CSV_ROWS
 from factfinding.inputs import Inputs, Say, Settings
-from factfinding.known import Rule
+from factfinding.known import STUDY_RULE, Rule
 from factfinding.least import LEAST_SHARE
 from factfinding.methods.agreement import Agreement, Scores, jaccard, rank_correlation
 from factfinding.methods.circuit import circuit_of
@@ -66,12 +66,12 @@ from factfinding.stats import (
     mean_interval,
     paired_difference,
     share_interval,
+    some_of,
     stratified_folds,
 )
 from factfinding.tables import as_declared, empty, schema_of
 
 POSITIONS = ("final_name", "end")
-STUDYS_RULE = Rule()
 SMALLEST = 0.5
 """Logits: a whole effect below this is none, whose heads are not worth comparing."""
 Hits = Bool[np.ndarray, "subjects layers"]
@@ -166,7 +166,7 @@ def ask(
     subjects: pl.DataFrame,
     wording: RelationConfig,
     *,
-    rule: Rule = STUDYS_RULE,
+    rule: Rule = STUDY_RULE,
     batch_size: int,
 ) -> Asked:
     """One forward pass for each subject. Raises InputError as `prompt_table` and `candidates` do."""
@@ -190,9 +190,7 @@ def drawn_subjects(everybody: pl.DataFrame, which: str, most: int, *, seed: int)
     everybody: columns subject, answer, known (in every wording)."""
     able = everybody if which == "all" else everybody.filter("known")
     able = able.select("subject", "answer").sort("subject")
-    if able.height <= most:
-        return able
-    return able[np.sort(np.random.default_rng(seed).permutation(able.height)[:most])]
+    return able[some_of(able.height, most, np.random.default_rng(seed))]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

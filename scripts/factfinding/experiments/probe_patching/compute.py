@@ -35,7 +35,7 @@ from factfinding.engine.sites import Site
 from factfinding.engine.suffix import Suffix, edit
 from factfinding.engine.tokens import tokens_of
 from factfinding.inputs import Inputs, Say, Settings
-from factfinding.known import Rule
+from factfinding.known import STUDY_RULE, Rule
 from factfinding.methods.circuit import circuit_of
 from factfinding.methods.estimates import accuracy_estimate, estimate_columns
 from factfinding.methods.groups import Group, PromptLayout, in_batches, known_prompts
@@ -50,7 +50,6 @@ from factfinding.tables import empty, schema_of
 
 RANDOM = "random"
 """The change of random directions, beside which the others stand."""
-STUDY = Rule()
 """The study's: P > 0.5."""
 
 
@@ -83,7 +82,7 @@ def probe_patching(
     *,
     batch_size: int,
     seed: int,
-    rule: Rule = STUDY,
+    rule: Rule = STUDY_RULE,
 ) -> pl.DataFrame:
     """Columns change, layer, dimensions, follows (share of answers that are the donor's answer), stays (that are right),
     recalled (by the rule, P(right answer) above 0.5), each with its interval, n, majority_rate (of the donors' answers), over_random

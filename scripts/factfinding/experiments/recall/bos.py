@@ -18,7 +18,7 @@ from factfinding.known import is_known
 from factfinding.methods.estimates import estimate_columns
 from factfinding.methods.groups import labels_of
 from factfinding.model.anatomy import Anatomy
-from factfinding.stats import majority_rate, mean_interval, paired_difference, share_interval
+from factfinding.stats import majority_rate, mean_interval, paired_difference, share_interval, some_of
 from factfinding.tables import schema_of
 
 SAMPLE = 100
@@ -63,7 +63,7 @@ def bos_check(
 def sample(prompts: pl.DataFrame, *, seed: int) -> pl.DataFrame:
     """At most `SAMPLE` of the prompts, drawn, in the order of the subjects' names."""
     prompts = prompts.sort("subject")
-    return prompts[np.sort(np.random.default_rng(seed).permutation(prompts.height)[:SAMPLE])]
+    return prompts[some_of(prompts.height, SAMPLE, np.random.default_rng(seed))]
 
 
 def bos_tokens(tokenizer: Any, used: int) -> dict[str, int | None]:

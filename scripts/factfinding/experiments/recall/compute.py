@@ -14,7 +14,7 @@ from factfinding.errors import InputError
 from factfinding.experiments.recall.bos import bos_check
 from factfinding.experiments.recall.filters import known_filters, spelling_hits, with_known
 from factfinding.inputs import Inputs, Say, Settings
-from factfinding.known import Rule
+from factfinding.known import STUDY_RULE, Rule
 from factfinding.methods.estimates import estimate_columns
 from factfinding.model.anatomy import Anatomy
 from factfinding.model.source import anatomy_of
@@ -22,8 +22,6 @@ from factfinding.stats import majority_rate, mean_interval, paired_difference, s
 from factfinding.tables import schema_of
 
 CONDITIONS = ("full", "zero_shot")
-RULE = Rule()
-"""The study's: P > 0.5."""
 
 
 def compute(inputs: Inputs, settings: Settings, say: Say) -> dict[str, pl.DataFrame]:
@@ -75,7 +73,10 @@ def answer_scores(
 
 
 def recall_table(
-    prompts: pl.DataFrame, candidates: pl.DataFrame, scores: Mapping[str, AnswerScores], rule: Rule = RULE
+    prompts: pl.DataFrame,
+    candidates: pl.DataFrame,
+    scores: Mapping[str, AnswerScores],
+    rule: Rule = STUDY_RULE,
 ) -> pl.DataFrame:
     """The table `recall`: one row per subject, probabilities and logits under `full` and `zero_shot`. Known is who is recalled
     under `full` by the rule, before any other filter (`filters.with_known`).

@@ -28,6 +28,7 @@ from factfinding.engine.suffix import Edits, Suffix
 from factfinding.engine.tokens import tokens_of
 from factfinding.engine.trace import Read, run
 from factfinding.inputs import Inputs, Say, Settings
+from factfinding.least import EXACT_UP_TO
 from factfinding.methods.groups import CORRUPT, KINDS, Group, PromptLayout, in_batches
 from factfinding.methods.patched import (
     Attributed,
@@ -49,9 +50,6 @@ from factfinding.tables import empty, schema_of
 DONORS = {"resample_same": "own answer", "resample_other": "partner's answer", CORRUPT: "partner"}
 """Whose outputs are put in, by kind."""
 
-EXACT_UP_TO = 5e12
-"""Multiplications up to which `screen: auto` runs every replacement: some minutes of one processor. It is a number of the
-study, not of the machine, so that the same study gives the same table everywhere."""
 MOST_ROWS = 4096
 """Replacements that run together, where they are few and far between."""
 PROMPTS = 32
