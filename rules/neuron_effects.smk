@@ -1,9 +1,10 @@
 """P3.2: the effect of every neuron of the lookup's MLPs on every known fact.
 
-neuron_effects_shard  some of the layers: each neuron replaced, one at a time  GPU
+neuron_effects_shard  some of the layers: each neuron replaced, one at a time, or those that a screen chooses  GPU
 neuron_effects        the shards put together                                  no GPU
 
-In: the model, what neuron_facts asked, recall, circuit.yaml. Out: neuron_effects.parquet, neuron_effects_twin.csv. Config:
+In: the model, what neuron_facts asked, recall, circuit.yaml. Out: neuron_effects.parquet, neuron_effects_twin.csv,
+neuron_effects_screen.csv. Config:
 neurons (but its facts and subjects), compute. A shard keeps its finished pieces (a prompt and a layer) under results/.shards/neuron_effects, by what
 they depend on: a shard that was killed goes on from there. Shards are numbered, not named by layer, since the layers are
 known only when circuit.yaml is there. Where no lookup is at the final name token, the tables are empty. Disk: 90 bytes
@@ -21,6 +22,7 @@ rule neuron_effects_shard:
     output:
         effects="results/{study}/neuron_effects/{shard}_effects.parquet",
         twin="results/{study}/neuron_effects/{shard}_twin.parquet",
+        run="results/{study}/neuron_effects/{shard}_run.parquet",
         provenance="results/{study}/provenance/neuron_effects_shard_{shard}.json",
     log:
         "results/{study}/logs/neuron_effects_shard_{shard}.log",
@@ -45,6 +47,9 @@ rule neuron_effects_shard:
             "neurons.shards",
             "neurons.tolerance",
             "neurons.twin_rows",
+            "neurons.screen",
+            "neurons.screen_largest",
+            "neurons.screen_sample",
             "neurons.seed",
         ),
         code=code("neuron_effects_shard.py"),
@@ -57,10 +62,12 @@ rule neuron_effects:
     input:
         effects=shards("effects.parquet"),
         twins=shards("twin.parquet"),
+        runs=shards("run.parquet"),
         facts="results/{study}/tables/neuron_facts.parquet",
     output:
         neuron_effects="results/{study}/tables/neuron_effects.parquet",
         neuron_effects_twin="results/{study}/tables/neuron_effects_twin.csv",
+        neuron_effects_screen="results/{study}/tables/neuron_effects_screen.csv",
         provenance="results/{study}/provenance/neuron_effects.json",
     log:
         "results/{study}/logs/neuron_effects.log",

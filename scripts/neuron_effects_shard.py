@@ -6,7 +6,12 @@ from job import Job
 
 with Job(snakemake) as job:
     from factfinding.engine.sweep import Sweeping
-    from factfinding.experiments.neuron_effects.effects import engine_of, neuron_effects, shard_layers
+    from factfinding.experiments.neuron_effects.effects import (
+        engine_of,
+        neuron_effects,
+        screen_of,
+        shard_layers,
+    )
     from factfinding.files import read_json, write_table
     from factfinding.methods.circuit import AT_NAME, read_circuit
     from factfinding.model.source import load_source
@@ -30,7 +35,17 @@ with Job(snakemake) as job:
         log=job.log,
         progress=lambda done, total: job.log(f"{done} of {total} effects"),
     )
-    size = compute.batch_size
-    sweep = neuron_effects(anatomy, used, people, layers, how, draws=section.draws, batch_size=size)
+    screen = screen_of(anatomy, used, shard_layers(lookup, 0, 1), section)
+    sweep = neuron_effects(
+        anatomy,
+        used,
+        people,
+        layers,
+        how,
+        draws=section.draws,
+        batch_size=compute.batch_size,
+        screen=screen,
+    )
     write_table(sweep.table, job.output.effects)
     write_table(sweep.twin, job.output.twin)
+    write_table(sweep.run, job.output.run)

@@ -523,6 +523,9 @@ class MlpPathsConfig(Section):
     subjects: Literal["known", "all"] = Field(
         "known", description="known: those whose answer the model recalls (P2.1)"
     )
+    ablated_subjects: int | None = Field(
+        None, ge=2, description="of these, drawn, on whom paths are removed; null: all"
+    )
     draws: int = Field(
         1,
         ge=1,
@@ -574,6 +577,25 @@ class NeuronsConfig(Section):
     shards: int = Field(2, ge=1, le=100, description="jobs that share the layers of the lookup")
     twin_rows: int = Field(
         16, ge=0, le=1000, description="effects of each shard that are computed again by plain hooks"
+    )
+    screen: Literal["auto", "always", "never"] = Field(
+        "auto",
+        description="whether the slopes of one backward pass choose which neurons are replaced in earnest, and estimate the "
+        "others. auto: where replacing all of them would take more than some minutes of a processor; never: all, however long "
+        "it takes",
+    )
+    screen_largest: int = Field(
+        8,
+        ge=1,
+        le=100_000,
+        description="neurons of each layer, those with the largest estimates, that the screen has replaced for each fact",
+    )
+    screen_sample: int = Field(
+        2,
+        ge=1,
+        le=100_000,
+        description="of the others of each layer, drawn for each fact and replaced all the same: they say how far the "
+        "estimates are off",
     )
     seed: int = Field(0, ge=0, lt=2**32, description="draws subjects, donors and the bootstrap")
 

@@ -258,7 +258,7 @@ class Study:
         places = slots * (slots + 1) / 2  # tokens run when each position from the name on is replaced in turn
         nodes = (patched + (KINDS - 2 + 2 * section.draws) * ablated) * (heads + 2) * (layers - 1) / 2
         scans, lookup = 5 * layers, self.lookup
-        pairs = lookup * (lookup - 1) / 2 * KINDS
+        pairs, removed = lookup * (lookup - 1) / 2 * KINDS, min(n, config.mlp_paths.ablated_subjects or n)
         above = 1 - lookup / (2 * layers)
         return {
             "total_effects": self._screened(nodes * places, nodes * slots / heads, length=after * heads / 4),
@@ -275,7 +275,7 @@ class Study:
                 statistics=2,
             ),
             "mlp_paths": self.runs(
-                n * (asked.full + pairs * after * above), n * (1 + pairs), length=asked.full, statistics=1
+                removed * (asked.full + pairs * after * above), removed * (1 + pairs), length=asked.full, statistics=1
             ),
             "probe_patching": self.runs(
                 n * asked.name_only + patched * layers * 10 * after / 2, n + patched * layers * 5, length=asked.full,
@@ -307,6 +307,14 @@ class Study:
             statistics=fits * fit + 5,
         )  # fmt: skip
 
+    def _replaced_neurons(self, tokens: float) -> float:
+        """Neurons of a layer that P3.2 replaces: all, or those of its screen. tokens: run for one neuron on every fact."""
+        shape, section = self.shape, self.config.neurons
+        run = tokens * shape.neurons * self.lookup * shape.block * shape.layers
+        if section.screen == "never" or (section.screen == "auto" and run <= EXACT_UP_TO):
+            return shape.neurons
+        return min(shape.neurons, section.screen_largest + section.screen_sample)
+
     def _neurons(self) -> dict[str, Work]:
         """P3.2 and the dossiers."""
         shape, asked, config = self.shape, self.asked, self.config
@@ -315,7 +323,7 @@ class Study:
         facts = people * max(2, asked.facts / asked.of_people)
         layers = self.lookup / section.shards
         points = min(EVALUATIONS, section.draws) if section.tolerance else section.draws
-        edits = facts * layers * shape.neurons * points
+        edits = facts * layers * self._replaced_neurons(facts * asked.after * points) * points
         above = 1 - self.lookup / shape.layers / 2
         donors = 3 * asked.known * asked.name_only * 2
         twin = section.twin_rows * section.draws * asked.full * 2  # in float64

@@ -16,5 +16,5 @@ five points of a share, or 0.7 nats of the right answer's log probability, which
 FITS_ANYTHING = 0.95
 """Share of shuffled answers that a model fitted to them gives, from which what it gives of the true ones says nothing."""
 EXACT_UP_TO = 5e12
-"""Multiplications up to which P2.7 runs every replacement (`screen: auto`): some minutes of one processor. It is a number of
+"""Multiplications up to which P2.7 and P3.2 run every replacement (`screen: auto`): some minutes of one processor. It is a number of
 the study, not of the machine, so that the same study gives the same table everywhere."""

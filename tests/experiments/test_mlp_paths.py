@@ -13,14 +13,17 @@ from factfinding.engine.readings import LogProbs, Resid
 from factfinding.engine.sites import Site
 from factfinding.engine.suffix import Suffix
 from factfinding.engine.trace import Edit, Read, run
-from factfinding.experiments.mlp_paths.compute import Paths, Removed, mlp_paths, path_edits, paths_of
+from factfinding.experiments.mlp_paths.compute import Paths, Removed, compute, mlp_paths, path_edits, paths_of
 from factfinding.experiments.mlp_paths.show import NEEDED, sentences
+from factfinding.inputs import Settings
+from factfinding.methods.circuit import Circuit
 from factfinding.methods.groups import groups_of
 from factfinding.methods.name_stream import clean_run, name_outputs
 from factfinding.methods.simplified import Parts
 from factfinding.tables import schema_of
 from helpers import planted
 from helpers.head_tables import planted_candidates
+from helpers.inputs import given, known, quiet
 from helpers.intervention_tables import readers_of
 from helpers.models import FAMILIES, random_anatomy, tokenizer
 
@@ -112,6 +115,23 @@ def test_columns_intervals_and_the_unchanged_model():
     assert (kl.filter(target=2)["value"] == 0).all()  # above the last layer nothing brings it to END
     again = mlp_paths(anatomy, prompts, candidates, [reader], parts, **OPTIONS)
     assert again.equals(table)
+
+
+@pytest.mark.parametrize(("most", "n"), [(None, 16), (5, 5), (100, 16)])
+def test_paths_are_removed_on_as_many_of_the_known_as_are_wanted(most, n):
+    model = planted.at_name(firsts=4, lasts=4)
+    held = {
+        "anatomy": model.anatomy,
+        "circuit.yaml": Circuit(lookup_at="final_name", concatenate=(0, 0), lookup=(0, 1), extract=()),
+        "readers": readers_of(model.anatomy, model.prompts),
+        "prompts_full": model.prompts,
+        "recall": known(model.prompts),
+        "candidates": planted_candidates(model),
+    }
+    section = {"subjects": "known", "ablated_subjects": most, "draws": 1, "seed": 0}
+    settings = Settings({"mlp_paths": section, "compute": {"batch_size": 16}})
+    table = compute(given(**held), settings, quiet)["mlp_paths"]
+    assert set(table.filter(kind="mean")["n"]) == {n}
 
 
 def test_where_only_one_mlp_looks_up_no_path_is_missed():

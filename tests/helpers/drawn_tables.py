@@ -395,6 +395,7 @@ def _rows() -> dict[str, Callable[[Drawn], Rows]]:
         ),
         "neuron_facts": lambda how: _all(subject=_names(how), answer=how.answers[:1], fact=FACTS[: how.facts]),
         "neuron_effects_twin": lambda how: _all(prefix=("Fact: ",), dtype=("float64",), relative_error=(None, 1e-6)[how.facts % 2 :][:1]),
+        "neuron_effects_screen": lambda how: _all(kind=KINDS, layer=(None, 1), error_share=(None, 0.01)[how.facts % 2 :][:1]),
         "nonlinear_excess": lambda how: _all(
             n_name_tokens=(2,), probe=PROBES, names=("known", "unknown"), layers__last=[("1", False), ("all", True)]
         ),

@@ -10,6 +10,7 @@ from factfinding.experiments.effect_concentration import compute as effect_conce
 from factfinding.experiments.fact_correlations import compute as fact_correlations
 from factfinding.experiments.mlp_paths.compute import mlp_paths
 from factfinding.experiments.neuron_effects.effects import neuron_effects
+from factfinding.experiments.neuron_effects.screen import Screen, certificate
 from factfinding.experiments.neuron_facts.compute import ask_facts, facts_table
 from factfinding.inputs import Settings
 from factfinding.methods.simplified import Parts
@@ -47,7 +48,14 @@ def neuron_tables(*, knows: bool) -> dict[str, pl.DataFrame]:
     )
     how = Sweeping(engine=Suffix(model.anatomy), twin_rows=2, log=quiet)
     sweep = neuron_effects(
-        model.anatomy, asked.filter("used"), model.prompts, [0, 1, 2], how, draws=4, batch_size=16
+        model.anatomy,
+        asked.filter("used"),
+        model.prompts,
+        [0, 1, 2],
+        how,
+        draws=4,
+        batch_size=16,
+        screen=Screen(largest=4, sample=4, seed=0),
     )
     return {
         "mlp_paths": mlp_paths(
@@ -55,6 +63,7 @@ def neuron_tables(*, knows: bool) -> dict[str, pl.DataFrame]:
         ),
         "neuron_facts": facts_table(asked),
         "neuron_effects_twin": sweep.twin,
+        "neuron_effects_screen": certificate(sweep.run, sweep.table.height // 2),
         **compared(sweep.table, facts_table(asked)),
     }
 

@@ -36,7 +36,7 @@ TABLES = {
     "context": ("context",),
     "probe_patching": ("probe_patching",),
     "mlp_paths": ("mlp_paths",),
-    "neuron_effects": ("neuron_pairs", "neuron_facts", "neuron_effects_twin"),
+    "neuron_effects": ("neuron_pairs", "neuron_facts", "neuron_effects_twin", "neuron_effects_screen"),
     "fact_correlations": ("fact_correlations",),
     "effect_concentration": ("effect_concentration",),
     "nonlinear_excess": ("nonlinear_excess", "nonlinear_excess_subjects", "nonlinear_excess_neurons"),

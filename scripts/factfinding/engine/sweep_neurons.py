@@ -4,7 +4,8 @@
     how = Sweeping(engine=Suffix(anatomy), model=digest, folder=shards)
     sweep = neuron_sweep(anatomy, prompts, index, donors, how)      # sweep.table, sweep.twin
 
-The effects of a neuron are points on one curve (`response`), so that 64 draws cost a few evaluations.
+The effects of a neuron are points on one curve (`response`), so that 64 draws cost a few evaluations. `straight_effects`
+takes the straight line through the clean value for the curve: no evaluation at all, and the error of a first order.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from functools import lru_cache
 
 import polars as pl
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from factfinding.engine import trace
@@ -97,6 +98,22 @@ def neuron_sweep(
     return Sweep(table=table, twin=against_twin(anatomy, table, job.twin, how.twin_rows, how.seed, how.log))
 
 
+def straight_effects(
+    anatomy: Anatomy, prompts: pl.DataFrame, index: pl.DataFrame, donors: Donors, how: Sweeping
+) -> pl.DataFrame:
+    """What `neuron_sweep` would find if each neuron's curve were its tangent at the clean value: attribution patching, one
+    backward pass for each prompt.
+
+    Columns effect, standard_error and n, in the order of the index; of the same draws. Raises InputError as the sweep does.
+    """
+    check_index(index, prompts, {"layer": anatomy.n_layers, "neuron": anatomy.d_mlp})
+    _check_words(index)
+    job, found = _Neurons(anatomy, prompts, donors, how), []
+    for _, rows in index.with_row_index("_row").group_by("prompt", "layer", "role", maintain_order=True):
+        found.append(pl.concat([rows.select("_row"), job.straight(rows)], how="horizontal"))
+    return pl.concat(found).sort("_row").drop("_row")
+
+
 def _check_words(index: pl.DataFrame) -> None:
     allowed = {"kind": KINDS, "role": ROLES}
     for column, words in allowed.items():
@@ -154,43 +171,53 @@ class _Neurons:
         return pool[drawn].double()
 
     def compute(self, rows: pl.DataFrame) -> pl.DataFrame:
-        prompt, layer, role = rows.select("prompt", "layer", "role").row(0)
-        clean, at, end = self.clean(prompt, role), self.prompts[role][prompt], self.prompts["end"][prompt]
-        neurons = rows["neuron"].unique().sort()
-        units = torch.tensor(neurons.to_list(), device=self.anatomy.device)
-        kinds = rows.select("kind", "draws").unique(maintain_order=True).rows()
-        parts = [self.values(prompt, layer, role, *kind) for kind in kinds]
-        reading = LogProbs(at=end, tokens=torch.tensor([self.prompts["target"][prompt]]))
+        piece = self._piece(rows, sloped=self.tolerance > 0)
+        reading = LogProbs(at=piece.end, tokens=torch.tensor([self.prompts["target"][piece.prompt]]))
 
         def evaluate(neuron: Tensor, value: Tensor) -> Tensor:
             def work(part: slice) -> Tensor:
                 which = {
                     "prompt": torch.zeros_like(neuron[part]),
-                    "neuron": units[neuron[part]],
+                    "neuron": piece.units[neuron[part]],
                     "value": value[part],
                 }
-                edits = edit_neurons(self.anatomy, clean, layer=layer, at=at, **which)
-                return self.engine.effects(clean, edits, reading)[:, 0]
+                edits = edit_neurons(self.anatomy, piece.clean, layer=piece.layer, at=piece.at, **which)
+                return self.engine.effects(piece.clean, edits, reading)[:, 0]
 
             return self.batches.run(work, len(neuron))
 
-        before = activation(self.anatomy, clean, Site("post", layer), at)[0, units]
-        draws = torch.cat(parts)[:, units].to(before.dtype).T
-        slope = self.slopes(prompt, role)[layer, units] if self.tolerance else None
-        found = curves(evaluate, before, draws, tolerance=self.tolerance, seed=self.seed, slope=slope)
-        columns = found.effects.split([len(part) for part in parts], dim=1)
-        shared = {
-            "neuron": neurons,
-            "evaluations": found.evaluations.tolist(),
-            "certificate": found.certificate.tolist(),
-        }
-        summaries = [
-            pl.DataFrame({**shared, "kind": kind, "draws": n, **_summary(effects)})
-            for (kind, n), effects in zip(kinds, columns, strict=True)
-        ]
-        results = pl.concat(summaries)
-        found = rows.join(results, on=["neuron", "kind", "draws"], how="left", maintain_order="left")
-        return found.select(RESULTS)
+        draws = piece.draws.to(piece.before.dtype)
+        found = curves(
+            evaluate, piece.before, draws, tolerance=self.tolerance, seed=self.seed, slope=piece.slope
+        )
+        shared = {"evaluations": found.evaluations.tolist(), "certificate": found.certificate.tolist()}
+        return piece.results(rows, found.effects, shared).select(RESULTS)
+
+    def straight(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """The results of a piece by the tangents of its curves, aligned with its rows."""
+        piece = self._piece(rows, sloped=True)
+        moved = piece.draws - piece.before.double()[:, None]
+        return piece.results(rows, piece.slope.double()[:, None] * moved, {}).select(RESULTS[:3])
+
+    def _piece(self, rows: pl.DataFrame, *, sloped: bool) -> _Piece:
+        prompt, layer, role = rows.select("prompt", "layer", "role").row(0)
+        clean, at = self.clean(prompt, role), self.prompts[role][prompt]
+        neurons = rows["neuron"].unique().sort()
+        units = torch.tensor(neurons.to_list(), device=self.anatomy.device)
+        kinds = rows.select("kind", "draws").unique(maintain_order=True).rows()
+        parts = [self.values(prompt, layer, role, *kind) for kind in kinds]
+        return _Piece(
+            prompt=prompt,
+            layer=layer,
+            at=at,
+            end=self.prompts["end"][prompt],
+            clean=clean,
+            units=units,
+            before=activation(self.anatomy, clean, Site("post", layer), at)[0, units],
+            slope=self.slopes(prompt, role)[layer, units] if sloped else None,
+            draws=torch.cat(parts)[:, units].T,
+            kinds={kind: len(part) for kind, part in zip(kinds, parts, strict=True)},
+        )
 
     def twin(self, anatomy: Anatomy, row: dict) -> float:
         """The same effect by hooks on whole prompts."""
@@ -212,6 +239,40 @@ class _Neurons:
 
         before = trace.run(anatomy, tokens, logits_at=end[:1]).logits.log_softmax(1)[:, target]
         return float((self.batches.run(edited, len(value)) - before).mean())
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Piece:
+    """What the neurons of one prompt and layer are without a change, and what is put in their place.
+
+    units: the neurons. before: their values. slope: of the answer's log probability there, if it is needed. draws: what is put in, the kinds
+    beside one another. kinds: the draws that each kind and the number of draws asked for has.
+    """
+
+    prompt: int
+    layer: int
+    at: int
+    end: int
+    clean: Clean
+    units: Int[Tensor, " neurons"]
+    before: Float[Tensor, " neurons"]
+    slope: Float[Tensor, " neurons"] | None
+    draws: Float[Tensor, "neurons draws"]
+    kinds: dict[tuple[str, int], int]
+
+    def results(
+        self, rows: pl.DataFrame, effects: Float[Tensor, "neurons draws"], shared: dict[str, list]
+    ) -> pl.DataFrame:
+        """The rows with what each neuron's draws come to under each kind. shared: of a neuron under all kinds."""
+        columns = effects.split(list(self.kinds.values()), dim=1)
+        neuron = {"neuron": self.units.tolist()} | shared
+        summaries = [
+            pl.DataFrame({**neuron, "kind": kind, "draws": n, **_summary(part)})
+            for (kind, n), part in zip(self.kinds, columns, strict=True)
+        ]
+        return rows.join(
+            pl.concat(summaries), on=["neuron", "kind", "draws"], how="left", maintain_order="left"
+        )
 
 
 def _summary(effects: Float[Tensor, "neurons draws"]) -> dict[str, list]:

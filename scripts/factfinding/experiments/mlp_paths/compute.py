@@ -53,7 +53,7 @@ from factfinding.methods.readers import Readers, readers_of
 from factfinding.methods.simplified import Parts, parts_of
 from factfinding.model.anatomy import Anatomy
 from factfinding.model.source import anatomy_of
-from factfinding.stats import Estimate, majority_rate, mean_intervals
+from factfinding.stats import Estimate, majority_rate, mean_intervals, some_of
 from factfinding.tables import empty, schema_of
 
 KINDS = ("mean", "resample_other")
@@ -71,6 +71,10 @@ def compute(inputs: Inputs, settings: Settings, say: Say) -> dict[str, pl.DataFr
     anatomy, circuit, logistic = anatomy_of(inputs), circuit_of(inputs), readers_of(inputs)
     section, size = settings.mlp_paths, settings.compute.batch_size
     prompts = known_prompts(inputs, section.subjects)
+    if section.ablated_subjects is not None:
+        prompts = prompts[
+            some_of(prompts.height, section.ablated_subjects, np.random.default_rng(section.seed))
+        ]
     heads = head_readers(anatomy, circuit.extract, inputs.candidates, prompts, logistic, batch_size=size)
     table = mlp_paths(
         anatomy,

@@ -7,18 +7,28 @@ from collections.abc import Sequence
 import polars as pl
 
 from factfinding.errors import InputError
+from factfinding.experiments.neuron_effects.screen import certificate
 from factfinding.inputs import Inputs, Say, Settings
 from factfinding.tables import read_table
 
 
 def compute(inputs: Inputs, settings: Settings, say: Say) -> dict[str, pl.DataFrame]:
-    """The tables `neuron_effects` and `neuron_effects_twin`, from the files of all shards."""
-    effects, twins = ([read_table(path) for path in inputs.named[part]] for part in ("effects", "twins"))
+    """The tables `neuron_effects`, `neuron_effects_twin` and `neuron_effects_screen`, from the files of all shards."""
+    effects, twins, runs = (
+        [read_table(path) for path in inputs.named[part]] for part in ("effects", "twins", "runs")
+    )
     facts = inputs.table("neuron_facts")
     together = joined(effects, facts)
     say(f"{together.height:,} effects on {facts['used'].sum()} facts")
     numbered = [twin.with_columns(shard=pl.lit(shard, dtype=pl.Int64)) for shard, twin in enumerate(twins)]
-    return {"neuron_effects": together, "neuron_effects_twin": pl.concat(numbered)}
+    run = pl.concat(runs)
+    if run.height:
+        say(f"{run.height:,} of them run, the others estimated")
+    return {
+        "neuron_effects": together,
+        "neuron_effects_twin": pl.concat(numbered),
+        "neuron_effects_screen": certificate(run, together.height // max(1, together["kind"].n_unique())),
+    }
 
 
 def joined(shards: Sequence[pl.DataFrame], facts: pl.DataFrame) -> pl.DataFrame:

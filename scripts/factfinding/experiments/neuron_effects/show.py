@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from factfinding.figures import style
-from factfinding.findings.words import Tables, known_rule
+from factfinding.findings.words import Tables, known_rule, percent, share
 from factfinding.known import STUDY_RULE, Rule
 
 PAIRS = {"most": "most alike", "least": "least alike"}
@@ -24,7 +24,11 @@ NAMED = 5
 
 @style.styled
 def draw_neuron_effects(
-    *, neuron_pairs: pl.DataFrame, neuron_facts: pl.DataFrame, neuron_effects_twin: pl.DataFrame
+    *,
+    neuron_pairs: pl.DataFrame,
+    neuron_facts: pl.DataFrame,
+    neuron_effects_twin: pl.DataFrame,
+    neuron_effects_screen: pl.DataFrame,
 ) -> Figure:
     """Left, every neuron's effect on one fact against that on another, for two pairs of facts of one subject; right,
     the probability of each answer that was asked for.
@@ -53,6 +57,7 @@ def draw_neuron_effects(
             handles.append(Line2D([], [], ls="", marker="|", markersize=8, color=colour, label=words))
     if neuron_effects_twin.height:
         words = f"Computed again by hooks on the whole model: within {_worst(neuron_effects_twin)}."
+        words += "".join(f"\n{sentence}" for sentence in _screened(neuron_effects_screen)[:1])
         figure.supxlabel(words, fontsize=8, x=0.01, ha="left")
     style.legend_above(figure, handles, columns=2)
     return figure
@@ -85,7 +90,27 @@ def _asked(axes: Axes, neuron_facts: pl.DataFrame, facts: list[str]) -> None:
 
 def sentences(tables: Tables) -> list[str]:
     """What the tables say, the sentence of the summary first."""
-    return asked_findings(tables["neuron_facts"], tables["neuron_effects_twin"], known_rule(tables))
+    asked = asked_findings(tables["neuron_facts"], tables["neuron_effects_twin"], known_rule(tables))
+    return asked + _screened(tables.get("neuron_effects_screen"))
+
+
+def _screened(screen: pl.DataFrame | None) -> list[str]:
+    """What is an estimate, and what the neurons drawn from the estimates say of them."""
+    if screen is None or screen.is_empty():
+        return []
+    rows = screen.filter(pl.col("layer").is_null())
+    run, effects = rows["largest"].sum() + rows["n"].sum(), rows["effects"].sum()
+    found = [
+        f"Of {effects:,} effects {run:,} were run ({percent(run / effects)}); the others are estimates by slopes."
+    ]
+    checked = rows.filter(pl.col("n") > 0, pl.col("error_share").is_not_null())
+    for row in checked.iter_rows(named=True):
+        found.append(
+            f"Put in {KINDS[row['kind']]}: of {row['n']:,} neurons drawn from those that the slopes called small, 95 % of the "
+            f"estimates are off by {percent(row['error_share'])} of the largest effect in their layer or less, and "
+            f"{share(row, 'missed')} are larger than the smallest that was chosen."
+        )
+    return found
 
 
 def asked_findings(
