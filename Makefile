@@ -18,9 +18,8 @@ all: $(READY)  ## the default study: results/organism/report.html
 real-athletes: $(READY)  ## the embedded model on real athletes: results/real-athletes/report.html
 	$(BIN)/snakemake --cores $(CORES) --resources gpu=2 --configfile studies/real-athletes.yaml
 
-# P3.1 and P3.2 of its fifteen MLPs would take hours (docs/models.md), and the report waits for them.
-real-model: $(REAL) $(WEIGHTS)  ## a real language model, asked for the countries of cities: results/smollm2-cities/figures
-	$(BIN)/snakemake --cores $(CORES) --configfile studies/smollm2-cities.yaml --omit-from mlp_paths neuron_effects_shard
+real-model: $(REAL) $(WEIGHTS)  ## a real language model, asked for the countries of cities: results/smollm2-cities/report.html
+	$(BIN)/snakemake --cores $(CORES) --configfile studies/smollm2-cities.yaml
 
 seeds: $(READY)  ## five seeds of the embedded model side by side: results/comparison/report.html
 	$(BIN)/snakemake --cores $(CORES) --resources gpu=2 --configfile studies/seeds.yaml

@@ -201,9 +201,9 @@ def _simple(tables: Tables) -> Conclusion | None:
     table = tables.get("effective_model")
     if table is None or table.filter(model="effective").is_empty():
         return None
-    rows = table.filter(model="effective").sort("n", descending=True)
-    row = rows.row(0, named=True)
-    full = table.filter(model="full", n_name_tokens=row["n_name_tokens"])
+    single = table.filter(pl.col("n_name_tokens").is_not_null())
+    row = single.filter(model="effective").sort("n", descending=True).row(0, named=True)
+    full = single.filter(model="full", n_name_tokens=row["n_name_tokens"])
     beside = (
         f"; the model itself, so read, {share(full.row(0, named=True), 'accuracy')}" if full.height else ""
     )

@@ -99,7 +99,9 @@ def model_name(source: Mapping[str, Any]) -> str:
         "tiny": "a tiny model with random weights",
     }
     if source["id"]:
-        return f"{source['id']} at revision {source['revision']}"
+        return (
+            source["id"] if source["revision"] is None else f"{source['id']} at revision {source['revision']}"
+        )
     return kinds.get(source["kind"], f"the model in {source['folder']}")
 
 

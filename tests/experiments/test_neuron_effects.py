@@ -24,14 +24,14 @@ from factfinding.engine.sweep import Sweeping
 from factfinding.engine.trace import Read, run
 from factfinding.errors import InputError
 from factfinding.experiments.effect_concentration.compute import CONCENTRATION, effect_concentration
-from factfinding.experiments.effect_concentration.show import concentration_findings
+from factfinding.experiments.effect_concentration import show as concentration_show
 from factfinding.experiments.fact_correlations.compute import (
     CORRELATIONS,
     asked_by_one_token,
     fact_correlations,
     neuron_pairs,
 )
-from factfinding.experiments.fact_correlations.show import correlation_findings
+from factfinding.experiments.fact_correlations import show as correlations_show
 from factfinding.experiments.neuron_effects.compute import joined
 from factfinding.experiments.neuron_effects.effects import (
     EFFECTS,
@@ -218,10 +218,9 @@ def test_a_model_that_knows_nothing_is_asked_everything_and_gives_empty_tables(m
     assert correlations.schema == pl.Schema(CORRELATIONS) and correlations.is_empty()
     assert concentration.schema == pl.Schema(CONCENTRATION) and concentration.is_empty()
     assert neuron_pairs(sweep.table, correlations).is_empty()
-    assert correlation_findings(correlations, concentration)[0].startswith(
-        "There are no effects of single neurons"
-    )
-    assert concentration_findings(concentration)[0].startswith("There are no effects of single neurons")
+    tables = {"fact_correlations": correlations, "effect_concentration": concentration}
+    for show in (correlations_show, concentration_show):
+        assert show.sentences(tables)[0].startswith("There are no effects of single neurons")
 
 
 # effects
@@ -419,7 +418,7 @@ def test_one_subject_alone_has_an_interval_over_neurons_that_holds_the_truth():
     assert table.filter(subjects="different").is_empty()
     assert (
         "over neurons (mean over 1 pair of facts, n = 1 <subject>; one fact of two <subjects>: there are no two"
-        in correlation_findings(table, effect_concentration(effects_of(vectors), seed=0))[0]
+        in told_of(effects_of(vectors))[0]
     )
 
 
@@ -465,23 +464,31 @@ def test_each_layer_alone_is_the_mean_over_pairs_of_facts_of_its_own_neurons():
         assert different["value"] == pytest.approx(np.mean(apart)) and different["n"] == 4
 
 
+def told_of(effects: pl.DataFrame) -> list[str]:
+    """What the page says of how alike the effects on different facts are."""
+    correlations = fact_correlations(effects, NO_FACTS, seed=0)
+    concentration = effect_concentration(effects, seed=0)
+    return correlations_show.sentences(
+        {"fact_correlations": correlations, "effect_concentration": concentration}
+    )
+
+
 def test_a_hash_and_its_lookup_are_told_apart_and_a_layer_that_does_nothing_is_left_out():
     rng = np.random.default_rng(0)
     shared, vectors = {p: rng.standard_normal(30) for p in "PQRS"}, {}
     for person, fact in product("PQRS", "abc"):
         vectors[person, fact] = np.concatenate([shared[person], 2 * rng.standard_normal(60)])
     effects = two_layers(vectors, 30)
-    tables = fact_correlations(effects, NO_FACTS, seed=0), effect_concentration(effects, seed=0)
-    shares = tables[1].filter(measure="layer", fact="all").sort("layer")
+    shares = effect_concentration(effects, seed=0).filter(measure="layer", fact="all").sort("layer")
     assert shares["layer"].to_list() == [3, 4] and shares["value"].sum() == pytest.approx(1)
     assert shares["value"][0] == pytest.approx(1 / 5, abs=0.05)
     assert shares["gaussian"][0] == pytest.approx(1 / 3, abs=0.02)
-    told = correlation_findings(*tables)
+    told = told_of(effects)
     assert (
         "MLP 3 1.00 [1.00, 1.00]" in told[-1] and "more in MLP 3 than in MLP 4, as where single" in told[-1]
     )
     idle = effects.with_columns(effect=pl.when(layer=4).then(pl.col("effect") / 1000).otherwise("effect"))
-    told = correlation_findings(fact_correlations(idle, NO_FACTS, seed=0), effect_concentration(idle, seed=0))
+    told = told_of(idle)
     assert "hardly any of the effects, MLP 4" in told[-1] and "more in MLP" not in told[-1]
 
 
@@ -502,7 +509,7 @@ def test_how_concentrated_one_neuron_and_equal_neurons_are():
     assert top == pytest.approx({k: k / 200 for k in (1, 2, 5, 10, 20, 50, 100, 200)})
     gaussian = table.filter(measure="participation_ratio")["gaussian"][0]
     assert gaussian == pytest.approx(200 * 2 / np.pi, rel=0.03)
-    said = concentration_findings(table)
+    said = concentration_show.sentences({"effect_concentration": table})
     assert "Of 200 neurons replaced by their mean, the largest one carries" in said[0]
 
 

@@ -24,6 +24,7 @@ from factfinding.experiments.neuron_effects.effects import (
 from factfinding.experiments.neuron_effects.screen import Screen, certificate, chosen
 from factfinding.experiments.neuron_effects.show import sentences
 from factfinding.experiments.neuron_facts.compute import ask_facts
+from factfinding.findings.single_neurons import reading
 from factfinding.tables import empty
 from helpers import planted
 from helpers.inputs import quiet
@@ -131,6 +132,14 @@ def test_another_seed_draws_others_and_the_same_largest(whole):
     assert one.filter(~pl.col("drawn")).equals(two.filter(~pl.col("drawn")))
     everyone = chosen(estimates, Screen(largest=10_000, sample=5, seed=0))
     assert not everyone["drawn"].any() and everyone.height == estimates.height // 2
+
+
+def test_the_pages_on_single_neurons_say_how_many_were_run(screened):
+    tables = {"neuron_effects_screen": certificate(screened.run, screened.table.height // 2)}
+    assert reading("mean", tables).endswith(
+        "a sample, 33.3\N{NO-BREAK SPACE}% of them, in earnest, and the others by estimate)"
+    )
+    assert reading("mean", {}) == reading("mean", {"neuron_effects_screen": empty("neuron_effects_screen")})
 
 
 def run_of(effects, estimates, drawn) -> pl.DataFrame:

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from factfinding.figures import style
-from factfinding.findings.single_neurons import NO_EFFECTS, NO_PAIRS, ORDER, READINGS
+from factfinding.findings.single_neurons import NO_EFFECTS, NO_PAIRS, ORDER, reading
 from factfinding.findings.words import Row, Tables, number, percent
 
 KINDS = {"mean": "its mean instead", "resample_other": "that of another <answer>'s <subject> instead"}
@@ -74,19 +74,20 @@ def _ratios(axes: Axes, rows: pl.DataFrame, facts: list[str], looks: dict) -> No
 
 
 def sentences(tables: Tables) -> list[str]:
-    """What the table says, the sentence of the summary first."""
-    return concentration_findings(tables["effect_concentration"])
+    """The share of the largest neurons, and the participation ratio (P3.2).
 
-
-def concentration_findings(effect_concentration: pl.DataFrame) -> list[str]:
-    """From the table `effect_concentration` (P3.2): the share of the largest neurons, and the participation ratio."""
+    tables: `effect_concentration`, and `neuron_effects_screen` where it is there."""
+    effect_concentration = tables["effect_concentration"]
     if effect_concentration.is_empty():
         return [NO_PAIRS]
     kinds = [kind for kind in ORDER if kind in effect_concentration["kind"]]
-    return [_concentrated(effect_concentration.filter(fact="all", kind=kind), kind) for kind in kinds]
+    return [
+        _concentrated(effect_concentration.filter(fact="all", kind=kind), reading(kind, tables))
+        for kind in kinds
+    ]
 
 
-def _concentrated(rows: pl.DataFrame, kind: str) -> str:
+def _concentrated(rows: pl.DataFrame, put_in: str) -> str:
     shares = {row["top"]: row for row in rows.filter(measure="top").iter_rows(named=True)}
     ratio = rows.filter(measure="participation_ratio").row(0, named=True)
     told = [
@@ -95,7 +96,7 @@ def _concentrated(rows: pl.DataFrame, kind: str) -> str:
         if top in shares
     ]
     return (
-        f"Of {ratio['n_neurons']:,} neurons {READINGS[kind]}, {', '.join(told)} of the summed absolute effect on a fact; it "
+        f"Of {ratio['n_neurons']:,} neurons {put_in}, {', '.join(told)} of the summed absolute effect on a fact; it "
         f"is spread as over {_interval(ratio, 1)} neurons of equal effect (participation ratio; n = {ratio['n']:,} <subjects>; "
         f"effects from one normal distribution: {percent(shares[min(shares)]['gaussian'])} for the largest, and "
         f"{ratio['gaussian']:.0f})."

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from factfinding.figures import style
-from factfinding.findings.single_neurons import NO_EFFECTS, NO_PAIRS, ORDER, READINGS
+from factfinding.findings.single_neurons import NO_EFFECTS, NO_PAIRS, ORDER, reading
 from factfinding.findings.words import Row, Tables, most, not_surely_more, number, percent
 
 KINDS = {"mean": "at the mean", "resample_other": "resampled"}
@@ -114,31 +114,29 @@ def matrix(rows: pl.DataFrame, facts: list[str]) -> np.ndarray:
 
 
 def sentences(tables: Tables) -> list[str]:
-    """What the tables say, the sentence of the summary first."""
-    return correlation_findings(tables["fact_correlations"], tables["effect_concentration"])
+    """How alike two facts of a subject are, against two subjects, and in which layers (P3.2).
 
-
-def correlation_findings(fact_correlations: pl.DataFrame, effect_concentration: pl.DataFrame) -> list[str]:
-    """From the tables of those names (P3.2): how alike two facts of a subject are, against two subjects, and in which
-    layers. Rank correlations are left alone: they are decided by the many neurons that hardly matter."""
+    tables: `fact_correlations`, `effect_concentration`, and `neuron_effects_screen` where it is there. Rank correlations are
+    left alone: they are decided by the many neurons that hardly matter."""
+    fact_correlations, effect_concentration = tables["fact_correlations"], tables["effect_concentration"]
     if fact_correlations.filter(subjects="same").is_empty():
         return [NO_PAIRS]
     told = []
     for kind in (kind for kind in ORDER if kind in fact_correlations["kind"]):
         rows = fact_correlations.filter(kind=kind)
-        told += _alike(rows.filter(layers="all"), kind)
+        told += _alike(rows.filter(layers="all"), reading(kind, tables))
         told += _by_layer(rows.filter(pl.col("layers") != "all"), effect_concentration.filter(kind=kind))
     return told
 
 
-def _alike(table: pl.DataFrame, kind: str) -> list[str]:
+def _alike(table: pl.DataFrame, put_in: str) -> list[str]:
     """The mean over all pairs of facts, with its interval, and the pairs that are most and least alike."""
     pairs = table.filter(pl.col("fact") != "all", subjects="same", statistic="pearson")
     mean = table.filter(fact="all", subjects="same", statistic="pearson").row(0, named=True)
     of_pairs = f"{pairs.height:,} pair{'s' if pairs.height > 1 else ''} of facts"
     found = [
         (
-            f"With single neurons {READINGS[kind]}, the effects on two facts of one <subject> correlate at "
+            f"With single neurons {put_in}, the effects on two facts of one <subject> correlate at "
             f"{_mean(table, 'same', 'pearson')} (mean over {of_pairs}, n = {mean['n']:,} "
             f"{'<subjects>' if mean['n'] > 1 else '<subject>'}; one fact of "
             f"two <subjects>: {_mean(table, 'different', 'pearson')}{_ceiling(mean)}), their sizes at "

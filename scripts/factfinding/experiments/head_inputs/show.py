@@ -118,11 +118,15 @@ def _reading(head: str, rows: pl.DataFrame) -> str:
     parts = [_changes(row) for row in mlps.iter_rows(named=True)]
     if heads:
         parts.append(
-            f"of the heads it reads, most is done by {_changes(heads[0])}{not_surely_more(heads, _changes)}"
+            f"of the heads it reads, most is done by {_change(heads[0])}{not_surely_more(heads, _change)}"
         )
     if not parts:
         return f"{told}; no MLP or head alone surely does {percent(LEAST_SHARE)} of that or more."
     return f"{told}. Of that, {'; '.join(parts)}."
+
+
+def _change(row: Row) -> str:
+    return f"{_words(row['node'])}, {logits(row, 'exact')} ({percent(row['share'])})"
 
 
 def _changes(row: Row) -> str:
