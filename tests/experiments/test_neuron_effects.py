@@ -23,15 +23,15 @@ from factfinding.engine.suffix import Suffix
 from factfinding.engine.sweep import Sweeping
 from factfinding.engine.trace import Read, run
 from factfinding.errors import InputError
-from factfinding.experiments.effect_concentration.compute import CONCENTRATION, effect_concentration
 from factfinding.experiments.effect_concentration import show as concentration_show
+from factfinding.experiments.effect_concentration.compute import CONCENTRATION, effect_concentration
+from factfinding.experiments.fact_correlations import show as correlations_show
 from factfinding.experiments.fact_correlations.compute import (
     CORRELATIONS,
     asked_by_one_token,
     fact_correlations,
     neuron_pairs,
 )
-from factfinding.experiments.fact_correlations import show as correlations_show
 from factfinding.experiments.neuron_effects.compute import joined
 from factfinding.experiments.neuron_effects.effects import (
     EFFECTS,
