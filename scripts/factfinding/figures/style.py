@@ -117,7 +117,7 @@ def save(figure: Figure, svg: str | Path, png: str | Path) -> None:
     """Write a figure as SVG and as PNG, each whole; the same figure always gives the same bytes."""
     with matplotlib.rc_context(_SETTINGS):
         with whole(svg) as part:
-            figure.savefig(part, format="svg", metadata={"Date": None, "Creator": None})
+            figure.savefig(part, format="svg", dpi=PNG_DPI, metadata={"Date": None, "Creator": None})
         with whole(png) as part:
             figure.savefig(part, format="png", dpi=PNG_DPI, metadata={"Software": None})
 

@@ -68,6 +68,7 @@ def _scatter(axes: Axes, rows: pl.DataFrame, looks: dict) -> list:
     for kind, (colour, _, marker) in looks.items():
         part = rows.filter(kind=kind)
         look = {"ls": "", "marker": marker, "markersize": 2.6, "color": colour, "alpha": 0.7}
+        look["rasterized"] = True  # thousands of points as shapes would make most of the page
         handles += axes.plot(part["effect"], part["other_effect"], label=KINDS[kind], **look)
     axes.axhline(0, color=style.INK, linewidth=0.7)
     axes.axvline(0, color=style.INK, linewidth=0.7)
