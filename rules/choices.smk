@@ -81,13 +81,14 @@ def facts(study):
     return own if study.model.source == "organism" else "resources/facts.csv"
 
 
-def shards(part):
-    """One kind of file of all shards of the neuron effects."""
+def shards(section, folder, part):
+    """One kind of file of all the jobs that share the layers of the rule of that name."""
     return of(
         lambda study: expand(
-            "results/{study}/neuron_effects/{shard}_{part}",
+            "results/{study}/{folder}/{shard}_{part}",
             study=study.study,
-            shard=range(study.neurons.shards),
+            folder=folder,
+            shard=range(getattr(study, section).shards),
             part=part,
         )
     )
@@ -233,6 +234,7 @@ def recorded(study):
     }
     jobs = sorted(found)
     jobs += [f"activations_{condition}" for condition in study.activations.conditions]
+    jobs += [f"total_effects_shard_{i}" for i in range(study.interventions.shards)]
     jobs += [f"neuron_effects_shard_{i}" for i in range(study.neurons.shards)]
     jobs += [f"figure_{figure}" for figure in figures(study)]
     return jobs

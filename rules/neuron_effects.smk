@@ -60,9 +60,9 @@ rule neuron_effects_shard:
 
 rule neuron_effects:
     input:
-        effects=shards("effects.parquet"),
-        twins=shards("twin.parquet"),
-        runs=shards("run.parquet"),
+        effects=shards("neurons", "neuron_effects", "effects.parquet"),
+        twins=shards("neurons", "neuron_effects", "twin.parquet"),
+        runs=shards("neurons", "neuron_effects", "run.parquet"),
         facts="results/{study}/tables/neuron_facts.parquet",
     output:
         neuron_effects="results/{study}/tables/neuron_effects.parquet",

@@ -5,9 +5,9 @@ from pathlib import Path
 from job import Job
 
 with Job(snakemake) as job:
+    from factfinding.engine.engines import engine_of
     from factfinding.engine.sweep import Sweeping
     from factfinding.experiments.neuron_effects.effects import (
-        engine_of,
         neuron_effects,
         screen_of,
         shard_layers,

@@ -445,6 +445,22 @@ class InterventionsConfig(Section):
         description="of those below, drawn for each kind of replacement and replaced all the same: they say how far "
         "the estimates are off",
     )
+    shards: int = Field(1, ge=1, le=100, description="P2.7: jobs that share the layers of the model")
+    engine: Literal["auto", "difference", "suffix"] = Field(
+        "suffix",
+        description="P2.7: how replacements of nodes are run: on values, or on differences, whose products may be of low "
+        "precision; auto takes differences where the model has that form",
+    )
+    products: Literal["full", "tf32", "bfloat16"] = Field(
+        "full",
+        description="precision of the matrix products of differences, on a GPU several times as fast below full",
+    )
+    twin_rows: int = Field(
+        16,
+        ge=0,
+        le=1000,
+        description="effects by differences that are computed again by values, in float64 where it fits",
+    )
     seed: int = Field(
         0,
         ge=0,

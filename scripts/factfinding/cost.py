@@ -261,7 +261,8 @@ class Study:
         pairs, removed = lookup * (lookup - 1) / 2 * KINDS, min(n, config.mlp_paths.ablated_subjects or n)
         above = 1 - lookup / (2 * layers)
         return {
-            "total_effects": self._screened(nodes * places, nodes * slots / heads, length=after * heads / 4),
+            "total_effects_shard": self._screened(nodes * places, nodes * slots / heads, length=after * heads / 4),
+            "total_effects": Work(start=0.1, statistics=nodes * slots * 2e-6, disk=60 * nodes * slots),
             "paraphrases": self._wordings(),
             "residual_patching": self.runs(
                 patched * (places * (layers + 1) / 2 + 2 * asked.full), patched * slots * layers / 2, length=asked.full
@@ -285,13 +286,15 @@ class Study:
 
     def _screened(self, tokens: float, prompts: float, *, length: float) -> Work:
         """P2.7: all replacements, or those that the screen leaves to be run, and a backward pass."""
-        run = tokens * self.shape.block * self.shape.layers
-        if self.config.interventions.screen == "never" or (
-            self.config.interventions.screen == "auto" and run <= EXACT_UP_TO
-        ):
-            return self.runs(tokens, prompts, length=length)
-        backward = 3 * (KINDS + 1) * self.config.interventions.patched_subjects * self.asked.full
-        return self.runs(SCREENED * tokens + backward, SCREENED * prompts, length=length)
+        section = self.config.interventions
+        run, share = tokens * self.shape.block * self.shape.layers, 1 / section.shards
+        how = {"products": "full" if section.engine == "suffix" else section.products}
+        if section.screen == "never" or (section.screen == "auto" and run <= EXACT_UP_TO):
+            return self.runs(share * tokens, share * prompts, length=length, **how)
+        backward = 3 * (KINDS + 1) * section.patched_subjects * self.asked.full
+        return self.runs(
+            share * SCREENED * tokens + backward, share * SCREENED * prompts, length=length, **how
+        )
 
     def _wordings(self) -> Work:
         """P2.12: everybody is asked in each further wording, and compared on some."""
@@ -416,7 +419,7 @@ def estimate(study: Study, jobs: Iterable[str], rates: Rates) -> pl.DataFrame:
 
 def rule_of(job: str) -> str:
     """The rule of a job by its name."""
-    several = ("figure", "activations", "neuron_effects_shard")
+    several = ("figure", "activations", "total_effects_shard", "neuron_effects_shard")
     return next((rule for rule in several if job.startswith(f"{rule}_")), job)
 
 

@@ -17,13 +17,13 @@ from factfinding.engine.capture import Wanted, capture
 from factfinding.engine.compare import LOGITS, differences, first_difference, sites_of
 from factfinding.errors import InputError
 from factfinding.experiments.recall.compute import AnswerScores, recall_summary, recall_table
-from factfinding.experiments.total_effects.compute import total_effects
 from factfinding.methods.patched import sample
 from factfinding.model.anatomy import Anatomy
 from factfinding.model.tiny import random_model
 from factfinding.store import AXES, Activations, Source
 from helpers import planted
 from helpers.head_tables import planted_candidates
+from helpers.intervention_tables import total_effects_of
 from helpers.models import FAMILIES, random_anatomy, tokenizer
 from helpers.workflow import assert_close
 
@@ -89,7 +89,7 @@ def effects(batch_size: int, dtype: str) -> dict[str, pl.DataFrame]:
     made = planted.at_name()
     model = Anatomy(copy.deepcopy(made.anatomy.model).to(getattr(torch, dtype)), made.anatomy.tokenizer)
     drawn = sample(made.prompts, planted_candidates(made), subjects=12, draws=1, seed=0)
-    return {"total_effects": total_effects(model, drawn, batch_size=batch_size, seed=0)}
+    return {"total_effects": total_effects_of(model, drawn, batch_size=batch_size, seed=0).table}
 
 
 def tables(family: str, dtype: str, batch_size: int, threads: int, folder) -> dict[str, pl.DataFrame]:

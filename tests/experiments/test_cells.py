@@ -20,7 +20,6 @@ from factfinding.experiments.direct_effects.show import sentences as direct_in_w
 from factfinding.experiments.mlp_paths.compute import Paths, mlp_paths
 from factfinding.experiments.mlp_paths.show import sentences as paths_in_words
 from factfinding.experiments.residual_patching.show import sentences as residual_in_words
-from factfinding.experiments.total_effects.compute import total_effects
 from factfinding.experiments.total_effects.show import sentences as total_in_words
 from factfinding.methods.circuit import Circuit
 from factfinding.methods.direct import extracting_heads
@@ -29,7 +28,7 @@ from factfinding.methods.patched import sample
 from factfinding.methods.simplified import Parts
 from helpers import planted_cells
 from helpers.head_tables import head_tables
-from helpers.intervention_tables import circuit_of, intervention_tables, readers_of
+from helpers.intervention_tables import circuit_of, intervention_tables, readers_of, total_effects_of
 from helpers.models import FAMILIES, PARALLEL, random_anatomy
 from helpers.planted_cells import LOGIT, Cells
 
@@ -330,8 +329,7 @@ def test_the_path_that_the_lookup_needs_is_the_one_that_is_missed():
 def test_one_subject_has_no_interval_and_is_told_all_the_same():
     model = model_of("at_name")
     drawn = sample(model.prompts, model.candidates, subjects=1, draws=1, seed=0)
-    table = total_effects(
-        model.anatomy, drawn, kinds=["mean", "corrupt", "resample_same"], batch_size=4, seed=0
-    )
+    kinds = ["mean", "corrupt", "resample_same"]
+    table = total_effects_of(model.anatomy, drawn, kinds=kinds, batch_size=4, seed=0).table
     assert table["effect_low"].null_count() == table.height == table["behind_low"].null_count()
     assert all(total_in_words({"total_effects": table}))

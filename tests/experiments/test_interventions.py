@@ -27,7 +27,7 @@ from factfinding.experiments.ladder.compute import steps
 from factfinding.experiments.probe_patching.compute import erased, probe_patching, span
 from factfinding.experiments.readers.compute import fit_readers
 from factfinding.experiments.residual_patching import show as residual_show
-from factfinding.experiments.total_effects.compute import place_means, total_effects
+from factfinding.experiments.total_effects.effects import place_means
 from factfinding.findings.words import share
 from factfinding.known import Rule
 from factfinding.methods.circuit import Circuit, read_circuit
@@ -38,7 +38,7 @@ from factfinding.methods.readers import load_readers
 from factfinding.methods.simplified import Parts, parts_of
 from helpers import planted
 from helpers.head_tables import planted_candidates
-from helpers.intervention_tables import intervention_tables, readers_of
+from helpers.intervention_tables import intervention_tables, readers_of, total_effects_of
 from helpers.models import FAMILIES, random_anatomy, tokenizer
 
 
@@ -261,7 +261,7 @@ def test_total_effects_are_those_of_hooks_on_the_whole_model(family, kind):
     drawn = sample(full, candidates, subjects=8, draws=1, seed=0)
     group = max(drawn.sampled, key=lambda group: len(group.rows))
     drawn = sample(full[group.rows], candidates, subjects=8, draws=1, seed=0)
-    table = total_effects(anatomy, drawn, kinds=[kind], batch_size=3, seed=0)
+    table = total_effects_of(anatomy, drawn, kinds=[kind], batch_size=3, seed=0).table
     means = place_means(anatomy, drawn, drawn.groups[0].layout, batch_size=4)
     for address, role in (
         ("L1H2", "final_name"),

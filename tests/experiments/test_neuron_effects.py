@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from factfinding.data.fact_prompts import donor_prompts, fact_prompts, subject_order
+from factfinding.engine.engines import engine_of
 from factfinding.engine.sites import Site
 from factfinding.engine.suffix import Suffix
 from factfinding.engine.sweep import Sweeping
@@ -36,7 +37,6 @@ from factfinding.experiments.neuron_effects.compute import joined
 from factfinding.experiments.neuron_effects.effects import (
     EFFECTS,
     donors_after,
-    engine_of,
     neuron_effects,
     shard_layers,
 )

@@ -12,21 +12,26 @@ from polars.testing import assert_frame_equal
 
 from factfinding.config import InterventionsConfig
 from factfinding.data.prompts import prompt_table
+from factfinding.engine.engines import engine_of
 from factfinding.engine.sites import parse
 from factfinding.engine.trace import Edit, Read, run
 from factfinding.experiments.circuit.compute import extracting
-from factfinding.experiments.total_effects import compute as experiment
-from factfinding.experiments.total_effects.compute import screened_effects, total_effects
+from factfinding.experiments.total_effects import effects as experiment
+from factfinding.experiments.total_effects.compute import compute
+from factfinding.experiments.total_effects.effects import Part, measured, parts_of, screen_of, twin_of
 from factfinding.experiments.total_effects.show import draw_total_effects, sentences
-from factfinding.inputs import Settings
+from factfinding.files import write_table
+from factfinding.inputs import Inputs, Settings
 from factfinding.least import LEAST_SHARE
 from factfinding.methods.groups import CORRUPT, KINDS
 from factfinding.methods.patched import sample
 from factfinding.methods.screen import Screen, certificate, choose
+from factfinding.tables import empty
 from helpers import planted
 from helpers.figures import assert_readable
 from helpers.head_tables import planted_candidates
-from helpers.inputs import given, known, quiet
+from helpers.inputs import quiet
+from helpers.intervention_tables import total_effects_of
 from helpers.models import random_anatomy, tokenizer
 from helpers.patching import attribute, logit_difference
 
@@ -48,6 +53,12 @@ def drawn_of(family: str):
     return anatomy, sample(prompt_table(subjects, tokens, 0, "full"), candidates, subjects=8, draws=1, seed=0)
 
 
+def both(anatomy, drawn, **options) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """The effects under a screen, and what those drawn say of it."""
+    found = total_effects_of(anatomy, drawn, **options)
+    return found.table, found.screen
+
+
 def drawn_planted(answer: str | None = None):
     """A planted model, and its subjects, of one answer or of both."""
     model = planted.at_name(firsts=6, lasts=6)
@@ -61,8 +72,8 @@ def drawn_planted(answer: str | None = None):
 def screened(request):
     anatomy, drawn = drawn_of(request.param)
     options = {"batch_size": 3, "seed": 0}
-    table, screen = screened_effects(anatomy, drawn, screen=COARSE, **options)
-    return anatomy, drawn, table, screen, total_effects(anatomy, drawn, **options)
+    table, screen = both(anatomy, drawn, screen=COARSE, **options)
+    return anatomy, drawn, table, screen, total_effects_of(anatomy, drawn, **options).table
 
 
 def test_what_is_run_is_what_the_whole_table_has_and_the_rest_is_small(screened):
@@ -134,7 +145,7 @@ def test_the_error_beside_an_estimate_is_that_of_those_drawn(screened):
 def test_with_every_estimate_checked_nothing_is_estimated(screened):
     anatomy, drawn, _, _, whole = screened
     everything = replace(COARSE, sample=100_000)
-    table, screen = screened_effects(anatomy, drawn, screen=everything, batch_size=8, seed=0)
+    table, screen = both(anatomy, drawn, screen=everything, batch_size=8, seed=0)
     assert table["exact"].all() and (screen["estimated"] == 0).all()
     assert_frame_equal(table, whole, abs_tol=1e-9)
     counted = (whole["share"].abs() >= LEAST_SHARE).sum()
@@ -147,7 +158,7 @@ def test_with_every_estimate_checked_nothing_is_estimated(screened):
 def test_the_planted_nodes_are_found_among_few_that_are_run():
     anatomy, drawn = drawn_planted()
     few = replace(SCREEN, sample=20)
-    table, screen = screened_effects(anatomy, drawn, kinds=[CORRUPT], screen=few, batch_size=16, seed=0)
+    table, screen = both(anatomy, drawn, kinds=[CORRUPT], screen=few, batch_size=16, seed=0)
     found = table.filter(pl.col("share").abs() >= LEAST_SHARE)
     assert found["exact"].all() and set(found.select("node", "role").rows()) == {
         ("L0H1", "final_name"), ("attn_out:0", "final_name"), ("mlp_out:1", "final_name"), ("L2H2", "end"),
@@ -164,7 +175,7 @@ def test_where_attribution_is_blind_the_sample_says_so():
     layer 0 brings would switch one on, but its estimate is zero."""
     anatomy, drawn = drawn_planted("baseball")
     options = {"kinds": [CORRUPT], "batch_size": 16, "seed": 0}
-    checked, screen = screened_effects(anatomy, drawn, screen=replace(SCREEN, sample=1000), **options)
+    checked, screen = both(anatomy, drawn, screen=replace(SCREEN, sample=1000), **options)
     head = screen.filter(type="head").row(0, named=True)
     assert head["missed"] * head["n"] == pytest.approx(1) and head["missed_low"] > 0
     blind = {"node": "L0H1", "role": "final_name"}
@@ -173,9 +184,7 @@ def test_where_attribution_is_blind_the_sample_says_so():
     estimated = [
         table.filter(**blind, exact=False)
         for seed in range(9)
-        for table, _ in [
-            screened_effects(anatomy, drawn, screen=Screen(below=0.01, sample=5, seed=seed), **options)
-        ]
+        for table, _ in [both(anatomy, drawn, screen=Screen(below=0.01, sample=5, seed=seed), **options)]
     ]
     missed = [row for row in estimated if row.height]
     assert missed and all(row["effect"].item() == pytest.approx(0, abs=1e-6) for row in missed)
@@ -184,7 +193,7 @@ def test_where_attribution_is_blind_the_sample_says_so():
 def test_the_page_says_what_is_estimated_and_warns_where_the_screen_is_blind():
     anatomy, drawn = drawn_planted()
     few = replace(SCREEN, sample=20)
-    table, screen = screened_effects(anatomy, drawn, screen=few, batch_size=16, seed=0)
+    table, screen = both(anatomy, drawn, screen=few, batch_size=16, seed=0)
     said = " ".join(sentences({"total_effects": table, "total_effects_screen": screen}))
     assert "are estimates, each below 1\N{NO-BREAK SPACE}% of the whole swap" in said
     assert "Attribution is blind" not in said
@@ -194,6 +203,52 @@ def test_the_page_says_what_is_estimated_and_warns_where_the_screen_is_blind():
         in sentences({"total_effects": table, "total_effects_screen": blind})[-1]
     )
     assert_readable(draw_total_effects(total_effects=table, total_effects_screen=screen))
+
+
+# by differences
+
+
+@pytest.mark.parametrize("screen", [None, COARSE])
+@pytest.mark.parametrize("family", ["gpt_neox", "llama"])
+def test_differences_give_what_values_give_and_a_twin_in_float64_says_so(family, screen):
+    anatomy, drawn = drawn_of(family)
+    part = Part(name="all", drawn=drawn, kinds=(*KINDS, CORRUPT), batch_size=3)
+    engine = engine_of(anatomy, "difference")
+    values, changes = (measured(anatomy, part, engine=one, screen=screen) for one in (None, engine))
+    assert_frame_equal(changes, values, abs_tol=1e-9)
+    about = {"engine": engine, "seed": 0, "say": quiet}
+    twin = twin_of(anatomy, part, changes, rows=12, **about).row(0, named=True)
+    assert twin["rows"] == 12 and twin["relative_error"] < 1e-9 and twin["rank_correlation"] > 0.999
+    wrong = changes.with_columns(pl.col("effect") + 1.0)
+    assert twin_of(anatomy, part, wrong, rows=12, **about)["largest_error"].item() > 0.9
+    assert twin_of(anatomy, part, changes, rows=0, **about).is_empty()
+
+
+def test_the_page_says_how_effects_were_run_and_how_far_off_they_are():
+    anatomy, drawn = drawn_planted()
+    part = Part(name="patched", drawn=drawn, kinds=(CORRUPT,), batch_size=16)
+    engine = engine_of(anatomy, "difference")
+    frame = measured(anatomy, part, engine=engine)
+    twin = twin_of(anatomy, part, frame, engine=engine, rows=12, seed=0, say=quiet)
+    table = total_effects_of(anatomy, drawn, batch_size=16, seed=0).table
+    said = sentences({"total_effects": table, "total_effects_twin": twin})
+    assert "difference, full products; 12 of them, computed again by values in float64, differ by" in said[-1]
+
+
+# by several jobs
+
+
+@pytest.mark.parametrize("screen", [None, COARSE])
+def test_jobs_that_share_the_layers_give_the_same_table_together(screen):
+    anatomy, drawn = drawn_of("gpt_neox")
+    options = {"screen": screen, "batch_size": 3, "seed": 0}
+    alone, together = (total_effects_of(anatomy, drawn, shards=shards, **options) for shards in (1, 3))
+    assert_frame_equal(together.table, alone.table, abs_tol=1e-9)
+    assert_frame_equal(together.screen, alone.screen, abs_tol=1e-9)
+    part = Part(name="all", drawn=drawn, kinds=(CORRUPT,), batch_size=3)
+    for shard in (0, 2):
+        layers = measured(anatomy, part, screen=screen, shard=shard, shards=3)["layer"].unique().to_list()
+        assert layers and all(layer % 3 == shard for layer in layers)
 
 
 # when
@@ -208,14 +263,35 @@ def test_the_screen_is_used_where_the_work_is_large_or_as_the_configuration_says
     monkeypatch.setattr(experiment, "EXACT_UP_TO", most)
     model = planted.at_name()
     section = InterventionsConfig(screen=screen, node_subjects=4, patched_subjects=8, screen_sample=20)
-    settings = Settings({"compute": {"batch_size": 16}, "interventions": section.model_dump()})
-    held = {"anatomy": model.anatomy, "prompts_full": model.prompts, "recall": known(model.prompts)}
-    tables = experiment.compute(given(**held, candidates=planted_candidates(model)), settings, quiet)
-    assert tables["total_effects"]["exact"].all() != screened
-    assert tables["total_effects_screen"].is_empty() != screened
-    if screened:
-        kinds = tables["total_effects_screen"].filter(type="all")["kind"].to_list()
-        assert kinds == [*KINDS, CORRUPT]
+    parts = parts_of(model.prompts, planted_candidates(model), section, batch_size=16)
+    assert [(part.name, part.kinds, len(part.drawn.rows)) for part in parts] == [
+        ("ablated", KINDS, 4), ("patched", (CORRUPT,), 8),
+    ]  # fmt: skip
+    expected = Screen(below=section.screen_below, sample=20, seed=0) if screened else None
+    assert screen_of(model.anatomy, parts, section, quiet) == expected
+
+
+@pytest.mark.parametrize("screen", [None, SCREEN])
+def test_the_files_of_two_jobs_make_the_tables(screen, tmp_path):
+    model, section = (
+        planted.at_name(),
+        InterventionsConfig(node_subjects=4, patched_subjects=8, screen_sample=25),
+    )
+    parts = parts_of(model.prompts, planted_candidates(model), section, batch_size=16)
+    files = []
+    for shard in (0, 1):
+        files.append(tmp_path / f"{shard}_effects.parquet")
+        found = [measured(model.anatomy, part, screen=screen, shard=shard, shards=2) for part in parts]
+        write_table(pl.concat(found), files[-1])
+    write_table(empty("total_effects_twin"), tmp_path / "twin.parquet")
+    inputs = Inputs(tmp_path, declared=(), named={"effects": files, "twins": [tmp_path / "twin.parquet"]})
+    tables = compute(inputs, Settings({"interventions": section.model_dump()}), quiet)
+    assert tables["total_effects"]["exact"].all() == (screen is None)
+    assert (
+        set(tables["total_effects"]["kind"]) == {*KINDS, CORRUPT} and tables["total_effects_twin"].is_empty()
+    )
+    kinds = tables["total_effects_screen"].filter(type="all")["kind"].to_list()
+    assert kinds == ([] if screen is None else [*KINDS, CORRUPT])
 
 
 def test_the_work_is_counted_from_shapes():

@@ -11,12 +11,13 @@ from functools import cache
 import polars as pl
 
 from factfinding.declarations import declarations
+from factfinding.engine.engines import engine_of
 from factfinding.engine.sweep import Sweeping
 from factfinding.experiments.effective_model.compute import effective_model
 from factfinding.experiments.linear_structure import compute as linear_structure
 from factfinding.experiments.mlp_norms import compute as mlp_norms
 from factfinding.experiments.mlp_paths.compute import mlp_paths
-from factfinding.experiments.neuron_effects.effects import engine_of, neuron_effects
+from factfinding.experiments.neuron_effects.effects import neuron_effects
 from factfinding.experiments.neuron_facts.compute import ask_facts, facts_table
 from factfinding.methods.head_reader import head_readers
 from factfinding.methods.simplified import parts_of

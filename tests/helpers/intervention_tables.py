@@ -11,12 +11,15 @@ from factfinding.config import CircuitConfig, InterventionsConfig, RecallConfig
 from factfinding.data.prompts import prompt_table
 from factfinding.experiments.circuit import compute as circuit
 from factfinding.experiments.readers.compute import fit_readers
+from factfinding.experiments.total_effects.effects import Part, TotalEffects, measured, parts_of, table_of
 from factfinding.inputs import Settings
 from factfinding.methods.circuit import Circuit
 from factfinding.methods.effective import EffectiveModel
-from factfinding.methods.groups import groups_of
+from factfinding.methods.groups import CORRUPT, KINDS, groups_of
 from factfinding.methods.name_stream import name_outputs
+from factfinding.methods.patched import Sample
 from factfinding.methods.readers import Readers
+from factfinding.methods.screen import Screen
 from factfinding.relation import STUDY
 from helpers.effective_tables import effective_tables
 from helpers.inputs import given, quiet
@@ -42,9 +45,31 @@ def readers_of(anatomy, prompts: pl.DataFrame, *, n_folds: int = 4) -> Readers:
 def circuit_of(anatomy, prompts, candidates, reader, **fixed) -> tuple[Circuit, dict[str, pl.DataFrame]]:
     """The circuit as rule `circuit` has it, and the tables that it rests on."""
     held = _held(anatomy, prompts, candidates, reader)
-    tables = _computed(("total_effects", "residual_patching", "circuit_scan"), held, **fixed)
+    tables = _computed(("residual_patching", "circuit_scan"), held, **fixed)
+    section = _settings(**fixed).interventions
+    tables["total_effects"] = pl.concat(
+        effects_of_part(anatomy, part, seed=section.seed).table
+        for part in parts_of(prompts, candidates, section, batch_size=SIZE["batch_size"])
+    )
     tables |= circuit.compute(given(**tables), _settings(**fixed), quiet)
     return tables.pop("circuit_yaml"), tables
+
+
+def effects_of_part(
+    anatomy, part: Part, *, screen: Screen | None = None, shards: int = 1, seed: int, **how
+) -> TotalEffects:
+    """The total effects of a part, from that many jobs."""
+    frames = [
+        measured(anatomy, part, screen=screen, shard=shard, shards=shards, **how) for shard in range(shards)
+    ]
+    return table_of(pl.concat(frames), screen or Screen(below=0.01, sample=20, seed=seed), seed=seed)
+
+
+def total_effects_of(
+    anatomy, drawn: Sample, *, kinds=(*KINDS, CORRUPT), batch_size: int, **how
+) -> TotalEffects:
+    """The total effects of one sample under every kind, or under some."""
+    return effects_of_part(anatomy, Part(name="all", drawn=drawn, kinds=kinds, batch_size=batch_size), **how)
 
 
 def intervention_tables(

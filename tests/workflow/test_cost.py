@@ -29,6 +29,8 @@ ASKED = Asked(
 )
 SAMPLES = {"patched_subjects": 30, "node_subjects": 4}
 ALL_RUN = SAMPLES | {"screen": "never"}
+EVERY = {"engine": "auto", "screen": "never"}
+"""Every neuron replaced, by differences."""
 H200 = Rates(start=6, products=51e12, gpu=True)
 
 
@@ -38,8 +40,12 @@ def config(**keys) -> Config:
 
 def cost(shape: Shape = PYTHIA, asked: Asked = ASKED, rates: Rates = H200, **keys) -> pl.DataFrame:
     study = Study(config=config(**keys), shape=shape, asked=asked)
-    jobs = [*study.works(), "figure_ladder", "neuron_effects_shard_0"]
-    return estimate(study, [job for job in jobs if job not in ("figure", "neuron_effects_shard")], rates)
+    jobs = [*study.works(), "figure_ladder", "total_effects_shard_0", "neuron_effects_shard_0"]
+    return estimate(
+        study,
+        [job for job in jobs if job not in ("figure", "total_effects_shard", "neuron_effects_shard")],
+        rates,
+    )
 
 
 def of(table: pl.DataFrame, rule: str, column: str = "seconds") -> float:
@@ -68,7 +74,7 @@ def test_the_table_names_every_rule_of_the_plan(study):
 def test_what_was_measured_at_the_shape_of_pythia_is_met_within_a_factor_of_two():
     """On one GPU, 300 names, 30 patched and 4 ablated (docs/performance.md); the second number is of both conditions."""
     table = cost(circuit={"lookup": [2, 6]}, interventions=ALL_RUN)
-    measured = {"recall": 24, "activations": 64, "readers": 21, "total_effects": 188, "adopt_model": 32}
+    measured = {"recall": 24, "activations": 64, "readers": 21, "total_effects_shard": 188, "adopt_model": 32}
     for rule, seconds in measured.items():
         found = of(table, rule) * (2 / 3 if rule == "activations" else 1)  # here all three conditions
         assert seconds / 2 <= found <= 2 * seconds, rule
@@ -90,7 +96,7 @@ def test_the_numbers_grow_with_subjects_and_layers():
     assert of(twice, "toy_models") == of(one, "toy_models")
     # a pass is as many times longer as there are layers; with nodes of each layer replaced, the square of that
     deep = replace(PYTHIA, layers=64)
-    for rule, power in (("locality", 1), ("residual_patching", 2), ("total_effects", 2)):
+    for rule, power in (("locality", 1), ("residual_patching", 2), ("total_effects_shard", 2)):
         assert products_of(rule, deep) / products_of(rule) == pytest.approx(2**power, rel=0.1), rule
     assert of(cost(shape=deep), "recall", "gpu_gb") > 1.8 * of(one, "recall", "gpu_gb")
 
@@ -104,15 +110,21 @@ def products_of(rule: str, shape: Shape = PYTHIA, **keys) -> float:
 def test_the_rate_of_the_machine_and_of_the_products_count():
     expected = operations() / (EFFICIENCY * H200.products)
     every, screened = cost(interventions=ALL_RUN), cost()
-    assert products_of("total_effects", interventions=ALL_RUN) == pytest.approx(expected, rel=1e-6)
-    assert of(every, "total_effects") > 2 * of(screened, "total_effects")
+    assert products_of("total_effects_shard", interventions=ALL_RUN) == pytest.approx(expected, rel=1e-6)
+    assert of(every, "total_effects_shard") > 2 * of(screened, "total_effects_shard")
+    shared = of(cost(interventions=ALL_RUN | {"shards": 4}), "total_effects_shard")
+    assert shared < 0.5 * of(every, "total_effects_shard")
+    tf32 = ALL_RUN | {"engine": "auto", "products": "tf32"}
+    assert of(cost(interventions=tf32), "total_effects_shard") < 0.5 * of(every, "total_effects_shard")
     full, fast = (
-        of(cost(neurons={"engine": "auto", "products": products}), "neuron_effects_shard")
+        of(cost(neurons=EVERY | {"products": products}), "neuron_effects_shard")
         for products in ("full", "bfloat16")
     )
     assert full > 5 * fast
+    few = of(cost(neurons=EVERY | {"screen": "always"}), "neuron_effects_shard")
+    assert few < full / 20
     on_processor = of(
-        cost(rates=replace(H200, gpu=False), neurons={"engine": "auto", "products": "bfloat16"}),
+        cost(rates=replace(H200, gpu=False), neurons=EVERY | {"products": "bfloat16"}),
         "neuron_effects_shard",
     )
     assert on_processor == full

@@ -32,7 +32,7 @@ RUN_THE_MODEL = {
         "circuit_checks",
         "circuit_scan",
         "residual_patching",
-        "total_effects",
+        "total_effects_shard",
     ),
     *(
         "ladder",
@@ -64,6 +64,8 @@ BY_HAND = {  # leaf, or module of the library -> rules that are given it, or who
     "model.family": {"tiny_model"},
     "model.bos": {"tiny_model", "adopt_model", "convert_gguf", "download_model"},
     "neurons.draws": {"neuron_effects_shard"},
+    "interventions.engine": {"total_effects_shard"},
+    "interventions.screen_below": {"total_effects_shard", "total_effects"},
     "neurons.subjects": {"neuron_facts", "neuron_effects_shard"},
     "neurons.asked_subjects": {"neuron_facts"},
     "neurons.seed": {"neuron_facts", "neuron_effects_shard", "fact_correlations", "effect_concentration"},
@@ -247,6 +249,10 @@ CHANGED = {  # leaves whose other value must fit the rest of the configuration
     ("probes", "subjects"): "known",
     ("interventions", "subjects"): "known",
     ("interventions", "screen"): "never",
+    ("interventions", "engine"): "auto",
+    ("interventions", "products"): "tf32",
+    ("neurons", "screen"): "never",
+    ("mlp_paths", "ablated_subjects"): 5,
     ("activations", "stored"): "float16",
 }
 

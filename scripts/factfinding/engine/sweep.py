@@ -136,18 +136,24 @@ def against_twin(anatomy: Anatomy, table: pl.DataFrame, slow, n: int, seed: int,
         return pl.DataFrame()
     exact = in_float64(anatomy, log)
     truth = np.array([slow(exact, row) for row in sample.iter_rows(named=True)])
-    error, largest = np.abs(sample["effect"].to_numpy() - truth), table["effect"].abs().max()
-    tiny = np.finfo(np.float64).tiny
-    result = {
-        "rows": sample.height,
-        "dtype": str(exact.dtype).removeprefix("torch."),
+    result = {"rows": sample.height, "dtype": str(exact.dtype).removeprefix("torch.")}
+    result |= distance(sample["effect"].to_numpy(), truth, largest=table["effect"].abs().max())
+    log("against the slow twin: " + ", ".join(f"{name} {value}" for name, value in result.items()))
+    return pl.DataFrame([result], schema_overrides={"relative_error": pl.Float64})
+
+
+def distance(
+    found: Float[np.ndarray, " n"], truth: Float[np.ndarray, " n"], *, largest: float
+) -> dict[str, float | None]:
+    """How far effects lie from those of a twin: largest error, that over the `largest` effect of all (None where all are
+    zero), the median of errors relative to each one's own effect, and the rank correlation."""
+    error, tiny = np.abs(found - truth), np.finfo(np.float64).tiny
+    return {
         "largest_error": float(error.max()),
         "relative_error": float(error.max() / largest) if largest else None,  # nothing to be relative to
         "median_relative_error": float(np.median(error / np.maximum(np.abs(truth), tiny))),
-        "rank_correlation": spearman(sample["effect"].to_numpy(), truth),
+        "rank_correlation": spearman(found, truth),
     }
-    log("against the slow twin: " + ", ".join(f"{name} {value}" for name, value in result.items()))
-    return pl.DataFrame([result], schema_overrides={"relative_error": pl.Float64})
 
 
 def in_float64(anatomy: Anatomy, log: Log) -> Anatomy:

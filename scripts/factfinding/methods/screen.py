@@ -60,6 +60,10 @@ class Choice:
     def run(self) -> frozenset[Key]:
         return self.large | self.drawn
 
+    def why(self, key: Key) -> str | None:
+        """Why a replacement is run; None for one that is not."""
+        return "large" if key in self.large else "drawn" if key in self.drawn else None
+
 
 def choose(
     estimates: Mapping[Key, Measured],

@@ -27,14 +27,11 @@ from factfinding.config import NeuronsConfig
 from factfinding.data.fact_prompts import donor_prompts
 from factfinding.engine.batches import Batches
 from factfinding.engine.capture import positions_of, prompt_batches
-from factfinding.engine.difference import Difference
 from factfinding.engine.sites import Site
-from factfinding.engine.suffix import Suffix
-from factfinding.engine.sweep import Engine, Sweep, Sweeping
+from factfinding.engine.sweep import Sweep, Sweeping
 from factfinding.engine.sweep_neurons import Donors, neuron_index, neuron_sweep, straight_effects
 from factfinding.engine.tokens import tokens_of
 from factfinding.engine.trace import Read, run
-from factfinding.errors import InputError
 from factfinding.experiments.neuron_effects.screen import Screen, chosen
 from factfinding.least import EXACT_UP_TO
 from factfinding.model.anatomy import Anatomy
@@ -77,21 +74,6 @@ class NeuronEffects:
     table: pl.DataFrame
     twin: pl.DataFrame
     run: pl.DataFrame
-
-
-def engine_of(anatomy: Anatomy, name: str, product: str = "full") -> Engine:
-    """The engine of that name (auto, difference, suffix). auto: differences where the model has that form.
-
-    Raises InputError for `difference` on a model without it.
-    """
-    if name == "suffix":
-        return Suffix(anatomy)
-    try:
-        return Difference(anatomy, product)
-    except InputError:
-        if name == "difference":
-            raise
-        return Suffix(anatomy)
 
 
 def multiplications(anatomy: Anatomy, prompts: pl.DataFrame, layers: Sequence[int]) -> float:
