@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import polars as pl
+import polars.selectors as cs
 import pytest
 import torch
 
@@ -11,6 +12,7 @@ from factfinding.engine.answers import answers
 from factfinding.experiments.recall.bos import SAMPLE, beginning_with, bos_check, bos_tokens, sample
 from factfinding.experiments.recall.show import bos_warnings
 from factfinding.findings.words import with_open_ends
+from factfinding.known import Rule
 from factfinding.model.anatomy import Anatomy
 from factfinding.tables import schema_of
 from helpers import planted
@@ -73,6 +75,19 @@ def test_with_the_token_that_is_better_nothing_is_said(astray):
     assert table["token"].to_list() == [TEXT, TURN, "none"]
     assert warned(table) == []
     assert table["recalled_from_used"].to_list() == [None, -0.5, 0.0]
+
+
+def test_who_is_recalled_is_by_the_rule_of_the_study(astray):
+    """Where the planted model is right it is so by any rule, but never with all of the probability."""
+    prompts, candidates = asked(astray)
+    tables = {
+        rule: bos_check(astray, prompts, candidates, rule, seed=0, batch_size=16)
+        for rule in (Rule(), Rule(above=1 - 1e-9), Rule(how="best"), Rule(how="first"))
+    }
+    for rule, table in tables.items():
+        exact = table["accuracy"] if rule.how != "probability" or rule.above == 0.5 else [0.0] * 3
+        assert table["recalled"].to_list() == list(exact), rule
+        assert table.drop(cs.starts_with("recalled")).equals(tables[Rule()].drop(cs.starts_with("recalled")))
 
 
 def test_a_small_gain_is_no_warning(astray):

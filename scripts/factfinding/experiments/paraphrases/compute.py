@@ -177,8 +177,7 @@ def ask(
     logp = said.logp[np.arange(len(own)), own]
     p = np.exp(np.minimum(logp, 0.0))
     right = said.logits.argmax(axis=1) == own
-    first = said.top_token_id == answers["token_id"].to_numpy()[own]
-    recalled = rule.holds(p=p, first=first, best=right)
+    recalled = said.recalled(own, answers["token_id"].to_list(), rule)
     return Asked(
         wording=wording, candidates=answers, p=p, logp=logp, right=right, recalled=recalled, known=recalled
     )

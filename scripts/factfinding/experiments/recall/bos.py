@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 
 from factfinding.engine.answers import answers as answers_of
-from factfinding.known import is_known
+from factfinding.known import STUDY_RULE, Rule
 from factfinding.methods.estimates import estimate_columns
 from factfinding.methods.groups import labels_of
 from factfinding.model.anatomy import Anatomy
@@ -30,21 +30,28 @@ BEGINS = re.compile(r"(begin|start|end)_?of_?text|^<s>$|^<bos>$|^\[CLS\]$|im_sta
 
 
 def bos_check(
-    anatomy: Anatomy, prompts: pl.DataFrame, candidates: pl.DataFrame, *, seed: int, batch_size: int
+    anatomy: Anatomy,
+    prompts: pl.DataFrame,
+    candidates: pl.DataFrame,
+    rule: Rule = STUDY_RULE,
+    *,
+    seed: int,
+    batch_size: int,
 ) -> pl.DataFrame:
     """The table `bos_check`: a row for each token, the one in use first, and one for no token at all.
 
     prompts: the prompts table `full`; of its subjects `SAMPLE` are drawn by `seed`, whatever their order.
+    rule: who counts as recalled.
     """
     prompts = sample(prompts, seed=seed)
     tokens = bos_tokens(anatomy.tokenizer, anatomy.bos_token_id)
-    own, found = labels_of(prompts, candidates), {}
+    own, token_ids, found = labels_of(prompts, candidates), candidates["token_id"].to_list(), {}
     for name, token in tokens.items():
         asked = beginning_with(prompts, token)
-        said = answers_of(anatomy, asked, candidates["token_id"].to_list(), batch_size=batch_size)
+        said = answers_of(anatomy, asked, token_ids, batch_size=batch_size)
         logp = said.logp[np.arange(len(own)), own]
         found[name] = {
-            "recalled": is_known(np.exp(logp)),
+            "recalled": said.recalled(own, token_ids, rule),
             "accuracy": said.logits.argmax(axis=1) == own,
             "logp": logp,
         }
