@@ -74,6 +74,8 @@ def settings(*sections):
 
 # The keys of the words in which everything is shown.
 WORDS = [f"relation.{key}" for key in ("subject", "subjects", "answer", "answers")]
+# Texts of the prompt that figures and pages quote.
+QUOTED = ["relation.title", "relation.before"]
 
 
 def code(*scripts):

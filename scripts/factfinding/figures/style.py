@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
@@ -137,14 +136,14 @@ def nothing_to_draw(reason: str) -> Figure:
 
 
 def marks(levels: Sequence[Any]) -> dict[Any, tuple[str, Any, str]]:
-    """Colour, dash and marker of each level, in their order; they come round again after six."""
-    return dict(
-        zip(
-            levels,
-            islice(zip(cycle(COLOURS), cycle(DASHES), cycle(MARKERS), strict=False), len(levels)),
-            strict=True,
-        )
-    )
+    """Colour, dash and marker of each level, in their order. Colours come round again after six, each time with the next
+    dash and marker: up to 36 levels no two look alike, and the seventh answer is not taken for the first."""
+    found = {}
+    for number, level in enumerate(levels):
+        round_, place = divmod(number, len(COLOURS))
+        shifted = (place + round_) % len(DASHES)
+        found[level] = (COLOURS[place], DASHES[shifted], MARKERS[shifted])
+    return found
 
 
 LEVELS = 47

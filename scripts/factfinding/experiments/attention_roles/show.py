@@ -49,7 +49,7 @@ def looked_at(attention_roles: pl.DataFrame, heads: list[str]) -> set[str]:
 def role_words(attention_roles: pl.DataFrame) -> dict[str, str]:
     """The roles in the prompt's order, with the words that stand for them: a single token is quoted."""
     rows = attention_roles.select("role", "token").unique(maintain_order=True).rows()
-    plain = {"bos": "BOS", "newline": "line break", "shot": "example", "fact": '"Fact:"'}
+    plain = {"bos": "BOS", "newline": "line break", "shot": "example", "fact": '"<before>"'}
     return {
         role: plain.get(role) or (f'"{token.strip()}"' if token and token.strip() else role.replace("_", " "))
         for role, token in rows

@@ -66,7 +66,8 @@ def _scatter(axes: Axes, rows: pl.DataFrame, looks: dict) -> list:
         handles += axes.plot(part["effect"], part["other_effect"], label=KINDS[kind], **look)
     axes.axhline(0, color=style.INK, linewidth=0.7)
     axes.axvline(0, color=style.INK, linewidth=0.7)
-    axes.locator_params(nbins=4)
+    axes.locator_params(axis="y", nbins=4)
+    axes.locator_params(axis="x", nbins=2)  # small numbers are long, and the panel is narrow
     axes.set(xlabel=f"{rows['fact'][0]} (nats)", ylabel=f"{rows['other_fact'][0]} (nats)")
     return handles
 
