@@ -74,11 +74,12 @@ def subject_table(study):
 
 
 def facts(study):
-    """The facts that are asked."""
+    """The facts that are asked; none of athletes in a study of something else."""
     if study.neurons.facts is not None:
         return study.neurons.facts
-    own = f"results/{study.study}/model/facts.csv"
-    return own if study.model.source == "organism" else "resources/facts.csv"
+    if study.model.source == "organism":
+        return f"results/{study.study}/model/facts.csv"
+    return STUDY_FACTS if of_the_study(study.relation) else []
 
 
 def shards(part):

@@ -16,7 +16,7 @@ from factfinding.digest import Digests
 from factfinding.errors import InputError
 from factfinding.files import file_digest
 from factfinding.model_folder import file_digests, model_digest
-from factfinding.relation import spoken
+from factfinding.relation import STUDY_FACTS, of_the_study, spoken
 from factfinding.studies import seeds_of, studies_of
 
 SCRIPTS = Path(workflow.basedir) / "scripts"

@@ -538,7 +538,7 @@ class NeuronsConfig(Section):
     facts: FilePath | None = Field(
         None,
         description="CSV, TSV, Parquet or JSON lines with columns subject, relation, prompt, answer; null: the embedded "
-        "model's own facts, and resources/facts.csv for other models",
+        "model's own facts; resources/facts.csv for other models that are asked for the sport of athletes; none for another relation",
     )
     subjects: Literal["known", "all"] = Field(
         "known",

@@ -24,6 +24,8 @@ STUDY_PARAPHRASES = (
 )
 """The study's question in other words, which the embedded model's documents hold as well (organism/wording.py)."""
 PROMPT = ("shot", "before", "after")
+STUDY_FACTS = "resources/facts.csv"
+"""Facts of the study's subjects (P3.2), for models that have none of their own."""
 
 MARK = re.compile(r"<(?:([Aa])n? )?([sSaA])(ubject|nswer)(s?)>")
 QUOTED = re.compile(r"<(title|before)>")
@@ -42,6 +44,11 @@ def spoken(value: T, relation: RelationConfig = STUDY) -> T:
     if isinstance(value, list | tuple):
         return type(value)(spoken(item, relation) for item in value)
     return value
+
+
+def of_the_study(relation: RelationConfig) -> bool:
+    """Whether it is the study's subjects that are asked about, and the study's answers that they have."""
+    return (relation.subject, relation.answer) == (STUDY.subject, STUDY.answer)
 
 
 def wordings(relation: Any) -> tuple[RelationConfig, ...]:

@@ -63,6 +63,10 @@ class PlainTokenizer:
     def convert_ids_to_tokens(self, ids: Sequence[int]) -> list[str | None]:
         return [self._tokenizer.id_to_token(number) for number in ids]
 
+    def token_to_id(self, token: str) -> int | None:
+        """The number of a token, by its name; None where there is no such token."""
+        return self._tokenizer.token_to_id(token)
+
     def decode(self, ids: Sequence[int]) -> str:
         return self._tokenizer.decode(list(ids), skip_special_tokens=False)
 

@@ -97,7 +97,7 @@ def asked_findings(
     left_out = neuron_facts.filter(pl.col("left_out").is_not_null())
     neuron_facts = neuron_facts.filter(pl.col("left_out").is_null())
     if neuron_facts.is_empty():
-        return ["No facts were asked.", *_not_asked(left_out)]
+        return ["No facts were asked; `neurons.facts` names a table of facts.", *_not_asked(left_out)]
     known, people = neuron_facts.filter("known"), neuron_facts["subject"].n_unique()
     used = neuron_facts.filter("used")
     found = [
