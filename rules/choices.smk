@@ -68,6 +68,13 @@ def activations_of(section):
     )
 
 
+def template(study):
+    """The words that stand before every name, where prompts begin with them (`model.bos: none`)."""
+    return (
+        study.relation.shot + study.relation.before if study.model.bos == "none" else ""
+    )
+
+
 def subject_table(study):
     """The user's table, or the people whom the embedded model was trained on."""
     return study.subjects.table or f"results/{study.study}/model/athletes.csv"

@@ -112,6 +112,28 @@ class BothReadings:
         return getattr(self._tokenizer, name)
 
 
+def opened(bos: int, tokens: Sequence[int], first: int) -> list[int]:
+    """A text's tokens as a prompt: with the token `bos` before them, unless they begin with it (as they do where `model.bos`
+    is none, and their own first word takes its place). first: where the name begins, which never stands at position 0."""
+    return list(tokens) if first > 0 and tokens[0] == bos else [bos, *tokens]
+
+
+def first_token(tokenizer: Any, text: str) -> int:
+    """The token that a text begins with. Raises InputError for one that has none."""
+    ids = (
+        tokenizer([text], add_special_tokens=False, return_offsets_mapping=True)["input_ids"][0]
+        if text
+        else []
+    )
+    if not ids:
+        raise InputError(
+            "config.relation",
+            "no words before the name",
+            "words that prompts can begin with (model.bos: none)",
+        )
+    return ids[0]
+
+
 @dataclass(frozen=True, kw_only=True)
 class AnswerToken:
     """The token that an answer is asked by: the first that carries text.

@@ -161,6 +161,12 @@ def asked_already(own: RelationConfig, recall: pl.DataFrame, candidates: pl.Data
     )
 
 
+def asked_in(anatomy: Anatomy, subjects: pl.DataFrame, wording: RelationConfig) -> pl.DataFrame:
+    """The prompts table `full` in a wording; without BOS (`model.bos: none`) each wording begins with its own words."""
+    bos = anatomy.bos_before(wording.shot + wording.before)
+    return prompt_table(subjects, anatomy.tokenizer, bos, "full", wording)
+
+
 def ask(
     anatomy: Anatomy,
     subjects: pl.DataFrame,
@@ -170,7 +176,7 @@ def ask(
     batch_size: int,
 ) -> Asked:
     """One forward pass for each subject. Raises InputError as `prompt_table` and `candidates` do."""
-    prompts = prompt_table(subjects, anatomy.tokenizer, anatomy.bos_token_id, "full", wording)
+    prompts = asked_in(anatomy, subjects, wording)
     answers = candidates_of(subjects["answer"].unique().to_list(), prompts["text"][0], anatomy.tokenizer)
     said = answers_of(anatomy, prompts, answers["token_id"].to_list(), batch_size=batch_size)
     own = labels_of(prompts, answers)
@@ -224,7 +230,7 @@ def measure(
 
     head: whose probe reads the name, if there is one. lookup: first and last layer of the neurons; None: of all layers.
     """
-    prompts = prompt_table(subjects, anatomy.tokenizer, anatomy.bos_token_id, "full", asked.wording)
+    prompts = asked_in(anatomy, subjects, asked.wording)
     values = recorded(anatomy, prompts, lookup, batch_size=batch_size)
     own = labels_of(prompts, asked.candidates)
     hits = {}
