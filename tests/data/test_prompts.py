@@ -7,9 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from factfinding.data.fact_prompts import donor_prompts, fact_prompts
+from factfinding.data.facts import COLUMNS
 from factfinding.data.prompts import CONDITIONS, ROLES, candidates, in_parts, prompt_table, prompt_text
 from factfinding.data.tokens import first_token
 from factfinding.errors import InputError
+from factfinding.experiments.context.compute import context_prompts
 from factfinding.relation import STUDY
 from helpers.models import tokenizer
 
@@ -54,6 +57,33 @@ def test_without_bos_a_prompt_is_its_words_and_all_begin_with_the_same_token(con
             assert row["token_ids"][row[role] :] == other["token_ids"][other[role] :], role
             assert row["roles"][row[role]] == other["roles"][other[role]]
         assert row["roles"][1:] == other["roles"][1 if condition == "name_only" else 2 :]
+
+
+def test_without_bos_facts_donors_and_contexts_begin_with_that_token_too():
+    bos, name = first_token(TOKENIZER, STUDY.shot), "Bo Li"
+    ask = [
+        ("own", f"Fact: {name} plays"),
+        ("other", f"It is said that {name} plays"),
+        ("name", f"{name} plays"),
+    ]
+    facts = pl.DataFrame([(name, kind, prompt, "golf") for kind, prompt in ask], orient="row", schema=COLUMNS)
+    people = pl.DataFrame({"subject": [name], "answer": ["baseball"]})
+    prompts = fact_prompts(facts, TOKENIZER, bos)
+    for (kind, text), row in zip(ask, prompts.iter_rows(named=True), strict=True):
+        words, ids = TOKENIZER(text, add_special_tokens=False)["input_ids"], row["token_ids"]
+        assert (
+            ids == (words if kind == "own" else [bos, *words])
+            and row["n_tokens"] == len(ids) == row["end"] + 1
+        )
+        assert TOKENIZER.decode(ids[row["first_name"] : row["final_name"] + 1]).strip() == name
+        donor = donor_prompts(people, row["prefix"], TOKENIZER, bos).row(0, named=True)
+        assert donor["token_ids"] == ids[: row["final_name"] + 1] and donor["final_name"] == row["final_name"]
+    for context, own in (("Fact:", True), (" Mr", False), ("", False)):
+        row = context_prompts(TOKENIZER, bos, people, context).row(0, named=True)
+        words = TOKENIZER(f"{context} {name}", add_special_tokens=False)["input_ids"]
+        assert row["token_ids"] == (words if own else [bos, *words])
+        assert TOKENIZER.decode(row["token_ids"][row["first_name"] : row["final_name"] + 1]) == f" {name}"
+        assert row["roles"][row["final_name"]] == "final_name" and len(row["roles"]) == row["n_tokens"]
 
 
 def test_a_name_never_takes_the_place_of_bos():
