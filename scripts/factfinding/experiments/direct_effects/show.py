@@ -25,7 +25,7 @@ from factfinding.least import LEAST_SHARE
 
 LARGEST, MARKS = 8, 72
 """Nodes drawn by answer, and intervals in all: of many answers, fewer nodes."""
-ROW, INTERVAL = 0.29, 0.05
+ROW, INTERVAL = 0.3, 0.05
 """Inches of a node, and of each answer's interval where there are more of them than fit."""
 
 CHANGE = "change of the logit difference (logits)"
