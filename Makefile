@@ -48,7 +48,7 @@ planted: $(TESTS)  ## what the methods say of models planted for each hypothesis
 test-real: $(TESTS) $(REAL) $(WEIGHTS)  ## GGUF files and a real language model against plain transformers
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m real tests/model -rs
 
-test-families: $(TESTS)  ## the engine's tests and the whole smoke study on every family of models (half an hour)
+test-families: $(TESTS)  ## the engine's tests and the whole smoke study on every family of models, of other relations and without BOS (half an hour)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m families -rs
 
 check-install:  ## both README commands in a fresh clone with an empty home folder (half an hour; ONLY=install for the first steps)

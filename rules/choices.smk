@@ -68,17 +68,25 @@ def activations_of(section):
     )
 
 
+def template(study):
+    """The words that stand before every name, where prompts begin with them (`model.bos: none`)."""
+    return (
+        study.relation.shot + study.relation.before if study.model.bos == "none" else ""
+    )
+
+
 def subject_table(study):
     """The user's table, or the people whom the embedded model was trained on."""
     return study.subjects.table or f"results/{study.study}/model/athletes.csv"
 
 
 def facts(study):
-    """The facts that are asked."""
+    """The facts that are asked; none of athletes in a study of something else."""
     if study.neurons.facts is not None:
         return study.neurons.facts
-    own = f"results/{study.study}/model/facts.csv"
-    return own if study.model.source == "organism" else "resources/facts.csv"
+    if study.model.source == "organism":
+        return f"results/{study.study}/model/facts.csv"
+    return STUDY_FACTS if of_the_study(study.relation) else []
 
 
 def shards(section, folder, part):

@@ -16,7 +16,7 @@ from factfinding.digest import Digests
 from factfinding.errors import InputError
 from factfinding.files import file_digest
 from factfinding.model_folder import file_digests, model_digest
-from factfinding.relation import spoken
+from factfinding.relation import STUDY_FACTS, of_the_study, spoken
 from factfinding.studies import seeds_of, studies_of
 
 SCRIPTS = Path(workflow.basedir) / "scripts"
@@ -74,6 +74,8 @@ def settings(*sections):
 
 # The keys of the words in which everything is shown.
 WORDS = [f"relation.{key}" for key in ("subject", "subjects", "answer", "answers")]
+# Texts of the prompt that figures and pages quote.
+QUOTED = ["relation.title", "relation.before"]
 
 
 def code(*scripts):

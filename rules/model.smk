@@ -60,6 +60,7 @@ rule download_model:
         settings=settings(
             "model.id", "model.revision", "model.allow_pickle", "model.bos"
         ),
+        template=of(template),
         code=code("download_model.py"),
     script:
         "../scripts/download_model.py"
@@ -82,6 +83,7 @@ rule adopt_model:
     params:
         settings=settings("model.folder", "model.allow_pickle", "model.bos"),
         content=of(model_content),
+        template=of(template),
         code=code("adopt_model.py"),
     script:
         "../scripts/adopt_model.py"
@@ -105,6 +107,7 @@ rule convert_gguf:
         runtime=60,
     params:
         settings=settings("model.bos"),
+        template=of(template),
         code=code("convert_gguf.py"),
     script:
         "../scripts/convert_gguf.py"
@@ -128,6 +131,7 @@ rule tiny_model:
         runtime=10,
     params:
         settings=settings("model.family", "model.bos"),
+        template=of(template),
         code=code("tiny_model.py"),
     script:
         "../scripts/tiny_model.py"

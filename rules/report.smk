@@ -53,7 +53,7 @@ rule figure:
         runtime=10,
     params:
         caption=caption_of,
-        settings=settings(*WORDS),
+        settings=settings(*WORDS, *QUOTED),
         show=lambda wildcards: module_of(wildcards.figure),
         code=lambda wildcards: code("figure.py", show_of(wildcards.figure)),
     script:
@@ -125,7 +125,7 @@ rule report:
         mem_mb=megabytes(1000),
         runtime=10,
     params:
-        settings=settings(*WORDS),
+        settings=settings(*WORDS, *QUOTED),
         code=code("report.py"),
     script:
         "../scripts/report.py"

@@ -14,5 +14,11 @@ with Job(snakemake) as job:
     folder = Path(model.folder)
     check_model_folder(folder, allow_pickle=model.allow_pickle)
     job.log(f"{check_finite(folder)} weights, all finite")
-    source = describe(folder, kind="folder", allow_pickle=model.allow_pickle, bos=model.bos)
+    source = describe(
+        folder,
+        kind="folder",
+        allow_pickle=model.allow_pickle,
+        bos=model.bos,
+        template=snakemake.params.template,
+    )
     write_json(source, job.output.source)

@@ -19,5 +19,7 @@ with Job(snakemake) as job:
     record = convert_gguf(Path(job.input.file), folder)
     check_model_folder(folder)
     job.log(f"{check_finite(folder)} weights, all finite; {record}")
-    source = describe(folder, kind="gguf", id=record["file"], bos=model.bos) | {"converted_from": record}
+    source = describe(
+        folder, kind="gguf", id=record["file"], bos=model.bos, template=snakemake.params.template
+    ) | {"converted_from": record}
     write_json(source, job.output.source)

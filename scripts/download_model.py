@@ -23,5 +23,6 @@ with Job(snakemake, network=True) as job:
         revision=model.revision,
         allow_pickle=model.allow_pickle,
         bos=model.bos,
+        template=snakemake.params.template,
     )
     write_json(source, job.output.source)

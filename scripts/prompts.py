@@ -5,7 +5,14 @@ from pathlib import Path
 from job import Job
 
 with Job(snakemake) as job:
-    from factfinding.data.prompts import CONDITIONS, candidates, check_template, in_parts, prompt_table
+    from factfinding.data.prompts import (
+        CONDITIONS,
+        candidates,
+        check_beginnings,
+        check_template,
+        in_parts,
+        prompt_table,
+    )
     from factfinding.data.tokens import check_prompts
     from factfinding.errors import naming
     from factfinding.files import read_json, write_table
@@ -20,8 +27,11 @@ with Job(snakemake) as job:
     tokenizer = read_tokenizer(source["folder"])
     answers = subjects["answer"].unique().to_list()
     with naming(f"{job.input.subjects}; model {source['folder']}"):
-        bos, relation = bos_token_id(tokenizer, source["bos"]), job.given.relation
+        relation = job.given.relation
         check_template(tokenizer, relation, "config.relation")
+        if source["bos"] == "none":
+            check_beginnings(tokenizer, relation, "config.relation")
+        bos = bos_token_id(tokenizer, source["bos"], source.get("template", ""))
         tables = {name: prompt_table(subjects, tokenizer, bos, name, relation) for name in CONDITIONS}
         check_prompts(tables, tokenizer, positions=sizes_of(Path(source["folder"])).positions)
         answers = candidates(answers, tables["full"]["text"][0], tokenizer)

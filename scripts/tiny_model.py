@@ -13,4 +13,6 @@ with Job(snakemake) as job:
     model = job.given.model
     folder = Path(job.output.source).parent / "weights"
     save_tiny_model(folder, read_table(job.input.subjects), model.family)
-    write_json(describe(folder, kind="tiny", bos=model.bos), job.output.source)
+    write_json(
+        describe(folder, kind="tiny", bos=model.bos, template=snakemake.params.template), job.output.source
+    )

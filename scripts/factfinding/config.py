@@ -57,7 +57,7 @@ class ModelConfig(Section):
     bos: Token = Field(
         "auto",
         description="the token that every prompt begins with. auto: what the tokenizer names as BOS, or its end of text; "
-        "or one of its special tokens, such as <|endoftext|>",
+        "one of its special tokens, such as <|endoftext|>; or none: prompts begin with their own words",
     )
     family: Literal[
         "gpt_neox",
@@ -82,11 +82,6 @@ class ModelConfig(Section):
             raise ValueError("source 'folder' needs `folder`")
         if self.source == "gguf" and not self.file:
             raise ValueError("source 'gguf' needs `file`")
-        if self.bos == "none":
-            raise ValueError(
-                "every prompt begins with a token, on which heads rest and behind which windows are cut (docs/models.md): "
-                "bos 'auto', or a special token of the tokenizer"
-            )
         return self
 
 
@@ -557,7 +552,7 @@ class NeuronsConfig(Section):
     facts: FilePath | None = Field(
         None,
         description="CSV, TSV, Parquet or JSON lines with columns subject, relation, prompt, answer; null: the embedded "
-        "model's own facts, and resources/facts.csv for other models",
+        "model's own facts; resources/facts.csv for other models that are asked for the sport of athletes; none for another relation",
     )
     subjects: Literal["known", "all"] = Field(
         "known",

@@ -28,7 +28,7 @@ from factfinding.families import KNOWN_TYPES, TINY
 from factfinding.files import read_json
 from factfinding.least import EXACT_UP_TO
 from factfinding.model_folder import all_sizes, weights_within
-from factfinding.relation import wordings
+from factfinding.relation import STUDY_FACTS, of_the_study, wordings
 
 TOKENS_A_WORD = 1.3
 EFFICIENCY = 0.5
@@ -527,9 +527,11 @@ def _people(config: Config, folder: Path) -> tuple[int, int, float]:
 
 def _facts(config: Config, subjects: int) -> tuple[int, int]:
     """How many facts there are to ask, and of how many subjects."""
-    own, path = config.organism, Path(config.neurons.facts or "resources/facts.csv")
+    own, path = config.organism, Path(config.neurons.facts or STUDY_FACTS)
     if config.neurons.facts is None and config.model.source == "organism":
         return (6 * own.described, own.described) if own.world == "fictional" else (2 * subjects, subjects)
+    if config.neurons.facts is None and not of_the_study(config.relation):
+        return 0, 1
     if not path.is_file():
         return 2 * subjects, subjects
     table = read_facts(path)

@@ -20,6 +20,7 @@ from factfinding.data.facts import read_facts
 from factfinding.data.prompts import (
     CONDITIONS,
     candidates,
+    check_beginnings,
     check_shot,
     check_template,
     check_wording,
@@ -27,15 +28,15 @@ from factfinding.data.prompts import (
 )
 from factfinding.data.subjects import read_subjects
 from factfinding.data.texts import read_texts
-from factfinding.data.tokens import PlainTokenizer, check_prompts
+from factfinding.data.tokens import PlainTokenizer, check_prompts, first_token
 from factfinding.errors import InputError, naming
 from factfinding.families import KNOWN_TYPES, TINY, WITH_DIFFERENCES
 from factfinding.model_folder import Sizes, check_gguf, check_model_folder, sizes_of
-from factfinding.relation import PROMPT, wordings
+from factfinding.relation import PROMPT, of_the_study, wordings
 
 LARGE_TEXT = 64 << 20
 """Bytes above which a text is not read ahead."""
-ANY_BOS = 0
+ANY_BOS = -1
 """Which token opens the prompts does not matter to these checks, only that one does."""
 
 
@@ -165,19 +166,36 @@ def _check_prompts(study: Config, subjects: pl.DataFrame, sizes: Sizes | None) -
     if folder is None:
         return
     tokenizer = PlainTokenizer(folder / "tokenizer.json")
+    _check_bos(study, tokenizer)
+    bare = study.model.bos == "none"
+    if bare:
+        check_beginnings(tokenizer, study.relation, _key(study, "relation"))
+    bos = first_token(tokenizer, study.relation.shot + study.relation.before) if bare else ANY_BOS
     with _named(study, "subjects.table"):
-        tables = {
-            name: prompt_table(subjects, tokenizer, ANY_BOS, name, study.relation) for name in CONDITIONS
-        }
+        tables = {name: prompt_table(subjects, tokenizer, bos, name, study.relation) for name in CONDITIONS}
         check_prompts(tables, tokenizer, positions=None if sizes is None else sizes.positions)
         candidates(sorted(set(subjects["answer"])), tables["full"]["text"][0], tokenizer)
     theirs = _wordings(study)[: 1 + len(study.relation.paraphrases or ())]
     for where, wording in theirs:  # what the project itself puts beside them may be left out (P2.12)
         check_template(tokenizer, wording, where)
         with naming(where):
-            asked = {"full": prompt_table(subjects, tokenizer, ANY_BOS, "full", wording)}
+            bos = first_token(tokenizer, wording.shot + wording.before) if bare else ANY_BOS
+            asked = {"full": prompt_table(subjects, tokenizer, bos, "full", wording)}
             check_prompts(asked, tokenizer, positions=None if sizes is None else sizes.positions)
             candidates(sorted(set(subjects["answer"])), asked["full"]["text"][0], tokenizer)
+
+
+def _check_bos(study: Config, tokenizer: PlainTokenizer) -> None:
+    """A word that is a token but no special one is refused when the model is loaded: only then is all known of it."""
+    bos = study.model.bos
+    if bos not in ("auto", "none") and tokenizer.token_to_id(bos) is None:
+        special = tokenizer.convert_ids_to_tokens(tokenizer.all_special_ids)
+        listed = ", ".join(token for token in special if token)[:200]
+        raise InputError(
+            _key(study, "model.bos"),
+            repr(bos),
+            f"auto, none, or a special token: {listed or 'there is none'}",
+        )
 
 
 def _model_folder(study: Config) -> Path | None:
@@ -194,6 +212,11 @@ def _facts(study: Config) -> pl.DataFrame | None:
     neurons = study.neurons
     path = _to_check(study, "neurons.facts", neurons.facts)
     if path is None:
+        if neurons.first and study.model.source != "organism" and not of_the_study(study.relation):
+            allowed = (
+                f"neurons.facts: a table of facts of {study.relation.subjects}; without one none are asked"
+            )
+            raise InputError(_key(study, "neurons.first"), repr(neurons.first[0]), allowed)
         return None
     with _named(study, "neurons.facts"):
         facts = read_facts(path)

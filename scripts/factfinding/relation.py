@@ -2,13 +2,15 @@
 
 Figures, sentences, captions and claims are written once, with marks where the words of the study's relation belong:
 `<subject>`, `<subjects>`, `<answer>`, `<answers>`, with a capital where a sentence begins (`<Subjects>`), and with the
-article (`<a subject>`, `<An answer>`). They are put in at three places: where a figure is drawn (figures/style.py),
+article (`<a subject>`, `<An answer>`); `<title>` and `<before>` stand for these texts of the prompt. They are put in at
+three places: where a figure is drawn (figures/style.py),
 where the page collects its sentences (findings/words.py), and where declarations are shown (`Declarations.spoken`).
 """
 
 from __future__ import annotations
 
 import re
+import textwrap
 from typing import Any, TypeVar
 
 from factfinding.config import RelationConfig, Wording
@@ -22,20 +24,31 @@ STUDY_PARAPHRASES = (
 )
 """The study's question in other words, which the embedded model's documents hold as well (organism/wording.py)."""
 PROMPT = ("shot", "before", "after")
+STUDY_FACTS = "resources/facts.csv"
+"""Facts of the study's subjects (P3.2), for models that have none of their own."""
 
 MARK = re.compile(r"<(?:([Aa])n? )?([sSaA])(ubject|nswer)(s?)>")
+QUOTED = re.compile(r"<(title|before)>")
+LONGEST = 24
+"""Characters of a text of the prompt that are shown where it names something, as in a legend."""
 T = TypeVar("T")
 
 
 def spoken(value: T, relation: RelationConfig = STUDY) -> T:
     """`value` with the relation's words in place of all marks: a text, or lists and mappings of such."""
     if isinstance(value, str):
-        return MARK.sub(lambda mark: _word(mark, relation), value)  # type: ignore[return-value]
+        said = QUOTED.sub(lambda mark: _text(getattr(relation, mark[1])), value)
+        return MARK.sub(lambda mark: _word(mark, relation), said)  # type: ignore[return-value]
     if isinstance(value, dict):
         return {key: spoken(item, relation) for key, item in value.items()}  # type: ignore[return-value]
     if isinstance(value, list | tuple):
         return type(value)(spoken(item, relation) for item in value)
     return value
+
+
+def of_the_study(relation: RelationConfig) -> bool:
+    """Whether it is the study's subjects that are asked about, and the study's answers that they have."""
+    return (relation.subject, relation.answer) == (STUDY.subject, STUDY.answer)
 
 
 def wordings(relation: Any) -> tuple[RelationConfig, ...]:
@@ -51,6 +64,11 @@ def wordings(relation: Any) -> tuple[RelationConfig, ...]:
         paraphrases = STUDY_PARAPHRASES if asked else ()
     others = (wording.model_dump(exclude_none=True) for wording in paraphrases)
     return tuple(RelationConfig(**own | other) for other in ({}, *others))
+
+
+def _text(text: str) -> str:
+    """A text of the prompt on one line, the end left out where it is long."""
+    return textwrap.shorten(text, LONGEST, placeholder=" …")
 
 
 def _word(mark: re.Match[str], relation: RelationConfig) -> str:

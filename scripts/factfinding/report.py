@@ -186,6 +186,9 @@ def card_rows(card: Mapping[str, Any], relation: RelationConfig = STUDY) -> list
     """The model card as terms and their values, in words."""
     shape, training = card["shape"], card["training"]
     parallel = "in parallel" if shape["parallel"] else "one after the other"
+    begins = card["bos_token"]
+    if card["source"].get("bos") == "none":
+        begins = f"their own words, without BOS; {begins!r} is the first token of all"
     rows = [
         ("Model", model_name(card["source"])),
         ("Digest of its files", card["source"]["digest"]),
@@ -197,7 +200,7 @@ def card_rows(card: Mapping[str, Any], relation: RelationConfig = STUDY) -> list
                 f"attention and MLP {parallel}"
             ),
         ),
-        ("Precision", f"{card['compute']['dtype']}; prompts begin with {card['bos_token']}"),
+        ("Precision", f"{card['compute']['dtype']}; prompts begin with {begins}"),
     ]
     if training:
         rows.append(

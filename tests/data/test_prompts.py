@@ -7,8 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from factfinding.data.fact_prompts import donor_prompts, fact_prompts
+from factfinding.data.facts import COLUMNS
 from factfinding.data.prompts import CONDITIONS, ROLES, candidates, in_parts, prompt_table, prompt_text
+from factfinding.data.tokens import first_token
 from factfinding.errors import InputError
+from factfinding.experiments.context.compute import context_prompts
 from factfinding.relation import STUDY
 from helpers.models import tokenizer
 
@@ -26,10 +30,9 @@ NAMES = [
 ]
 
 
-def table(names, condition, tokens=TOKENIZER):
-    return prompt_table(
-        pl.DataFrame({"subject": names, "answer": ["baseball"] * len(names)}), tokens, 0, condition
-    )
+def table(names, condition, tokens=TOKENIZER, bos=0):
+    people = pl.DataFrame({"subject": names, "answer": ["baseball"] * len(names)})
+    return prompt_table(people, tokens, bos, condition)
 
 
 @pytest.mark.parametrize("condition", CONDITIONS)
@@ -39,6 +42,53 @@ def test_the_name_tokens_decode_to_the_name(condition):
         assert name == " " + row["subject"]
         assert row["token_ids"][0] == 0 and row["n_tokens"] == len(row["token_ids"]) == len(row["roles"])
         assert row["n_name_tokens"] == row["final_name"] - row["first_name"] + 1
+
+
+@pytest.mark.parametrize("condition", CONDITIONS)
+def test_without_bos_a_prompt_is_its_words_and_all_begin_with_the_same_token(condition):
+    bos = first_token(TOKENIZER, STUDY.shot + STUDY.before)
+    prompts, with_bos = table(NAMES, condition, bos=bos), table(NAMES, condition)
+    for row, other in zip(prompts.iter_rows(named=True), with_bos.iter_rows(named=True), strict=True):
+        words = other["token_ids"][1:]
+        assert row["token_ids"] == ([bos, *words] if condition == "name_only" else words)
+        assert row["token_ids"][0] == bos and row["roles"][0] == "bos" and row["roles"].count("bos") == 1
+        assert len(row["roles"]) == row["n_tokens"] == len(row["token_ids"])
+        for role in ("first_name", "final_name", "end"):
+            assert row["token_ids"][row[role] :] == other["token_ids"][other[role] :], role
+            assert row["roles"][row[role]] == other["roles"][other[role]]
+        assert row["roles"][1:] == other["roles"][1 if condition == "name_only" else 2 :]
+
+
+def test_without_bos_facts_donors_and_contexts_begin_with_that_token_too():
+    bos, name = first_token(TOKENIZER, STUDY.shot), "Bo Li"
+    ask = [
+        ("own", f"Fact: {name} plays"),
+        ("other", f"It is said that {name} plays"),
+        ("name", f"{name} plays"),
+    ]
+    facts = pl.DataFrame([(name, kind, prompt, "golf") for kind, prompt in ask], orient="row", schema=COLUMNS)
+    people = pl.DataFrame({"subject": [name], "answer": ["baseball"]})
+    prompts = fact_prompts(facts, TOKENIZER, bos)
+    for (kind, text), row in zip(ask, prompts.iter_rows(named=True), strict=True):
+        words, ids = TOKENIZER(text, add_special_tokens=False)["input_ids"], row["token_ids"]
+        assert (
+            ids == (words if kind == "own" else [bos, *words])
+            and row["n_tokens"] == len(ids) == row["end"] + 1
+        )
+        assert TOKENIZER.decode(ids[row["first_name"] : row["final_name"] + 1]).strip() == name
+        donor = donor_prompts(people, row["prefix"], TOKENIZER, bos).row(0, named=True)
+        assert donor["token_ids"] == ids[: row["final_name"] + 1] and donor["final_name"] == row["final_name"]
+    for context, own in (("Fact:", True), (" Mr", False), ("", False)):
+        row = context_prompts(TOKENIZER, bos, people, context).row(0, named=True)
+        words = TOKENIZER(f"{context} {name}", add_special_tokens=False)["input_ids"]
+        assert row["token_ids"] == (words if own else [bos, *words])
+        assert TOKENIZER.decode(row["token_ids"][row["first_name"] : row["final_name"] + 1]) == f" {name}"
+        assert row["roles"][row["final_name"]] == "final_name" and len(row["roles"]) == row["n_tokens"]
+
+
+def test_a_name_never_takes_the_place_of_bos():
+    row = table(["Bo Li"], "name_only", bos=first_token(TOKENIZER, " Bo")).row(0, named=True)
+    assert row["first_name"] == 1 and row["token_ids"][0] == row["token_ids"][1]
 
 
 @given(st.text(st.characters(categories=["L", "M", "N", "P"]), min_size=1, max_size=30))

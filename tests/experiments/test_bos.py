@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import polars as pl
+import polars.selectors as cs
 import pytest
 import torch
 
@@ -11,6 +12,7 @@ from factfinding.engine.answers import answers
 from factfinding.experiments.recall.bos import SAMPLE, beginning_with, bos_check, bos_tokens, sample
 from factfinding.experiments.recall.show import bos_warnings
 from factfinding.findings.words import with_open_ends
+from factfinding.known import Rule
 from factfinding.model.anatomy import Anatomy
 from factfinding.tables import schema_of
 from helpers import planted
@@ -61,11 +63,13 @@ def test_a_beginning_that_leads_astray_is_found_and_the_line_to_write_is_said(as
     ]  # half of the names have the sign of the planted BOS
     assert table["recalled_from_used"].to_list()[1:] == [0.5, 0.5] and table["recalled_from_used"][0] is None
     assert (table["n"] == 64).all() and (table["majority_rate"] == 0.5).all()
-    first, none = warned(table)
+    (first,) = warned(table)
     assert f"begin with {TEXT} do clearly better than those with {TURN}" in first
     assert first.endswith('Write `model: {bos: "<|endoftext|>"}` into the configuration.')
     assert "50.0" in first and "instead of" in first and "in pairs +50.0 [" in first
-    assert "no token before its words" in none and "Write" not in none
+    (none,) = warned(table.filter(pl.col("token") != TEXT))
+    assert "begin with no token before their words do clearly better" in none
+    assert none.endswith('Write `model: {bos: "none"}` into the configuration.')
 
 
 def test_with_the_token_that_is_better_nothing_is_said(astray):
@@ -75,6 +79,19 @@ def test_with_the_token_that_is_better_nothing_is_said(astray):
     assert table["recalled_from_used"].to_list() == [None, -0.5, 0.0]
 
 
+def test_who_is_recalled_is_by_the_rule_of_the_study(astray):
+    """Where the planted model is right it is so by any rule, but never with all of the probability."""
+    prompts, candidates = asked(astray)
+    tables = {
+        rule: bos_check(astray, prompts, candidates, rule, seed=0, batch_size=16)
+        for rule in (Rule(), Rule(above=1 - 1e-9), Rule(how="best"), Rule(how="first"))
+    }
+    for rule, table in tables.items():
+        exact = table["accuracy"] if rule.how != "probability" or rule.above == 0.5 else [0.0] * 3
+        assert table["recalled"].to_list() == list(exact), rule
+        assert table.drop(cs.starts_with("recalled")).equals(tables[Rule()].drop(cs.starts_with("recalled")))
+
+
 def test_a_small_gain_is_no_warning(astray):
     table = checked(astray).with_columns(
         recalled_from_used_low=pl.lit(0.049),
@@ -82,7 +99,7 @@ def test_a_small_gain_is_no_warning(astray):
         logp_from_used_low=pl.lit(0.69),
     )
     assert warned(table) == []
-    assert len(warned(table.with_columns(logp_from_used_low=pl.lit(0.71)))) == 2
+    assert len(warned(table.with_columns(logp_from_used_low=pl.lit(0.71)))) == 1
     unmeasured = {
         f"{name}_from_used_low": pl.lit(None, pl.Float64) for name in ("recalled", "accuracy", "logp")
     }
@@ -99,6 +116,26 @@ def test_without_a_token_the_prompt_is_its_words(astray):
     assert torch.allclose(torch.from_numpy(said.logp), logits, atol=1e-9)
     other = beginning_with(prompts, 7)
     assert {ids[0] for ids in other["token_ids"].to_list()} == {7} and other["end"].equals(prompts["end"])
+
+
+def test_a_study_without_bos_is_held_against_every_token(astray):
+    bare = Anatomy(astray.model, astray.tokenizer, bos="none", template="Fact:")
+    prompts, candidates = asked(bare)
+    assert (
+        prompts["token_ids"].to_list()
+        == bare.tokenizer(prompts["text"].to_list(), add_special_tokens=False)["input_ids"]
+    )
+    table = bos_check(bare, prompts, candidates, seed=0, batch_size=16)
+    assert table["token"].to_list() == ["none", TURN, TEXT] and table["used"].to_list() == [
+        True,
+        False,
+        False,
+    ]
+    same = checked(astray).sort("token")
+    assert table.sort("token")["logp"].to_list() == same["logp"].to_list(), (
+        "each beginning is measured as before"
+    )
+    assert warned(table) == [] and table["recalled_from_used"].to_list() == [None, -0.5, 0.0]
 
 
 def test_the_sample_is_drawn_whatever_the_order():

@@ -35,6 +35,7 @@ from factfinding.methods.groups import CORRUPT, KINDS, draw_donors, groups_of
 from factfinding.methods.name_stream import clean_run, name_outputs, name_stream, replaced
 from factfinding.methods.patched import sample
 from factfinding.methods.readers import load_readers
+from factfinding.methods.screen import Screen
 from factfinding.methods.simplified import Parts, parts_of
 from helpers import planted
 from helpers.head_tables import planted_candidates
@@ -273,6 +274,21 @@ def test_total_effects_are_those_of_hooks_on_the_whole_model(family, kind):
         assert row["effect"] == pytest.approx(
             slow_effect(anatomy, drawn, parse(address), role, kind, means), abs=1e-8
         )
+
+
+@pytest.mark.parametrize("screen", [None, Screen(below=0.05, sample=2, seed=0)])
+def test_where_nobody_has_a_donor_of_the_same_answer_that_replacement_alone_is_left_out(screen):
+    """Many answers, few subjects: of none is there another of the same answer."""
+    anatomy, prompts, candidates = real_names("gpt_neox")
+    group = max(groups_of(prompts["full"]), key=lambda group: len(group.rows))
+    full = prompts["full"][group.rows[:2]].with_columns(answer=candidates["answer"])
+    drawn = sample(full, candidates, subjects=2, draws=1, seed=0)
+    options = {"batch_size": 2, "seed": 0}
+    table = total_effects_of(anatomy, drawn, screen=screen, **options).table
+    assert (
+        set(table["kind"]) == {"zero", "mean", "resample_other", CORRUPT}
+        and table["n"].to_list() == [2] * table.height
+    )
 
 
 def slow_effect(anatomy, drawn, site, role, kind, means):

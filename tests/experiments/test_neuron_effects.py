@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from factfinding.data.fact_prompts import donor_prompts, fact_prompts, subject_order
+from factfinding.data.facts import no_facts
 from factfinding.engine.engines import engine_of
 from factfinding.engine.sites import Site
 from factfinding.engine.suffix import Suffix
@@ -45,6 +46,7 @@ from factfinding.experiments.neuron_facts.compute import ask_facts, facts_table
 from factfinding.known import Rule
 from factfinding.model.anatomy import load
 from factfinding.stats import pearson, spearman
+from factfinding.tables import schema_of
 from helpers import ROOT, planted
 from helpers.models import random_anatomy, tokenizer
 from helpers.neuron_tables import planted_facts
@@ -224,6 +226,14 @@ def test_a_model_that_knows_nothing_is_asked_everything_and_gives_empty_tables(m
 
 
 # effects
+
+
+def test_of_a_relation_without_facts_none_are_asked(model):
+    people = model.prompts.select("subject", "answer").head(3)
+    none = ask_facts(model.anatomy, no_facts(), people, subjects=None, seed=0, batch_size=8)
+    assert none.is_empty() and facts_table(none).schema == pl.Schema(schema_of("neuron_facts"))
+    (said,) = asked_findings(none, pl.DataFrame({"rows": []}))
+    assert said == "No facts were asked; `neurons.facts` names a table of facts."
 
 
 def test_the_planted_neurons_have_the_effects_and_no_others(model, asked, sweep):

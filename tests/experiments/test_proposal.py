@@ -102,6 +102,22 @@ def test_outside_the_borders_enough_is_kept_and_one_layer_less_keeps_too_little(
     assert gathering is None if needless == 0 else gathering == (0, needless - 1)
 
 
+def test_where_the_model_s_own_answers_are_guesses_no_border_is_drawn():
+    """A reader may find the answer at the name though the model does not say it: with nothing to lose, nothing is kept."""
+    guesses = scan(
+        **{name: [0.0] * len(kept) for name, kept in EMBEDDED.items()} | {"probe": EMBEDDED["probe"]}
+    )
+    circuit = propose(guesses, *effects())
+    assert (circuit.lookup_at, circuit.concatenate, circuit.lookup, circuit.extract) == (
+        "unclear",
+        None,
+        None,
+        (),
+    )
+    (own,) = [row for row in circuit.evidence if "own answers" in row.claim]
+    assert own.value == own.threshold == MAJORITY and own.n == N
+
+
 def test_the_threshold_stands_in_the_file_and_on_the_page(tmp_path):
     circuit = settle(propose(scan(**EMBEDDED), *effects()), concatenate=None, lookup=None, extract=None)
     circuit.save(tmp_path / "circuit.yaml")

@@ -172,6 +172,16 @@ def folder(name, spoil, where, found, allowed, *, family="gpt_neox", facts=None,
     return Case(kind="model folder", name=name, make=make, where=where, found=found, allowed=allowed)
 
 
+def bare(**relation: str) -> Callable[[Path], dict[str, Any]]:
+    """A whole model folder, asked without BOS in these words."""
+
+    def make(here: Path) -> dict[str, Any]:
+        save_model(here / "model")
+        return {"model": FOLDER["model"] | {"bos": "none"}, "relation": relation}
+
+    return make
+
+
 def edit_json(name: str, **changes: Any) -> Callable[[Path], None]:
     def spoil(model: Path) -> None:
         values = json.loads((model / name).read_text()) | changes
@@ -296,6 +306,10 @@ CASES = [
     facts("twice", FACTS + "Ann Lee,sport,Ann Lee loves,baseball\n", "as in row 1", "each once", where="row 2"),
     facts("nobody's first", FACTS, "'Michael Jordan'", "subjects of facts.csv",
           where="config.neurons.first", first=["Michael Jordan"]),
+    subjects("somebody's facts without a table of facts", "city,country\nLyon,France\nNice,France\nRome,Italy\nPisa,Italy\n",
+             "'Lyon'", "neurons.facts: a table of facts of cities", where="config.neurons.first of study 'mine'",
+             more={"relation": {"subject": "city", "subjects": "cities", "answer": "country", "answers": "countries"},
+                   "neurons": {"first": ["Lyon"]}}),
     text("missing", "t.txt", None, "no such file", "a text file", where="config.locality.texts"),
     text("empty", "t.txt", " \n", "no text", "at least one text"),
     text("latin-1", "t.txt", "Jos\xe9".encode("latin-1"), "no UTF-8 (at 3)", "UTF-8"),
@@ -334,7 +348,6 @@ CASES = [
            "no.gguf (config.model.file of study", "no such file", "a GGUF file"),
     config("gguf that is none", {"model": {"source": "gguf", "file": "subjects.csv"}},
            "subjects.csv (config.model.file of study", "begins with b'athl'", "a GGUF file"),
-    config("no BOS", {"model": {"bos": "none"}}, "config.model", "impossible", "begins with a token"),
     config("nothing after the name", {"relation": {"after": ""}}, "config.relation of study 'mine'.after", "''", "between the name and the answer"),
     config("nothing but a space", {"relation": {"after": " "}}, "config.relation of study 'mine'.after", "' '", "what is read at END"),
     config("no prompt at all", {"relation": {"shot": "", "before": "", "after": ""}}, "config.relation", "''", "between the name"),
@@ -476,6 +489,12 @@ CASES = [
     folder("a sport that begins with a token of white space",
            lambda model: (model.parent / "subjects.csv").write_text(SUBJECTS.replace("football", "sepak takraw")) and None,
            "answer 'sepak takraw' (config.subjects.table", "a first token of white space alone", "its first letters"),
+    Case(kind="model folder", name="no BOS, and a question that begins with the name", make=bare(before=""), found="''",
+         where="config.relation of study 'mine'.before", allowed="words that begin with the token of the example"),
+    Case(kind="model folder", name="no BOS, and a question that begins otherwise", make=bare(before="The truth:"),
+         where="config.relation of study 'mine'.before", found="'The truth:'", allowed="on which heads rest in every prompt"),
+    folder("a BOS that is no token", lambda model: None, "config.model.bos of study 'mine'", "'<|im_start|>'",
+           "auto, none, or a special token: <|endoftext|>", bos="<|im_start|>"),
     folder("no weights", remove("model.safetensors"), "model (", "no weights", "*.safetensors"),
     folder("pickled weights", pickled, "model (", "pytorch_model.bin", "model.allow_pickle: true"),
     folder("cut off", cut("model.safetensors", 40_000), "model/model.safetensors", "no whole safetensors file",

@@ -24,7 +24,7 @@ CONDITIONS = ("full", "name_only")
 PLACES = (
     ("first_name", 0, None), ("final_name", 0, None), ("relation", 0, " plays"), ("relation", 1, " the"), ("end", 0, " of"),
 )  # fmt: skip
-ROLES = ("bos", "shot", "newline", "first_name", "final_name", "relation_1", "end")
+ROLES = ("bos", "shot", "newline", "fact", "first_name", "final_name", "relation_1", "end")
 FACTS = ("answer", "team", "town", "number")
 WIDTHS, DEPTHS, SEEDS = (2, 4), (1, 2), (0, 1)
 SHAPES = list(product((16,), WIDTHS, DEPTHS))
@@ -136,6 +136,11 @@ def _heads(how: Drawn) -> list[tuple[str, int, int, int, int]]:
 
 def _names(how: Drawn) -> list[str]:
     return [f"F{i} L{i}" for i in range(min(how.n, 12))]
+
+
+def _names_of_each(how: Drawn) -> list[tuple[str, str]]:
+    """Two names of each answer; one name where there is one."""
+    return [(f"F{i} L{i}", answer) for i, answer in enumerate(2 * how.answers)][: how.n]
 
 
 def _layer_probes(how: Drawn) -> Rows:
@@ -340,7 +345,9 @@ def _rows() -> dict[str, Callable[[Drawn], Rows]]:
         ],
         "direct_effects": lambda how: _all(answer=("all", *how.answers), node__kind__layer__index__rank=list(_nodes(how))),
         "attention_roles": lambda how: _all(head=("L0H0", "L0H1"), answer=("all", *how.answers), role=ROLES),
-        "attention_subjects": lambda how: _all(subject=_names(how), answer=how.answers[:1], head=("L0H0", "L0H1"), role=ROLES),
+        "attention_subjects": lambda how: _all(
+            subject__answer=_names_of_each(how), head=("L0H0", "L0H1"), role=ROLES
+        ),
         "head_inputs": lambda how: _all(
             reader=(f"L{how.layers - 1}H0",), node__kind__layer__index__rank=list(_nodes(how, below=how.layers - 1))
         ),

@@ -10,6 +10,7 @@ import matplotlib
 import polars as pl
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from factfinding.declarations import declarations
 from factfinding.figures import style
@@ -23,7 +24,8 @@ def drawn(name: str, tables: Mapping[str, pl.DataFrame]) -> Figure:
 
 
 def assert_readable(figure):
-    """Titles, tick labels and axis labels of all panels, and the legend: nothing cut off, nothing overlapping."""
+    """Titles, tick labels and axis labels of all panels, and the legend: nothing cut off, nothing overlapping; and in no
+    legend two things that look the same."""
     with matplotlib.rc_context(style._SETTINGS):
         canvas = FigureCanvasAgg(figure)
         canvas.draw()
@@ -45,6 +47,23 @@ def assert_readable(figure):
             assert not legend.get_window_extent(renderer).overlaps(
                 axes.get_window_extent(renderer).padded(-1)
             )
+
+    for part in (figure, *figure.subfigs):
+        for legend in part.legends:
+            looks = [_look(handle) for handle in legend.legend_handles]
+            assert len(set(looks)) == len(looks), [text.get_text() for text in legend.get_texts()]
+
+
+def _look(handle) -> str:
+    """What tells an entry of a legend from others."""
+    lines = handle.findobj(Line2D)
+    if not lines:
+        return str((type(handle), handle.get_facecolor(), handle.get_edgecolor(), handle.get_linestyle()))
+    looks = [
+        (one.get_color(), one.get_marker(), one._dash_pattern, one.get_alpha(), one.get_linewidth())
+        for one in lines
+    ]
+    return str(looks)
 
 
 def _shown_ticks(axes) -> list:

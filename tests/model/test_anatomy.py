@@ -225,6 +225,6 @@ def test_bos_is_the_token_that_is_named(tmp_path):
 def test_a_bos_that_is_no_special_token_is_refused(tmp_path, bos):
     """A word of the vocabulary, too: it is a slip, not a beginning."""
     anatomy = anatomies.load(with_two_special_tokens(tmp_path), bos=bos)
-    found = re.escape(f"config.model.bos: found {bos!r}; allowed: auto, or a special token: ")
+    found = re.escape(f"config.model.bos: found {bos!r}; allowed: auto, none, or a special token: ")
     with pytest.raises(InputError, match=f"{found}.*document"):
         bos_token_id(anatomy.tokenizer, anatomy.bos)

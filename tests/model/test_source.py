@@ -188,6 +188,9 @@ def test_the_bos_that_is_asked_for_is_part_of_the_digest(folder):
     other = describe(folder, kind="folder", bos="<|endoftext|>")
     assert plain == own and own["bos"] == "auto" and other["bos"] == "<|endoftext|>"
     assert own["digest"] != other["digest"] and own["files"] == other["files"]
+    none, words = (describe(folder, kind="folder", bos="none", template=text) for text in ("Fact:", "True:"))
+    assert none["template"] == "Fact:" and "template" not in own
+    assert len({one["digest"] for one in (own, other, none, words)}) == 4
 
 
 def test_a_folder_below_the_working_directory_is_given_relative_to_it(folder, monkeypatch):
@@ -235,7 +238,7 @@ def download_rule(served, results, monkeypatch):
     model = {"id": "someone/model", "revision": "main", "allow_pickle": False, "bos": "auto"}
     rule = SimpleNamespace(
         rule="download_model", input=[], output=OutputFiles(source=str(results / "source.json")), wildcards={},
-        threads=1, log=[], params=SimpleNamespace(settings=json.dumps({"model": model})),
+        threads=1, log=[], params=SimpleNamespace(settings=json.dumps({"model": model}), template=""),
     )  # fmt: skip
     runpy.run_path(str(ROOT / "scripts/download_model.py"), init_globals={"snakemake": rule})
     return read_json(results / "source.json")

@@ -19,6 +19,8 @@ from helpers.figures import assert_readable, drawn
 ONE = Drawn(n_answers=2, layers=1, heads=1, n=1, intervals="none")
 """One subject, one head: nothing has an interval."""
 MANY = Drawn(n_answers=8, layers=4, heads=4, n=1500, intervals="some", tokens=(2, 3, 11), facts=4)
+TWENTY = Drawn(n_answers=20, n=1500)
+"""As many answers as there may be."""
 DRAWN = st.builds(
     Drawn,
     n_answers=st.sampled_from((2, 5, 8)),
@@ -54,7 +56,7 @@ def test_the_tables_that_are_drawn_are_those_that_are_declared():
 
 
 @pytest.mark.parametrize("name", declarations().figures)
-@pytest.mark.parametrize("how", [ONE, MANY], ids=["one", "many"])
+@pytest.mark.parametrize("how", [ONE, MANY, TWENTY], ids=["one", "many", "twenty"])
 def test_every_figure_of_one_and_of_many_can_be_read(name, how):
     assert_readable(_drawn(name, how))
 

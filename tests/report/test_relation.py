@@ -82,3 +82,18 @@ def test_declarations_speak_the_words_of_the_relation():
     assert not [text for text in plain if OTHERS.search(text)]
     assert any("cities" in text for text in plain)
     assert declarations().spoken(STUDY).claims[0][1].query == declarations().claims[0][1].query
+
+
+@pytest.mark.parametrize("name", ["context", "attention_roles"])
+def test_texts_of_the_prompt_are_those_of_the_relation(name, tables):
+    """The study's "Mr" and "Fact:" stand in no figure or sentence of another relation."""
+    asked = CITIES.model_copy(
+        update={"title": " Old", "before": "Question: in which country lies the city of"}
+    )
+    figure = draw_of(name)(**{t: tables[t] for t in declarations().figures[name][1].tables}, relation=asked)
+    figure.draw_without_rendering()
+    drawn = " ".join(text.get_text() for text in figure.findobj(Text))
+    assert "Question: in which" in drawn and " …" in drawn, "a long text is cut at a word"
+    assert ("“Old”" in drawn) == (name == "context")
+    said = " ".join(told(name, tables, relation=asked))
+    assert not [word for word in ("Fact:", "Mr", "<") if word in drawn + said]

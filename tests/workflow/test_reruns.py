@@ -79,6 +79,7 @@ BY_HAND = {  # leaf, or module of the library -> rules that are given it, or who
     "locality.k": {"locality"},
     "mlp_paths.draws": {"mlp_paths"},
     "relation.paraphrases": {"paraphrases"},
+    "relation.title": {"context", "figure", "report"},
     "methods/head_reader": {"ladder", "probe_patching", "mlp_paths"},
     "experiments/context/compute": {"context"},
     "experiments/context/show": {"figure"},
@@ -143,14 +144,20 @@ def closure(graph: dict[str, set[str]], rules: set[str]) -> set[str]:
     return found
 
 
-WORDS = {f"relation.{key}" for key in ("subject", "subjects", "answer", "answers")}
-"""Given as one, by the name that rules/common.smk has for them."""
+TOGETHER = {
+    "WORDS": {f"relation.{key}" for key in ("subject", "subjects", "answer", "answers")},
+    "QUOTED": {"relation.title", "relation.before"},
+}
+"""Given as one, by the names that rules/common.smk has for them."""
 
 
 def rules_given(leaf: str) -> set[str]:
     """The rules that are given a leaf, or the section or key that it stands in."""
-    worded = {rule for rule, body in BODIES.items() if "*WORDS" in body} if leaf in WORDS else set()
-    return worded | {rule for rule in BODIES if any(f"{leaf}.".startswith(f"{key}.") for key in given(rule))}
+    names = [name for name, leaves in TOGETHER.items() if leaf in leaves]
+    together = {rule for rule, body in BODIES.items() if any(f"*{name}" in body for name in names)}
+    return together | {
+        rule for rule in BODIES if any(f"{leaf}.".startswith(f"{key}.") for key in given(rule))
+    }
 
 
 @cache

@@ -17,7 +17,7 @@ import polars as pl
 
 from factfinding.data.folding import folded
 from factfinding.data.prompts import Text, encode, name_tokens, stands_in
-from factfinding.data.tokens import answer_token, special_ids
+from factfinding.data.tokens import answer_token, opened, special_ids
 from factfinding.errors import InputError
 
 SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
@@ -68,12 +68,13 @@ def fact_prompts(facts: pl.DataFrame, tokenizer: Any, bos: int) -> pl.DataFrame:
             left_out = "its prompt holds the answer"
         if special.intersection(tokens[first : final + 1]):
             left_out = "the tokenizer does not know the name"
-        whole = [bos, *tokens, *asked.space]
+        whole = [*opened(bos, tokens, first), *asked.space]
+        shift = len(whole) - len(tokens) - len(asked.space)
         rows.append(
             {"subject": name, "fact": fact["relation"], "fact_answer": fact["answer"]}
             | {"target": asked.id, "answer_token": asked.text, "left_out": left_out, "prefix": prefix}
             | {"token_ids": whole, "n_tokens": len(whole), "n_name_tokens": final - first + 1}
-            | {"first_name": first + 1, "final_name": final + 1, "end": len(whole) - 1}
+            | {"first_name": first + shift, "final_name": final + shift, "end": len(whole) - 1}
         )
     return pl.DataFrame(rows, schema=SCHEMA)
 
@@ -89,10 +90,11 @@ def donor_prompts(people: pl.DataFrame, prefix: str, tokenizer: Any, bos: int) -
         people.select("subject", "answer").iter_rows(), texts, ids, offsets, strict=True
     ):
         try:
-            _, final = name_tokens(_place(prefix, name, text), spans, name)
+            first, final = name_tokens(_place(prefix, name, text), spans, name)
         except InputError:
             continue
-        rows.append((name, answer, [bos, *tokens], len(tokens) + 1, final + 1))
+        whole = opened(bos, tokens, first)
+        rows.append((name, answer, whole, len(whole), final + len(whole) - len(tokens)))
     schema = {"answer": pl.String, **SCHEMA}
     return pl.DataFrame(rows, schema={name: schema[name] for name in DONORS}, orient="row")
 

@@ -40,6 +40,11 @@ def read_facts(path: str | Path) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=dict.fromkeys(COLUMNS, pl.String), orient="row")
 
 
+def no_facts() -> pl.DataFrame:
+    """The facts of a study that has none."""
+    return pl.DataFrame(schema=dict.fromkeys(COLUMNS, pl.String))
+
+
 def _fact(path: str | Path, row: Row) -> tuple[str, str, str, str]:
     subject = clean_text(row.cells["subject"], row_place(path, row.number, "subject"))
     relation = clean_text(row.cells["relation"], row_place(path, row.number, f"relation of {subject}"))

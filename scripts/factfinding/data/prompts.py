@@ -1,8 +1,9 @@
 """Prompts of a study: text, tokens, and the role that each position plays.
 
 Three conditions, each a row per subject: `full` (one shot of golf, then the question), `name_only` (the name alone)
-and `zero_shot` (the question alone). BOS is put in front explicitly, whether or not the tokenizer would. The wording
-is the relation's (`relation` in the configuration).
+and `zero_shot` (the question alone). BOS is put in front explicitly, whether or not the tokenizer would. Where `model.bos`
+is none, the first token of the words that stand before every name takes its place: `full` and `zero_shot` are then their
+words alone, and a name alone stands behind that token. The wording is the relation's (`relation` in the configuration).
 
 Where a name's tokens lie is found from the tokenizer's offsets, not assumed; a name whose tokens merge with what
 stands before or after it is refused by name. Some tokenizers put a space before every text of their own accord; the name
@@ -21,7 +22,7 @@ import polars as pl
 
 from factfinding.config import RelationConfig
 from factfinding.data.folding import folded
-from factfinding.data.tokens import answer_token, special_ids
+from factfinding.data.tokens import answer_token, first_token, opened, special_ids
 from factfinding.errors import InputError
 from factfinding.relation import STUDY
 
@@ -139,20 +140,23 @@ def prompt_table(
         except InputError as error:
             refused.append(error)
             continue
+        whole = opened(bos, tokens, first)
+        shift = len(whole) - len(tokens)
         shot = sum(stop <= len(relation.shot) for _, stop in spans) if condition == "full" else 0
+        shot -= shot > 0 and not shift  # the first token of the example is the one that all begin with
         rows.append(
             {
                 "subject": subject,
                 "answer": answer,
                 "condition": condition,
                 "text": prompt.text,
-                "token_ids": [bos, *tokens],
-                "roles": roles(len(tokens) + 1, shot, first + 1, final + 1),
-                "n_tokens": len(tokens) + 1,
+                "token_ids": whole,
+                "roles": roles(len(whole), shot, first + shift, final + shift),
+                "n_tokens": len(whole),
                 "n_name_tokens": final - first + 1,
-                "first_name": first + 1,
-                "final_name": final + 1,
-                "end": len(tokens),
+                "first_name": first + shift,
+                "final_name": final + shift,
+                "end": len(whole) - 1,
             }
         )
     if refused:
@@ -229,6 +233,16 @@ def check_wording(wording: RelationConfig, where: str) -> None:
     if shot.strip() and before and not (shot[-1].isspace() or before[0].isspace()):
         found = f"an example that runs into the question ({(shot + before)[-40:]!r})"
         raise InputError(f"{where}.shot", found, r'an example that ends in a line break ("...\n") or a space')
+
+
+def check_beginnings(tokenizer: Any, relation: RelationConfig, where: str) -> None:
+    """Raise InputError where prompts without BOS (`model.bos: none`) would not all begin with the same token: heads that
+    have nothing to look for rest on it. The question alone begins with `before`, the other prompts with the example."""
+    shared = first_token(tokenizer, relation.shot + relation.before)
+    if not relation.before or first_token(tokenizer, relation.before) != shared:
+        token = tokenizer.decode([shared])
+        allowed = f"with model.bos none, words that begin with the token of the example ({token!r}), on which heads rest in every prompt"
+        raise InputError(f"{where}.before", repr(relation.before), allowed)
 
 
 def check_template(tokenizer: Any, wording: RelationConfig, where: str) -> None:

@@ -63,6 +63,10 @@ class PlainTokenizer:
     def convert_ids_to_tokens(self, ids: Sequence[int]) -> list[str | None]:
         return [self._tokenizer.id_to_token(number) for number in ids]
 
+    def token_to_id(self, token: str) -> int | None:
+        """The number of a token, by its name; None where there is no such token."""
+        return self._tokenizer.token_to_id(token)
+
     def decode(self, ids: Sequence[int]) -> str:
         return self._tokenizer.decode(list(ids), skip_special_tokens=False)
 
@@ -106,6 +110,28 @@ class BothReadings:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._tokenizer, name)
+
+
+def opened(bos: int, tokens: Sequence[int], first: int) -> list[int]:
+    """A text's tokens as a prompt: with the token `bos` before them, unless they begin with it (as they do where `model.bos`
+    is none, and their own first word takes its place). first: where the name begins, which never stands at position 0."""
+    return list(tokens) if first > 0 and tokens[0] == bos else [bos, *tokens]
+
+
+def first_token(tokenizer: Any, text: str) -> int:
+    """The token that a text begins with. Raises InputError for one that has none."""
+    ids = (
+        tokenizer([text], add_special_tokens=False, return_offsets_mapping=True)["input_ids"][0]
+        if text
+        else []
+    )
+    if not ids:
+        raise InputError(
+            "config.relation",
+            "no words before the name",
+            "words that prompts can begin with (model.bos: none)",
+        )
+    return ids[0]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from factfinding.engine.batches import Batches
 from factfinding.engine.capture import positions_of, prompt_batches, tokens_of
 from factfinding.engine.trace import run
 from factfinding.errors import InputError
+from factfinding.known import Rule
 from factfinding.model.anatomy import Anatomy
 
 
@@ -25,6 +26,14 @@ class Answers:
     logits: Float[np.ndarray, "subjects candidates"]
     logp: Float[np.ndarray, "subjects candidates"]
     top_token_id: Int[np.ndarray, " subjects"]
+
+    def recalled(
+        self, own: Int[np.ndarray, " subjects"], token_ids: Sequence[int], rule: Rule
+    ) -> Bool[np.ndarray, " subjects"]:
+        """Whose answer is recalled by the rule. own: the column of each right answer; token_ids: of the columns."""
+        p = np.exp(np.minimum(self.logp[np.arange(len(own)), own], 0.0))
+        first = self.top_token_id == np.asarray(token_ids)[own]
+        return rule.holds(p=p, first=first, best=self.logits.argmax(axis=1) == own)
 
 
 def answers(anatomy: Anatomy, prompts: pl.DataFrame, token_ids: Sequence[int], *, batch_size: int) -> Answers:

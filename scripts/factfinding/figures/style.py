@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.lines import Line2D
 from matplotlib.text import Text
 from matplotlib.textpath import TextPath
-from matplotlib.ticker import FixedFormatter, FuncFormatter, MaxNLocator
+from matplotlib.ticker import FixedFormatter, FixedLocator, FuncFormatter, MaxNLocator
 
 from factfinding.config import RelationConfig
 from factfinding.files import whole
@@ -108,6 +107,10 @@ def _spoken(figure: Figure, relation: RelationConfig) -> Figure:
         for axis in (axes.xaxis, axes.yaxis):
             if isinstance(formatter := axis.get_major_formatter(), FixedFormatter):
                 axis.set_major_formatter(FixedFormatter(spoken(list(formatter.seq), relation)))
+            elif isinstance(axis.get_major_locator(), FixedLocator):  # labels that `set_ticks` was given
+                labels = [label.get_text() for label in axis.get_ticklabels()]
+                if (said := spoken(labels, relation)) != labels:
+                    axis.set_ticklabels(said)
     for text in figure.findobj(Text):
         text.set_text(spoken(text.get_text(), relation))
     return figure
@@ -137,14 +140,14 @@ def nothing_to_draw(reason: str) -> Figure:
 
 
 def marks(levels: Sequence[Any]) -> dict[Any, tuple[str, Any, str]]:
-    """Colour, dash and marker of each level, in their order; they come round again after six."""
-    return dict(
-        zip(
-            levels,
-            islice(zip(cycle(COLOURS), cycle(DASHES), cycle(MARKERS), strict=False), len(levels)),
-            strict=True,
-        )
-    )
+    """Colour, dash and marker of each level, in their order. Colours come round again after six, each time with the next
+    dash and marker: up to 36 levels no two look alike, and the seventh answer is not taken for the first."""
+    found = {}
+    for number, level in enumerate(levels):
+        round_, place = divmod(number, len(COLOURS))
+        shifted = (place + round_) % len(DASHES)
+        found[level] = (COLOURS[place], DASHES[shifted], MARKERS[shifted])
+    return found
 
 
 LEVELS = 47

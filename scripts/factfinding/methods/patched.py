@@ -172,15 +172,19 @@ def whole_swap(anatomy: Anatomy, drawn: Sample, batch: Batch) -> dict[int, float
 
 
 def differences(drawn: Sample, effects: Iterable[Effect]) -> dict[tuple, tuple[np.ndarray, np.ndarray]]:
-    """By key: each subject's change of the logit difference, averaged over draws, and the subjects."""
+    """By key: each subject's change of the logit difference, averaged over draws, and the subjects.
+
+    Keys of nobody are left out: with many answers, none of a few subjects may have a donor of its own answer.
+    """
     found: dict[tuple, tuple[list, list]] = {}
     for effect in effects:
         values, rows = found.setdefault(effect.key, ([], []))
         values.append(effect.difference(drawn))
         rows.append(effect.rows)
-    return {
+    averaged = {
         key: _over_draws(drawn, key, np.concatenate(v), np.concatenate(r)) for key, (v, r) in found.items()
     }
+    return {key: measured for key, measured in averaged.items() if len(measured[1])}
 
 
 def place_of(anatomy: Anatomy, drawn: Sample, role: str, number: int, subjects: np.ndarray) -> dict:

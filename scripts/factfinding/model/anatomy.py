@@ -32,6 +32,7 @@ from transformers.masking_utils import eager_mask
 from transformers.pytorch_utils import Conv1D
 from transformers.utils.logging import disable_progress_bar
 
+from factfinding.data.tokens import first_token
 from factfinding.errors import InputError
 from factfinding.families import KNOWN_TYPES, Family, check_family
 from factfinding.model.tokenizer import read_tokenizer
@@ -242,11 +243,13 @@ def repeat_heads(x: Tensor, n_heads: int) -> Tensor:
 class Anatomy:
     """A loaded model and its parts: embeddings, blocks, final norm, unembedding, and their sizes."""
 
-    def __init__(self, model: PreTrainedModel, tokenizer: Any = None, *, bos: str = "auto") -> None:
+    def __init__(
+        self, model: PreTrainedModel, tokenizer: Any = None, *, bos: str = "auto", template: str = ""
+    ) -> None:
         config = model.config
         check_family(config.to_dict(), "model")
         self.model, self.tokenizer, self.family = model, tokenizer, KNOWN_TYPES[config.model_type]
-        self.bos = bos
+        self.bos, self.template = bos, template
         if model.dtype == torch.float64:
             keep_float64(model, self.family)
         if self.family.interface:
@@ -309,8 +312,12 @@ class Anatomy:
 
     @cached_property
     def bos_token_id(self) -> int:
-        """The token prepended to every prompt (`bos_token_id`)."""
-        return bos_token_id(self.tokenizer, self.bos)
+        """The token that every prompt begins with (`bos_token_id`)."""
+        return self.bos_before(self.template)
+
+    def bos_before(self, template: str) -> int:
+        """The same for prompts of another wording, whose words before the name are `template`."""
+        return bos_token_id(self.tokenizer, self.bos, template)
 
     def rotary(self, positions: Int[Tensor, "batch seq"]) -> tuple[Tensor, Tensor] | None:
         """cos and sin of the positions, or None where positions are learned embeddings."""
@@ -355,12 +362,15 @@ class Anatomy:
         return resid
 
 
-def bos_token_id(tokenizer: Any, bos: str = "auto") -> int:
+def bos_token_id(tokenizer: Any, bos: str = "auto", template: str = "") -> int:
     """The token that every prompt begins with, as `model.bos` in the configuration says.
 
-    auto: the tokenizer's BOS, or its end-of-text where it has none; InputError where there is neither. Else a special
-    token of the tokenizer, by name; InputError for one that it does not have.
+    auto: the tokenizer's BOS, or its end-of-text where it has none; InputError where there is neither. none: the first token
+    of the words that stand before every name, `template`. Else a special token of the tokenizer, by name; InputError for
+    one that it does not have.
     """
+    if bos == "none":
+        return first_token(tokenizer, template)
     if bos != "auto":
         named = tokenizer.all_special_tokens
         special = tokenizer.get_added_vocab() | dict(
@@ -369,7 +379,7 @@ def bos_token_id(tokenizer: Any, bos: str = "auto") -> int:
         if bos not in special:
             listed = ", ".join(sorted(special)[:20])
             raise InputError(
-                "config.model.bos", repr(bos), f"auto, or a special token: {listed or 'there is none'}"
+                "config.model.bos", repr(bos), f"auto, none, or a special token: {listed or 'there is none'}"
             )
         return special[bos]
     for token in (tokenizer.bos_token_id, tokenizer.eos_token_id):
@@ -442,6 +452,7 @@ def load(
     device: str = "auto",
     allow_pickle: bool = False,
     bos: str = "auto",
+    template: str = "",
 ) -> Anatomy:
     """Load a model folder for analysis: local files only, no remote code, attention with patterns, evaluation mode.
 
@@ -475,7 +486,7 @@ def load(
         ) from error
     _check_loaded(loaded, folder)
     model.requires_grad_(False).eval().to(pick_device(device))
-    anatomy = Anatomy(model, tokenizer, bos=bos)
+    anatomy = Anatomy(model, tokenizer, bos=bos, template=template)
     _check_weights(anatomy, folder)
     check_guards(anatomy, where=folder, n_tokens=min(GUARDED, anatomy.positions or GUARDED))
     anatomy.guarded, anatomy.where = GUARDED, folder

@@ -22,16 +22,19 @@ def describe(
     revision: str | None = None,
     allow_pickle: bool = False,
     bos: str = "auto",
+    template: str = "",
 ) -> dict[str, Any]:
     """What source.json says: kind, id, revision, folder, bos, files with their digests, and one digest of all of them.
 
-    A `bos` that is not the tokenizer's own is part of the digest: what is kept under it depends on it.
+    A `bos` that is not the tokenizer's own is part of the digest: what is kept under it depends on it. So is, where it is
+    none, `template`, the words that stand before every name, whose first token takes its place.
     Raises InputError for a folder that is no usable model. The folder is given relative to the working directory where
     it lies below it, so that a project that is moved still finds its model.
     """
     check_folder(folder, allow_pickle=allow_pickle)
     files = file_digests(folder)
-    own_bos = [] if bos == "auto" else [bos]
+    bare = {"template": template} if bos == "none" else {}
+    own_bos = [] if bos == "auto" else [bos, *bare.values()]
     return {
         "kind": kind,
         "id": id,
@@ -39,6 +42,7 @@ def describe(
         "folder": _relative(folder),
         "allow_pickle": allow_pickle,
         "bos": bos,
+        **bare,
         "digest": model_digest(files, *own_bos),
         "files": files,
     }
@@ -83,6 +87,7 @@ def load_source(source: dict[str, Any], compute: Any, log: Callable[[str], None]
         device=compute.device,
         allow_pickle=source["allow_pickle"],
         bos=source.get("bos", "auto"),
+        template=source.get("template", ""),
     )
     log(f"model {source['folder']} on {anatomy.device} in {compute.dtype}")
     return anatomy

@@ -15,6 +15,8 @@ from factfinding.least import LEAST_SHARE
 HEADS = 4
 """Panels at most."""
 
+LEVEL = 6
+"""Answers up to which their names stand level; of more they are turned."""
 COLUMNS = 48
 """Cells of a panel at most; where there are more subjects, each cell is the mean over a few neighbours."""
 
@@ -49,7 +51,7 @@ def looked_at(attention_roles: pl.DataFrame, heads: list[str]) -> set[str]:
 def role_words(attention_roles: pl.DataFrame) -> dict[str, str]:
     """The roles in the prompt's order, with the words that stand for them: a single token is quoted."""
     rows = attention_roles.select("role", "token").unique(maintain_order=True).rows()
-    plain = {"bos": "BOS", "newline": "line break", "shot": "example", "fact": '"Fact:"'}
+    plain = {"bos": "BOS", "newline": "line break", "shot": "example", "fact": '"<before>"'}
     return {
         role: plain.get(role) or (f'"{token.strip()}"' if token and token.strip() else role.replace("_", " "))
         for role, token in rows
@@ -101,7 +103,8 @@ def _means(axes: Axes, means: pl.DataFrame, roles: list[str]) -> None:
 
 
 def _answers(axes: Axes, edges: dict[str, tuple[int, int]], *, left_out: int) -> None:
-    axes.set_xticks([(start + stop) / 2 for start, stop in edges.values()], list(edges))
+    middles, turned = [(start + stop) / 2 for start, stop in edges.values()], len(edges) > LEVEL
+    axes.set_xticks(middles, list(edges), rotation=90 if turned else 0)
     axes.tick_params(axis="x", length=0)
     small = f"\n{left_out} roles of less than {percent(LEAST_SHARE)} left out" if left_out else ""
     axes.set_xlabel(f"<subjects> by <answer>, those with most attention to the final name token first{small}")

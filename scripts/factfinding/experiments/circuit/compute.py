@@ -7,7 +7,8 @@ Accuracies of answers are compared as *kept* shares: (accuracy - majority rate) 
   accuracy lies above `READABLE` of the way from the majority rate to 1), and if swapping the residual stream there at
   some layer above the concatenating ones does `CARRIED` of what swapping the whole name does. If it cannot be read
   there, and one MLP swapped at END does `CARRIED_END` of that, it is looked up at END. Otherwise it is unclear, and
-  nothing is proposed.
+  nothing is proposed. So it is where the unchanged model's own answers are no better than always the commonest one:
+  where nothing can be lost, no border can be drawn.
 - Concatenating layers end below the first layer from which on all attention can be ablated at the final name token
   with `KEPT` of the accuracy kept; they begin at the first one that loses more than that when ablated alone.
 - The lookup begins at the highest layer below which all MLPs can be ablated with `KEPT` kept, and ends below the first
@@ -68,9 +69,10 @@ def propose(scan: pl.DataFrame, residual: pl.DataFrame, total: pl.DataFrame) -> 
         return Circuit(lookup_at=UNCLEAR, concatenate=None, lookup=None, extract=(), evidence=(nobody,))
     evidence: list[Evidence] = []
     readable = _readable(scan, evidence)
-    concatenate = concatenating(scan, evidence) if readable else None
+    bordered = readable and _answers(scan, evidence)
+    concatenate = concatenating(scan, evidence) if bordered else None
     carried = _carried(residual, 0 if concatenate is None else concatenate[1] + 1, evidence)
-    if readable and carried:
+    if bordered and carried:
         parts = {"lookup": looking_up(scan, evidence), "extract": extracting(total, evidence)}
         return Circuit(lookup_at=AT_NAME, concatenate=concatenate, evidence=tuple(evidence), **parts)
     at_end = not readable and _looked_up_at_end(total, evidence)
@@ -151,6 +153,15 @@ def _readable(scan: pl.DataFrame, evidence: list[Evidence]) -> bool:
     return best["accuracy_low"] > bar
 
 
+def _answers(scan: pl.DataFrame, evidence: list[Evidence]) -> bool:
+    """Whether the unchanged model's own answers beat the commonest one: else nothing can be lost, and no border drawn."""
+    clean = _unchanged(scan)
+    if clean["accuracy"] > clean["majority_rate"]:
+        return True
+    evidence.append(_evidence(scan, clean, "unchanged model's own answers: accuracy", clean["majority_rate"]))
+    return False
+
+
 def _carried(residual: pl.DataFrame, start: int, evidence: list[Evidence]) -> bool:
     rows = residual.filter(_SWAPPED, pl.col("role") == "final_name", pl.col("layer") >= start)
     if rows.is_empty():
@@ -173,13 +184,17 @@ def _looked_up_at_end(total: pl.DataFrame, evidence: list[Evidence]) -> bool:
 
 def _kept(scan: pl.DataFrame, accuracy: float) -> float:
     """The part of what the unchanged model has over the majority rate that is left."""
-    clean = scan.filter(pl.col("scan") == "attention_from").sort("layer").row(-1, named=True)
-    gain = clean["accuracy"] - clean["majority_rate"]
-    return (accuracy - clean["majority_rate"]) / gain if gain > 0 else 0.0
+    clean = _unchanged(scan)
+    return (accuracy - clean["majority_rate"]) / (clean["accuracy"] - clean["majority_rate"])
+
+
+def _unchanged(scan: pl.DataFrame) -> dict[str, Any]:
+    """The row that ablates nothing."""
+    return scan.filter(pl.col("scan") == "attention_from").sort("layer").row(-1, named=True)
 
 
 def _first(scan: pl.DataFrame, name: str, evidence: list[Evidence], words: str) -> int:
-    """The first layer from which on everything can be ablated; the last row ablates nothing, so there is one."""
+    """The first layer from which on everything can be ablated; the last row ablates nothing and keeps all."""
     rows = scan.filter(pl.col("scan") == name).sort("layer").iter_rows(named=True)
     row = next(row for row in rows if _kept(scan, row["accuracy"]) >= KEPT)
     evidence.append(_evidence(scan, row, f"{words.format(layer=row['layer'])}: accuracy", KEPT))

@@ -15,6 +15,7 @@ from jaxtyping import Float
 
 from factfinding.config import RelationConfig
 from factfinding.data.prompts import Text, encode, name_tokens, opening_names, roles
+from factfinding.data.tokens import opened
 from factfinding.inputs import Inputs, Say, Settings
 from factfinding.methods.estimates import accuracy_estimate, each, estimate_columns
 from factfinding.methods.groups import groups_of, known_prompts
@@ -100,11 +101,13 @@ def context_prompts(
     ids, offsets = encode(tokenizer, [text.text for text in texts])
     rows = []
     for subject, text, tokens, spans in zip(subjects.iter_rows(named=True), texts, ids, offsets, strict=True):
-        first, final = (at + 1 for at in name_tokens(text, spans, subject["subject"]))
+        at = name_tokens(text, spans, subject["subject"])
+        whole = opened(bos, tokens, at[0])
+        first, final = (position + len(whole) - len(tokens) for position in at)
         rows.append(
             {name: subject[name] for name in ("subject", "answer")}
-            | {"token_ids": [bos, *tokens], "roles": roles(len(tokens) + 1, 0, first, final)}
-            | {"n_tokens": len(tokens) + 1, "first_name": first, "final_name": final, "end": final}
+            | {"token_ids": whole, "roles": roles(len(whole), 0, first, final)}
+            | {"n_tokens": len(whole), "first_name": first, "final_name": final, "end": final}
         )
     return pl.DataFrame(rows)
 

@@ -11,8 +11,8 @@ from factfinding.findings.words import NO_PROBE, Tables, number, share
 
 CONTEXTS = {
     "none": "the name alone",
-    "title": "“Mr”",
-    "question": "“Fact:”",
+    "title": "“<title>”",
+    "question": "“<before>”",
     "shot": "the example line",
     "sentence": "a sentence",
 }
@@ -20,7 +20,7 @@ CONTEXTS = {
 
 @style.styled
 def draw_context(*, context: pl.DataFrame) -> Figure:
-    """Left, cosine to the residual after the example and “Fact:”; right, what probes of that one get right."""
+    """Left, cosine to the residual after the example and what stands before the name; right, what probes of that one get right."""
     if context.is_empty():
         return style.nothing_to_draw("too few known <subjects> to fit a probe")
     figure = style.new_figure(3.5)

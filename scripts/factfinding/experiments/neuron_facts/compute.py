@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 
 from factfinding.data.fact_prompts import fact_prompts, subject_order
-from factfinding.data.facts import read_facts
+from factfinding.data.facts import no_facts, read_facts
 from factfinding.data.folding import folded
 from factfinding.engine.answers import answers
 from factfinding.inputs import Inputs, Say, Settings
@@ -19,15 +19,14 @@ from factfinding.tables import as_declared
 
 FEWEST = 2
 """A subject with fewer known facts has no pair of facts to compare."""
-"""The study's: P > 0.5."""
 
 
 def compute(inputs: Inputs, settings: Settings, say: Say) -> dict[str, pl.DataFrame]:
     """The tables `neuron_facts` and, with the same facts as prompts, `fact_prompts`."""
-    section = settings.neurons
+    section, path = settings.neurons, inputs.named.get("facts")
     asked = ask_facts(
         anatomy_of(inputs),
-        read_facts(inputs.named["facts"]),
+        read_facts(path) if path else no_facts(),
         inputs.table("recall"),
         subjects=section.asked_subjects,
         first=section.first,

@@ -161,6 +161,12 @@ def asked_already(own: RelationConfig, recall: pl.DataFrame, candidates: pl.Data
     )
 
 
+def asked_in(anatomy: Anatomy, subjects: pl.DataFrame, wording: RelationConfig) -> pl.DataFrame:
+    """The prompts table `full` in a wording; without BOS (`model.bos: none`) each wording begins with its own words."""
+    bos = anatomy.bos_before(wording.shot + wording.before)
+    return prompt_table(subjects, anatomy.tokenizer, bos, "full", wording)
+
+
 def ask(
     anatomy: Anatomy,
     subjects: pl.DataFrame,
@@ -170,15 +176,14 @@ def ask(
     batch_size: int,
 ) -> Asked:
     """One forward pass for each subject. Raises InputError as `prompt_table` and `candidates` do."""
-    prompts = prompt_table(subjects, anatomy.tokenizer, anatomy.bos_token_id, "full", wording)
+    prompts = asked_in(anatomy, subjects, wording)
     answers = candidates_of(subjects["answer"].unique().to_list(), prompts["text"][0], anatomy.tokenizer)
     said = answers_of(anatomy, prompts, answers["token_id"].to_list(), batch_size=batch_size)
     own = labels_of(prompts, answers)
     logp = said.logp[np.arange(len(own)), own]
     p = np.exp(np.minimum(logp, 0.0))
     right = said.logits.argmax(axis=1) == own
-    first = said.top_token_id == answers["token_id"].to_numpy()[own]
-    recalled = rule.holds(p=p, first=first, best=right)
+    recalled = said.recalled(own, answers["token_id"].to_list(), rule)
     return Asked(
         wording=wording, candidates=answers, p=p, logp=logp, right=right, recalled=recalled, known=recalled
     )
@@ -225,7 +230,7 @@ def measure(
 
     head: whose probe reads the name, if there is one. lookup: first and last layer of the neurons; None: of all layers.
     """
-    prompts = prompt_table(subjects, anatomy.tokenizer, anatomy.bos_token_id, "full", asked.wording)
+    prompts = asked_in(anatomy, subjects, asked.wording)
     values = recorded(anatomy, prompts, lookup, batch_size=batch_size)
     own = labels_of(prompts, asked.candidates)
     hits = {}

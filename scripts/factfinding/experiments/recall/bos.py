@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 
 from factfinding.engine.answers import answers as answers_of
-from factfinding.known import is_known
+from factfinding.known import STUDY_RULE, Rule
 from factfinding.methods.estimates import estimate_columns
 from factfinding.methods.groups import labels_of
 from factfinding.model.anatomy import Anatomy
@@ -30,21 +30,29 @@ BEGINS = re.compile(r"(begin|start|end)_?of_?text|^<s>$|^<bos>$|^\[CLS\]$|im_sta
 
 
 def bos_check(
-    anatomy: Anatomy, prompts: pl.DataFrame, candidates: pl.DataFrame, *, seed: int, batch_size: int
+    anatomy: Anatomy,
+    prompts: pl.DataFrame,
+    candidates: pl.DataFrame,
+    rule: Rule = STUDY_RULE,
+    *,
+    seed: int,
+    batch_size: int,
 ) -> pl.DataFrame:
     """The table `bos_check`: a row for each token, the one in use first, and one for no token at all.
 
     prompts: the prompts table `full`; of its subjects `SAMPLE` are drawn by `seed`, whatever their order.
+    rule: who counts as recalled.
     """
     prompts = sample(prompts, seed=seed)
-    tokens = bos_tokens(anatomy.tokenizer, anatomy.bos_token_id)
-    own, found = labels_of(prompts, candidates), {}
+    bare = anatomy.bos == NONE
+    tokens = bos_tokens(anatomy.tokenizer, None if bare else anatomy.bos_token_id)
+    own, token_ids, found = labels_of(prompts, candidates), candidates["token_id"].to_list(), {}
     for name, token in tokens.items():
-        asked = beginning_with(prompts, token)
-        said = answers_of(anatomy, asked, candidates["token_id"].to_list(), batch_size=batch_size)
+        asked = beginning_with(prompts, token, bare=bare)
+        said = answers_of(anatomy, asked, token_ids, batch_size=batch_size)
         logp = said.logp[np.arange(len(own)), own]
         found[name] = {
-            "recalled": is_known(np.exp(logp)),
+            "recalled": said.recalled(own, token_ids, rule),
             "accuracy": said.logits.argmax(axis=1) == own,
             "logp": logp,
         }
@@ -66,19 +74,23 @@ def sample(prompts: pl.DataFrame, *, seed: int) -> pl.DataFrame:
     return prompts[some_of(prompts.height, SAMPLE, np.random.default_rng(seed))]
 
 
-def bos_tokens(tokenizer: Any, used: int) -> dict[str, int | None]:
-    """What prompts can begin with, by name: the token in use, the tokenizer's own ones, others that are named so, none."""
+def bos_tokens(tokenizer: Any, used: int | None) -> dict[str, int | None]:
+    """What prompts can begin with, by name: the token in use, the tokenizer's own ones, others that are named so, none; or
+    none first, where that is in use."""
     named = [getattr(tokenizer, kind, None) for kind in NAMED]
     added = [name for name in sorted(tokenizer.get_added_vocab()) if BEGINS.search(name)]
-    ids = [used, *(tokenizer.convert_tokens_to_ids(name) for name in (*named, *added) if name is not None)]
-    return {tokenizer.convert_ids_to_tokens(number): number for number in dict.fromkeys(ids)} | {NONE: None}
+    ids = [tokenizer.convert_tokens_to_ids(name) for name in (*named, *added) if name is not None]
+    if used is not None:
+        ids = [used, *ids]
+    some = {tokenizer.convert_ids_to_tokens(number): number for number in dict.fromkeys(ids)}
+    return {NONE: None} | some if used is None else some | {NONE: None}
 
 
-def beginning_with(prompts: pl.DataFrame, token: int | None) -> pl.DataFrame:
-    """Prompts with another first token, or without one; positions as `answers` needs them."""
-    first = [] if token is None else [token]
-    ids = [[*first, *tokens[1:]] for tokens in prompts["token_ids"].to_list()]
-    shift = len(first) - 1
+def beginning_with(prompts: pl.DataFrame, token: int | None, *, bare: bool = False) -> pl.DataFrame:
+    """Prompts with another first token, or without one; positions as `answers` needs them. bare: they have none."""
+    first, words = [] if token is None else [token], 0 if bare else 1
+    ids = [[*first, *tokens[words:]] for tokens in prompts["token_ids"].to_list()]
+    shift = len(first) - words
     return prompts.with_columns(
         pl.Series("token_ids", ids, dtype=pl.List(pl.Int64)),
         pl.col("n_tokens") + shift,

@@ -39,12 +39,18 @@ def compute(inputs: Inputs, settings: Settings, say: Say) -> dict[str, pl.DataFr
     spelling = spelling_hits(recall, seed=section.seed) if section.beyond_spelling else None
     recall = with_known(recall, spelling, at_most=section.at_most, seed=section.seed)
     say(f"{recall['known'].sum()} of {recall.height} subjects known")
-    seed, batch_size = section.seed, settings.compute.batch_size
     return {
         "recall": recall,
-        "recall_summary": recall_summary(recall, seed=seed),
-        "known_filters": known_filters(recall, rule, spelling, seed=seed),
-        "bos_check": bos_check(anatomy, inputs.prompts("full"), candidates, seed=seed, batch_size=batch_size),
+        "recall_summary": recall_summary(recall, seed=section.seed),
+        "known_filters": known_filters(recall, rule, spelling, seed=section.seed),
+        "bos_check": bos_check(
+            anatomy,
+            inputs.prompts("full"),
+            candidates,
+            rule,
+            seed=section.seed,
+            batch_size=settings.compute.batch_size,
+        ),
     }
 
 

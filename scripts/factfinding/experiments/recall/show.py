@@ -190,7 +190,7 @@ def bos_findings(tables: Tables) -> list[str]:
 
 
 def bos_warnings(tables: Tables) -> list[str]:
-    """A sentence for the best of the tokens that are clearly better than the one in use, and one for none at all.
+    """A sentence for the best of the beginnings that are clearly better than the one in use; none at all is one of them.
 
     It has the numbers and the line to write. Empty where no other is.
     """
@@ -204,25 +204,21 @@ def bos_warnings(tables: Tables) -> list[str]:
         | (pl.col("accuracy_from_used_low") > BETTER_POINTS)
         | (pl.col("logp_from_used_low") > BETTER_NATS),
     ).sort("logp", descending=True, maintain_order=True)
-    tokens = better.filter(pl.col("token_id").is_not_null()).head(1)
-    none = better.filter(pl.col("token_id").is_null())
-    found = [_better(row, used) + _line(row["token"]) for row in tokens.iter_rows(named=True)]
-    return found + [
-        _better(row, used)
-        + " A study needs a first token, so it has the model at less than its best (docs/models.md)."
-        for row in none.iter_rows(named=True)
-    ]
+    return [_better(row, used) + _line(row["token"]) for row in better.head(1).iter_rows(named=True)]
 
 
 def _better(row: Row, used: Row) -> str:
-    first = f"with {row['token']}" if row["token_id"] is not None else "with no token before its words"
     return (
-        f"Prompts that begin {first} do clearly better than those with {used['token']}, which this study uses: of {row['n']:,} "
+        f"Prompts that begin {_with(row)} do clearly better than those {_with(used)}, which this study uses: of {row['n']:,} "
         f"<subjects> the model recalls {share(row, 'recalled')} instead of {share(used, 'recalled')} (in pairs "
         f"{number(row, 'recalled_from_used', '+.1f', scale=100)} points), its likeliest <answer> is right for "
         f"{share(row, 'accuracy')} instead of {share(used, 'accuracy')} (the commonest: {percent(row['majority_rate'])}), and the "
         f"log probability of the right one changes by {number(row, 'logp_from_used', '+.2f')} nats."
     )
+
+
+def _with(row: Row) -> str:
+    return f"with {row['token']}" if row["token_id"] is not None else "with no token before their words"
 
 
 def _line(token: str) -> str:
@@ -237,7 +233,7 @@ def _bos_is_good(tables: Tables) -> list[str]:
     with_them = ", ".join("no token" if token == "none" else token for token in others)
     recalls = f"of {used['n']:,} <subjects> the model recalls {share(used, 'recalled')} so"
     return [
-        f"Prompts begin with {used['token']}; {recalls}, and no other beginning is clearly better (tried: {with_them})."
+        f"Prompts begin {_with(used)}; {recalls}, and no other beginning is clearly better (tried: {with_them})."
     ]
 
 
