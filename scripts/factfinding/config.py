@@ -549,13 +549,18 @@ class MultiTokenConfig(Section):
         description="an attribute follows from another where that alone gives it, held out, for this share of subjects",
     )
     swapped_subjects: int = Field(
-        64, ge=2, description="whose subspaces are replaced by a donor's: those of whom most attributes are known, drawn among equals"
+        64,
+        ge=2,
+        description="whose subspaces are replaced by a donor's: those of whom most attributes are known, drawn among equals",
     )
     angle_draws: int = Field(
         200, ge=20, le=100_000, description="pairs of random subspaces beside which two attributes' are held"
     )
     seed: int = Field(
-        0, ge=0, lt=2**32, description="draws folds, shuffled answers, donors, random subspaces and the bootstrap"
+        0,
+        ge=0,
+        lt=2**32,
+        description="draws folds, shuffled answers, donors, random subspaces and the bootstrap",
     )
 
 
@@ -567,10 +572,15 @@ class ExtractionUnaskedConfig(Section):
     )
     asked_subjects: int = Field(100, ge=2, description="drawn, each of whom is asked every question")
     least_subjects: int = Field(
-        20, ge=2, description="who must be asked every question; the questions known of fewest are left out until there are"
+        20,
+        ge=2,
+        description="who must be asked every question; the questions known of fewest are left out until there are",
     )
     suppressors: int = Field(
-        5, ge=1, le=100, description="nodes listed that lower the unasked answer most, chosen on one half of the subjects"
+        5,
+        ge=1,
+        le=100,
+        description="nodes listed that lower the unasked answer most, chosen on one half of the subjects",
     )
     mostly: float = Field(
         0.6,

@@ -47,7 +47,9 @@ def recalled_prompts(inputs: Inputs, subjects: str) -> pl.DataFrame:
     if subjects == "all":
         return prompts
     known = pl.col("known") | (pl.col("left_out") == NOT_DRAWN).fill_null(False)
-    return prompts.join(recall.filter(known).select("subject"), on="subject", how="semi", maintain_order="left")
+    return prompts.join(
+        recall.filter(known).select("subject"), on="subject", how="semi", maintain_order="left"
+    )
 
 
 def about(facts: pl.DataFrame, prompts: pl.DataFrame) -> pl.DataFrame:
@@ -61,7 +63,9 @@ def counted(asked: pl.DataFrame, subjects: str) -> pl.DataFrame:
     return asked.filter("known" if subjects == "known" else pl.col("left_out").is_null())
 
 
-def attribute_of(asked: pl.DataFrame, relation: str, *, n_folds: int, least: int, seed: int) -> Attribute | None:
+def attribute_of(
+    asked: pl.DataFrame, relation: str, *, n_folds: int, least: int, seed: int
+) -> Attribute | None:
     """One relation of the facts that count; None where fewer than `least` subjects have it, or two answers are not given.
 
     asked: columns subject, fact, fact_answer, answer (the main one). Answers of fewer than `n_folds` subjects are left out.

@@ -60,9 +60,13 @@ def compute(inputs: Inputs, settings: Settings, say: Say) -> dict[str, pl.DataFr
         for name in relations
     ]
     attributes = [one for one in found if one is not None]
-    say(f"{counts.height} of {asked.height} facts count; {len(attributes)} of {len(relations)} relations are attributes")
+    say(
+        f"{counts.height} of {asked.height} facts count; {len(attributes)} of {len(relations)} relations are attributes"
+    )
     tables = {
-        "attributes": attributes_table(asked, counts, relations, attributes, follows_from=section.follows_from),
+        "attributes": attributes_table(
+            asked, counts, relations, attributes, follows_from=section.follows_from
+        ),
         "attribute_prompts": as_declared(asked, "attribute_prompts"),
     }
     if not attributes:
@@ -152,7 +156,10 @@ def attributes_table(
             one = by_name[relation]
             told = share_interval(told_by(one.subjects["main_answer"].to_list(), one.labels, one.folds))
             row |= {"main": one.main, "n": len(one.labels), "answers": one.n_answers}
-            row |= {"follows": not one.main and told.value >= follows_from, "majority_rate": majority_rate(one.labels)}
+            row |= {
+                "follows": not one.main and told.value >= follows_from,
+                "majority_rate": majority_rate(one.labels),
+            }
         else:
             row["n"] = counts.filter(pl.col("fact") == relation).height
         rows.append(row | estimate_columns("from_main", told))
@@ -171,7 +178,9 @@ def probes(
     """The table `attribute_probes`. layers: of the subjects of `prompts`. stated: the layer that claims are judged at, and at
     which shuffled answers are fitted as well."""
     row_of = {name: row for row, name in enumerate(prompts["subject"])}
-    names = [row["token_ids"][row["first_name"] : row["final_name"] + 1] for row in prompts.iter_rows(named=True)]
+    names = [
+        row["token_ids"][row["first_name"] : row["final_name"] + 1] for row in prompts.iter_rows(named=True)
+    ]
     controlled, rows = replace(fitting, control_folds=fitting.folds), []
     for one in attributes:
         at = [row_of[name] for name in one.subjects["subject"]]
@@ -216,7 +225,12 @@ def _beside(one: Attribute, found: Sequence[ProbeRow], stated: int) -> Iterator[
 
 
 def swap_tables(
-    anatomy: Anatomy, counts: pl.DataFrame, spans: Sequence[Subspaces], attributes: pl.DataFrame, layer: int, settings: Any
+    anatomy: Anatomy,
+    counts: pl.DataFrame,
+    spans: Sequence[Subspaces],
+    attributes: pl.DataFrame,
+    layer: int,
+    settings: Any,
 ) -> dict[str, pl.DataFrame]:
     """The tables `attribute_swaps` and `attribute_specificity`."""
     section = settings.multi_token

@@ -34,7 +34,16 @@ def draw_multi_token(*, attributes: pl.DataFrame, attribute_probes: pl.DataFrame
     read = attribute_probes.filter(input="resid", labels="true")
     for name in names:
         colour, dash, marker = looks[name]
-        style.band(left, read.filter(relation=name), "layer", "accuracy", color=colour, ls=dash, marker=marker, markersize=3.5)
+        style.band(
+            left,
+            read.filter(relation=name),
+            "layer",
+            "accuracy",
+            color=colour,
+            ls=dash,
+            marker=marker,
+            markersize=3.5,
+        )
     style.layer_axis(left, read["layer"].unique().sort().to_list())
     style.percent_axis(left, "right answers (% of <subjects>)")
     stated = read.filter("stated")["layer"]
@@ -42,11 +51,21 @@ def draw_multi_token(*, attributes: pl.DataFrame, attribute_probes: pl.DataFrame
     _beside(right, attribute_probes, names, looks, follows)
     right.set_title(f"{at_layer(stated[0])}" if len(stated) else "no layer")
     handles = [
-        Line2D([], [], color=looks[name][0], ls=looks[name][1], marker=looks[name][2], label=_label(attributes, name))
+        Line2D(
+            [],
+            [],
+            color=looks[name][0],
+            ls=looks[name][1],
+            marker=looks[name][2],
+            label=_label(attributes, name),
+        )
         for name in names
     ]
     handles += [_handle(words, marker) for words, marker in BASELINES.values()]
-    handles += [_handle("shuffled answers", "x"), Line2D([], [], color=style.INK, marker="|", ls="", label="always the commonest")]
+    handles += [
+        _handle("shuffled answers", "x"),
+        Line2D([], [], color=style.INK, marker="|", ls="", label="always the commonest"),
+    ]
     style.legend_above(figure, handles, columns=3)
     return figure
 
@@ -87,7 +106,9 @@ def _following(attributes: pl.DataFrame) -> set[str]:
 def shown(attributes: pl.DataFrame) -> list[str]:
     """The attributes that are drawn: the main one first, then those that do not follow from it."""
     rows = attributes.filter("probed").sort("n", descending=True, maintain_order=True).head(SHOWN)
-    rows = rows.sort(pl.col("main").fill_null(False).not_(), pl.col("follows").fill_null(False), maintain_order=True)
+    rows = rows.sort(
+        pl.col("main").fill_null(False).not_(), pl.col("follows").fill_null(False), maintain_order=True
+    )
     return rows["relation"].to_list()
 
 
@@ -99,7 +120,9 @@ def draw_attribute_swaps(*, attributes: pl.DataFrame, attribute_swaps: pl.DataFr
         return style.nothing_to_draw("no pair of <subjects> could be swapped")
     figure = style.new_figure(1.9 + 0.24 * (len(names) + 1))
     panels = figure.subplots(1, 2, sharey=True)
-    for axes, subspace, words in zip(panels, ("probe", "random"), ("what its probe reads", "as many random dimensions"), strict=True):
+    for axes, subspace, words in zip(
+        panels, ("probe", "random"), ("what its probe reads", "as many random dimensions"), strict=True
+    ):
         rows = attribute_swaps.filter(subspace=subspace)
         mesh = _heat_map(axes, rows, names)
         axes.set_title(f"{words}\n{_counts(rows)}")
@@ -123,12 +146,16 @@ def _heat_map(axes: Axes, rows: pl.DataFrame, names: list[str]):
             place = names.index(row["attribute"]), names.index(row["question"])
             values[place] = 100 * row["follows"]
             if row["tied"]:
-                axes.add_patch(Rectangle((place[1], place[0]), 1, 1, fill=False, edgecolor=style.INK, linewidth=0.7))
+                corner = (place[1] + 0.06, place[0] + 0.06)
+                look = {"fill": False, "edgecolor": style.GREY, "linewidth": 0.8, "zorder": 3}
+                axes.add_patch(Rectangle(corner, 0.88, 0.88, **look))
     mesh = axes.pcolormesh(values, cmap=style.sequential(), vmin=0, vmax=100)
     for (at, asked), value in np.ndenumerate(values):
         if np.isfinite(value):
             colour = style.PAPER if value > 55 else style.INK
-            axes.text(asked + 0.5, at + 0.5, f"{value:.0f}", ha="center", va="center", fontsize=6.5, color=colour)
+            axes.text(
+                asked + 0.5, at + 0.5, f"{value:.0f}", ha="center", va="center", fontsize=6.5, color=colour
+            )
     axes.set_xticks(np.arange(len(names)) + 0.5, names, rotation=90)
     axes.set_yticks(np.arange(len(names)) + 0.5, names)
     axes.set_ylim(len(names), 0)
@@ -142,7 +169,9 @@ def sentences(tables: Tables) -> list[str]:
     stated = probes.filter("stated", labels="true", input="resid")
     if stated.is_empty():
         asked = attributes["asked"].max() if attributes.height else 0
-        return [f"Of {asked or 0:,} <subjects> who were asked, too few know any one relation: {TOO_FEW}, and nothing is probed."]
+        return [
+            f"Of {asked or 0:,} <subjects> who were asked, too few know any one relation: {TOO_FEW}, and nothing is probed."
+        ]
     own = set(attributes.filter(pl.col("follows").not_() & pl.col("main").not_())["relation"])
     found = [_read(stated.filter(pl.col("relation").is_in(own))), *_follow(attributes)]
     found += _beyond(stated.filter(pl.col("relation").is_in(own)))
@@ -167,8 +196,12 @@ def _follow(attributes: pl.DataFrame) -> list[str]:
     names = attributes.filter("probed", "follows")["relation"].to_list()
     if not names:
         return []
-    verb, what = ("follows", "it is no attribute") if len(names) == 1 else ("follow", "they are no attributes")
-    return [f"{all_of(names)[0].upper()}{all_of(names)[1:]} {verb} from the <answer>: {what} of {'its' if len(names) == 1 else 'their'} own."]
+    verb, what = (
+        ("follows", "it is no attribute") if len(names) == 1 else ("follow", "they are no attributes")
+    )
+    return [
+        f"{all_of(names)[0].upper()}{all_of(names)[1:]} {verb} from the <answer>: {what} of {'its' if len(names) == 1 else 'their'} own."
+    ]
 
 
 def _beyond(rows: pl.DataFrame) -> list[str]:
@@ -189,7 +222,9 @@ def _angles(angles: pl.DataFrame, own: set[str]) -> list[str]:
     if pairs.is_empty():
         return []
     more = pairs.filter(pl.col("overlap") > pl.col("chance_high")).height
-    row = pairs.sort(pl.col("overlap") - pl.col("chance"), descending=True, maintain_order=True).row(0, named=True)
+    row = pairs.sort(pl.col("overlap") - pl.col("chance"), descending=True, maintain_order=True).row(
+        0, named=True
+    )
     return [
         f"Of {pairs.height} pairs of their subspaces, {more} overlap more than 95 % of random ones of the same sizes; most, "
         f"{row['relation']} and {row['other_relation']}: {row['overlap']:.2f} (0: at right angles, 1: one lies in the other; random: "
@@ -207,6 +242,16 @@ def _swaps(specificity: pl.DataFrame) -> list[str]:
         f"it become the donor's, and {share(probe, 'others')} of those about other attributes change (n = {probe['n']:,}, "
         f"{probe['attributes']} attributes)"
     )
-    beside = [f"with as many random dimensions {share(rows['random'], 'own')} and {share(rows['random'], 'others')}"] if "random" in rows else []
-    beside += [f"with everything replaced {share(rows['whole'], 'own')} become the donor's"] if "whole" in rows else []
+    beside = (
+        [
+            f"with as many random dimensions {share(rows['random'], 'own')} and {share(rows['random'], 'others')}"
+        ]
+        if "random" in rows
+        else []
+    )
+    beside += (
+        [f"with everything replaced {share(rows['whole'], 'own')} become the donor's"]
+        if "whole" in rows
+        else []
+    )
     return [f"{text}; {all_of(beside)}." if beside else f"{text}."]

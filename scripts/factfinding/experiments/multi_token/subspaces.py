@@ -76,7 +76,9 @@ def _on_halves(
     if min(np.bincount(one.labels[half == side]).min() for side in (0, 1)) < 2:
         return None
     sides = (np.flatnonzero(half == side) for side in (0, 1))
-    first, second = (span(_fitted(resid, one, fitting, n_folds=2, seed=seed, rows=rows).weight[-1, 0]) for rows in sides)
+    first, second = (
+        span(_fitted(resid, one, fitting, n_folds=2, seed=seed, rows=rows).weight[-1, 0]) for rows in sides
+    )
     return first, second
 
 
@@ -120,9 +122,7 @@ def angles(spans: Sequence[Subspaces], *, layer: int, draws: int, seed: int) -> 
     pairs += [(one, other, (one.whole, other.whole)) for one, other in combinations(spans, 2)]
     for one, other, (first, second) in pairs:
         d_model, sizes = len(first), (first.shape[1], second.shape[1])
-        chance = [
-            cosines(*(random_basis(d_model, size, rng) for size in sizes)) for _ in range(draws)
-        ]
+        chance = [cosines(*(random_basis(d_model, size, rng) for size in sizes)) for _ in range(draws)]
         found = cosines(first, second)
         low, high = np.quantile([(each**2).mean() for each in chance], [0.025, 0.975])
         shared = len(one.attribute.labels) if one is other else _shared(one.attribute, other.attribute)

@@ -123,7 +123,9 @@ def swapped(
     for one in spans:
         prompts = facts.filter(pl.col("fact") == one.attribute.name).sort("subject")
         prompts = prompts.with_columns(roles=pl.Series([[]] * prompts.height, dtype=pl.List(pl.String)))
-        found[one.attribute.name] = _asked(anatomy, prompts, spans, pairs, random, layer=layer, batch_size=batch_size)
+        found[one.attribute.name] = _asked(
+            anatomy, prompts, spans, pairs, random, layer=layer, batch_size=batch_size
+        )
     return Swapped(pairs=pairs, by_question=found)
 
 
@@ -208,11 +210,15 @@ def told(said: Swapped, spans: Sequence[Subspaces]) -> dict[tuple[str, str], Est
         own = labels[[row_of[name] for name in one.subjects["subject"]]]
         both = own >= 0
         if both.any():
-            found[given.attribute.name, one.name] = share_interval(told_by(own[both], one.labels[both], one.folds[both]))
+            found[given.attribute.name, one.name] = share_interval(
+                told_by(own[both], one.labels[both], one.folds[both])
+            )
     return found
 
 
-def tied(by_one: Mapping[tuple[str, str], Estimate], attribute: str, question: str, follows_from: float) -> bool:
+def tied(
+    by_one: Mapping[tuple[str, str], Estimate], attribute: str, question: str, follows_from: float
+) -> bool:
     """Whether one of two attributes follows from the other, so that no swap can be expected to part them."""
     pairs = ((attribute, question), (question, attribute))
     return any(pair in by_one and by_one[pair].value >= follows_from for pair in pairs)
@@ -229,7 +235,12 @@ def swaps(
             here = cell(said, attribute, question)
             if not here.any():
                 continue
-            row: dict[str, Any] = {"attribute": attribute, "question": question, "subspace": subspace, "layer": layer}
+            row: dict[str, Any] = {
+                "attribute": attribute,
+                "question": question,
+                "subspace": subspace,
+                "layer": layer,
+            }
             row |= {"dimensions": dimensions.get(attribute)}
             if attribute not in (EACH, question):
                 row |= {"tied": tied(by_one, attribute, question, follows_from)}
@@ -253,14 +264,24 @@ def cell(said: Swapped, attribute: str, question: str) -> Bool[np.ndarray, " sub
 
 
 def specificity(
-    said: Swapped, spans: Sequence[Subspaces], *, follows: Collection[str], follows_from: float, layer: int, seed: int
+    said: Swapped,
+    spans: Sequence[Subspaces],
+    *,
+    follows: Collection[str],
+    follows_from: float,
+    layer: int,
+    seed: int,
 ) -> pl.DataFrame:
     """The table `attribute_specificity`: what swapping one attribute does to its own question, and to the others.
 
     Over attributes that do not follow from the main answer (`follows`), and pairs of them that are not tied. A subject's
     numbers are means over attributes, and over pairs of them.
     """
-    names, by_one, rows = [one.attribute.name for one in spans if one.attribute.name not in follows], told(said, spans), []
+    names, by_one, rows = (
+        [one.attribute.name for one in spans if one.attribute.name not in follows],
+        told(said, spans),
+        [],
+    )
     pairs = [(a, q) for a, q in product(names, names) if a != q and not tied(by_one, a, q, follows_from)]
     for subspace in (PROBE, RANDOM, WHOLE):
         own = _means(said, [(name, name) for name in names], subspace, "donor")
@@ -268,13 +289,22 @@ def specificity(
         both = np.flatnonzero(~np.isnan(own) & (~np.isnan(others) | (subspace == WHOLE)))
         if not len(both):
             continue
-        row: dict[str, Any] = {"subspace": subspace, "layer": layer, "attributes": len(names), "pairs": len(pairs)}
+        row: dict[str, Any] = {
+            "subspace": subspace,
+            "layer": layer,
+            "attributes": len(names),
+            "pairs": len(pairs),
+        }
         row |= estimate_columns("own", accuracy_estimate(own[both], seed=seed))
         if subspace != WHOLE:
             row |= estimate_columns("others", accuracy_estimate(others[both], seed=seed))
             row |= estimate_columns("own_over_others", mean_interval(own[both] - others[both], seed=seed))
         rows.append(row | {"n": len(both)})
-    return pl.DataFrame(rows, schema=schema_of("attribute_specificity")) if rows else empty("attribute_specificity")
+    return (
+        pl.DataFrame(rows, schema=schema_of("attribute_specificity"))
+        if rows
+        else empty("attribute_specificity")
+    )
 
 
 def _means(
