@@ -39,15 +39,17 @@ def attribute_tables(
     """All tables. lookup: its last layer, after which attributes are replaced. keep: subjects. knows: whether they are known."""
     made = model()
     circuit = Circuit(lookup_at=AT_NAME, concatenate=(0, 0), lookup=(1, lookup), extract=("L3H0",))
+    recorded = activations(model, keep)
     return tables_of(
-        made.anatomy,
-        made.prompts()[:keep],
-        made.candidates,
-        made.facts,
-        circuit,
-        knows=knows,
-        batch_size=batch_size,
-    )
+        made.anatomy, recorded.prompts, made.candidates, made.facts, circuit, recorded=recorded, knows=knows, batch_size=batch_size
+    )  # fmt: skip
+
+
+@cache
+def activations(model: Callable[[], Hypothesis], keep: int) -> RunActivations:
+    """Of the first subjects; what was run once is not run again."""
+    made = model()
+    return RunActivations(made.anatomy, made.prompts()[:keep])
 
 
 @cache
@@ -78,6 +80,7 @@ def tables_of(
     facts: pl.DataFrame,
     circuit: Circuit,
     *,
+    recorded: RunActivations | None = None,
     knows: bool = True,
     batch_size: int = 128,
     **section: Any,
@@ -92,7 +95,7 @@ def tables_of(
     ).model_dump(mode="json")  # fmt: skip
     kept = {name: {key: values[name][key] for key in keys or values[name]} for name, keys in GIVEN.items()}
     held = {"anatomy": anatomy, "candidates": candidates, "recall": recall, "prompts/full": prompts}
-    held |= {"activations/full": RunActivations(anatomy, prompts), "circuit.yaml": circuit}
+    held |= {"activations/full": recorded or RunActivations(anatomy, prompts), "circuit.yaml": circuit}
     with TemporaryDirectory() as folder:
         path = Path(folder) / "facts.csv"
         facts.write_csv(path)

@@ -20,7 +20,6 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-import torch
 from jaxtyping import Bool, Float, Int
 
 from factfinding.engine.direct import Readout
@@ -181,9 +180,9 @@ def extraction(measured: Measured, extract: Sequence[str], *, seed: int) -> pl.D
         effect = {
             name: values[:, : len(chosen)][:, chosen].sum(axis=1) for name, values in measured.effect.items()
         }
-        for question in effect:
+        for question, uniform in measured.name.items():
             row: dict[str, Any] = {"heads": kind, "question": question, "number": int(chosen.sum())}
-            row |= {"n": len(effect[question]), "name_share": float(measured.name[question].mean())}
+            row |= {"n": len(uniform), "name_share": float(uniform.mean())}
             for name, values in (("attention", attention), ("effect", effect)):
                 row |= estimate_columns(name, mean_interval(values[question], seed=seed))
                 row |= _beside_own(name, values, question, seed=seed)

@@ -168,8 +168,10 @@ def _least(rows: dict[str, Row]) -> list[str]:
         return []
     least = min(asked, key=lambda row: row["effect"])
     return [
-        f"Least is written where {least['question']} is asked: {logits(least, 'effect')} logits, "
-        f"{number(least, 'effect_from_own', '+.2f')} beside the own prompt, in pairs (n = {least['n']:,})."
+        (
+            f"Least is written where {least['question']} is asked: {logits(least, 'effect')} logits, "
+            f"{number(least, 'effect_from_own', '+.2f')} beside the own prompt, in pairs (n = {least['n']:,})."
+        )
     ]
 
 
@@ -210,11 +212,15 @@ def _adds_up(table: pl.DataFrame, heads: pl.DataFrame) -> list[str]:
         (row for name, row in rows.items() if name not in ("sum", "joint")), key=lambda row: row["right"]
     )
     found = [
-        f"For the right answer to each question ({total['questions']} asked): {'; '.join(parts)} logits. Their sum is "
-        f"{logits(total, 'exact')}, all at once {logits(joint, 'exact')} (n = {total['n']:,}): they differ by "
-        f"{number(total, 'over_joint', '+.2f')}.",
-        f"Alone, {PARTS[best['part']]} put the right answer first most often, {share(best, 'right')}; all together {share(joint, 'right')} "
-        f"(always the commonest: {percent(joint['majority_rate'])}).",
+        (
+            f"For the right answer to each question ({total['questions']} asked): {'; '.join(parts)} logits. Their sum is "
+            f"{logits(total, 'exact')}, all at once {logits(joint, 'exact')} (n = {total['n']:,}): they differ by "
+            f"{number(total, 'over_joint', '+.2f')}."
+        ),
+        (
+            f"Alone, {PARTS[best['part']]} put the right answer first most often, {share(best, 'right')}; all together {share(joint, 'right')} "
+            f"(always the commonest: {percent(joint['majority_rate'])})."
+        ),
     ]
     largest = heads.sort("size", descending=True, maintain_order=True).head(3)
     named = [

@@ -226,9 +226,11 @@ def _angles(angles: pl.DataFrame, own: set[str]) -> list[str]:
         0, named=True
     )
     return [
-        f"Of {pairs.height} pairs of their subspaces, {more} overlap more than 95 % of random ones of the same sizes; most, "
-        f"{row['relation']} and {row['other_relation']}: {row['overlap']:.2f} (0: at right angles, 1: one lies in the other; random: "
-        f"{number(row, 'chance', '.2f')}; n = {row['n']:,})."
+        (
+            f"Of {pairs.height} pairs of their subspaces, {more} overlap more than 95 % of random ones of the same sizes; most, "
+            f"{row['relation']} and {row['other_relation']}: {row['overlap']:.2f} (0: at right angles, 1: one lies in the other; random: "
+            f"{number(row, 'chance', '.2f')}; n = {row['n']:,})."
+        )
     ]
 
 
