@@ -265,7 +265,7 @@ def _outer_circuit(*, asked: bool = True) -> GPTNeoXForCausalLM:
     scale = NOMINAL / WIDTH**0.5
     model = empty_model(width=WIDTH, layers=LAYERS, heads=HEADS, neurons=NEURONS, scale=scale)
     identities = {f"first_{i}": f"first_{i}" for i in range(NAMES)}
-    _attend(model, 0, 0, query=direction("last"), key="first", moves=identities)
+    _attend(model, 0, 0, query="last", key="first", moves=identities)
     for index, (relation, values) in enumerate(FACTS.items()):
         moves = {f"knows_{value}": f"says_{value}" for value in values}
         asks = [relation] if asked else list(ASKS)
@@ -285,13 +285,14 @@ def _attend(
     layer: int,
     index: int,
     *,
-    query: Tensor,
+    query: Tensor | str,
     key: str,
     moves: dict[str, str],
     gain: float = 1.0,
 ) -> None:
-    """A head whose queries attend to `key` tokens, and all others to BOS; it moves features into others. query: what reads
-    the mark of a query."""
+    """A head whose queries attend to `key` tokens, and all others to BOS; it moves features into others. query: the
+    mark of a query, or what reads it."""
+    query = direction(query) if isinstance(query, str) else query
     set_head(
         model, layer, index, query=query, key=direction(key), rest=direction("bos"),
         moves=[(direction(read), gain * direction(write)) for read, write in moves.items()],

@@ -119,19 +119,22 @@ def swapped(
     lengths = dict(facts.select("subject", "n_name_tokens").iter_rows())
     pairs = pair_up(spans, lengths, subjects=subjects, rng=rng)
     random = {one.attribute.name: random_basis(anatomy.d_model, one.dimensions, rng) for one in spans}
-    found = {}
+    needed, found = [pairs.names[row] for row in {*pairs.sampled, *pairs.donor[pairs.sampled]}], {}
     for one in spans:
-        prompts = facts.filter(pl.col("fact") == one.attribute.name).sort("subject")
+        known = facts.filter(pl.col("fact") == one.attribute.name)
+        prompts = known.filter(pl.col("subject").is_in(needed)).sort("subject")
         prompts = prompts.with_columns(roles=pl.Series([[]] * prompts.height, dtype=pl.List(pl.String)))
         found[one.attribute.name] = _asked(
-            anatomy, prompts, spans, pairs, random, layer=layer, batch_size=batch_size
-        )
+            anatomy, prompts, known["target"].unique().sort().to_numpy(), spans, pairs, random, layer=layer,
+            batch_size=batch_size,
+        )  # fmt: skip
     return Swapped(pairs=pairs, by_question=found)
 
 
 def _asked(
     anatomy: Anatomy,
     prompts: pl.DataFrame,
+    tokens: Int[np.ndarray, " answers"],
     spans: Sequence[Subspaces],
     pairs: Pairs,
     random: Mapping[str, Basis],
@@ -139,7 +142,8 @@ def _asked(
     layer: int,
     batch_size: int,
 ) -> Said:
-    """One question, of those sampled subjects who know its answer, as their donors do. prompts: of everybody who does."""
+    """One question, of those sampled subjects who know its answer, as their donors do. prompts: of all of these; tokens: of
+    the answers that may be given."""
     groups, n = groups_of(prompts), len(pairs.names)
     resid = name_outputs(anatomy, prompts, groups, batch_size=batch_size).resid[:, layer].double().numpy()
     place = np.full(n + 1, -1)  # of a subject in the prompts table; of nobody: -1
@@ -151,7 +155,6 @@ def _asked(
     difference[place[able]] = resid[place[pairs.donor[able]]] - resid[place[able]]
     values = dict(_replaced(resid, difference, place, able, spans, pairs, random))
     targets = prompts["target"].to_numpy()
-    tokens = np.unique(targets)
     said = Said(
         own=np.full(n, -1), donor=np.full(n, -1), before=np.full(n, -1),
         after={key: np.full(n, -1) for key in values},
