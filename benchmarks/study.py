@@ -67,6 +67,8 @@ def study_of(shape: Shape, device: str, *, products: str = "bfloat16") -> dict:
         "heads": everyone,
         "mlp_paths": everyone,
         "paraphrases": everyone,
+        "multi_token": everyone,
+        "extraction_unasked": everyone,
         "lookup": everyone,
         "names": everyone,
         "interventions": everyone | {"node_subjects": 4, "patched_subjects": 30},

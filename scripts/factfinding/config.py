@@ -528,6 +528,81 @@ class ParaphrasesConfig(Section):
     )
 
 
+class MultiTokenConfig(Section):
+    """P1.1: the attributes that can be read at the final name token, and replaced there one at a time."""
+
+    subjects: Literal["known", "all"] = Field(
+        "known",
+        description="known: those whose answer the model recalls (also where recall.at_most leaves them out), and facts that "
+        "count as known",
+    )
+    asked_subjects: int | None = Field(
+        200,
+        ge=2,
+        description="subjects who are asked the facts of neurons.facts, those with most facts in the table first; null: all",
+    )
+    least_subjects: int = Field(
+        30, ge=2, description="of whom an attribute must be known for it to be looked at"
+    )
+    layer: LayerNumber | None = Field(
+        None,
+        ge=0,
+        description="after which attributes are replaced, and claims judged; null: the last of the lookup (the middle one where "
+        "there is none)",
+    )
+    layers: int = Field(
+        8, ge=2, description="layers that are probed, spread evenly, the embeddings and the last among them"
+    )
+    follows_from: float = Field(
+        0.95,
+        gt=0,
+        le=1,
+        description="an attribute follows from another where that alone gives it, held out, for this share of subjects",
+    )
+    swapped_subjects: int = Field(
+        64,
+        ge=2,
+        description="whose subspaces are replaced by a donor's: those of whom most attributes are known, drawn among equals",
+    )
+    angle_draws: int = Field(
+        200, ge=20, le=100_000, description="pairs of random subspaces beside which two attributes' are held"
+    )
+    seed: int = Field(
+        0,
+        ge=0,
+        lt=2**32,
+        description="draws folds, shuffled answers, donors, random subspaces and the bootstrap",
+    )
+
+
+class ExtractionUnaskedConfig(Section):
+    """P1.2: what the extracting heads do where something else is asked."""
+
+    subjects: Literal["known", "all"] = Field(
+        "known", description="known: as in multi_token; the facts are those that were asked there"
+    )
+    asked_subjects: int = Field(100, ge=2, description="drawn, each of whom is asked every question")
+    least_subjects: int = Field(
+        20,
+        ge=2,
+        description="who must be asked every question; the questions known of fewest are left out until there are",
+    )
+    suppressors: int = Field(
+        5,
+        ge=1,
+        le=100,
+        description="nodes listed that lower the unasked answer most, chosen on one half of the subjects",
+    )
+    mostly: float = Field(
+        0.6,
+        gt=0.5,
+        lt=1,
+        description="share of the variance of a head's effect that the subject alone (a subject head) or the question alone (a "
+        "relation head) must explain; where neither does, it is a mixed head",
+    )
+    seed: int = Field(0, ge=0, lt=2**32, description="draws the subjects, the halves and the bootstrap")
+
+
 class MlpPathsConfig(Section):
     """P3.1: paths between the MLPs that look the fact up, removed."""
 
@@ -814,6 +889,8 @@ class Config(Section):
     probes: ProbesConfig = ProbesConfig()
     interventions: InterventionsConfig = InterventionsConfig()
     paraphrases: ParaphrasesConfig = ParaphrasesConfig()
+    multi_token: MultiTokenConfig = MultiTokenConfig()
+    extraction_unasked: ExtractionUnaskedConfig = ExtractionUnaskedConfig()
     mlp_paths: MlpPathsConfig = MlpPathsConfig()
     neurons: NeuronsConfig = NeuronsConfig()
     answer_neurons: AnswerNeuronsConfig = AnswerNeuronsConfig()

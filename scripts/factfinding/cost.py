@@ -46,6 +46,10 @@ KINDS = 4
 BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
 FIT, FIT_NUMBER = 0.02, 3e-8
 """Seconds of one logistic fit, and of each subject, dimension and answer of it."""
+ANSWERS_OF_FACTS = 8
+"""Answers to a relation, about."""
+PER_EFFECT = 2e-4
+"""Seconds for the direct effect of one head under one prompt, and for the shares of its variance."""
 SHUFFLED = 4e-8
 """Seconds to permute one weight."""
 NETWORK_STEP = 6e-5
@@ -264,6 +268,8 @@ class Study:
             "total_effects_shard": self._screened(nodes * places, nodes * slots / heads, length=after * heads / 4),
             "total_effects": Work(start=0.1, statistics=nodes * slots * 2e-6, disk=60 * nodes * slots),
             "paraphrases": self._wordings(),
+            "multi_token": self._attributes(),
+            "extraction_unasked": self._unasked(),
             "residual_patching": self.runs(
                 patched * (places * (layers + 1) / 2 + 2 * asked.full), patched * slots * layers / 2, length=asked.full
             ),
@@ -317,6 +323,36 @@ class Study:
         if section.screen == "never" or (section.screen == "auto" and run <= EXACT_UP_TO):
             return shape.neurons
         return min(shape.neurons, section.screen_largest + section.screen_sample)
+
+    def _attributes(self) -> Work:
+        """P1.1: subjects are asked their facts; probes of each relation; every attribute replaced under every question."""
+        asked, shape, section = self.asked, self.shape, self.config.multi_token
+        people, relations = self._of_attributes()
+        swapped = min(people, section.swapped_subjects)
+        partial = swapped * relations * (2 * relations + 1)
+        fit = FIT + FIT_NUMBER * min(people, shape.width) * people * ANSWERS_OF_FACTS
+        fits = relations * self.config.probes.n_folds * (min(section.layers, shape.layers + 1) + 5)
+        logits = shape.vocabulary * shape.width / (shape.block * shape.layers)
+        return self.runs(
+            people * relations * (asked.full + logits + asked.name_only) + swapped * relations * asked.full
+            + partial * asked.after / 2,
+            people * relations * 3, length=asked.full, statistics=fits * fit + 3,
+        )  # fmt: skip
+
+    def _unasked(self) -> Work:
+        """P1.2: subjects are asked every question once."""
+        people, relations = self._of_attributes()
+        asked = min(people, self.config.extraction_unasked.asked_subjects) * (relations + 1)
+        nodes = self.shape.layers * self.shape.heads * asked
+        return self.runs(
+            asked * self.asked.full, asked, length=self.asked.full, statistics=3 + nodes * PER_EFFECT
+        )
+
+    def _of_attributes(self) -> tuple[int, float]:
+        """Subjects who are asked their facts (P1.1), and how many each has."""
+        asked = self.asked
+        people = min(asked.known, asked.of_people, self.config.multi_token.asked_subjects or asked.known)
+        return people, max(2, asked.facts / asked.of_people)
 
     def _neurons(self) -> dict[str, Work]:
         """P3.2 and the dossiers."""

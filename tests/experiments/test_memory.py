@@ -24,7 +24,8 @@ from factfinding.experiments.locality.measure import locality
 from factfinding.experiments.recall.compute import answer_scores
 from factfinding.methods.effective import NameTables
 from factfinding.store import Activations
-from helpers import ROOT, planted, stores
+from helpers import ROOT, hypotheses, planted, stores
+from helpers.attribute_tables import attribute_tables
 from helpers.head_tables import planted_candidates
 from helpers.intervention_tables import intervention_tables
 from helpers.models import random_anatomy
@@ -63,6 +64,10 @@ def recall() -> Tables:
 
 def wordings() -> Tables:
     return tables_of([SAME], batch_size=16)
+
+
+def attributes() -> Tables:
+    return attribute_tables.__wrapped__(hypotheses.fact_cells, batch_size=16)
 
 
 def local() -> Tables:
@@ -110,6 +115,7 @@ RULES: dict[Callable[[], Tables], tuple[int, set[str]]] = {
     ),
     names: (6, {"mlp_norms", "linear_structure", "orthogonal_remainder"}),  # a pair of P3.7 is six names together
     wordings: (6, {"paraphrases"}),
+    attributes: (6, {"multi_token", "extraction_unasked"}),
     neurons: (3, {"neuron_facts", "neuron_effects", "mlp_paths"}),
     local: (6, {"locality"}),
     ablations: (6, {"dossiers"}),

@@ -157,6 +157,25 @@ def _layer_probes(how: Drawn) -> Rows:
     return [row | ({"selectivity": None} if row["labels"] == "shuffled" else {}) for row in rows]
 
 
+def _attribute_probes(how: Drawn) -> Rows:
+    """The stated layer is the first one; the shuffled answers stand there alone."""
+    facts = FACTS[: how.facts]
+    read = _all(relation=facts, input=("resid",), layer=range(-1, how.layers), labels=("true",))
+    read += _all(
+        relation=facts,
+        input=("resid",),
+        layer=(0,),
+        labels=("shuffled",),
+        baseline=(None,),
+        over_baseline=(None,),
+    )
+    alone = _all(
+        relation=facts, input=("name_string", "name_tokens", "main_answer"), layer=(None,), labels=("true",), baseline=(None,),
+        over_baseline=(None,),
+    )  # fmt: skip
+    return [row | {"stated": row["layer"] == 0, "answers": how.n_answers} for row in [*read, *alone]]
+
+
 def _circuit(how: Drawn) -> Rows:
     layer = how.layers - 1
     spans = {"concatenate": (0, 0), "lookup": (layer, layer)}
@@ -394,6 +413,37 @@ def _rows() -> dict[str, Callable[[Drawn], Rows]]:
         ],
         "paraphrase_nodes": lambda how: _all(wording=_wordings(how), node__kind__layer__index__rank=list(_nodes(how))),
         "paraphrase_agreement": _agreement,
+        "attributes": lambda how: [
+            row | {"main": row["relation"] == FACTS[0], "probed": True, "answers": how.n_answers}
+            for row in _all(relation=FACTS[: how.facts])
+        ],
+        "attribute_probes": _attribute_probes,
+        "attribute_angles": lambda how: [
+            {"relation": one, "other_relation": other, "layer": 0, "dimensions": 2, "other_dimensions": 3}
+            for one, other in [*combinations(FACTS[: how.facts], 2), *((fact, fact) for fact in FACTS[: how.facts])]
+        ],
+        "attribute_swaps": lambda how: _all(
+            attribute=FACTS[: how.facts], question=FACTS[: how.facts], subspace=("probe", "random"), layer=(0,), dimensions=(2,)
+        ),
+        "attribute_specificity": lambda how: [
+            row | (dict.fromkeys(("others", "own_over_others")) if row["subspace"] == "whole" else {})
+            for row in _all(subspace=("probe", "random", "whole"), layer=(0,), attributes=(how.facts,), pairs=(how.facts,))
+        ],
+        "unasked_extraction": lambda how: [
+            row
+            | (dict.fromkeys(("attention_from_own", "attention_over_half", "effect_from_own", "effect_over_half")) if row["question"] == "own" else {})
+            for row in _all(heads__number=[("extracting", 1), ("other", how.heads)], question=("own", *FACTS[: how.facts], "others", "apart"))
+        ],
+        "unasked_suppression": lambda how: [
+            {"node": node, "kind": kind, "layer": layer, "index": index, "rank": rank, "nodes_tried": 9}
+            for rank, (node, kind, layer, index, _) in enumerate(list(_nodes(how))[2:7], 1)
+        ],
+        "additivity": lambda how: [
+            {"part": part, "questions": how.facts, "heads": 2 if part in ("subject", "relation", "mixed") else None}
+            | ({} if part == "sum" else {"over_joint": None}) | ({"right": None} if part == "sum" else {})
+            for part in ("subject", "relation", "mixed", "mlps", "embedding", "sum", "joint")
+        ],
+        "additivity_heads": lambda how: _all(node__layer__index__read__rank=_heads(how), kind=("mixed",)),
         "mlp_paths": _paths,
         "effect_concentration": _concentration,
         "fact_correlations": _correlations,

@@ -137,6 +137,13 @@ def fact_cells() -> Hypothesis:
 
 
 @cache
+def extracts_always() -> Hypothesis:
+    """As `fact_cells`, but each of the three heads brings its fact to END whatever is asked: only the logit that all answers
+    to the question have says which fact is meant (P1.2)."""
+    return _cells("extracts always", list, asked=False)
+
+
+@cache
 def detokenization() -> Hypothesis:
     """Known pairs in MLP 1, each by the four neurons that it shares with the four pairs that share a name with it.
 
@@ -210,9 +217,10 @@ MODELS: dict[str, Callable[[], Hypothesis]] = {
 }
 
 
-def _cells(name: str, shared: Callable[[Tensor], Sequence[Tensor]]) -> Hypothesis:
-    """Neurons of MLP 1 that are on for one known pair. shared: of a pair's facts, what each of its neurons writes."""
-    model, table = _outer_circuit(), people()
+def _cells(name: str, shared: Callable[[Tensor], Sequence[Tensor]], *, asked: bool = True) -> Hypothesis:
+    """Neurons of MLP 1 that are on for one known pair. shared: of a pair's facts, what each of its neurons writes. asked: whether
+    a fact is brought to END only if it is asked for."""
+    model, table = _outer_circuit(asked=asked), people()
     written = [
         (person, write) for person in table.iter_rows(named=True) for write in shared(_facts_of(person))
     ]
@@ -252,15 +260,17 @@ def _neuron(
     mlp.dense_4h_to_h.weight[:, n] = write
 
 
-def _outer_circuit() -> GPTNeoXForCausalLM:
-    """Everything but the lookup."""
+def _outer_circuit(*, asked: bool = True) -> GPTNeoXForCausalLM:
+    """Everything but the lookup. asked: whether a fact is brought to END only if it is asked for."""
     scale = NOMINAL / WIDTH**0.5
     model = empty_model(width=WIDTH, layers=LAYERS, heads=HEADS, neurons=NEURONS, scale=scale)
     identities = {f"first_{i}": f"first_{i}" for i in range(NAMES)}
     _attend(model, 0, 0, query="last", key="first", moves=identities)
     for index, (relation, values) in enumerate(FACTS.items()):
         moves = {f"knows_{value}": f"says_{value}" for value in values}
-        _attend(model, 3, index, query=f"asks_{relation}", key="last", moves=moves, gain=1 / FACT)
+        asks = [relation] if asked else list(ASKS)
+        query = torch.stack([direction(f"asks_{one}") for one in asks]).sum(0)
+        _attend(model, 3, index, query=query, key="last", moves=moves, gain=1 / FACT)
     rng = np.random.default_rng(0)
     for layer, i in product(range(LAYERS), range(BYSTANDERS)):
         kind = ("first", "last")[i % 2]
@@ -275,14 +285,16 @@ def _attend(
     layer: int,
     index: int,
     *,
-    query: str,
+    query: Tensor | str,
     key: str,
     moves: dict[str, str],
     gain: float = 1.0,
 ) -> None:
-    """A head whose `query` tokens attend to `key` tokens, and all others to BOS; it moves features into others."""
+    """A head whose queries attend to `key` tokens, and all others to BOS; it moves features into others. query: the
+    mark of a query, or what reads it."""
+    query = direction(query) if isinstance(query, str) else query
     set_head(
-        model, layer, index, query=direction(query), key=direction(key), rest=direction("bos"),
+        model, layer, index, query=query, key=direction(key), rest=direction("bos"),
         moves=[(direction(read), gain * direction(write)) for read, write in moves.items()],
     )  # fmt: skip
 

@@ -28,6 +28,7 @@ from factfinding.methods.probes import ProbeSettings
 from factfinding.methods.simplified import Parts
 from factfinding.tables import schema_of
 from helpers import hypotheses, intervention_tables, variants
+from helpers.attribute_tables import attribute_tables, unknown_attribute
 from helpers.effective_tables import effective_tables
 from helpers.head_tables import head_tables, name_residuals, planted_candidates
 from helpers.inputs import quiet
@@ -148,6 +149,19 @@ late = {"experiments": ladder, "concatenate": (0, 0)}
 early = {"experiments": ladder, "concatenate": (1, 1)}
 
 MODELS: dict[str, tuple[Made, Made]] = {
+    "attributes-readable": (lambda: attribute_tables(hypotheses.fact_cells), unknown_attribute),
+    "attribute-moved-alone": (
+        lambda: attribute_tables(hypotheses.fact_cells),
+        lambda: attribute_tables(hypotheses.hash_lookup, 1),
+    ),
+    "attends-unasked": (
+        lambda: attribute_tables(hypotheses.extracts_always),
+        lambda: attribute_tables(hypotheses.fact_cells),
+    ),
+    "extracts-unasked": (
+        lambda: attribute_tables(hypotheses.extracts_always),
+        lambda: attribute_tables(hypotheses.fact_cells),
+    ),
     "recall-confident": (lambda: recalled(variants.at_name), lambda: recalled(variants.unsure)),
     "direct-few-heads": (lambda: heads(variants.at_name), lambda: heads(variants.many_heads)),
     "direct-heads-late": (lambda: heads(variants.at_name), lambda: heads(variants.extracted_early)),

@@ -237,8 +237,9 @@ def baseline_rows(
     *,
     settings: ProbeSettings,
     seed: int,
+    fitted: bool = True,
 ) -> Iterator[ProbeRow]:
-    """The rows of `name_baselines`."""
+    """The rows of `name_baselines`; fitted: with those fitted and scored on all subjects."""
     if len(token_ids) != subjects.height or not all(len(tokens) for tokens in token_ids):
         raise ValueError(
             f"{len(token_ids)} token lists, none empty, are needed for {subjects.height} subjects"
@@ -248,7 +249,8 @@ def baseline_rows(
     tokens = _token_marks([token_ids[i] for i in task.order])
     yield from _probe_rows(head | {"input": "name_string"}, task.names, task, settings, seed)
     yield from _probe_rows(head | {"input": "name_tokens"}, tokens, task, settings, seed)
-    yield from _fitted_rows(head | {"input": "name_tokens"}, tokens, task, settings, seed)
+    if fitted:
+        yield from _fitted_rows(head | {"input": "name_tokens"}, tokens, task, settings, seed)
 
 
 def _group_words(name: str) -> tuple[str, str]:
