@@ -69,6 +69,8 @@ def study_of(shape: Shape, device: str, *, products: str = "bfloat16") -> dict:
         "paraphrases": everyone,
         "lookup": everyone,
         "names": everyone,
+        "linear_relation": everyone | {"layers": 4, "scored_subjects": 30},
+        "entity_cells": everyone | {"sampled_subjects": 30},
         "interventions": everyone | {"node_subjects": 4, "patched_subjects": 30},
         "neurons": everyone
         | {

@@ -58,6 +58,7 @@ of post 2 (and so on) of *Fact Finding* (Nanda, Rajamanoharan, Kramár, Shah, 20
 
 """
 POSTS = {
+    1: "Post 1: the overview",
     2: "Post 2: simplifying the circuit",
     3: "Post 3: the early MLPs",
     4: "Post 4: memorisation",

@@ -37,7 +37,13 @@ from factfinding.units import digits, measured
 SHOWN_ROWS = 200
 """Rows of a table on the page; all of them stand in its file. Most tables have fewer, and the page stays small."""
 
-POSTS = {2: "simplifying the circuit", 3: "the early MLPs", 4: "memorisation", 5: "locality"}
+POSTS = {
+    1: "the overview",
+    2: "simplifying the circuit",
+    3: "the early MLPs",
+    4: "memorisation",
+    5: "locality",
+}
 """What each post of the study is about."""
 
 SVG, XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"

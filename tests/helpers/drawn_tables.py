@@ -387,6 +387,15 @@ def _rows() -> dict[str, Callable[[Drawn], Rows]]:
         ],
         "paraphrase_nodes": lambda how: _all(wording=_wordings(how), node__kind__layer__index__rank=list(_nodes(how))),
         "paraphrase_agreement": _agreement,
+        "linear_relation": lambda how: _all(layer=range(how.layers), rank=(1, 2)[how.facts % 2 :][:1], examples=(8,)),
+        "entity_cells": lambda how: [
+            row | (dict.fromkeys(("random", "over_random", "random_effect")) if row["chosen_by"] == "all" else {})
+            for row in _all(
+                change=("erase", "inject"), n_neurons=(64,), whole_swap=(-3.0,),
+                chosen_by__neurons=[("all", 64), *product(("specificity", "gradient"), (1, 3, 10)[: how.facts])],
+            )
+        ],
+        "entity_cell_subjects": lambda how: _all(subject=_names(how), answer=how.answers[:1], neuron=("L1N3",), shared_by=(1,)),
         "mlp_paths": _paths,
         "effect_concentration": _concentration,
         "fact_correlations": _correlations,
