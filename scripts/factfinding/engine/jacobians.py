@@ -1,7 +1,7 @@
 """Jacobians: how the residual stream at END answers to that at an earlier position, after any layer, everything between free
 to respond.
 
-Written in forward mode, each layer's Jacobian would need a run of its own for every dimension. In reverse mode one pass
+In forward mode every layer would need a run of its own for each of its dimensions. In reverse mode one pass
 for each dimension at END gives the Jacobians of all layers at once; both are exact, in the model's own precision. Only the
 positions from the earlier one to END are run, and of the model the layers above the lowest one asked for.
 """
