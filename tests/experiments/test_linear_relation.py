@@ -118,7 +118,10 @@ def test_a_random_direction_is_as_long_and_does_little_where_there_is_room():
 def test_the_words_and_the_figure_are_those_of_the_table():
     first, by_layer, moved = told("linear_relation", {"linear_relation": TABLE} | BESIDE)
     assert "made of 8 athletes" in first and "of 40 others after layer 1 (always the commonest" in first
-    assert by_layer.startswith("By layer (0, 1, 2): ") and "100.0" in by_layer
+    assert (
+        by_layer.startswith("By layer (0, 1, 2), 50.0")
+        and "; of the probe on the same athletes, 72.5" in by_layer
+    )
     assert "1 direction" in moved and "the model reads what the map reads" in moved
     assert_readable(draw_linear_relation(linear_relation=TABLE, **BESIDE))
 

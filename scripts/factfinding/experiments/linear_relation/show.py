@@ -125,10 +125,15 @@ def _probe(row: Row) -> str:
 
 
 def _by_layer(table: pl.DataFrame) -> str:
-    rows = table.sort("layer")
-    told = ", ".join(percent(value) for value in rows["faithful_answers"])
+    rows, probed = table.sort("layer"), table.sort("layer").drop_nulls("probe")
     layers = ", ".join(f"{layer}" for layer in rows["layer"])
-    return f"By layer ({layers}): {told} of the <answers> are the model's."
+    told = ", ".join(percent(value) for value in rows["faithful_answers"])
+    beside = ""
+    if probed.height == rows.height:
+        beside = (
+            f"; of the probe on the same <subjects>, {', '.join(percent(value) for value in probed['probe'])}"
+        )
+    return f"By layer ({layers}), {told} of the map's <answers> are the model's{beside}."
 
 
 def _beside(tables: Tables, best: Row) -> list[str]:
