@@ -641,6 +641,16 @@ class LinearRelationConfig(Section):
     )
 
 
+class NameUnitConfig(Section):
+    """P1.6: which tokens make the unit that is looked up."""
+
+    subjects: Literal["known", "all"] = Field(
+        "known", description="known: those whose answer the model recalls (P2.1)"
+    )
+    sampled_subjects: int = Field(400, ge=2, description="of these, drawn, whose names are changed")
+    seed: int = Field(0, ge=0, lt=2**32, description="draws subjects, the tokens put in and the bootstrap")
+
+
 class EntityCellsConfig(Section):
     """P3.9: whether one neuron erases or recovers a subject."""
 
@@ -828,6 +838,7 @@ class Config(Section):
     neurons: NeuronsConfig = NeuronsConfig()
     answer_neurons: AnswerNeuronsConfig = AnswerNeuronsConfig()
     linear_relation: LinearRelationConfig = LinearRelationConfig()
+    name_unit: NameUnitConfig = NameUnitConfig()
     entity_cells: EntityCellsConfig = EntityCellsConfig()
     lookup: LookupConfig = LookupConfig()
     names: NamesConfig = NamesConfig()

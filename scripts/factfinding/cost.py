@@ -265,6 +265,10 @@ class Study:
             "paraphrases": self._wordings(),
             "linear_relation": self._relation(),
             "entity_cells": self._cells(),
+            "name_unit": self.runs(
+                min(config.name_unit.sampled_subjects, n) * (3 * asked.full + 4 * (asked.full - after)),
+                7 * min(config.name_unit.sampled_subjects, n), length=asked.full, statistics=layers * 0.1,
+            ),
             "residual_patching": self.runs(
                 patched * (places * (layers + 1) / 2 + 2 * asked.full), patched * slots * layers / 2, length=asked.full
             ),

@@ -23,13 +23,14 @@ from factfinding.experiments.dossiers.texts import Running, firing
 from factfinding.experiments.entity_cells.compute import entity_cells
 from factfinding.experiments.linear_relation.compute import linear_relation
 from factfinding.experiments.locality.measure import locality
+from factfinding.experiments.name_unit.compute import name_unit
 from factfinding.experiments.recall.compute import answer_scores
 from factfinding.methods.effective import NameTables
 from factfinding.methods.patched import sample
 from factfinding.store import Activations
 from helpers import ROOT, planted, stores
 from helpers.head_tables import planted_candidates
-from helpers.intervention_tables import intervention_tables
+from helpers.intervention_tables import intervention_tables, readers_of
 from helpers.models import random_anatomy
 from helpers.name_tables import example_name_tables
 from helpers.neuron_tables import neuron_tables
@@ -79,6 +80,11 @@ def cells() -> Tables:
     return entity_cells(MODEL.anatomy, drawn, (1, 1), sizes=(1, 2), batch_size=16, seed=0)
 
 
+def units() -> Tables:
+    reader, candidates = readers_of(MODEL.anatomy, MODEL.prompts), planted_candidates(MODEL)
+    return name_unit(MODEL.anatomy, MODEL.prompts, MODEL.prompts, candidates, reader, batch_size=16, seed=0)
+
+
 def local() -> Tables:
     ids = np.array(MODEL.prompts["token_ids"].to_list())[:, 1:]
     strings = [String(ids=row.tolist(), words=["word"] * len(row)) for row in ids]
@@ -126,6 +132,7 @@ RULES: dict[Callable[[], Tables], tuple[int, set[str]]] = {
     wordings: (6, {"paraphrases"}),
     relation: (2, {"linear_relation"}),
     cells: (6, {"entity_cells"}),
+    units: (6, {"name_unit"}),
     neurons: (3, {"neuron_facts", "neuron_effects", "mlp_paths"}),
     local: (6, {"locality"}),
     ablations: (6, {"dossiers"}),

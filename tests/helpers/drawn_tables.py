@@ -388,6 +388,16 @@ def _rows() -> dict[str, Callable[[Drawn], Rows]]:
         "paraphrase_nodes": lambda how: _all(wording=_wordings(how), node__kind__layer__index__rank=list(_nodes(how))),
         "paraphrase_agreement": _agreement,
         "linear_relation": lambda how: _all(layer=range(how.layers), rank=(1, 2)[how.facts % 2 :][:1], examples=(8,)),
+        "name_unit": lambda how: [
+            row | ({"from_whole": None} if row["place"] == "whole" else {})
+            for row in _all(
+                place__tokens_left=[("whole", 0), ("preceded", 0), ("appended", 0), *(("prefix", i) for i in range(1, how.facts))],
+                layer=range(how.layers),
+            )
+        ],
+        "name_unit_answers": lambda how: [
+            row | ({"from_whole": None} if row["place"] == "whole" else {}) for row in _all(place=("whole", "preceded", "appended"))
+        ],
         "entity_cells": lambda how: [
             row | (dict.fromkeys(("random", "over_random", "random_effect")) if row["chosen_by"] == "all" else {})
             for row in _all(

@@ -22,6 +22,7 @@ from factfinding.experiments.entity_cells.compute import entity_cells
 from factfinding.experiments.layer_probes.compute import baseline_rows, probe_rows, table_of, with_name_groups
 from factfinding.experiments.linear_relation.compute import linear_relation
 from factfinding.experiments.mlp_paths.compute import mlp_paths
+from factfinding.experiments.name_unit.compute import name_unit
 from factfinding.experiments.neuron_effects.effects import neuron_effects
 from factfinding.experiments.neuron_facts.compute import ask_facts, facts_table
 from factfinding.experiments.recall.compute import answer_scores, recall_table
@@ -171,6 +172,16 @@ def cells(model: Callable[[], Any]) -> Tables:
     return entity_cells(made.anatomy, drawn, (1, 2), sizes=(1, 3), batch_size=80, seed=0)
 
 
+@cache
+def units(model: Callable[[], Planted], lookup: tuple[int, int]) -> Tables:
+    """P1.6 on all subjects, and the circuit that was planted."""
+    made = model()
+    reader, candidates = readers_of(made.anatomy, made.prompts), planted_candidates(made)
+    found = name_unit(made.anatomy, made.prompts, made.prompts, candidates, reader, batch_size=80, seed=0)
+    parts = {"lookup_at": AT_NAME, "concatenate": (0, 0), "lookup": lookup, "extract": ()}
+    return found | {"circuit": Circuit(**parts, proposed=parts).to_table()}
+
+
 def effective_of(model: Callable[[], Planted], **fixed: Any) -> Tables:
     return simplified(model, experiments=("effective_model",), **fixed)
 
@@ -243,6 +254,7 @@ MODELS: dict[str, tuple[Made, Made]] = {
         lambda: related(sparse.at_name, (1, 1)),
         lambda: related(sparse.at_end, None),
     ),
+    "name-goes-on": (lambda: units(variants.at_name, (1, 1)), lambda: units(variants.additive, (1, 1))),
     "no-neuron-erases": (lambda: cells(variants.many_neurons), lambda: cells(planted_cells.at_name)),
     "no-neuron-recovers": (lambda: cells(variants.many_neurons), lambda: cells(planted_cells.at_name)),
     "token-sum-says-little": (

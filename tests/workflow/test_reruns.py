@@ -53,6 +53,7 @@ RUN_THE_MODEL = {
         "orthogonal_remainder",
         "linear_relation",
         "entity_cells",
+        "name_unit",
     ),
     "locality",
 }
@@ -205,6 +206,7 @@ CHANGED = {  # leaves whose other value must fit the rest of the configuration
     ("linear_relation", "betas"): [1.0, 2.0],
     ("linear_relation", "ranks"): [2],
     ("entity_cells", "subjects"): "known",
+    ("name_unit", "subjects"): "known",
     ("entity_cells", "neurons"): [1, 2],
     ("neurons", "facts"): "resources/facts.csv",
     ("neurons", "subjects"): "known",
