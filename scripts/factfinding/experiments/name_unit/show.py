@@ -6,6 +6,7 @@ import polars as pl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter
 
 from factfinding.figures import style
 from factfinding.findings.words import FEW, NO_PROBE, READ_WELL, Row, Tables, after_layers, percent, share
@@ -36,7 +37,8 @@ def draw_name_unit(*, name_unit: pl.DataFrame) -> Figure:
     style.panel_title(left, "own <answer> read by the names' probe", n)
     style.panel_title(right, "what stands at the whole name", n)
     style.percent_axis(left, "<subjects> (%)")
-    right.set(ylabel="cosine (times 100)", ylim=(-103, 103))
+    right.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value / 100:.1f}"))
+    right.set(ylabel="likeness (cosine)", ylim=(None, 103))
     for axes in (left, right):
         style.layer_axis(axes, name_unit["layer"].unique().to_list())
     style.legend_above(figure, handles, columns=2)
