@@ -721,6 +721,59 @@ class AnswerNeuronsConfig(Section):
     )
 
 
+class LinearRelationConfig(Section):
+    """P1.3: the relation as an affine map of the name's representation."""
+
+    subjects: Literal["known", "all"] = Field(
+        "known", description="known: those whose answer the model recalls (P2.1)"
+    )
+    examples: int = Field(
+        8, ge=2, le=1000, description="subjects, drawn, whose Jacobians make the map; they are not scored"
+    )
+    scored_subjects: int = Field(400, ge=2, description="others, drawn, on whom the map is scored")
+    layers: int = Field(
+        8, ge=1, le=1000, description="layers after which the name is read, at most, spread evenly"
+    )
+    betas: tuple[Annotated[float, Field(gt=0, le=100)], ...] = Field(
+        (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0),
+        min_length=1,
+        description="by which the mean Jacobian may be multiplied, since it is shorter than its parts; chosen on the examples",
+    )
+    ranks: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        (1, 2, 4, 8, 16, 32, 64),
+        min_length=1,
+        description="directions that the map's inverse may keep; chosen on the examples",
+    )
+    seed: int = Field(
+        0, ge=0, lt=2**32, description="draws subjects, partners, random directions and the bootstrap"
+    )
+
+
+class NameUnitConfig(Section):
+    """P1.6: which tokens make the unit that is looked up."""
+
+    subjects: Literal["known", "all"] = Field(
+        "known", description="known: those whose answer the model recalls (P2.1)"
+    )
+    sampled_subjects: int = Field(400, ge=2, description="of these, drawn, whose names are changed")
+    seed: int = Field(0, ge=0, lt=2**32, description="draws subjects, the tokens put in and the bootstrap")
+
+
+class EntityCellsConfig(Section):
+    """P3.9: whether one neuron erases or recovers a subject."""
+
+    subjects: Literal["known", "all"] = Field(
+        "known", description="known: those whose answer the model recalls (P2.1)"
+    )
+    sampled_subjects: int = Field(200, ge=2, description="of these, drawn, whose neurons are replaced")
+    neurons: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        (1, 3, 10), min_length=1, description="how many neurons are replaced together"
+    )
+    seed: int = Field(
+        0, ge=0, lt=2**32, description="draws subjects, partners, random neurons and the bootstrap"
+    )
+
+
 class ProbesConfig(Section):
     """How logistic probes are fitted and scored (P2.6); see methods/probes.py for the reasons."""
 
@@ -894,6 +947,9 @@ class Config(Section):
     mlp_paths: MlpPathsConfig = MlpPathsConfig()
     neurons: NeuronsConfig = NeuronsConfig()
     answer_neurons: AnswerNeuronsConfig = AnswerNeuronsConfig()
+    linear_relation: LinearRelationConfig = LinearRelationConfig()
+    name_unit: NameUnitConfig = NameUnitConfig()
+    entity_cells: EntityCellsConfig = EntityCellsConfig()
     lookup: LookupConfig = LookupConfig()
     names: NamesConfig = NamesConfig()
     toys: ToysConfig = ToysConfig()

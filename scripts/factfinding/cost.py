@@ -270,6 +270,12 @@ class Study:
             "paraphrases": self._wordings(),
             "multi_token": self._attributes(),
             "extraction_unasked": self._unasked(),
+            "linear_relation": self._relation(),
+            "entity_cells": self._cells(),
+            "name_unit": self.runs(
+                min(config.name_unit.sampled_subjects, n) * (3 * asked.full + 4 * (asked.full - after)),
+                7 * min(config.name_unit.sampled_subjects, n), length=asked.full, statistics=layers * 0.1,
+            ),
             "residual_patching": self.runs(
                 patched * (places * (layers + 1) / 2 + 2 * asked.full), patched * slots * layers / 2, length=asked.full
             ),
@@ -301,6 +307,27 @@ class Study:
         return self.runs(
             share * SCREENED * tokens + backward, share * SCREENED * prompts, length=length, **how
         )
+
+    def _relation(self) -> Work:
+        """P1.3: a pass back for each dimension of each example, and the representations of others moved after some layers."""
+        asked, section, layers = self.asked, self.config.linear_relation, self.shape.layers
+        scored, read = min(section.scored_subjects, asked.known), min(section.layers, layers - 1)
+        moved = (2 * scored + section.examples * len(section.ranks)) * read
+        back = section.examples * self.shape.width
+        tokens = (back + moved / 2) * asked.after + 3 * (scored + section.examples) * asked.full
+        found = self.runs(
+            tokens, moved + 3 * scored, length=asked.full, statistics=read * 1e-8 * self.shape.width**2
+        )
+        return replace(found, batch=max(found.batch, 256 * asked.after * 4 * 4 * self.shape.neurons))
+
+    def _cells(self) -> Work:
+        """P3.9: neurons of the lookup at the name, chosen in two ways beside random ones, and in two ways replaced."""
+        asked, section = self.asked, self.config.entity_cells
+        sampled = min(section.sampled_subjects, asked.known)
+        replaced = 2 * sampled * (1 + 4 * len(section.neurons))
+        above = 1 - self.lookup / self.shape.layers / 2
+        tokens = asked.known * asked.name_only + sampled * 9 * asked.full + replaced * asked.after * above
+        return self.runs(tokens, asked.known + 6 * sampled + replaced, length=asked.full)
 
     def _wordings(self) -> Work:
         """P2.12: everybody is asked in each further wording, and compared on some."""

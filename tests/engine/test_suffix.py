@@ -211,6 +211,27 @@ def test_edits_of_several_layers_in_one_pass_are_each_as_alone(anatomy, clean):
                 assert torch.equal(found[(edits.delta == 0).all(1)].abs().sum(), torch.zeros(()).double())
 
 
+@pytest.mark.parametrize("layers", [(0,), (2,), (0, 1), (0, 2), (0, 1, 2)], ids=str)
+@pytest.mark.parametrize("at", (2, END))
+def test_what_several_mlps_add_together_is_the_slow_twin_s(anatomy, clean, layers, at):
+    """By hooks, layer by layer: what an MLP writes by then, and what is added to it."""
+    added = {
+        layer: torch.randn(6, 32, generator=torch.Generator().manual_seed(layer), dtype=torch.float64)
+        for layer in layers
+    }
+    positions, end, edits = torch.full((6,), at), torch.full((6,), END), []
+    for layer in layers:
+        read = trace.Read(site=Site("mlp_out", layer), at=positions)
+        written = trace.run(anatomy, TOKENS[PROMPT], reads=[read], edits=edits).values[0]
+        edits = [*edits, trace.Edit(site=Site("mlp_out", layer), at=positions, value=written + added[layer])]
+    before, after = (
+        trace.run(anatomy, TOKENS[PROMPT], logits_at=end, edits=made).logits for made in ([], edits)
+    )
+    found = Suffix(anatomy).added_effects(clean, added, Logits(at=END), at=at, prompt=PROMPT)
+    assert close(found, after - before)
+    assert bool(found.abs().max() > 1e-9) == (at == END or layers[0] < LAYERS - 1)
+
+
 def test_rows_that_do_not_move_are_not_run(anatomy, clean, monkeypatch):
     ran = []
     monkeypatch.setattr(Suffix, "_resid", lambda self, many, windows: ran.extend(many))

@@ -20,14 +20,18 @@ from factfinding.engine.sites import neuron
 from factfinding.experiments.circuit_checks.compute import circuit_checks
 from factfinding.experiments.dossiers import ablation
 from factfinding.experiments.dossiers.texts import Running, firing
+from factfinding.experiments.entity_cells.compute import entity_cells
+from factfinding.experiments.linear_relation.compute import linear_relation
 from factfinding.experiments.locality.measure import locality
+from factfinding.experiments.name_unit.compute import name_unit
 from factfinding.experiments.recall.compute import answer_scores
 from factfinding.methods.effective import NameTables
+from factfinding.methods.patched import sample
 from factfinding.store import Activations
 from helpers import ROOT, hypotheses, planted, stores
 from helpers.attribute_tables import attribute_tables
 from helpers.head_tables import planted_candidates
-from helpers.intervention_tables import intervention_tables
+from helpers.intervention_tables import intervention_tables, readers_of
 from helpers.models import random_anatomy
 from helpers.name_tables import example_name_tables
 from helpers.neuron_tables import neuron_tables
@@ -68,6 +72,22 @@ def wordings() -> Tables:
 
 def attributes() -> Tables:
     return attribute_tables.__wrapped__(hypotheses.fact_cells, batch_size=16)
+
+
+def relation() -> Tables:
+    drawn = sample(MODEL.prompts, planted_candidates(MODEL), subjects=16, draws=0, seed=0)
+    table = linear_relation(MODEL.anatomy, drawn, examples=4, ranks=(1, 2), batch_size=16, seed=0)
+    return {"linear_relation": table}
+
+
+def cells() -> Tables:
+    drawn = sample(MODEL.prompts, planted_candidates(MODEL), subjects=16, draws=0, seed=0)
+    return entity_cells(MODEL.anatomy, drawn, (1, 1), sizes=(1, 2), batch_size=16, seed=0)
+
+
+def units() -> Tables:
+    reader, candidates = readers_of(MODEL.anatomy, MODEL.prompts), planted_candidates(MODEL)
+    return name_unit(MODEL.anatomy, MODEL.prompts, MODEL.prompts, candidates, reader, batch_size=16, seed=0)
 
 
 def local() -> Tables:
@@ -116,6 +136,9 @@ RULES: dict[Callable[[], Tables], tuple[int, set[str]]] = {
     names: (6, {"mlp_norms", "linear_structure", "orthogonal_remainder"}),  # a pair of P3.7 is six names together
     wordings: (6, {"paraphrases"}),
     attributes: (6, {"multi_token", "extraction_unasked"}),
+    relation: (2, {"linear_relation"}),
+    cells: (6, {"entity_cells"}),
+    units: (6, {"name_unit"}),
     neurons: (3, {"neuron_facts", "neuron_effects", "mlp_paths"}),
     local: (6, {"locality"}),
     ablations: (6, {"dossiers"}),

@@ -444,6 +444,25 @@ def _rows() -> dict[str, Callable[[Drawn], Rows]]:
             for part in ("subject", "relation", "mixed", "mlps", "embedding", "sum", "joint")
         ],
         "additivity_heads": lambda how: _all(node__layer__index__read__rank=_heads(how), kind=("mixed",)),
+        "linear_relation": lambda how: _all(layer=range(how.layers), rank=(1, 2)[how.facts % 2 :][:1], examples=(8,)),
+        "name_unit": lambda how: [
+            row | ({"from_whole": None} if row["place"] == "whole" else {})
+            for row in _all(
+                place__tokens_left=[("whole", 0), ("preceded", 0), ("appended", 0), *(("prefix", i) for i in range(1, how.facts))],
+                layer=range(how.layers),
+            )
+        ],
+        "name_unit_answers": lambda how: [
+            row | ({"from_whole": None} if row["place"] == "whole" else {}) for row in _all(place=("whole", "preceded", "appended"))
+        ],
+        "entity_cells": lambda how: [
+            row | (dict.fromkeys(("random", "over_random", "random_effect")) if row["chosen_by"] == "all" else {})
+            for row in _all(
+                change=("erase", "inject"), n_neurons=(64,), whole_swap=(-3.0,),
+                chosen_by__neurons=[("all", 64), *product(("specificity", "gradient"), (1, 3, 10)[: how.facts])],
+            )
+        ],
+        "entity_cell_subjects": lambda how: _all(subject=_names(how), answer=how.answers[:1], neuron=("L1N3",), shared_by=(1,)),
         "mlp_paths": _paths,
         "effect_concentration": _concentration,
         "fact_correlations": _correlations,

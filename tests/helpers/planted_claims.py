@@ -18,16 +18,20 @@ from factfinding.data.prompts import prompt_table
 from factfinding.engine.suffix import Suffix
 from factfinding.engine.sweep import Sweeping
 from factfinding.experiments.circuit_checks.compute import circuit_checks
+from factfinding.experiments.entity_cells.compute import entity_cells
 from factfinding.experiments.layer_probes.compute import baseline_rows, probe_rows, table_of, with_name_groups
+from factfinding.experiments.linear_relation.compute import linear_relation
 from factfinding.experiments.mlp_paths.compute import mlp_paths
+from factfinding.experiments.name_unit.compute import name_unit
 from factfinding.experiments.neuron_effects.effects import neuron_effects
 from factfinding.experiments.neuron_facts.compute import ask_facts, facts_table
 from factfinding.experiments.recall.compute import answer_scores, recall_table
 from factfinding.methods.circuit import AT_NAME, Circuit
+from factfinding.methods.patched import sample
 from factfinding.methods.probes import ProbeSettings
 from factfinding.methods.simplified import Parts
 from factfinding.tables import schema_of
-from helpers import hypotheses, intervention_tables, variants
+from helpers import hypotheses, intervention_tables, planted_cells, sparse, variants
 from helpers.attribute_tables import attribute_tables, unknown_attribute
 from helpers.effective_tables import effective_tables
 from helpers.head_tables import head_tables, name_residuals, planted_candidates
@@ -140,6 +144,45 @@ def neurons(model: Callable[[], Any]) -> Tables:
     return compared(swept.table, facts_table(asked))
 
 
+@cache
+def related(model: Callable[[], sparse.Sparse], lookup: tuple[int, int] | None) -> Tables:
+    """P1.3 on 72 subjects of three answers, and the circuit that was planted."""
+    made = model()
+    drawn = sample(made.prompts(), made.candidates, subjects=72, draws=0, seed=0)
+    table = linear_relation(
+        made.anatomy, drawn, examples=8, betas=(1.0, 2.0, 4.0), ranks=(1, 2, 4), batch_size=80, seed=0
+    )
+    parts = {
+        "lookup_at": AT_NAME if lookup else "end",
+        "concatenate": (0, 0),
+        "lookup": lookup,
+        "extract": (),
+    }
+    return {"linear_relation": table, "circuit": Circuit(**parts, proposed=parts).to_table()}
+
+
+@cache
+def cells(model: Callable[[], Any]) -> Tables:
+    """P3.9 on all subjects, MLPs 1 and 2."""
+    made = model()
+    prompts, candidates = (
+        made.prompts,
+        planted_candidates(made) if isinstance(made, Planted) else made.candidates,
+    )
+    drawn = sample(prompts, candidates, subjects=80, draws=0, seed=0)
+    return entity_cells(made.anatomy, drawn, (1, 2), sizes=(1, 3), batch_size=80, seed=0)
+
+
+@cache
+def units(model: Callable[[], Planted], lookup: tuple[int, int]) -> Tables:
+    """P1.6 on all subjects, and the circuit that was planted."""
+    made = model()
+    reader, candidates = readers_of(made.anatomy, made.prompts), planted_candidates(made)
+    found = name_unit(made.anatomy, made.prompts, made.prompts, candidates, reader, batch_size=80, seed=0)
+    parts = {"lookup_at": AT_NAME, "concatenate": (0, 0), "lookup": lookup, "extract": ()}
+    return found | {"circuit": Circuit(**parts, proposed=parts).to_table()}
+
+
 def effective_of(model: Callable[[], Planted], **fixed: Any) -> Tables:
     return simplified(model, experiments=("effective_model",), **fixed)
 
@@ -217,6 +260,17 @@ MODELS: dict[str, tuple[Made, Made]] = {
         lambda: neurons(hypotheses.entity_cells),
     ),
     "no-entity-cells": (lambda: neurons(variants.many_neurons), lambda: neurons(hypotheses.entity_cells)),
+    "relation-linear": (
+        lambda: related(sparse.at_name, (1, 1)),
+        lambda: related(sparse.at_end, None),
+    ),
+    "relation-linear-causal": (
+        lambda: related(sparse.at_name, (1, 1)),
+        lambda: related(sparse.at_end, None),
+    ),
+    "name-goes-on": (lambda: units(variants.at_name, (1, 1)), lambda: units(variants.additive, (1, 1))),
+    "no-neuron-erases": (lambda: cells(variants.many_neurons), lambda: cells(planted_cells.at_name)),
+    "no-neuron-recovers": (lambda: cells(variants.many_neurons), lambda: cells(planted_cells.at_name)),
     "token-sum-says-little": (
         lambda: effective_of(variants.at_name),
         lambda: effective_of(variants.additive, lookup=(1, 1)),

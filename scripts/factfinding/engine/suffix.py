@@ -20,7 +20,7 @@ same block's MLP again where the MLP reads the sum (sequential blocks) and does 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -195,6 +195,30 @@ class Suffix:
         before, edited = self._both(clean, [many[i] for i in order], reading)
         changes = (edited - before).split([len(many[i].prompt) for i in order])
         return [changes[order.index(i)] for i in range(len(many))]
+
+    @torch.no_grad()
+    def added_effects(
+        self,
+        clean: Clean,
+        added: Mapping[int, Float[Tensor, "rows d_model"]],
+        reading: Reading,
+        *,
+        at: int,
+        prompt: Int[Tensor, " rows"],
+    ) -> Float[Tensor, "rows k"]:
+        """Change of what is read when the MLPs of several layers write more at one position: in row i, each of the layers
+        adds `added[layer][i]` to whatever its MLP writes there by then."""
+        first = min(added)
+        edits = Edits(kind="mlp_out", layer=first, at=at, prompt=prompt, delta=added[first])
+        w = window(self.anatomy, clean, edits, reading)
+        rotary = self.anatomy.rotary(torch.arange(w.first, w.last + 1, device=prompt.device)[None])
+        resid = self._start(edits, w)
+        for layer, changed, wanted in w.steps():
+            resid = run_block(self.anatomy.blocks[layer], w, resid, rotary, changed, wanted)
+            if layer in added and wanted == w.n:
+                resid = torch.cat((resid[:, :1] + added[layer][:, None], resid[:, 1:]), dim=1)
+        before = clean_values(self.anatomy, clean, reading)[prompt]
+        return read(self.anatomy, reading, resid[:, -1], prompt) - before
 
     def _both(self, clean: Clean, many: Sequence[Edits], reading: Reading) -> tuple[Tensor, Tensor]:
         """What is read before and after the edits, all their rows one after another; only rows that move run."""
