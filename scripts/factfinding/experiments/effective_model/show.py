@@ -27,7 +27,7 @@ def draw_effective_model(*, effective_model: pl.DataFrame, effective_confusion: 
     lengths = effective_model["n_name_tokens"].unique().sort().to_list()
     shown = next((length for length in lengths if length >= 2), lengths[0])
     figure = style.new_figure(3.6)
-    left, right = figure.subplots(1, 2, width_ratios=(1.2, 1))
+    left, right = figure.subplots(1, 2, width_ratios=(1.2, min(1, 0.3 + 0.12 * len(lengths))))
     mesh = _confusion(left, effective_confusion.filter(n_name_tokens=shown), shown)
     figure.colorbar(mesh, ax=left, label="share of the <answer>'s <subjects> (%)", pad=0.02)
     style.legend_above(figure, _lengths(right, effective_model, lengths), columns=2)
@@ -68,8 +68,8 @@ def _lengths(axes: Axes, table: pl.DataFrame, lengths: list[int]) -> list:
             100 * rows[name].to_numpy() for name in ("accuracy", "accuracy_low", "accuracy_high")
         )
         look = {
-            "color": style.COLOURS[number],
-            "marker": "os"[number],
+            "color": (style.INK, style.look("logistic")["color"])[number],
+            "marker": "so"[number],
             "ls": "",
             "capsize": 3,
             "label": words,
@@ -82,16 +82,15 @@ def _lengths(axes: Axes, table: pl.DataFrame, lengths: list[int]) -> list:
             rate,
             np.arange(len(lengths)) - 0.3,
             np.arange(len(lengths)) + 0.3,
-            color=style.INK,
-            ls="--",
             label=label,
+            **style.COMMONEST,
         )
     )
     ns = table.filter(model="effective").sort("n_name_tokens")["n"].to_list()
     turned = len(lengths) > LEVEL
     words = [f"{k}{' ' if turned else chr(10)}({n:,})" for k, n in zip(lengths, ns, strict=True)]
     axes.set_xticks(range(len(lengths)), words, rotation=90 if turned else 0)
-    axes.set(xlabel="tokens of the name (<subjects>)", xlim=(-0.6, len(lengths) - 0.4))
+    axes.set(xlabel="name tokens\n(<subjects>)", xlim=(-0.6, len(lengths) - 0.4))
     axes.grid(False, axis="x")
     style.percent_axis(axes, "right (% of <subjects>)")
     return handles

@@ -45,7 +45,7 @@ def draw_fact_correlations(*, fact_correlations: pl.DataFrame) -> Figure:
             layers = by_layer(fact_correlations.filter(kind=kind, statistic=statistic))
             rows = pairs.filter(kind=kind, statistic=statistic)
             values = matrix(rows.filter(subjects="same"), facts)
-            mesh = axes.pcolormesh(values, cmap=style.diverging(), vmin=-1, vmax=1)
+            mesh = axes.pcolormesh(values, **style.correlations())
             _numbers(axes, values)
             title = f"{words}, {KINDS[kind]}\nn = {rows['n'].max():,} <subjects>{layers}"
             axes.set_title(f"{title}{_between(rows, facts)}")
