@@ -1,7 +1,7 @@
 """Figures, and the page that shows them and says what they show.
 
-In: tables, the card, provenance. Out: figures/<name>.svg and .png, report.html. Config: which model and conditions
-there are. No GPU; seconds; 2 MB.
+In: tables, prompts, the card, provenance. Out: figures/<name>.svg and .png, report.html. Config: which model and
+conditions there are, report.subjects. No GPU; seconds; 2 MB.
 """
 
 # What every page is made of, and what sorts and filters its tables.
@@ -98,6 +98,8 @@ rule report:
         card="results/{study}/model/card.json",
         source="results/{study}/model/source.json",
         prompts="results/{study}/prompts/full.parquet",
+        neurons="results/{study}/tables/neuron_effects.parquet",
+        probed="results/{study}/tables/layer_probe_subjects.parquet",
         planted="resources/planted.json",
         provenance=of(records),
         dossiers="results/{study}/dossiers",
@@ -125,7 +127,7 @@ rule report:
         mem_mb=megabytes(1000),
         runtime=10,
     params:
-        settings=settings(*WORDS),
+        settings=settings("report.subjects", *WORDS),
         code=code("report.py"),
     script:
         "../scripts/report.py"
