@@ -288,6 +288,29 @@ def test_what_is_lost_has_one_colour_on_the_maps_of_total_and_direct_effects():
         assert worst == pytest.approx(matplotlib.colors.to_rgb(style.LOST), abs=0.02), name
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "total_effects",
+        "direct_effects",
+        "residual_patching",
+        "effective_model",
+        "attention_roles",
+        "fact_correlations",
+    ],
+)
+def test_what_stands_on_a_heat_map_does_not_change_its_colour_with_the_page(name):
+    tables = example_tables.study(knows=True)
+    maps = [
+        axes
+        for axes in drawn(name, tables).axes
+        if any(isinstance(part, QuadMesh) for part in axes.collections)
+    ]
+    on_it = [text for axes in maps for text in axes.texts if text.get_transform() == text.axes.transData]
+    on_it += [line for axes in maps for line in axes.lines]
+    assert maps and not {part.get_color() for part in on_it} & {style.INK, style.PAPER}
+
+
 def test_names_of_one_length_get_no_panel_of_their_own():
     tables = example_tables.study(knows=True)
     summary = tables["recall_summary"]

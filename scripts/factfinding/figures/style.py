@@ -99,6 +99,7 @@ FOLDS = {
 
 _SETTINGS = {
     **sns.axes_style("ticks"),
+    "patch.force_edgecolor": False,  # white edges would be seen on a dark page
     "font.family": ["DejaVu Sans"],
     "font.size": 9,
     "axes.titlesize": 9.5,
@@ -202,6 +203,9 @@ def shades(levels: Sequence[Any]) -> dict[Any, tuple[str, Any, str]]:
         for i, level in enumerate(levels)
     }
 
+
+ON_PALE, ON_DARK = "#1f2329", "#fdfdfd"
+"""Of numbers in the cells of a heat map, whose shades do not follow the page as ink and paper do."""
 
 LEVELS = 47
 """Colours of a heat map: with fifty or more, matplotlib would put a bitmap into the SVG's colour bar."""

@@ -48,7 +48,7 @@ def _confusion(axes: Axes, rows: pl.DataFrame, length: int):
         shading="nearest",
     )
     for (row, column), count in np.ndenumerate(counts):
-        colour = style.PAPER if values[row, column] > 0.55 else style.INK
+        colour = style.ON_DARK if values[row, column] > 0.55 else style.ON_PALE
         axes.text(column, row, f"{count:,}", ha="center", va="center", color=colour)
     axes.set_xticks(range(len(answers)), answers, rotation=20 if len(answers) < LEVEL else 90)
     axes.set_yticks(range(len(answers)), answers)

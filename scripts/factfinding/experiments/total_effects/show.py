@@ -93,7 +93,7 @@ def _map(axes: Axes, rows: pl.DataFrame, colours: dict):
 def _mark(axes: Axes, rows: pl.DataFrame, centres: np.ndarray, column: dict[str, int]) -> None:
     """Dots on the cells of these rows."""
     at = [centres[column.get(kind, head)] for kind, head in rows.select("type", "head").iter_rows()]
-    axes.plot(at, rows["layer"].to_numpy(), ".", color=style.INK, markersize=1.8, markeredgewidth=0)
+    axes.plot(at, rows["layer"].to_numpy(), ".", color=style.ON_PALE, markersize=1.8, markeredgewidth=0)
 
 
 def _dots(screen: pl.DataFrame) -> str:
