@@ -13,6 +13,18 @@ SORTABLE = expand(
     part=["tables.js", "places.js", "vendor/datatables.min.js"],
 )
 
+# The tables that a study's conclusions are drawn from (factfinding/conclusions.py).
+CONCLUDED = [
+    "recall_summary",
+    "known_filters",
+    "layer_probes",
+    "circuit",
+    "circuit_checks",
+    "total_effects",
+    "residual_patching",
+    "effective_model",
+]
+
 SOURCES = {
     "organism": "train_organism",
     "hub": "download_model",
@@ -137,6 +149,12 @@ rule comparison:
     input:
         ledgers=expand("results/{study}/tables/ledger.csv", study=STUDIES),
         cards=expand("results/{study}/model/card.json", study=STUDIES),
+        tables=[
+            path
+            for name in CONCLUDED
+            for path in expand(table_path(name), study=STUDIES)
+        ],
+        declared=DECLARATIONS,
         template="resources/report/comparison.html.j2",
         shared=SHARED,
     output:
@@ -168,7 +186,12 @@ rule comparison:
         mem_mb=megabytes(1000),
         runtime=10,
     params:
-        studies={name: study.relation.subjects for name, study in STUDIES.items()},
+        studies={
+            name: study.relation.model_dump(
+                include={"subject", "subjects", "answer", "answers"}
+            )
+            for name, study in STUDIES.items()
+        },
         seeds=seeds_of(STUDIES),
         code=code("comparison.py"),
     script:
