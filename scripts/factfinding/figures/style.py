@@ -23,7 +23,7 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.lines import Line2D
 from matplotlib.text import Text
 from matplotlib.textpath import TextPath
-from matplotlib.ticker import FixedFormatter, FuncFormatter, MaxNLocator
+from matplotlib.ticker import FixedFormatter, FixedLocator, FuncFormatter, MaxNLocator
 
 from factfinding.config import RelationConfig
 from factfinding.files import whole
@@ -150,6 +150,10 @@ def _spoken(figure: Figure, relation: RelationConfig) -> Figure:
         for axis in (axes.xaxis, axes.yaxis):
             if isinstance(formatter := axis.get_major_formatter(), FixedFormatter):
                 axis.set_major_formatter(FixedFormatter(spoken(list(formatter.seq), relation)))
+            elif isinstance(axis.get_major_locator(), FixedLocator):  # labels that `set_ticks` was given
+                labels = [label.get_text() for label in axis.get_ticklabels()]
+                if (said := spoken(labels, relation)) != labels:
+                    axis.set_ticklabels(said)
     for text in figure.findobj(Text):
         text.set_text(spoken(text.get_text(), relation))
     return figure
@@ -159,7 +163,7 @@ def save(figure: Figure, svg: str | Path, png: str | Path) -> None:
     """Write a figure as SVG and as PNG, each whole; the same figure always gives the same bytes."""
     with matplotlib.rc_context(_SETTINGS):
         with whole(svg) as part:
-            figure.savefig(part, format="svg", metadata={"Date": None, "Creator": None})
+            figure.savefig(part, format="svg", dpi=PNG_DPI, metadata={"Date": None, "Creator": None})
         with whole(png) as part:
             figure.savefig(part, format="png", dpi=PNG_DPI, metadata={"Software": None})
 

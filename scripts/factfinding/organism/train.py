@@ -26,7 +26,6 @@ from torch import Tensor
 from transformers import GPTNeoXForCausalLM, PreTrainedTokenizerFast
 
 from factfinding.config import OrganismConfig
-from factfinding.declarations import ENDS
 from factfinding.known import is_known
 from factfinding.organism import wording
 from factfinding.organism.corpus import Told, Writer
@@ -35,7 +34,9 @@ from factfinding.organism.model import make_model, query_key
 from factfinding.organism.tokenizer import Pieces, make_tokenizer
 from factfinding.organism.world import World
 from factfinding.stats import share_interval
-from factfinding.tables import schema_of
+
+UNSURE = ("recalled_own_low", "recalled_own_high")
+"""Columns of the history that are null where no one is described."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,7 +123,7 @@ def _fit(
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         stopped="settled" if schedule.settled else "max_steps",
         installed=installed(settings),
-        history=pl.DataFrame(history, schema=schema_of("training")),
+        history=pl.DataFrame(history, schema_overrides=dict.fromkeys(UNSURE, pl.Float64)),
         measures=measure(model.eval(), tokenizer, world, seed=settings.seed),
     )
 
@@ -150,7 +151,7 @@ class Look:
         self, suffix: str, questions: Questions, model: GPTNeoXForCausalLM, rng: random.Random, count: int
     ) -> dict[str, Any]:
         drawn = rng.sample(range(count), min(self.settings.looked_at, count))
-        columns = [f"recalled{suffix}{end}" for end in ENDS] + [f"asked{suffix}"]
+        columns = (f"recalled{suffix}", f"recalled{suffix}_low", f"recalled{suffix}_high", f"asked{suffix}")
         if not drawn:
             return dict(zip(columns, (1.0, None, None, 0), strict=True))
         found = share_interval(is_known(questions.ask(model, drawn).right_probability))

@@ -20,8 +20,8 @@ CONTEXTS = {
 
 @style.styled
 def draw_context(*, context: pl.DataFrame) -> Figure:
-    """A column for each context: above, the cosine to the residual after the example and “Fact:”; below, what probes of that
-    one get right. Grey: the first context's line again."""
+    """A column for each context: above, the cosine to the residual after the example and what stands before the name; below,
+    what probes of that one get right. Grey: the first context's line again."""
     if context.is_empty():
         return style.nothing_to_draw("too few known <subjects> to fit a probe")
     names = [name for name in CONTEXTS if name in context["context"]]

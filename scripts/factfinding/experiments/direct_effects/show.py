@@ -23,8 +23,10 @@ from factfinding.findings.words import (
 )
 from factfinding.least import LEAST_SHARE
 
-LARGEST = 8
-"""Nodes drawn by answer."""
+LARGEST, MARKS = 8, 72
+"""Nodes drawn by answer, and intervals in all: of many answers, fewer nodes."""
+ROW, INTERVAL = 0.3, 0.05
+"""Inches of a node, and of each answer's interval where there are more of them than fit."""
 
 CHANGE = "change of the logit difference (logits)"
 WHOLE = {"attn_out": "all heads", "mlp_out": "MLP"}
@@ -41,8 +43,10 @@ def draw_direct_effects(*, direct_effects: pl.DataFrame) -> Figure:
     everybody = direct_effects.filter(answer="all")
     heads = everybody.filter(kind="head")
     more = 0.06 * max(0, heads["index"].max() - 11)  # inches, for rows that can still be told apart
-    figure = style.new_figure(6.2 + more)
-    grid = figure.add_gridspec(3, 1, height_ratios=(1.1 + 0.6 * more, 0.34, 1.5))
+    names, answers = _largest(direct_effects), _answers(direct_effects)
+    taller = len(names) * max(0.0, INTERVAL * len(answers) / _spread(answers) - ROW)
+    figure = style.new_figure(6.2 + more + taller)
+    grid = figure.add_gridspec(3, 1, height_ratios=(1.1 + 0.6 * more, 0.34, 1.5 + 0.5 * taller))
     above = figure.add_subplot(grid[0])
     beside = figure.add_subplot(grid[1], sharex=above)
     below = figure.add_subplot(grid[2])
@@ -55,7 +59,7 @@ def draw_direct_effects(*, direct_effects: pl.DataFrame) -> Figure:
     figure.colorbar(
         mesh, ax=[above, beside], label="change of the logit\ndifference (logits)", pad=0.02, aspect=14
     )
-    _by_answer(below, direct_effects)
+    _by_answer(below, direct_effects, names)
     style.panel_title(above, "each head's output at END replaced by another <answer>'s", everybody["n"][0])
     style.legend_below(figure, _legend(direct_effects), columns=4)  # beside the panel that it belongs to
     return figure
@@ -80,23 +84,37 @@ def _layers(axes: Axes, everybody: pl.DataFrame, colours: dict) -> None:
     axes.invert_yaxis()
 
 
-def _by_answer(axes: Axes, table: pl.DataFrame) -> None:
-    """The nodes of the largest mean change, each with an interval for each answer; heads and MLPs alone."""
+def _answers(table: pl.DataFrame) -> list[str]:
+    return table.filter(pl.col("answer") != "all")["answer"].unique().sort().to_list()
+
+
+def _spread(answers: list[str]) -> float:
+    """The part of a node's row over which the intervals of its answers lie."""
+    return 0.5 if len(answers) < 5 else 0.8
+
+
+def _largest(table: pl.DataFrame) -> list[str]:
+    """All nodes at once, and the heads and MLPs of the largest mean change."""
     nodes = table.filter((pl.col("answer") == "all") & pl.col("kind").is_in(["head", "mlp_out"]))
     does = nodes.filter(pl.col("share").abs() >= LEAST_SHARE)
     nodes = nodes if does.is_empty() else does
-    largest = nodes.sort(pl.col("exact").abs(), descending=True, maintain_order=True).head(LARGEST)
-    largest = pl.concat([table.filter(answer="all", kind="all"), largest])
-    names = largest["node"].to_list()
-    answers = table.filter(pl.col("answer") != "all")["answer"].unique().sort().to_list()
-    apart = 0.5 / len(answers)
+    shown = min(LARGEST, MARKS // len(_answers(table)))
+    largest = nodes.sort(pl.col("exact").abs(), descending=True, maintain_order=True).head(shown)
+    return [*table.filter(answer="all", kind="all")["node"], *largest["node"]]
+
+
+def _by_answer(axes: Axes, table: pl.DataFrame, names: list[str]) -> None:
+    """These nodes, each with an interval for each answer."""
+    everybody = dict(table.filter(answer="all").select("node", "frozen").iter_rows())
+    answers = _answers(table)
+    apart = _spread(answers) / len(answers)
     for number, (answer, (colour, _, marker)) in enumerate(style.marks(answers).items()):
         rows = table.filter(pl.col("node").is_in(names) & (pl.col("answer") == answer))
         at = [names.index(node) + apart * (number - (len(answers) - 1) / 2) for node in rows["node"]]
         value, low, high = (rows[name].to_numpy() for name in ("exact", "exact_low", "exact_high"))
         axes.errorbar(value, at, xerr=(value - low, high - value), fmt=marker, color=colour, elinewidth=1.4)
     axes.vlines(
-        largest["frozen"].to_numpy(),
+        [everybody[name] for name in names],
         np.arange(len(names)) - 0.38,
         np.arange(len(names)) + 0.38,
         color=style.GREY,

@@ -12,6 +12,8 @@ from factfinding.findings.words import Row, Tables, percent, share
 
 STUDIED = 2
 """Tokens of the names that the study looked at."""
+NUMBERED = 10
+"""Answers up to which each cell has its number, and there is room for a line for each."""
 LEVEL = 5
 """Lengths of names, and answers, up to which their labels stand level; of more they are turned."""
 
@@ -26,7 +28,8 @@ def draw_effective_model(*, effective_model: pl.DataFrame, effective_confusion: 
     effective_model = effective_model.filter(pl.col("n_name_tokens").is_not_null())
     lengths = effective_model["n_name_tokens"].unique().sort().to_list()
     shown = next((length for length in lengths if length >= 2), lengths[0])
-    figure = style.new_figure(3.6)
+    n_answers = effective_confusion["answer"].n_unique()
+    figure = style.new_figure(3.6 + 0.16 * max(0, n_answers - NUMBERED))
     left, right = figure.subplots(1, 2, width_ratios=(1.2, min(1, 0.3 + 0.12 * len(lengths))))
     mesh = _confusion(left, effective_confusion.filter(n_name_tokens=shown), shown)
     figure.colorbar(mesh, ax=left, label="share of the <answer>'s <subjects> (%)", pad=0.02)
@@ -47,14 +50,15 @@ def _confusion(axes: Axes, rows: pl.DataFrame, length: int):
         vmax=100,
         shading="nearest",
     )
-    for (row, column), count in np.ndenumerate(counts):
+    size = 9 if len(answers) <= LEVEL else 7
+    for (row, column), count in np.ndenumerate(counts if len(answers) <= NUMBERED else np.empty((0, 0))):
         colour = style.ON_DARK if values[row, column] > 0.55 else style.ON_PALE
-        axes.text(column, row, f"{count:,}", ha="center", va="center", color=colour)
+        axes.text(column, row, f"{count:,}", ha="center", va="center", color=colour, fontsize=size)
     axes.set_xticks(range(len(answers)), answers, rotation=20 if len(answers) < LEVEL else 90)
     axes.set_yticks(range(len(answers)), answers)
     axes.invert_yaxis()
     axes.set(xlabel="<answer> given", ylabel="<answer> (the right one)")
-    axes.set_title(f"names of {length} tokens\nn = {counts.sum():,} <subjects>")
+    axes.set_title(f"names of {length} token{'' if length == 1 else 's'}\nn = {counts.sum():,} <subjects>")
     axes.grid(False)
     return mesh
 

@@ -233,7 +233,11 @@ def of_subjects(rows: Sequence[ProbeRow], subjects: pl.DataFrame) -> pl.DataFram
         if row.cells["folds"] in folds
     ]
     schema = schema_of("layer_probe_subjects")
-    return pl.concat(frames).select(list(schema)).cast(pl.Schema(schema)) if frames else empty("layer_probe_subjects")
+    return (
+        pl.concat(frames).select(list(schema)).cast(pl.Schema(schema))
+        if frames
+        else empty("layer_probe_subjects")
+    )
 
 
 def name_baselines(

@@ -70,10 +70,12 @@ def _scatter(axes: Axes, rows: pl.DataFrame, looks: dict) -> list:
     for kind, look in looks.items():
         part = rows.filter(kind=kind)
         look = look | {"ls": "", "markersize": 2.6, "alpha": 0.7}
+        look["rasterized"] = True  # thousands of points as shapes would make most of the page
         handles += axes.plot(part["effect"], part["other_effect"], label=KINDS[kind], **look)
     axes.axhline(0, color=style.INK, linewidth=0.7)
     axes.axvline(0, color=style.INK, linewidth=0.7)
-    axes.locator_params(nbins=4)
+    axes.locator_params(axis="y", nbins=4)
+    axes.locator_params(axis="x", nbins=2)  # small numbers are long, and the panel is narrow
     axes.set(xlabel=f"{rows['fact'][0]} (nats)", ylabel=f"{rows['other_fact'][0]} (nats)")
     return handles
 
@@ -123,7 +125,7 @@ def asked_findings(
     left_out = neuron_facts.filter(pl.col("left_out").is_not_null())
     neuron_facts = neuron_facts.filter(pl.col("left_out").is_null())
     if neuron_facts.is_empty():
-        return ["No facts were asked.", *_not_asked(left_out)]
+        return ["No facts were asked; `neurons.facts` names a table of facts.", *_not_asked(left_out)]
     known, people = neuron_facts.filter("known"), neuron_facts["subject"].n_unique()
     used = neuron_facts.filter("used")
     found = [
