@@ -36,7 +36,8 @@ def draw_recall(*, recall: pl.DataFrame, recall_summary: pl.DataFrame, known_fil
     """
     if recall.is_empty():
         return style.nothing_to_draw("no <subject> was asked about")
-    figure = style.new_figure(5.4)
+    several = recall["answer"].n_unique() > TURNED  # their words stand upright, and need room
+    figure = style.new_figure(6.1 if several else 5.4)
     upper, lower = figure.subfigures(2, 1, height_ratios=(1.15, 1))
     answers, rule = recall["answer"].unique().sort().to_list(), known_rule({"known_filters": known_filters})
     panels = upper.subplots(1, 2, sharey=True)
