@@ -1,6 +1,6 @@
 """P2.6: where in the layers the answer can be read, beside what the name's spelling alone gives away.
 
-In: activations of each condition, prompts, recall. Out: layer_probes.csv. Config: probes. No GPU. Time: half a minute
+In: activations of each condition, prompts, recall. Out: layer_probes.csv, layer_probe_subjects.parquet. Config: probes. No GPU. Time: half a minute
 for the embedded model; tens of minutes for a width of 2560.
 """
 
@@ -13,6 +13,7 @@ rule layer_probes:
         source="results/{study}/model/source.json",
     output:
         layer_probes="results/{study}/tables/layer_probes.csv",
+        layer_probe_subjects="results/{study}/tables/layer_probe_subjects.parquet",
         provenance="results/{study}/provenance/layer_probes.json",
     log:
         "results/{study}/logs/layer_probes.log",

@@ -1,7 +1,7 @@
 """Figures, and the page that shows them and says what they show.
 
-In: tables, the card, provenance. Out: figures/<name>.svg and .png, report.html. Config: which model and conditions
-there are. No GPU; seconds; 2 MB.
+In: tables, prompts, the card, provenance. Out: figures/<name>.svg and .png, report.html. Config: which model and
+conditions there are, report.subjects. No GPU; seconds; 2 MB.
 """
 
 # What every page is made of, and what sorts and filters its tables.
@@ -12,6 +12,18 @@ SORTABLE = expand(
     "resources/report/{part}",
     part=["tables.js", "places.js", "vendor/datatables.min.js"],
 )
+
+# The tables that a study's conclusions are drawn from (factfinding/conclusions.py).
+CONCLUDED = [
+    "recall_summary",
+    "known_filters",
+    "layer_probes",
+    "circuit",
+    "circuit_checks",
+    "total_effects",
+    "residual_patching",
+    "effective_model",
+]
 
 SOURCES = {
     "organism": "train_organism",
@@ -98,6 +110,8 @@ rule report:
         card="results/{study}/model/card.json",
         source="results/{study}/model/source.json",
         prompts="results/{study}/prompts/full.parquet",
+        neurons="results/{study}/tables/neuron_effects.parquet",
+        probed="results/{study}/tables/layer_probe_subjects.parquet",
         planted="resources/planted.json",
         provenance=of(records),
         dossiers="results/{study}/dossiers",
@@ -125,7 +139,7 @@ rule report:
         mem_mb=megabytes(1000),
         runtime=10,
     params:
-        settings=settings(*WORDS, *QUOTED),
+        settings=settings("report.subjects", *WORDS, *QUOTED),
         code=code("report.py"),
     script:
         "../scripts/report.py"
@@ -135,6 +149,12 @@ rule comparison:
     input:
         ledgers=expand("results/{study}/tables/ledger.csv", study=STUDIES),
         cards=expand("results/{study}/model/card.json", study=STUDIES),
+        tables=[
+            path
+            for name in CONCLUDED
+            for path in expand(table_path(name), study=STUDIES)
+        ],
+        declared=DECLARATIONS,
         template="resources/report/comparison.html.j2",
         shared=SHARED,
     output:
@@ -166,7 +186,12 @@ rule comparison:
         mem_mb=megabytes(1000),
         runtime=10,
     params:
-        studies={name: study.relation.subjects for name, study in STUDIES.items()},
+        studies={
+            name: study.relation.model_dump(
+                include={"subject", "subjects", "answer", "answers"}
+            )
+            for name, study in STUDIES.items()
+        },
         seeds=seeds_of(STUDIES),
         code=code("comparison.py"),
     script:

@@ -1,8 +1,8 @@
 """The page of several studies: the ledger with one column per study, each under its model.
 
-The same rules judged every study, so that what stands side by side was measured alike. A claim that one study's ledger
+First stands what came out of each, side by side. The same rules judged every study, so that what stands side by side was measured alike. A claim that one study's ledger
 lacks is shown as not judged there. Where several studies are seeds of one, a second table says what they say together
-(seeds.py).
+(seeds.py); where several are checkpoints of one training, each claim's value is drawn along its steps (trajectories.py).
 """
 
 from __future__ import annotations
@@ -18,20 +18,31 @@ from factfinding.errors import InputError
 from factfinding.findings.words import share
 from factfinding.page import checked_ledger, fill, model_name, verdict_counts
 from factfinding.relation import STUDY
+from factfinding.trajectories import checkpoints, in_order, line, step_of
 
 Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
+class Said:
+    """A conclusion of a study: the section that it is about, that section's title, and the sentence, in the study's words."""
+
+    about: str
+    title: str
+    sentence: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class ComparedStudy:
     """One study of the comparison. card: its model/card.json; report: link to its page, relative to this one; subjects: what
-    the study's relation calls those asked about."""
+    the study's relation calls those asked about; said: its conclusions, the surest first."""
 
     name: str
     ledger: pl.DataFrame
     card: Mapping[str, Any]
     report: str
     subjects: str = STUDY.subjects
+    said: tuple[Said, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +101,9 @@ def render(
 ) -> str:
     """The page as HTML. words: the folder resources/report. families: the studies that are seeds of one, by its name;
     seeds: what they say together (`across_seeds`). Raises InputError for a ledger that cannot be used."""
+    by_name = {study.name: study for study in studies}
+    trainings = checkpoints({study.name: study.card for study in studies})
+    studies = [by_name[name] for name in in_order(list(by_name), trainings)]
     ledger = long_ledger(studies)
     rows = claim_rows(ledger, [study.name for study in studies])
     sentences = {row.claim["claim"]: row.claim["sentence"] for row in rows}
@@ -105,9 +119,42 @@ def render(
             if seeds is not None and (part := seeds.filter(study=name)).height
         },
         members=families or {},
+        conclusions=conclusion_rows(studies),
+        trainings=[_along(model, names, by_name, rows, studies) for model, names in trainings.items()],
         n_claims=len(rows),
         n_differing=sum(row.differs for row in rows),
     )
+
+
+def conclusion_rows(studies: Sequence[ComparedStudy]) -> list[tuple[str, list[list[str]]]]:
+    """What each study concludes, a row for each section that one of them concludes something about: its title, and each
+    study's sentences. The order is that of the first study, then what only later ones have."""
+    titles = {said.about: said.title for study in reversed(studies) for said in study.said}
+    order = dict.fromkeys(said.about for study in studies for said in study.said)
+    return [
+        (titles[about], [[said.sentence for said in study.said if said.about == about] for study in studies])
+        for about in order
+    ]
+
+
+def _along(
+    model: str,
+    names: Sequence[str],
+    by_name: Mapping[str, ComparedStudy],
+    rows: Sequence[ClaimRow],
+    studies: Sequence[ComparedStudy],
+) -> dict[str, Any]:
+    """Each claim about the model along the steps of one training, those whose verdict changes first."""
+    steps = [step_of(by_name[name].card) or 0 for name in names]
+    places = [next(i for i, study in enumerate(studies) if study.name == name) for name in names]
+    drawn = []
+    for row in rows:
+        found = [row.found[place] for place in places]
+        if row.claim["about"] == "model" and (picture := line(steps, found)):
+            changes = len({one["verdict"] for one in found if one}) > 1
+            drawn.append((not changes, row.claim["sentence"], picture))
+    drawn.sort(key=lambda one: one[0])
+    return {"model": model, "steps": steps, "claims": [(sentence, picture) for _, sentence, picture in drawn]}
 
 
 def _about(study: ComparedStudy, ledger: pl.DataFrame) -> dict[str, Any]:

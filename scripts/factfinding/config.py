@@ -916,6 +916,18 @@ class LocalityConfig(Section):
         return self
 
 
+class ReportConfig(Section):
+    """The page of a study."""
+
+    subjects: int = Field(
+        24,
+        ge=0,
+        le=200,
+        description="subjects that the page looks at one by one: first those whose neurons were swept, then others that are "
+        "known, an answer at a time; about 10 kB each",
+    )
+
+
 class Config(Section):
     """The whole configuration of a study."""
 
@@ -954,6 +966,7 @@ class Config(Section):
     names: NamesConfig = NamesConfig()
     toys: ToysConfig = ToysConfig()
     locality: LocalityConfig = LocalityConfig()
+    report: ReportConfig = ReportConfig()
 
     @model_validator(mode="after")
     def _sections_agree(self) -> Config:

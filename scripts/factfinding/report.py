@@ -20,6 +20,7 @@ import polars as pl
 from markupsafe import Markup
 
 from factfinding.circuit_picture import caption, found, picture
+from factfinding.closer import Person, small
 from factfinding.conclusions import cautions, conclusions
 from factfinding.config import RelationConfig
 from factfinding.consistency import contradictions
@@ -73,7 +74,8 @@ class Picture:
 @dataclass(frozen=True, kw_only=True)
 class Results:
     """All that the page is made from. tables and pictures: by name; provenance: one record per job (scripts/job.py); planted:
-    what the predictions' queries give on planted models; example: the prompt that the first picture shows."""
+    what the predictions' queries give on planted models; example: the prompt that the first picture shows; people: the subjects
+    that are looked at one by one."""
 
     study: str
     ledger: Table
@@ -84,6 +86,7 @@ class Results:
     planted: Planted
     example: Example | None = None
     dossiers: Sequence[Dossier] = ()
+    people: Sequence[Person] = ()
     relation: RelationConfig = STUDY
 
     @property
@@ -135,6 +138,7 @@ def render(results: Results, words: Path) -> str:
             if section["id"] != "training"
         ],
         sections=sections,
+        people=[_looked_at(person, results.relation) for person in results.people],
         jobs=[_job(record) for record in results.provenance],
         versions=versions(results.provenance),
         seeds=sorted({seed for record in results.provenance for seed in _seeds(record["settings"])}),
@@ -270,6 +274,30 @@ def _section(experiment: Experiment, results: Results) -> dict[str, Any]:
         "tables": [{"name": name} | _preview(results.tables[name]) for name in experiment.shown],
         "baselines": _name_baselines(results) if experiment.name == "layer_probes" else None,
         "dossiers": results.dossiers if experiment.name == "dossiers" else (),
+    }
+
+
+def _looked_at(person: Person, relation: RelationConfig) -> dict[str, Any]:
+    """One subject as the template takes it: each head with the question's segments and what it gives to each."""
+    heads = [
+        (
+            head,
+            [
+                (texts, share, not small(share))
+                for (_, texts), share in zip(person.words, shares, strict=True)
+            ],
+        )
+        for head, shares in person.heads
+    ]
+    most = max((abs(effect) for _, _, effect in person.neurons), default=0.0) or 1.0
+    return {
+        "name": person.name,
+        "answer": person.answer,
+        "said": spoken(list(person.said), relation),
+        "words": [(texts, None, False) for _, texts in person.words],
+        "heads": heads,
+        "probe": person.probe,
+        "neurons": [(name, words, abs(effect) / most, effect < 0) for name, words, effect in person.neurons],
     }
 
 

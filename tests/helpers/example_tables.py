@@ -159,8 +159,14 @@ def _training() -> pl.DataFrame:
             "loss": 4 * np.exp(-steps / 500) + 1.2,
             "active": rise,
             "described": rise // 10,
-            "recalled": 1 - 0.8 * np.exp(-steps / 700),
-            "recalled_own": 1 - 0.9 * np.exp(-steps / 900),
+            **_recalled("", 1 - 0.8 * np.exp(-steps / 700)),
+            **_recalled("_own", 1 - 0.9 * np.exp(-steps / 900)),
             "rate": np.full(len(steps), 4e-3),
         }
     )
+
+
+def _recalled(suffix: str, share: np.ndarray) -> dict[str, np.ndarray]:
+    ends = {"": share, "_low": share - 0.05, "_high": np.minimum(1, share + 0.05)}
+    asked = {f"asked{suffix}": np.full(len(share), 256)}
+    return {f"recalled{suffix}{end}": values for end, values in ends.items()} | asked

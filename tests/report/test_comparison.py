@@ -12,12 +12,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from factfinding.comparison import ComparedStudy, claim_rows, long_ledger, render
+from factfinding.comparison import ComparedStudy, Said, claim_rows, conclusion_rows, long_ledger, render
 from factfinding.errors import InputError
 from factfinding.files import write_table
 from factfinding.ledger import CONTRADICTED, NOT_APPLICABLE, SUPPORTED, UNDECIDED
 from factfinding.seeds import across_seeds, resampled_means
 from factfinding.tables import read_table, schema_of
+from factfinding.trajectories import checkpoints, in_order, line, step_of
 from helpers import ROOT, example_ledger
 from helpers.browser import needs_browser, opened, used
 
@@ -267,3 +268,112 @@ def test_ten_studies_scroll_sideways_beside_their_claims(tmp_path, width):
     )
     assert page_wide == page_shown <= width and wide > shown + 500
     assert left == first == 0 and second == 500
+
+
+def checkpoint(name: str, step: int, value: float, model: str = "them/pythia", **cells) -> ComparedStudy:
+    """A study of one checkpoint, whose claim `lookup` has this value."""
+    made = study(name)
+    source = made.card["source"] | {"id": model, "revision": f"step{step}"}
+    of_claim = pl.col("claim") == "lookup"
+    values = {"value": value, "low": value - 0.05, "high": value + 0.05} | cells
+    columns = {
+        name: pl.when(of_claim).then(pl.lit(one)).otherwise(pl.col(name)) for name, one in values.items()
+    }
+    return replace(made, card=made.card | {"source": source}, ledger=made.ledger.with_columns(**columns))
+
+
+def test_checkpoints_of_one_training_stand_together_in_the_order_of_their_steps():
+    studies = [
+        checkpoint("late", 143000, 0.9), study("other"), checkpoint("early", 512, 0.1), checkpoint("lone", 8, 0.5, model="them/another"),
+        checkpoint("middle", 8000, 0.4),
+    ]  # fmt: skip
+    cards = {one.name: one.card for one in studies}
+    trainings = checkpoints(cards)
+    assert trainings == {"them/pythia": ["early", "middle", "late"]}
+    assert in_order(list(cards), trainings) == ["early", "middle", "late", "other", "lone"]
+    page = render(studies, WORDS)
+    heads = re.findall(r'<th scope="col"><a href="\.\./(\w+)/', page)
+    assert heads == ["early", "middle", "late", "other", "lone"]
+    assert "Along the training of them/pythia" in page and "512, 8,000, 143,000" in page
+    assert "step 512: 0.1, " in page and "Along the training" not in render(studies[:2], WORDS)
+
+
+def test_no_revision_no_step():
+    def card(revision):
+        return {"source": {"revision": revision, "id": "x"}}
+
+    assert [step_of(card(one)) for one in (None, "main", "step1000", "step-20", "stage1-step7", "v2")] == [
+        None,
+        None,
+        1000,
+        20,
+        7,
+        None,
+    ]
+
+
+def test_the_line_is_as_high_as_the_values_and_what_was_not_measured_is_left_out():
+    def row(value, **more):
+        return {"value": value, "low": None, "high": None, "threshold": 0.5, "verdict": SUPPORTED} | more
+
+    drawn = line(
+        [1, 10, 100, 1000], [row(0.0), None, row(1.0, verdict=CONTRADICTED), row(0.25, low=0.0, high=0.5)]
+    )
+    points = re.findall(r'<circle class="([\w-]+)" cx="([\d.]+)" cy="([\d.]+)"', drawn)
+    assert [kind for kind, _, _ in points] == ["supported", "contradicted", "supported"]
+    assert [float(y) for _, _, y in points] == pytest.approx([98, 6, 75], abs=0.1)
+    x = [float(x) for _, x, _ in points]
+    assert x[1] - x[0] == pytest.approx(2 * (x[2] - x[1]), abs=0.2), (
+        "steps are evenly spaced, the one left out too"
+    )
+    assert 'class="rate"' in drawn and "step 100: 1, contradicted" in drawn
+    assert 'class="rate"' not in line([1, 2], [row(0.0), row(1.0, threshold=0.7)]), "each has its own"
+    assert line([1, 2], [row(0.0), None]) is None and line([1, 2], [row(0.3), row(0.3)]) is not None
+
+
+def test_the_page_begins_with_what_came_out_side_by_side():
+    first, second = several(2)
+    first = replace(
+        first,
+        said=(
+            Said(about="recall", title="Recall", sentence="It knows <99 %>."),
+            Said(about="circuit", title="Where", sentence="There."),
+        ),
+    )
+    second = replace(
+        second,
+        said=(
+            Said(about="heads", title="Heads", sentence="Two."),
+            Said(about="recall", title="Recall", sentence="It knows 3 %."),
+        ),
+    )
+    assert conclusion_rows([first, second]) == [
+        ("Recall", [["It knows <99 %>."], ["It knows 3 %."]]),
+        ("Where", [["There."], []]),
+        ("Heads", [[], ["Two."]]),
+    ]
+    page = render([first, second], WORDS)
+    assert page.index('id="answer"') < page.index('id="claims"') and "It knows &lt;99 %&gt;." in page
+    assert 'id="answer"' not in render(several(2), WORDS), "nothing concluded, no section"
+
+
+@needs_browser
+def test_conclusions_and_trajectories_are_no_wider_than_a_phone(tmp_path):
+    said = (
+        Said(
+            about="recall",
+            title="Recall",
+            sentence="It knows a great many of them, and says so at length." * 3,
+        ),
+    )
+    studies = [replace(checkpoint(f"s{step}", step, step / 100), said=said) for step in (1, 10, 90)]
+    found = used(
+        render(studies, WORDS),
+        """
+        const wide = [...d.querySelectorAll("section > *, .ways li, .ways svg")].filter((one) => one.getBoundingClientRect().right > w.innerWidth + 1);
+        return {wide: wide.map((one) => one.tagName), drawn: d.querySelectorAll(".ways circle").length, page: d.documentElement.scrollWidth <= w.innerWidth};
+        """,
+        tmp_path,
+        width=390,
+    )
+    assert found["wide"] == [] and found["drawn"] >= 3 and found["page"]

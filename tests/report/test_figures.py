@@ -9,6 +9,9 @@ import matplotlib
 import numpy as np
 import polars as pl
 import pytest
+from matplotlib.collections import LineCollection, QuadMesh
+from matplotlib.lines import Line2D
+from matplotlib.offsetbox import DrawingArea
 
 from factfinding.declarations import declarations
 from factfinding.experiments.circuit_checks import show as circuit_checks
@@ -40,7 +43,7 @@ TABLES = {
     "fact_correlations": ("fact_correlations",),
     "effect_concentration": ("effect_concentration",),
     "nonlinear_excess": ("nonlinear_excess", "nonlinear_excess_subjects", "nonlinear_excess_neurons"),
-    "effective_probes": ("effective_probes",),
+    "effective_probes": ("effective_probes", "effective_confusion"),
 }
 
 
@@ -200,6 +203,146 @@ def test_many_answers_are_told_apart_and_dollars_are_no_formulas(tmp_path):
         ),
         tmp_path / "a.svg",
         tmp_path / "a.png",
+    )
+
+
+def test_no_two_of_36_answers_look_alike():
+    looks = style.marks(range(36))
+    assert len(set(looks.values())) == 36
+    assert [looks[i][0] for i in range(6)] == list(style.COLOURS)
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_no_two_entries_of_a_legend_look_alike(name):
+    figure = _draw(name)
+    legends = [legend for part in (figure, *figure.subfigs) for legend in part.legends]
+    looks = [_look(entry) for legend in legends for entry in legend.findobj(DrawingArea)]
+    assert len(set(looks)) == len(looks), name
+
+
+def _look(entry: DrawingArea) -> tuple:
+    """What tells one entry of a legend from others: colour, dash, width, marker and what fills it, of each of its lines."""
+    return tuple(
+        (
+            str(line.get_color()),
+            str(line._unscaled_dash_pattern),
+            line.get_linewidth(),
+            line.get_marker(),
+            str(line.get_markerfacecolor()),
+        )
+        for line in entry.findobj(Line2D)
+    ) or tuple(str((part.get_color(), part.get_linestyle())) for part in entry.findobj(LineCollection))
+
+
+def test_what_several_figures_show_looks_the_same_in_all():
+    families = {
+        "probes": ("logistic", "head"),
+        "replacements": ("corrupt", "zero", "mean", "resample_same", "resample_other"),
+        "names": ("known", "unknown"),
+        "folds": ("random", "first_name", "last_name"),
+        "parts": ("attn", "mlp"),
+    }
+    assert {thing for family in families.values() for thing in family} | {"control"} == set(style.LOOKS)
+    for family in families.values():
+        assert len({style.LOOKS[thing][0] for thing in (*family, "control")}) == len(family) + 1
+    for name, things in {
+        "total_effects": families["replacements"],
+        "ladder": families["replacements"][1:],
+        "mlp_paths": ("mean", "resample_other"),
+        "effect_concentration": ("mean", "resample_other"),
+        "probe_patching": (*families["probes"], "control"),
+        "head_probes": families["probes"],
+        "nonlinear_excess": ("known",),
+    }.items():
+        colours = {line.get_color() for axes in _draw(name).axes for line in axes.lines}
+        assert {style.LOOKS[thing][0] for thing in things} <= colours, name
+
+
+@pytest.mark.parametrize("lost", ["below", "above"])
+@pytest.mark.parametrize("values", [[-4.0, 0.0, 1.0], [-4.0], [2.0, np.nan], [0.0], [-0.001, 5.0]])
+def test_a_scale_of_changes_has_the_range_that_there_is_and_one_colour_for_what_is_lost(values, lost):
+    look = style.changes(np.array(values), lost=lost)
+    assert look["vmin"] <= 0 <= look["vmax"] and look["vmin"] < look["vmax"]
+    if np.nanmin(values) < 0 or np.nanmax(values) > 0:
+        assert (look["vmin"], look["vmax"]) == (min(np.nanmin(values), 0), max(np.nanmax(values), 0))
+    below, above = matplotlib.colors.to_rgb(style.LOST), matplotlib.colors.to_rgb(style.GAINED)
+    if lost == "above":
+        below, above = above, below
+
+    def colour(value):
+        return np.array(look["cmap"](matplotlib.colors.Normalize(look["vmin"], look["vmax"])(value))[:3])
+
+    limit = max(-look["vmin"], look["vmax"])
+    for end, full in ((look["vmin"], below), (look["vmax"], above)):
+        pale = np.array(matplotlib.colors.to_rgb("#f4f5f7"))
+        expected = pale + (np.array(full) - pale) * abs(end) / limit
+        assert np.abs(colour(end) - expected).max() < 0.02, "as strong as the change is large"
+
+
+def test_what_is_lost_has_one_colour_on_the_maps_of_total_and_direct_effects():
+    for name, end in (("total_effects", "vmax"), ("direct_effects", "vmin")):
+        mesh = next(
+            part for axes in _draw(name).axes for part in axes.collections if isinstance(part, QuadMesh)
+        )
+        worst = mesh.cmap(mesh.norm(getattr(mesh.norm, end)))[:3]
+        assert worst == pytest.approx(matplotlib.colors.to_rgb(style.LOST), abs=0.02), name
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "total_effects",
+        "direct_effects",
+        "residual_patching",
+        "effective_model",
+        "attention_roles",
+        "fact_correlations",
+    ],
+)
+def test_what_stands_on_a_heat_map_does_not_change_its_colour_with_the_page(name):
+    tables = example_tables.study(knows=True)
+    maps = [
+        axes
+        for axes in drawn(name, tables).axes
+        if any(isinstance(part, QuadMesh) for part in axes.collections)
+    ]
+    on_it = [text for axes in maps for text in axes.texts if text.get_transform() == text.axes.transData]
+    on_it += [line for axes in maps for line in axes.lines]
+    assert maps and not {part.get_color() for part in on_it} & {style.INK, style.PAPER}
+
+
+def test_names_of_one_length_get_no_panel_of_their_own():
+    tables = example_tables.study(knows=True)
+    summary = tables["recall_summary"]
+    one = summary.filter((pl.col("group") != "n_name_tokens") | (pl.col("level") == "2"))
+    shown = {"recall": tables["recall"], "known_filters": tables["known_filters"]}
+    several = recall.draw_recall(recall_summary=summary, **shown).axes
+    alone = recall.draw_recall(recall_summary=one, **shown).axes
+    assert [axes.get_xlabel() for axes in several[2:]] == ["sport", "number of name tokens"]
+    assert [axes.get_xlabel() for axes in alone[2:]] == ["sport"]
+
+
+def test_the_loss_of_guessing_stands_beside_that_of_the_probe():
+    tables = example_tables.study(knows=True)
+    length = tables["effective_probes"]["n_name_tokens"][0]
+    asked = (
+        tables["effective_confusion"]
+        .filter(n_name_tokens=length)
+        .group_by("answer")
+        .agg(pl.col("subjects").sum())
+    )
+    share = asked["subjects"].to_numpy() / asked["subjects"].sum()
+    right = _draw("effective_probes").axes[1]
+    line = next(line for line in right.lines if str(line.get_label()).startswith("guessing"))
+    assert line.get_ydata()[0] == pytest.approx(-(share * np.log(share)).sum())
+
+
+def test_the_recalled_share_of_the_training_has_its_interval_and_n():
+    table = example_tables.study(knows=True)["training"]
+    panel = _draw("training").axes[2]
+    assert "n = 256 people and 256 facts" in panel.get_title("left") and len(panel.collections) == 2
+    assert panel.collections[0].get_paths()[0].get_extents().y1 == pytest.approx(
+        100 * table["recalled_high"].max()
     )
 
 

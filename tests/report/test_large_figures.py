@@ -21,7 +21,9 @@ PLACES = [
 ]  # fmt: skip
 
 
-def estimate(name: str, value: float, half: float = 0.02) -> dict[str, float]:
+def estimate(name: str, value: float | None, half: float = 0.02) -> dict[str, float | None]:
+    if value is None:
+        return dict.fromkeys((name, f"{name}_low", f"{name}_high"))
     return {name: value, f"{name}_low": value - half, f"{name}_high": value + half}
 
 
@@ -69,10 +71,8 @@ def test_total_effects():
         total_effects=pl.DataFrame(rows, infer_schema_length=None), total_effects_screen=screen
     )
     assert_readable(figure)
-    legends = [
-        text.get_text() for part in figure.subfigs for legend in part.legends for text in legend.get_texts()
-    ]
-    assert "zero (n = 96)" in legends and "patched from another sport's athlete (n = 400)" in legends
+    titles = [axes.get_title("left").replace("\n", " ") for axes in figure.axes]
+    assert "zero  n = 96" in titles and "the partner's (as above) n = 400" in titles
 
 
 @pytest.mark.parametrize("layers", [1, 6, 32])
@@ -130,16 +130,18 @@ def test_the_ladder_with_four_contrasts_names_each_and_says_the_n_of_shorter_ste
     steps |= {"frozen_longer": 2491} | {f"attention_{layer}": 2519 for layer in range(4)}
     rows = [
         {"step": step, "reader": reader, "kind": kind, "layer": layer, "n": n, "majority_rate": 0.37,
-         **estimate("accuracy", 0.6)}
+         **estimate("accuracy", 0.6), **estimate("drop", None if step == "full" else 0.1)}
         for step, n in steps.items()
         for reader in ("logistic", "head")
         for kind in (["none"] if step in ("full", "name_only") else ["zero", "mean", "resample_same", "resample_other"])
         for layer in range(LAYERS)
     ]  # fmt: skip
-    figure = draw_of("ladder")(ladder=pl.DataFrame(rows))
+    figure = draw_of("ladder")(ladder=pl.DataFrame(rows, infer_schema_length=None))
     assert_readable(figure)
     words = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert "and patterns frozen (n = 27)" in words and "contrast: attention 3 alone averaged" in words
+    titles = [axes.get_title("left") for axes in figure.axes]
+    assert "and patterns frozen (n = 27)" in titles and "attention 3 alone" in words
+    assert "zero" in words and "another athlete's, same sport" in words
 
 
 def test_the_effective_model_of_names_of_two_to_fourteen_tokens():
@@ -166,6 +168,16 @@ def test_head_inputs_of_very_different_sizes():
         for node in ("all", "mlp_out:3", "mlp_out:30")
     ]  # fmt: skip
     assert_readable(head_inputs.draw_head_inputs(head_inputs=pl.DataFrame(rows)))
+
+
+@pytest.mark.parametrize("layers", [6, 32])
+def test_contexts_after_one_another(layers):
+    rows = [
+        {"context": context, "layer": layer, "n": 1495, "majority_rate": 0.33, "unknown_tokens": 0,
+         **estimate("cosine", 1 - 0.01 * layer), **estimate("cosine_other", 0.0), **estimate("accuracy", 0.8)}
+        for context, layer in product(("none", "title", "question", "shot", "sentence"), range(layers))
+    ]  # fmt: skip
+    assert_readable(draw_of("context")(context=pl.DataFrame(rows)))
 
 
 def test_markers_thin_out_on_long_lines():

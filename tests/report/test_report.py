@@ -7,6 +7,7 @@ from html.parser import HTMLParser
 import polars as pl
 import pytest
 
+from factfinding.closer import Person, bars
 from factfinding.declarations import declarations
 from factfinding.errors import InputError
 from factfinding.experiments.circuit_checks import show as circuit_checks
@@ -577,6 +578,79 @@ def test_the_ledger_is_filtered_and_contradicted_first_where_one_wants_and_unfol
     assert found["contradicted"] == ["contradicted"] and found["none"] == ["not applicable"]
     assert found["again"] == 5 and 0 < found["folded"] < 60 < found["unfolded"]
     assert "0.820 [0.710, 0.910], n = 1,494" in found["why"]
+
+
+def _people() -> list[Person]:
+    """Three subjects: one with everything, one with a hostile name, one of whom there is only the question."""
+    words = (
+        ("shot", ("Fact: Tiger Woods",)),
+        ("first_name", (" Ann",)),
+        ("final_name", (" L", "ee")),
+        ("end", (" of",)),
+    )
+    probed = pl.DataFrame({"layer": range(-1, 32), "p": [0.5] * 33, "right": [True] * 33})
+    whole = Person(
+        name="Ann Lee",
+        answer="golf",
+        said=("The right <answer> is golf.",),
+        words=words,
+        heads=tuple((f"L{layer}H0", (0.03, None, 0.93, 0.0)) for layer in range(4)),
+        probe=bars(probed, 0.4),
+        neurons=tuple((f"L1N{i}", "-0.100 [-0.200, 0.000] nats, n = 64 draws", -0.1) for i in range(8)),
+    )
+    return [
+        whole,
+        replace(whole, name=example_tables.SCRIPT),
+        replace(whole, name="Bo Cox", heads=(), probe=None, neurons=()),
+    ]
+
+
+def test_single_subjects_are_shown_and_what_looks_like_markup_stays_text(html, make):
+    page = render(replace(make(), people=_people()), WORDS)
+    Page(page)
+    assert 'id="closer"' not in html and 'href="#closer"' not in html, "no subjects, no section"
+    part = page[page.index('<section id="closer"') : page.index('<section id="training"')]
+    assert "The right sport is golf." in part and "Looking closer: single athletes" in part
+    assert example_tables.SCRIPT not in part and "&lt;script&gt;alert(1)" in part
+    assert (
+        part.count('style="--share: 0.930"') == 8
+        and part.count("93.0&nbsp;%") == 8
+        and "0.0&nbsp;%</small>" not in part.replace("93.0", "")
+    )
+    assert len(part) / 3 < 16_000, "two hundred subjects stay below 4 MB"
+
+
+@needs_browser
+@pytest.mark.parametrize("width", [390, 1200])
+def test_a_subject_is_picked_and_nothing_is_wider_than_the_page(make, tmp_path, width):
+    found = used(
+        render(replace(make(), people=_people()), WORDS),
+        """
+        const part = d.getElementById("closer"), said = {};
+        const shown = () => [...part.querySelectorAll("article")].filter((one) => one.offsetHeight).map((one) => text(one.querySelector("h3")));
+        said.first = shown();
+        part.querySelector("label[for=who-3]").click(); said.third = shown();
+        part.querySelector("label[for=who-2]").click(); said.second = shown();
+        const radios = [...part.querySelectorAll("input")];
+        said.keys = radios.every((one) => one.type === "radio" && one.name === "who" && w.getComputedStyle(one).display !== "none");
+        radios[0].focus(); said.focused = d.activeElement.id;
+        said.wide = Math.max(...[...part.querySelectorAll("*")].map((one) => one.getBoundingClientRect().right)) > w.innerWidth;
+        const token = [...part.querySelectorAll("article")][1].querySelectorAll(".token");
+        said.tints = [...token].slice(0, 4).map((one) => w.getComputedStyle(one).backgroundColor);
+        return said;
+        """,
+        tmp_path,
+        width=width,
+    )
+    assert (
+        found["first"] == ["Ann Lee"]
+        and found["third"] == ["Bo Cox"]
+        and found["second"] == [example_tables.SCRIPT]
+    )
+    assert found["keys"] and found["focused"] == "who-1", "arrow keys go through radio buttons of one name"
+    assert not found["wide"]
+    example, first, *final = found["tints"]
+    assert len({example, first, final[0]}) == 3 and final[0] == final[1], "the tint is the share of attention"
 
 
 @needs_browser

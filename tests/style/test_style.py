@@ -62,7 +62,9 @@ MAY_IMPORT = {  # room -> rooms below it
     "page": {"ledger", "tables", "units"},
     "units": set(),
     "circuit_picture": {"config", "data", "findings", "methods"},
+    "closer": {"data", "findings"},
     "conclusions": {"findings", "methods"},
+    "trajectories": set(),
     "synthesis": {"declarations", "findings", "ledger", "units"},
     "report": {
         "config",
@@ -76,12 +78,13 @@ MAY_IMPORT = {  # room -> rooms below it
         "findings",
         "page",
         "circuit_picture",
+        "closer",
         "conclusions",
         "synthesis",
         "units",
     },
     "seeds": {"ledger"},
-    "comparison": {"findings", "page", "seeds"},
+    "comparison": {"findings", "page", "seeds", "trajectories"},
 }
 
 

@@ -326,3 +326,14 @@ def in_parts(candidates: pl.DataFrame) -> str:
     return ", ".join(
         f"{answer} by {token!r}" for answer, token in several.select("answer", "answer_token").iter_rows()
     )
+
+
+def finer_roles(roles: Sequence[str]) -> list[str]:
+    """The role of each position of a prompt, the shot's line break and the relation's tokens told apart."""
+    finer = list(roles)
+    if "shot" in finer:
+        finer[len(finer) - 1 - finer[::-1].index("shot")] = "newline"
+    relation = [position for position, role in enumerate(finer) if role == "relation"]
+    for number, position in enumerate(relation, start=1):
+        finer[position] = f"relation_{number}"
+    return finer

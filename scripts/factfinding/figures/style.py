@@ -17,7 +17,7 @@ import numpy as np
 import polars as pl
 import seaborn as sns
 from matplotlib.axes import Axes
-from matplotlib.colors import Colormap, LinearSegmentedColormap
+from matplotlib.colors import Colormap, LinearSegmentedColormap, ListedColormap, to_hex
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.lines import Line2D
@@ -37,9 +37,51 @@ PNG_DPI = 180
 # The page replaces these three by its own colours, so that figures follow dark and light (report.py).
 INK, LINE, PAPER = "#1f2328", "#d8dce2", "#fefefe"
 GREY = "#767c85"
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+COLOURS = BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY = (
+    "#0072b2",
+    "#d55e00",
+    "#009e73",
+    "#cc79a7",
+    "#e69f00",
+    "#56b4e9",
+)
+BROWN = "#946233"
+"""A seventh, for the one figure whose other colours are taken."""
 DASHES = ("-", "--", "-.", (0, (1, 1.2)), (0, (5, 1, 1, 1, 1, 1)), (0, (3, 1)))
 MARKERS = ("o", "s", "^", "D", "v", "P")
+
+LOST, GAINED = VERMILION, BLUE
+"""What an intervention takes from the answer, and what it adds, on every map of changes (`changes`)."""
+
+LOOKS: dict[str, tuple[str, Any, str]] = {
+    # probes: what reads the residual stream
+    "logistic": (BLUE, "-", "o"),
+    "head": (VERMILION, "--", "s"),
+    # replacements: what stands in the place of an output
+    "corrupt": (INK, "-", "o"),
+    "zero": (SKY, "--", "^"),
+    "mean": (GREEN, "-.", "s"),
+    "resample_same": (PURPLE, (0, (1, 1.2)), "D"),
+    "resample_other": (ORANGE, (0, (5, 1, 1, 1, 1, 1)), "v"),
+    # names
+    "known": (BLUE, "-", "o"),
+    "unknown": (VERMILION, "--", "s"),
+    # folds of a probe; the strictest, which decides, looks like the logistic probe
+    "random": (SKY, (0, (1, 1.2)), "D"),
+    "first_name": (GREEN, "-.", "^"),
+    "last_name": (BLUE, "-", "o"),
+    # parts of a layer
+    "attn": (PURPLE, "--", "D"),
+    "mlp": (GREEN, "-", "^"),
+    # what anything is compared with: shuffled labels, random directions, another subject
+    "control": (GREY, "-", "x"),
+}
+"""Colour, dash and marker of things that several figures show: each looks the same in all of them, and figures ask here
+(`look`). There are more things than colours that nearly everyone can tell apart, so families share colours; no panel shows
+two families that do. What only one figure names (answers, heads, wordings) takes its look from `marks`."""
+
+COMMONEST = {"color": INK, "linewidth": 1, "ls": "--"}
+"""The line of always naming the commonest answer."""
 
 CONDITIONS = {
     "full": "the question after one example",
@@ -57,6 +99,7 @@ FOLDS = {
 
 _SETTINGS = {
     **sns.axes_style("ticks"),
+    "patch.force_edgecolor": False,  # white edges would be seen on a dark page
     "font.family": ["DejaVu Sans"],
     "font.size": 9,
     "axes.titlesize": 9.5,
@@ -139,29 +182,69 @@ def nothing_to_draw(reason: str) -> Figure:
     return figure
 
 
-def marks(levels: Sequence[Any]) -> dict[Any, tuple[str, Any, str]]:
-    """Colour, dash and marker of each level, in their order. Colours come round again after six, each time with the next
-    dash and marker: up to 36 levels no two look alike, and the seventh answer is not taken for the first."""
-    found = {}
-    for number, level in enumerate(levels):
-        round_, place = divmod(number, len(COLOURS))
-        shifted = (place + round_) % len(DASHES)
-        found[level] = (COLOURS[place], DASHES[shifted], MARKERS[shifted])
-    return found
+def look(thing: str) -> dict[str, Any]:
+    """Colour, dash and marker of one of `LOOKS`, as a line takes them."""
+    return dict(zip(("color", "ls", "marker"), LOOKS[thing], strict=True))
 
+
+def marks(levels: Sequence[Any]) -> dict[Any, tuple[str, Any, str]]:
+    """Colour, dash and marker of each level, in their order. After six the colours come round again, with other dashes and
+    markers: no two of 36 look alike.
+    """
+    six = len(COLOURS)
+    return {
+        level: (COLOURS[i % six], DASHES[(i + i // six) % six], MARKERS[(i + i // six) % six])
+        for i, level in enumerate(levels)
+    }
+
+
+def shades(levels: Sequence[Any]) -> dict[Any, tuple[str, Any, str]]:
+    """The same for levels that have an order, such as numbers of tokens or layers: the darker the more. The darkest is still
+    seen on a dark page, the lightest on a white one."""
+    ramp = LinearSegmentedColormap.from_list("ramp", ["#8cc7ee", BLUE, "#0b4f86"])
+    return {
+        level: (to_hex(ramp(i / max(1, len(levels) - 1))), "-", MARKERS[i % len(MARKERS)])
+        for i, level in enumerate(levels)
+    }
+
+
+ON_PALE, ON_DARK = "#1f2329", "#fdfdfd"
+"""Of numbers in the cells of a heat map, whose shades do not follow the page as ink and paper do."""
 
 LEVELS = 47
 """Colours of a heat map: with fifty or more, matplotlib would put a bitmap into the SVG's colour bar."""
+_NOTHING = "#f4f5f7"
 
 
-def diverging() -> Colormap:
-    """For heat maps of changes: blue below zero, orange above, and nothing in between."""
-    return LinearSegmentedColormap.from_list("diverging", [COLOURS[0], "#f4f5f7", COLOURS[1]], LEVELS)
+def changes(values: np.ndarray, *, lost: str) -> dict[str, Any]:
+    """Colour map and limits of a heat map of changes, over the range that there is: nothing is pale, and a change twice as
+    large is twice as strong, whether lost or gained. `values` may hold NaN.
+
+    lost: "below" zero, for changes of a measure, or "above", for shares of what can be lost.
+    """
+    known = values[np.isfinite(values)]
+    low, high = float(min(known.min(initial=0), 0)), float(max(known.max(initial=0), 0))
+    if low == high:
+        low, high = (-1.0, 0.0) if lost == "below" else (0.0, 1.0)
+    below, above = (LOST, GAINED) if lost == "below" else (GAINED, LOST)
+    whole = LinearSegmentedColormap.from_list("changes", [below, _NOTHING, above])
+    limit = max(-low, high)
+    part = whole(0.5 + np.linspace(low, high, LEVELS) / limit / 2)
+    return {"cmap": ListedColormap(part), "vmin": low, "vmax": high}
+
+
+def correlations() -> dict[str, Any]:
+    """Colour map and limits of correlations: purple below zero, green above; nothing is lost or gained."""
+    return {
+        "cmap": LinearSegmentedColormap.from_list("correlations", [PURPLE, _NOTHING, GREEN], LEVELS),
+        "vmin": -1,
+        "vmax": 1,
+    }
 
 
 def sequential() -> Colormap:
     """For heat maps of shares: the darker the more."""
-    shades = ["#f4f5f7", COLOURS[5], COLOURS[0], "#08213a"]
+    shades = [_NOTHING, SKY, BLUE, "#08213a"]
     return LinearSegmentedColormap.from_list("sequential", shades, LEVELS)
 
 
@@ -190,14 +273,16 @@ def percent_axis(axes: Axes, label: str, *, which: str = "y") -> None:
     axes.set(**{f"{which}lim": (-3, 103), f"{which}ticks": range(0, 101, 20), f"{which}label": label})
 
 
-def layer_axis(axes: Axes, layers: Sequence[int], label: str = "layer (residual stream after it)") -> None:
-    """An x axis of layers; -1, where it occurs, is the embeddings."""
+def layer_axis(
+    axes: Axes, layers: Sequence[int], label: str = "layer (residual stream after it)", *, ticks: int = 10
+) -> None:
+    """An x axis of layers with about so many ticks; -1, where it occurs, is the embeddings."""
     last = max(layers)
-    step = next(step for step in (1, 2, 4, 5, 10, 20, 50) if last / step <= 10 or step == 50)
-    ticks = [-1] * (min(layers) < 0) + list(range(0, last + 1, step))
-    if ticks[0] < 0 and last > 12:
-        ticks.remove(0)  # "emb" and "0" would touch
-    axes.set_xticks(ticks, ["emb" if tick < 0 else str(tick) for tick in ticks])
+    step = next(step for step in (1, 2, 4, 5, 10, 20, 50) if last / step <= ticks or step == 50)
+    shown = [-1] * (min(layers) < 0) + list(range(0, last + 1, step))
+    if shown[0] < 0 and last > 12:
+        shown.remove(0)  # "emb" and "0" would touch
+    axes.set_xticks(shown, ["emb" if tick < 0 else str(tick) for tick in shown])
     axes.set(xlabel=label, xlim=(min(layers) - 0.4, last + 0.4))
 
 

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import torch
@@ -25,12 +26,17 @@ from torch import Tensor
 from transformers import GPTNeoXForCausalLM, PreTrainedTokenizerFast
 
 from factfinding.config import OrganismConfig
+from factfinding.known import is_known
 from factfinding.organism import wording
 from factfinding.organism.corpus import Told, Writer
 from factfinding.organism.measure import Questions, TrainingMeasures, measure
 from factfinding.organism.model import make_model, query_key
 from factfinding.organism.tokenizer import Pieces, make_tokenizer
 from factfinding.organism.world import World
+from factfinding.stats import share_interval
+
+UNSURE = ("recalled_own_low", "recalled_own_high")
+"""Columns of the history that are null where no one is described."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +45,8 @@ class TrainingRecord:
 
     `history` has one row per look: step, seconds, tokens, loss (nats a token, mean since the last look), active
     (people told about), described (those described so far), recalled (share of a sample of the active with
-    P(sport) > 0.5), recalled_own (the same for the own facts of the described), rate (learning rate).
+    P(sport) > 0.5, with its interval), asked (how many are in the sample), recalled_own and asked_own (the same for the
+    own facts of the described), rate (learning rate).
     """
 
     seed: int
@@ -94,7 +101,7 @@ def _fit(
         for batch in islice(batches, schedule.end - step):
             losses.append(optimizer.step(batch, schedule.rate(step)))
             step += 1
-        recalled, recalled_own = look(model, step, schedule.told)
+        seen = look(model, step, schedule.told)
         row = {
             "step": step,
             "seconds": round(time.perf_counter() - started, 2),
@@ -102,13 +109,12 @@ def _fit(
             "loss": sum(losses) / len(losses),
             "active": schedule.told.active,
             "described": schedule.told.described,
-            "recalled": recalled,
-            "recalled_own": recalled_own,
+            **seen,
             "rate": schedule.rate(step - 1),
         }
         history.append(row)
         progress(row)
-        schedule.look(step, recalled, recalled_own)
+        schedule.look(step, seen["recalled"], seen["recalled_own"])
     return TrainingRecord(
         seed=settings.seed,
         steps=step,
@@ -117,7 +123,7 @@ def _fit(
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         stopped="settled" if schedule.settled else "max_steps",
         installed=installed(settings),
-        history=pl.DataFrame(history),
+        history=pl.DataFrame(history, schema_overrides=dict.fromkeys(UNSURE, pl.Float64)),
         measures=measure(model.eval(), tokenizer, world, seed=settings.seed),
     )
 
@@ -131,14 +137,25 @@ class Look:
         own = world.facts.filter(pl.col("relation").is_in(wording.OWN))  # in the order of the people
         self.own = Questions(own["prompt"], own["answer"], tokenizer)
 
-    def __call__(self, model: GPTNeoXForCausalLM, step: int, told: Told) -> tuple[float, float]:
-        """Shares, of active people's sports and of described people's own facts, with P > 0.5 (1 if there are none)."""
+    def __call__(self, model: GPTNeoXForCausalLM, step: int, told: Told) -> dict[str, Any]:
+        """Shares, of active people's sports and of described people's own facts, with P > 0.5 (1, without an interval, if
+        there are none), and how many were asked: columns of the history."""
         rng = random.Random(f"look {self.settings.seed} {step}")
-        shares = []
-        for questions, count in ((self.sports, told.active), (self.own, told.described * len(wording.OWN))):
-            drawn = rng.sample(range(count), min(self.settings.looked_at, count))
-            shares.append(questions.ask(model, drawn).recalled if drawn else 1.0)
-        return shares[0], shares[1]
+        facts = told.described * len(wording.OWN)
+        return {
+            **self._share("", self.sports, model, rng, told.active),
+            **self._share("_own", self.own, model, rng, facts),
+        }
+
+    def _share(
+        self, suffix: str, questions: Questions, model: GPTNeoXForCausalLM, rng: random.Random, count: int
+    ) -> dict[str, Any]:
+        drawn = rng.sample(range(count), min(self.settings.looked_at, count))
+        columns = (f"recalled{suffix}", f"recalled{suffix}_low", f"recalled{suffix}_high", f"asked{suffix}")
+        if not drawn:
+            return dict(zip(columns, (1.0, None, None, 0), strict=True))
+        found = share_interval(is_known(questions.ask(model, drawn).right_probability))
+        return dict(zip(columns, (found.value, found.low, found.high, found.n), strict=True))
 
 
 def installed(settings: OrganismConfig) -> str:

@@ -7,13 +7,14 @@ with nothing to look for may rest, and the tokens of the relation, one by one (`
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
 from jaxtyping import Bool, Float
 
+from factfinding.data.prompts import finer_roles
 from factfinding.engine.cached import activations_of, cached_pattern, rows_of
 from factfinding.inputs import Inputs, Say, Settings
 from factfinding.methods.direct import heads_of, pairs_of
@@ -55,17 +56,6 @@ class RoleAttention:
     subjects: pl.DataFrame
     attention: Float[np.ndarray, "heads subjects roles"]
     uniform: Float[np.ndarray, "subjects roles"]
-
-
-def finer_roles(roles: Sequence[str]) -> list[str]:
-    """The role of each position of a prompt, the shot's line break and the relation's tokens told apart."""
-    finer = list(roles)
-    if "shot" in finer:
-        finer[len(finer) - 1 - finer[::-1].index("shot")] = "newline"
-    relation = [position for position, role in enumerate(finer) if role == "relation"]
-    for number, position in enumerate(relation, start=1):
-        finer[position] = f"relation_{number}"
-    return finer
 
 
 def role_tokens(prompts: pl.DataFrame, decode: Callable[[list[int]], str]) -> dict[str, str]:

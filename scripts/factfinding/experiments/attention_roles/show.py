@@ -70,7 +70,7 @@ def _panel(axes: Axes, subjects: pl.DataFrame, words: dict[str, str]) -> tuple[Q
     axes.invert_yaxis()
     axes.grid(False)
     for _, stop in list(edges.values())[:-1]:
-        axes.axvline(stop, color=style.INK, linewidth=0.8)
+        axes.axvline(stop, color=style.GREY, linewidth=0.8)
     return mesh, edges
 
 

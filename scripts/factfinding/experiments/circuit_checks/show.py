@@ -123,7 +123,7 @@ def _intervals(axes: Axes, checks: pl.DataFrame) -> None:
         elinewidth=1.8,
         capsize=3,
     )
-    axes.axvline(100 * checks["majority_rate"][0], color=style.INK, linewidth=1, ls="--")
+    axes.axvline(100 * checks["majority_rate"][0], **style.COMMONEST)
     words = [fill(CHECKS.get(name, name.replace("_", " ")), 27) for name in checks["check"]]
     axes.set_yticks(at, words, linespacing=1.05)
     axes.grid(False, axis="y")
@@ -134,7 +134,7 @@ def _intervals(axes: Axes, checks: pl.DataFrame) -> None:
 
 def _donors(axes: Axes, donors: pl.DataFrame) -> None:
     style.band(axes, donors, "layer", "accuracy", color=style.COLOURS[0], marker="o")
-    axes.axhline(100 * donors["majority_rate"][0], color=style.INK, linewidth=1, ls="--")
+    axes.axhline(100 * donors["majority_rate"][0], **style.COMMONEST)
     style.panel_title(axes, "final name token of a donor", donors["n"].max())
     style.layer_axis(axes, donors["layer"].to_list(), "layer whose output is the donor's")
     style.percent_axis(axes, "answers that follow the donor (%)")

@@ -52,9 +52,9 @@ def draw_circuit_scan(*, circuit_scan: pl.DataFrame, circuit: pl.DataFrame) -> F
                 i for i, like in enumerate(looks) if SCANS["attention"].get(like) == words or like == scan
             )
             look = {
-                "color": style.COLOURS[number],
-                "ls": style.DASHES[number],
-                "marker": style.MARKERS[number],
+                "color": (style.ORANGE, style.PURPLE, style.GREEN)[number],
+                "ls": style.DASHES[1 + number],
+                "marker": style.MARKERS[1 + number],
                 "markersize": 3.5,
             }
             rows = circuit_scan.filter(pl.col("scan") == scan)
@@ -67,16 +67,13 @@ def draw_circuit_scan(*, circuit_scan: pl.DataFrame, circuit: pl.DataFrame) -> F
             "layer",
             "accuracy",
             label=label,
-            color=style.GREY,
-            marker="x",
             markersize=3.5,
             linewidth=1,
+            **style.look("logistic"),
         )
         style.shade_layers(axes, shaded[what])
         label = "always the commonest <answer>"
-        handles[label] = axes.axhline(
-            100 * rows["majority_rate"][0], color=style.INK, linewidth=1, ls="--", label=label
-        )
+        handles[label] = axes.axhline(100 * rows["majority_rate"][0], label=label, **style.COMMONEST)
         style.panel_title(axes, f"{what} at the final name token", rows["n"][0])
         style.layer_axis(axes, circuit_scan["layer"].unique().sort().to_list(), "layer")
         _name_the_end(axes, circuit_scan["layer"].max())

@@ -20,32 +20,40 @@ CONTEXTS = {
 
 @style.styled
 def draw_context(*, context: pl.DataFrame) -> Figure:
-    """Left, cosine to the residual after the example and what stands before the name; right, what probes of that one get right."""
+    """A column for each context: above, the cosine to the residual after the example and what stands before the name; below,
+    what probes of that one get right. Grey: the first context's line again."""
     if context.is_empty():
         return style.nothing_to_draw("too few known <subjects> to fit a probe")
-    figure = style.new_figure(3.5)
-    left, right = figure.subplots(1, 2)
+    names = [name for name in CONTEXTS if name in context["context"]]
+    figure = style.new_figure(3.9)
+    panels = figure.subplots(2, len(names), sharex=True, sharey="row", squeeze=False)
     handles: dict[str, object] = {}
-    for name, (colour, dash, marker) in style.marks(list(CONTEXTS)).items():
+    first = context.filter(context=names[0]).sort("layer")
+    for place, (column, name) in enumerate(zip(panels.T, names, strict=True)):
         rows = context.filter(context=name)
-        look = {"color": colour, "ls": dash, "marker": marker, "markersize": 3.5, "label": CONTEXTS[name]}
-        handles[name] = style.band(left, rows, "layer", "cosine", **look)
-        style.band(right, rows, "layer", "accuracy", **look)
-    label = "cosine to another <subject>"
-    rows = context.filter(context="none")
-    handles[label] = style.band(
-        left, rows, "layer", "cosine_other", color=style.GREY, label=label, linewidth=1
-    )
-    label = "always the commonest <answer>"
-    handles[label] = right.axhline(
-        100 * rows["majority_rate"][0], color=style.INK, linewidth=1, ls="--", label=label
-    )
-    for axes, words in ((left, "cosine to “full”, centred"), (right, "accuracy of probes of “full”")):
-        style.panel_title(axes, words, rows["n"][0])
-        style.layer_axis(axes, rows["layer"].to_list())
-    left.set(ylabel="cosine (1: the same direction)")
-    left.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value / 100:g}"))
-    style.percent_axis(right, "accuracy (% of <subjects>)")
+        for axes, measure in zip(column, ("cosine", "accuracy"), strict=True):
+            if place:
+                again = {
+                    "color": style.GREY,
+                    "linewidth": 1,
+                    "label": f"after {CONTEXTS[names[0]]}, for comparison",
+                }
+                (handles["again"],) = axes.plot(first["layer"], 100 * first[measure], **again)
+            style.band(
+                axes, rows, "layer", measure, color=style.BLUE, marker="o", markersize=2.5, linewidth=1.3
+            )
+        label = "cosine to another <subject>"
+        look = style.look("control") | {"linewidth": 1, "markersize": 3, "label": label}
+        handles[label] = style.band(column[0], rows, "layer", "cosine_other", **look)
+        label = "always the commonest <answer>"
+        rate = 100 * rows["majority_rate"][0]
+        handles[label] = column[1].axhline(rate, label=label, **style.COMMONEST)
+        column[0].set_title(f"{CONTEXTS[name]}\nn = {rows['n'][0]:,}", fontsize=8.5)
+        style.layer_axis(column[1], rows["layer"].to_list(), "layer", ticks=4)
+    panels[0, 0].set(ylabel="cosine to\n“full” (to 1)", ylim=(None, 105))
+    panels[0, 0].yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value / 100:g}"))
+    style.percent_axis(panels[1, 0], "accuracy\n(% of <subjects>)")
+    figure.align_ylabels()
     style.legend_above(figure, list(handles.values()), columns=3)
     return figure
 

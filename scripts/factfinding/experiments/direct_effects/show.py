@@ -50,9 +50,10 @@ def draw_direct_effects(*, direct_effects: pl.DataFrame) -> Figure:
     above = figure.add_subplot(grid[0])
     beside = figure.add_subplot(grid[1], sharex=above)
     below = figure.add_subplot(grid[2])
-    limit = float(everybody.filter(pl.col("kind").is_in(["head", *WHOLE]))["exact"].abs().max()) or 1.0
-    mesh = _heads(above, heads, limit)
-    _layers(beside, everybody, limit)
+    shown = everybody.filter(pl.col("kind").is_in(["head", *WHOLE]))
+    colours = style.changes(shown["exact"].to_numpy(), lost="below") | {"shading": "nearest"}
+    mesh = _heads(above, heads, colours)
+    _layers(beside, everybody, colours)
     style.layer_axis(beside, heads["layer"].unique().to_list(), "layer")
     beside.set_xlim(-0.5, heads["layer"].max() + 0.5)
     figure.colorbar(
@@ -64,10 +65,10 @@ def draw_direct_effects(*, direct_effects: pl.DataFrame) -> Figure:
     return figure
 
 
-def _heads(axes: Axes, heads: pl.DataFrame, limit: float) -> QuadMesh:
+def _heads(axes: Axes, heads: pl.DataFrame, colours: dict) -> QuadMesh:
     n_layers, n_heads = heads["layer"].max() + 1, heads["index"].max() + 1
     values = heads.sort("index", "layer")["exact"].to_numpy().reshape(n_heads, n_layers)
-    mesh = axes.pcolormesh(np.arange(n_layers), np.arange(n_heads), values, **_colours(limit))
+    mesh = axes.pcolormesh(np.arange(n_layers), np.arange(n_heads), values, **colours)
     step = max(1, n_heads // 8)
     axes.set(ylabel="head (index)", yticks=range(0, n_heads, step))
     axes.grid(False)
@@ -75,16 +76,12 @@ def _heads(axes: Axes, heads: pl.DataFrame, limit: float) -> QuadMesh:
     return mesh
 
 
-def _layers(axes: Axes, everybody: pl.DataFrame, limit: float) -> None:
+def _layers(axes: Axes, everybody: pl.DataFrame, colours: dict) -> None:
     rows = [everybody.filter(kind=kind).sort("layer")["exact"].to_numpy() for kind in WHOLE]
-    axes.pcolormesh(np.arange(len(rows[0])), np.arange(len(rows)), np.stack(rows), **_colours(limit))
+    axes.pcolormesh(np.arange(len(rows[0])), np.arange(len(rows)), np.stack(rows), **colours)
     axes.set_yticks(range(len(WHOLE)), list(WHOLE.values()))
     axes.grid(False)
     axes.invert_yaxis()
-
-
-def _colours(limit: float) -> dict:
-    return {"cmap": style.diverging(), "vmin": -limit, "vmax": limit, "shading": "nearest"}
 
 
 def _answers(table: pl.DataFrame) -> list[str]:

@@ -30,7 +30,7 @@ def draw_effect_concentration(*, effect_concentration: pl.DataFrame) -> Figure:
     facts = ["all", *facts["fact"].unique(maintain_order=True).head(SHOWN)]
     figure = style.new_figure(1.6 + max(2.4, 0.22 * len(facts)))
     left, right = figure.subplots(1, 2)
-    looks = style.marks([kind for kind in KINDS if kind in effect_concentration["kind"]])
+    looks = {kind: style.look(kind) for kind in KINDS if kind in effect_concentration["kind"]}
     handles = _curves(left, effect_concentration.filter(measure="top", fact="all"), looks)
     _ratios(right, ratios, facts, looks)
     style.legend_above(figure, handles, columns=3)
@@ -39,11 +39,9 @@ def draw_effect_concentration(*, effect_concentration: pl.DataFrame) -> Figure:
 
 def _curves(axes: Axes, rows: pl.DataFrame, looks: dict) -> list:
     handles = []
-    for kind, (colour, dash, marker) in looks.items():
+    for kind, look in looks.items():
         part = rows.filter(kind=kind)
-        handles.append(
-            style.band(axes, part, "top", "value", color=colour, ls=dash, marker=marker, label=KINDS[kind])
-        )
+        handles.append(style.band(axes, part, "top", "value", label=KINDS[kind], **look))
     expected = part.sort("top")
     handles += axes.plot(
         expected["top"], 100 * expected["gaussian"], color=style.INK, lw=1, ls=":", label="normal effects"
@@ -59,12 +57,12 @@ def _curves(axes: Axes, rows: pl.DataFrame, looks: dict) -> list:
 
 
 def _ratios(axes: Axes, rows: pl.DataFrame, facts: list[str], looks: dict) -> None:
-    for i, (kind, (colour, _, marker)) in enumerate(looks.items()):
+    for i, (kind, look) in enumerate(looks.items()):
         part = rows.filter(pl.col("fact").is_in(facts), kind=kind)
         at = [facts.index(fact) + 0.26 * (i - (len(looks) - 1) / 2) for fact in part["fact"]]
         ends = (part[f"value{end}"].fill_null(float("nan")) for end in ("", "_low", "_high"))
         value, low, high = (end.to_numpy() for end in ends)
-        axes.errorbar(value, at, xerr=(value - low, high - value), fmt=marker, color=colour, capsize=2)
+        axes.errorbar(value, at, xerr=(value - low, high - value), capsize=2, **(look | {"ls": ""}))
     axes.axvline(rows["gaussian"][0], color=style.INK, lw=1, ls=":")
     axes.set_yticks(range(len(facts)), ["all facts" if fact == "all" else fact for fact in facts])
     axes.set(xlabel="participation ratio (neurons)", ylim=(len(facts) - 0.4, -0.6))

@@ -30,7 +30,7 @@ def draw_effective_model(*, effective_model: pl.DataFrame, effective_confusion: 
     shown = next((length for length in lengths if length >= 2), lengths[0])
     n_answers = effective_confusion["answer"].n_unique()
     figure = style.new_figure(3.6 + 0.16 * max(0, n_answers - NUMBERED))
-    left, right = figure.subplots(1, 2, width_ratios=(1.2, 1))
+    left, right = figure.subplots(1, 2, width_ratios=(1.2, min(1, 0.3 + 0.12 * len(lengths))))
     mesh = _confusion(left, effective_confusion.filter(n_name_tokens=shown), shown)
     figure.colorbar(mesh, ax=left, label="share of the <answer>'s <subjects> (%)", pad=0.02)
     style.legend_above(figure, _lengths(right, effective_model, lengths), columns=2)
@@ -52,7 +52,7 @@ def _confusion(axes: Axes, rows: pl.DataFrame, length: int):
     )
     size = 9 if len(answers) <= LEVEL else 7
     for (row, column), count in np.ndenumerate(counts if len(answers) <= NUMBERED else np.empty((0, 0))):
-        colour = style.PAPER if values[row, column] > 0.55 else style.INK
+        colour = style.ON_DARK if values[row, column] > 0.55 else style.ON_PALE
         axes.text(column, row, f"{count:,}", ha="center", va="center", color=colour, fontsize=size)
     axes.set_xticks(range(len(answers)), answers, rotation=20 if len(answers) < LEVEL else 90)
     axes.set_yticks(range(len(answers)), answers)
@@ -72,8 +72,8 @@ def _lengths(axes: Axes, table: pl.DataFrame, lengths: list[int]) -> list:
             100 * rows[name].to_numpy() for name in ("accuracy", "accuracy_low", "accuracy_high")
         )
         look = {
-            "color": style.COLOURS[number],
-            "marker": "os"[number],
+            "color": (style.INK, style.look("logistic")["color"])[number],
+            "marker": "so"[number],
             "ls": "",
             "capsize": 3,
             "label": words,
@@ -86,16 +86,15 @@ def _lengths(axes: Axes, table: pl.DataFrame, lengths: list[int]) -> list:
             rate,
             np.arange(len(lengths)) - 0.3,
             np.arange(len(lengths)) + 0.3,
-            color=style.INK,
-            ls="--",
             label=label,
+            **style.COMMONEST,
         )
     )
     ns = table.filter(model="effective").sort("n_name_tokens")["n"].to_list()
     turned = len(lengths) > LEVEL
     words = [f"{k}{' ' if turned else chr(10)}({n:,})" for k, n in zip(lengths, ns, strict=True)]
     axes.set_xticks(range(len(lengths)), words, rotation=90 if turned else 0)
-    axes.set(xlabel="tokens of the name (<subjects>)", xlim=(-0.6, len(lengths) - 0.4))
+    axes.set(xlabel="name tokens\n(<subjects>)", xlim=(-0.6, len(lengths) - 0.4))
     axes.grid(False, axis="x")
     style.percent_axis(axes, "right (% of <subjects>)")
     return handles

@@ -6,6 +6,7 @@ import numpy as np
 import polars as pl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from scipy.stats import entropy
 
 from factfinding.figures import style
 from factfinding.figures.style import FOLDS
@@ -22,8 +23,9 @@ NO_FIT = "There is no effective model, or too few <subjects> with names of one l
 
 
 @style.styled
-def draw_effective_probes(*, effective_probes: pl.DataFrame) -> Figure:
-    """Accuracy and loss, in the sum of the name's parts and after each lookup MLP."""
+def draw_effective_probes(*, effective_probes: pl.DataFrame, effective_confusion: pl.DataFrame) -> Figure:
+    """Accuracy and loss, in the sum of the name's parts and after each lookup MLP; the second table says how common each
+    answer is, and so what guessing costs."""
     if effective_probes.is_empty():
         return style.nothing_to_draw("no effective model, or too few names for a probe")
     layers = effective_probes["layer"].drop_nulls().unique().sort().to_list()
@@ -33,11 +35,16 @@ def draw_effective_probes(*, effective_probes: pl.DataFrame) -> Figure:
     _lines(right, effective_probes, layers, "loss", 1)
     label = "always the commonest <answer>"
     rate = 100 * effective_probes["majority_rate"][0]
-    handles[label] = left.axhline(rate, color=style.INK, linewidth=1, label=label)
+    handles[label] = left.axhline(rate, label=label, **style.COMMONEST)
+    n, length = effective_probes["n"].max(), effective_probes["n_name_tokens"][0]
+    asked = effective_confusion.filter(n_name_tokens=length).group_by("answer").agg(pl.col("subjects").sum())
+    if asked.height:
+        label = "guessing by the shares of the <answers>"
+        guess = entropy(asked["subjects"].to_numpy())
+        handles[label] = right.axhline(guess, label=label, **(style.COMMONEST | {"ls": ":"}))
     style.percent_axis(left, "accuracy, held out (% of <subjects>)")
     right.set_ylabel("loss, held out (nats)")
     right.set_ylim(bottom=0)
-    n, length = effective_probes["n"].max(), effective_probes["n_name_tokens"][0]
     for axes in (left, right):
         _stages(axes, layers)
         style.panel_title(axes, f"names of {length} tokens", n)
@@ -46,8 +53,9 @@ def draw_effective_probes(*, effective_probes: pl.DataFrame) -> Figure:
 
 
 def _lines(axes: Axes, table: pl.DataFrame, layers: list[int], column: str, unit: float) -> dict[str, object]:
+    """A line for each kind of folds, and its control on shuffled labels."""
     handles: dict[str, object] = {}
-    for i, (folds, words) in enumerate(PARTS.items()):
+    for folds, words in PARTS.items():
         for labels in ("true", "shuffled"):
             rows = table.filter(folds=folds, labels=labels).sort("layer", nulls_last=False)
             if rows.is_empty():
@@ -56,11 +64,8 @@ def _lines(axes: Axes, table: pl.DataFrame, layers: list[int], column: str, unit
             value, low, high = (unit * rows[f"{column}{end}"].to_numpy() for end in ("", "_low", "_high"))
             true = labels == "true"
             label = f"probe, {words}" if true else f"shuffled labels, {words}"
-            look = {
-                "color": style.COLOURS[i] if true else style.GREY,
-                "ls": style.DASHES[i],
-                "marker": style.MARKERS[i] if true else "x",
-            }
+            look = style.look(folds)
+            look |= {} if true else {"color": style.GREY, "marker": "x"}
             (handles[label],) = axes.plot(at, value, markersize=4, label=label, **look)
             axes.fill_between(at, low, high, color=look["color"], alpha=0.18, linewidth=0)
     return handles

@@ -15,8 +15,6 @@ KINDS = {"mean": "at the mean", "resample_other": "resampled"}
 STATISTICS = {"pearson": "effects", "absolute": "sizes of effects"}
 NUMBERED = 10
 """Facts up to which each cell has its number."""
-SHADED_INK = "#101418"
-"""Of the numbers in the cells: dark on the page's light cells, in dark colours too."""
 SHOWN = 24
 """Facts that are drawn: those that most subjects have."""
 
@@ -45,7 +43,7 @@ def draw_fact_correlations(*, fact_correlations: pl.DataFrame) -> Figure:
             layers = by_layer(fact_correlations.filter(kind=kind, statistic=statistic))
             rows = pairs.filter(kind=kind, statistic=statistic)
             values = matrix(rows.filter(subjects="same"), facts)
-            mesh = axes.pcolormesh(values, cmap=style.diverging(), vmin=-1, vmax=1)
+            mesh = axes.pcolormesh(values, **style.correlations())
             _numbers(axes, values)
             title = f"{words}, {KINDS[kind]}\nn = {rows['n'].max():,} <subjects>{layers}"
             axes.set_title(f"{title}{_between(rows, facts)}")
@@ -71,7 +69,7 @@ def _numbers(axes: Axes, values: np.ndarray) -> None:
     for (i, j), value in np.ndenumerate(values):
         if np.isfinite(value):
             text = f"{value:.1f}".replace("-0.0", "0.0")
-            axes.text(j + 0.5, i + 0.5, text, ha="center", va="center", fontsize=5.5, color=SHADED_INK)
+            axes.text(j + 0.5, i + 0.5, text, ha="center", va="center", fontsize=5.5, color=style.ON_PALE)
 
 
 def _between(rows: pl.DataFrame, facts: list[str]) -> str:

@@ -54,8 +54,10 @@ def draw_head_inputs(*, head_inputs: pl.DataFrame) -> Figure:
         small = f"\n{left_out} nodes below {percent(LEAST_SHARE)} left out" if left_out else ""
         axes.set_xlabel(f"change of the logit difference (logits){small}")
         axes.set_ylabel("replaced (at the final name token)" if axes in panels[::columns] else "")
-    bar = Line2D([], [], color=style.COLOURS[0], linewidth=6, label="norms recomputed, with 95 % interval")
-    frozen = Line2D([], [], color=style.COLOURS[1], marker="D", ls="", markersize=4, label="scales frozen")
+    bar = Line2D([], [], color=style.LOST, linewidth=6, label="norms recomputed, with 95 % interval")
+    frozen = Line2D(
+        [], [], color=style.INK, mfc=style.PAPER, marker="D", ls="", markersize=4, label="scales frozen"
+    )
     style.legend_above(figure, [bar, frozen], columns=2)
     return figure
 
@@ -71,12 +73,15 @@ def _bars(axes: Axes, part: pl.DataFrame) -> int:
     shown = pl.concat([part.filter(kind="all"), nodes.head(SHOWN)])
     value, low, high = (shown[name].to_numpy() for name in ("exact", "exact_low", "exact_high"))
     at = np.arange(shown.height)
-    colours = [style.GREY if kind == "all" else style.COLOURS[0] for kind in shown["kind"]]
+    signs = [style.GAINED if change > 0 else style.LOST for change in value]
+    colours = [style.GREY if kind == "all" else sign for kind, sign in zip(shown["kind"], signs, strict=True)]
     axes.barh(at, value, color=colours, height=0.7)
     axes.errorbar(
         value, at, xerr=(value - low, high - value), fmt="none", ecolor=style.INK, elinewidth=1.1, capsize=2
     )
-    axes.plot(shown["frozen"].to_numpy(), at, color=style.COLOURS[1], marker="D", ls="", markersize=4)
+    axes.plot(
+        shown["frozen"].to_numpy(), at, color=style.INK, mfc=style.PAPER, marker="D", ls="", markersize=4
+    )
     axes.axvline(0, color=style.INK, linewidth=0.8)
     axes.set_yticks(at, [_words(node) for node in shown["node"]])
     axes.xaxis.set_major_locator(MaxNLocator(nbins=4))

@@ -15,6 +15,10 @@ CURVES = 3
 """Heads whose curves are drawn: those chosen by the probe, and the first of those chosen otherwise."""
 
 
+HEADS = (style.VERMILION, style.PURPLE, style.ORANGE)
+"""Colours of the heads' curves: the first is the head probe of every figure, none is that of the logistic probe."""
+
+
 @style.styled
 def draw_head_probes(
     *, head_probes: pl.DataFrame, head_probe_layers: pl.DataFrame, layer_probes: pl.DataFrame
@@ -40,9 +44,7 @@ def draw_head_probes(
         part = head_probe_layers.filter(condition=condition)
         handles |= _curves(axes, part) | _logistic(axes, layer_probes.filter(condition=condition))
         label = "always the commonest <answer>"
-        handles[label] = axes.axhline(
-            100 * part["majority_rate"][0], color=style.INK, linewidth=1, label=label
-        )
+        handles[label] = axes.axhline(100 * part["majority_rate"][0], label=label, **style.COMMONEST)
         style.panel_title(axes, style.CONDITIONS.get(condition, condition), part["n"].max())
         style.layer_axis(axes, part["layer"].unique().sort().to_list())
         style.percent_axis(axes, "accuracy (% of <subjects>)" if column == 0 else "")
@@ -66,7 +68,7 @@ def _scan(axes: Axes, table: pl.DataFrame) -> QuadMesh:
     )
     best = table.filter(rank=1).row(0, named=True)
     frame = np.array([(-0.5, -0.5), (0.5, -0.5), (0.5, 0.5), (-0.5, 0.5), (-0.5, -0.5)])
-    axes.plot(*(frame + (best["layer"], best["index"])).T, color=style.COLOURS[1], linewidth=2)
+    axes.plot(*(frame + (best["layer"], best["index"])).T, color=style.look("head")["color"], linewidth=2)
     above = table.filter(pl.col("p_corrected") < 0.05)
     axes.plot(above["layer"], above["index"], ls="", marker=".", color=style.COLOURS[4], markersize=4)
     axes.set(ylabel="head (index)", yticks=range(0, n_heads, max(1, n_heads // 8)))
@@ -87,9 +89,9 @@ def _curves(axes: Axes, part: pl.DataFrame) -> dict[str, object]:
     for number, (head, how) in enumerate(chosen.head(CURVES).iter_rows()):
         label = f"head {head} (by {how})"
         look = {
-            "color": style.COLOURS[number],
-            "ls": style.DASHES[number],
-            "marker": style.MARKERS[number],
+            "color": HEADS[number],
+            "ls": style.DASHES[1 + number],
+            "marker": style.MARKERS[1 + number],
             "markersize": 3.5,
         }
         handles[label] = style.band(axes, part.filter(head=head), "layer", "accuracy", label=label, **look)
@@ -103,7 +105,7 @@ def _logistic(axes: Axes, part: pl.DataFrame) -> dict[str, object]:
     if not strictest:
         return {}
     label = f"logistic regression, n = {rows['n'].max():,}"
-    look = {"color": style.GREY, "marker": "x", "markersize": 3.5, "linewidth": 1}
+    look = style.look("logistic") | {"markersize": 3.5}
     return {
         label: style.band(axes, rows.filter(folds=strictest[-1]), "layer", "accuracy", label=label, **look)
     }

@@ -11,7 +11,7 @@ from factfinding.findings.words import NO_PROBE, Row, Tables, number, percent, s
 
 STEPS = {
     "full": "nothing changed",
-    "late_attention": "later attention averaged",
+    "late_attention": "later attention ablated",
     "name_only": "the name alone",
     "both": "both",
     "early_mlps": "and MLPs below the lookup",
@@ -27,100 +27,109 @@ KINDS = {
 }
 
 
+LEAST_SPAN = (-5, 5)
+"""Points that the panels of costs span at least: a step that costs nothing is a line at zero, not noise as tall as a panel."""
+
+
 @style.styled
 def draw_ladder(*, ladder: pl.DataFrame) -> Figure:
-    """Above, a panel for each reader with every step under mean ablation; below, the last steps under every kind."""
+    """A column for each reader: above, what it gets right in the unchanged model; below, what each step costs, from the one
+    before it on the same subjects, a line for each kind of ablation; at the bottom, attention layers averaged alone."""
     if ladder.is_empty():
         return style.nothing_to_draw("too few known <subjects> to fit a probe")
     readers = ladder["reader"].unique(maintain_order=True).to_list()
-    last = _last(ladder)
-    figure = style.new_figure(3.8 if last is None else 7.0)
-    rows = figure.subplots(1 if last is None else 2, len(readers), sharey=True, squeeze=False)
+    costs = ladder.drop_nulls("drop")
+    steps = [step for step in STEPS if step in costs["step"]]
+    alone = costs.filter(pl.col("step").str.starts_with("attention_"), kind="mean")
+    rows = [*steps, *["alone"] * bool(alone.height)]
+    figure = style.new_figure(2.6 + 0.92 * len(rows) + 0.35 * bool(alone.height))
+    heights = [1.2, *[1] * len(steps), *[1.35] * bool(alone.height)]
+    shape = {"sharex": True, "sharey": "row", "squeeze": False, "height_ratios": heights}
+    panels = figure.subplots(1 + len(rows), len(readers), **shape)
     handles: dict[str, object] = {}
-    for axes, reader in zip(rows[0], readers, strict=True):
-        handles |= _steps(axes, ladder.filter(reader=reader))
-        style.panel_title(
-            axes, f"{READERS.get(reader, reader)}, mean ablation", ladder.filter(step="full")["n"][0]
-        )
-    if last is not None:
-        for axes, reader in zip(rows[1], readers, strict=True):
-            part = ladder.filter(reader=reader, step=last)
-            handles |= _kinds(axes, part)
-            style.panel_title(axes, f"down to “{STEPS[last]}”, by kind", part["n"][0])
-    for line in rows:
-        style.percent_axis(line[0], "accuracy (% of <subjects>)")
-    for axes in rows.flatten():
-        style.layer_axis(axes, ladder["layer"].unique().to_list())
-    style.legend_above(figure, list(handles.values()), columns=2)
+    for column, reader in zip(panels.T, readers, strict=True):
+        handles |= _unchanged(column[0], ladder.filter(reader=reader, step="full"))
+        for axes, step in zip(column[1:], steps, strict=False):
+            handles |= _costs(axes, costs.filter(reader=reader, step=step))
+            axes.set_ylim(*_span(costs.filter(pl.col("step").is_in(steps))))
+        if alone.height:
+            handles |= _alone(column[-1], alone.filter(reader=reader))
+            column[-1].set_ylim(*_span(alone))
+        style.layer_axis(column[-1], ladder["layer"].unique().to_list())
+    _titles(panels, readers, steps, ladder)
+    figure.align_ylabels()
+    style.legend_above(figure, list(handles.values()), columns=3)
     return figure
 
 
-def _last(ladder: pl.DataFrame) -> str | None:
-    """The last step of the ladder that ablates anything."""
-    found = [
-        step for step in STEPS if ladder.filter(step=step, kind="mean").height and step != "frozen_longer"
-    ]
-    return found[-1] if found else None
+def _titles(panels, readers: list[str], steps: list[str], ladder: pl.DataFrame) -> None:
+    """Over each panel the step; beside each row its unit."""
+    n = ladder.filter(step="full")["n"][0]
+    for axes, reader in zip(panels[0], readers, strict=True):
+        style.panel_title(axes, f"{READERS.get(reader, reader)}, nothing changed", n)
+    for line, step in zip(panels[1:], steps, strict=False):
+        part = ladder.filter(step=step)
+        fewer = "" if part["n"][0] == n else f" (n = {part['n'][0]:,})"
+        for axes in line:
+            axes.set_title(f"{STEPS[step]}{fewer}", fontsize=8.5)
+        line[0].set_ylabel("cost\n(points)")
+    if len(panels) > 1 + len(steps):
+        for axes in panels[-1]:
+            axes.set_title("contrast: one attention layer alone averaged", fontsize=8.5)
+        panels[-1, 0].set_ylabel("cost\n(points)")
+    style.percent_axis(panels[0, 0], "accuracy\n(%)")
+    panels[0, 0].set_yticks(range(0, 101, 50))
 
 
-def _steps(axes: Axes, rows: pl.DataFrame) -> dict[str, object]:
-    handles: dict[str, object] = {}
-    shown = rows.filter(pl.col("kind").is_in(["none", "mean"]))
-    everybody = rows.filter(step="full")["n"][0]
-    for i, (step, words) in enumerate(STEPS.items()):
-        part = shown.filter(step=step)
-        if part.height:
-            look = {
-                "color": (*style.COLOURS, style.GREY)[i],
-                "ls": (*style.DASHES, "-")[i],
-                "linewidth": 1.4,
-            }
-            words += "" if part["n"][0] == everybody else f" (n = {part['n'][0]:,})"
-            handles[words] = _stairs(axes, part, words, look)
-    alone = shown.filter(pl.col("step").str.starts_with("attention_"))
-    for i, step in enumerate(alone["step"].unique(maintain_order=True)):
-        words = f"contrast: attention {step.removeprefix('attention_')} alone averaged"
-        part = alone.filter(step=step)
-        look = {
-            "color": style.INK,
-            "linewidth": 0.9,
-            "marker": style.MARKERS[i % len(style.MARKERS)],
-            "markersize": 3,
-        }
-        handles[words] = _stairs(axes, part, words, look)
-    return handles | _commonest(axes, rows)
+def _span(costs: pl.DataFrame) -> tuple[float, float]:
+    """The points that panels of costs span: all intervals, and `LEAST_SPAN`."""
+    low, high = 100 * costs["drop_low"].fill_null(0).min(), 100 * costs["drop_high"].fill_null(0).max()
+    low, high = min(LEAST_SPAN[0], low), max(LEAST_SPAN[1], high)
+    return low - 0.06 * (high - low), high + 0.06 * (high - low)
 
 
-def _kinds(axes: Axes, rows: pl.DataFrame) -> dict[str, object]:
+def _unchanged(axes: Axes, rows: pl.DataFrame) -> dict[str, object]:
+    words = "nothing ablated"
+    look = {"color": style.INK, "linewidth": 1.2, "label": words}
+    label = "always the commonest <answer>"
+    rate = 100 * rows["majority_rate"][0]
+    return {
+        words: style.band(axes, rows, "layer", "accuracy", **look),
+        label: axes.axhline(rate, label=label, **style.COMMONEST),
+    }
+
+
+def _costs(axes: Axes, rows: pl.DataFrame) -> dict[str, object]:
+    """What a step costs under each kind of ablation; the name alone ablates nothing."""
+    axes.axhline(0, color=style.INK, linewidth=0.8)
     found = {}
-    for kind, (colour, _, marker) in style.marks(list(KINDS)).items():
+    for kind, words in KINDS.items():
         part = rows.filter(kind=kind)
         if part.height:
-            words = f"by kind: {KINDS[kind]}"
-            look = {"color": colour, "marker": marker, "markersize": 3.5, "linewidth": 1, "ls": ":"}
-            found[words] = _stairs(axes, part, words, look)
-    return found | _commonest(axes, rows)
+            look = style.look(kind) | {"markersize": 3, "linewidth": 1.1, "label": words}
+            found[words] = style.band(axes, part, "layer", "drop", **look)
+    part = rows.filter(kind="none")
+    if part.height:
+        style.band(axes, part, "layer", "drop", color=style.INK, linewidth=1.2)
+    return found
 
 
-def _stairs(axes: Axes, part: pl.DataFrame, words: str, look: dict):
-    part = part.sort("layer")
-    at, value, low, high = (
-        part[name].to_numpy() for name in ("layer", "accuracy", "accuracy_low", "accuracy_high")
-    )
-    (drawn,) = axes.plot(
-        at, 100 * value, drawstyle="steps-mid", label=words, markevery=style.marked(len(at)), **look
-    )
-    axes.fill_between(at, 100 * low, 100 * high, step="mid", color=drawn.get_color(), alpha=0.12, linewidth=0)
-    return drawn
-
-
-def _commonest(axes: Axes, rows: pl.DataFrame) -> dict[str, object]:
-    label = "always the commonest <answer>"
-    return {
-        label: axes.axhline(
-            100 * rows["majority_rate"][0], color=style.INK, linewidth=1, ls="--", label=label
-        )
-    }
+def _alone(axes: Axes, rows: pl.DataFrame) -> dict[str, object]:
+    axes.axhline(0, color=style.INK, linewidth=0.8)
+    layers = sorted(int(step.removeprefix("attention_")) for step in rows["step"].unique())
+    found = {}
+    for layer, (colour, dash, marker) in style.shades(layers).items():
+        words = f"attention {layer} alone"
+        look = {
+            "color": colour,
+            "ls": dash,
+            "marker": marker,
+            "markersize": 3,
+            "linewidth": 1.1,
+            "label": words,
+        }
+        found[words] = style.band(axes, rows.filter(step=f"attention_{layer}"), "layer", "drop", **look)
+    return found
 
 
 def sentences(tables: Tables) -> list[str]:

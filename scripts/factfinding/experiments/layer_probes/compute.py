@@ -48,7 +48,8 @@ _SUFFIXES = {"jr", "jr.", "sr", "sr.", "ii", "iii", "iv"}
 
 
 def compute(inputs: Inputs, settings: Settings, say: Say) -> dict[str, pl.DataFrame]:
-    """The table `layer_probes`: the baselines on names alone, then every layer under every condition."""
+    """The tables `layer_probes`, the baselines on names alone, then every layer under every condition; and
+    `layer_probe_subjects`, what the strictest probes give each subject."""
     section = settings.probes
     fitting = ProbeSettings(**section.model_dump(include=set(ProbeSettings.__dataclass_fields__)))
     prompts = known_prompts(inputs, section.subjects)
@@ -57,7 +58,7 @@ def compute(inputs: Inputs, settings: Settings, say: Say) -> dict[str, pl.DataFr
         say(
             f"only {prompts.height} subjects to probe, too few for {fitting.n_folds} folds: the table is empty"
         )
-        return {"layer_probes": empty("layer_probes")}
+        return {name: empty(name) for name in ("layer_probes", "layer_probe_subjects")}
     tokens = [
         row["token_ids"][row["first_name"] : row["final_name"] + 1] for row in prompts.iter_rows(named=True)
     ]
@@ -66,7 +67,10 @@ def compute(inputs: Inputs, settings: Settings, say: Say) -> dict[str, pl.DataFr
         *baseline_rows(subjects, tokens, settings=fitting, seed=section.seed),
         *probe_rows(layers, subjects, settings=fitting, seed=section.seed),
     ]
-    return {"layer_probes": table_of(rows, seed=section.seed)}
+    return {
+        "layer_probes": table_of(rows, seed=section.seed),
+        "layer_probe_subjects": of_subjects(rows, subjects),
+    }
 
 
 def _layers(
@@ -83,10 +87,12 @@ def _layers(
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ProbeRow:
-    """A row of the table, but for its differences from others, and who was right: subjects in the order of names."""
+    """A row of the table, but for its differences from others, who was right and at what loss (nats): subjects in the order
+    of names."""
 
     cells: dict
     hits: Bool[np.ndarray, " subjects"]
+    losses: Float[np.ndarray, " subjects"]
 
     def has(self, **cells: object) -> bool:
         """Whether these cells have these values."""
@@ -207,6 +213,33 @@ def table_of(rows: Sequence[ProbeRow], *, seed: int) -> pl.DataFrame:
     return pl.DataFrame(cells, schema=schema_of("layer_probes"))
 
 
+def of_subjects(rows: Sequence[ProbeRow], subjects: pl.DataFrame) -> pl.DataFrame:
+    """What the probes of the layers give each subject, held out, on the strictest folds that there are.
+
+    Columns condition, subject, answer, layer, p (of the own answer), right (whether it is the likeliest). Empty for no
+    probes of layers.
+    """
+    probes = [row for row in rows if row.has(labels="true") and row.cells["layer"] is not None]
+    folds = [kind for kind in FOLDS if any(row.has(folds=kind) for row in probes)][-1:]
+    named = subjects.sort("subject").select("subject", "answer")
+    frames = [
+        named.with_columns(
+            condition=pl.lit(row.cells["condition"]),
+            layer=pl.lit(row.cells["layer"]),
+            p=pl.Series(np.exp(-row.losses)),
+            right=pl.Series(row.hits),
+        )
+        for row in probes
+        if row.cells["folds"] in folds
+    ]
+    schema = schema_of("layer_probe_subjects")
+    return (
+        pl.concat(frames).select(list(schema)).cast(pl.Schema(schema))
+        if frames
+        else empty("layer_probe_subjects")
+    )
+
+
 def name_baselines(
     subjects: pl.DataFrame,
     token_ids: Sequence[Sequence[int]],
@@ -315,7 +348,7 @@ def _table_rows(
         row |= estimate_columns("loss", mean_interval(result.losses, seed=seed))
         row |= {"n": len(labels), "n_groups": n_groups, "majority_rate": majority_rate(labels)}
         row |= estimate_columns("selectivity", gain if name == "true" else None)
-        yield ProbeRow(cells=row, hits=result.hits)
+        yield ProbeRow(cells=row, hits=result.hits, losses=result.losses)
 
 
 def _token_marks(token_ids: Sequence[Sequence[int]]) -> sp.csr_matrix:

@@ -60,17 +60,12 @@ def draw_layer_probes(*, layer_probes: pl.DataFrame) -> Figure:
 def _lines(axes: Axes, part: pl.DataFrame) -> dict[str, object]:
     """The probes by kind of folds and the control of the strictest kind that has one; handles by label."""
     handles: dict[str, object] = {}
-    for index, (folds, label) in enumerate(style.FOLDS.items()):
+    for folds, label in style.FOLDS.items():
         rows = part.filter((pl.col("folds") == folds) & (pl.col("labels") == "true"))
         if rows.height:
             label = f"probe, {label}"
-            look = {
-                "color": style.COLOURS[index],
-                "ls": style.DASHES[index],
-                "marker": style.MARKERS[index],
-                "markersize": 3.5,
-            }
-            handles[label] = style.band(axes, rows, "layer", "accuracy", label=label, **look)
+            look = style.look(folds) | {"markersize": 3.5, "label": label}
+            handles[label] = style.band(axes, rows, "layer", "accuracy", **look)
     controlled = part.filter(pl.col("labels") == "shuffled")
     strictest = [folds for folds in style.FOLDS if folds in controlled["folds"]]
     if strictest:
@@ -78,24 +73,15 @@ def _lines(axes: Axes, part: pl.DataFrame) -> dict[str, object]:
             controlled.filter(pl.col("folds") == strictest[-1]),
             f"shuffled labels, {style.FOLDS[strictest[-1]]}",
         )
-        handles[label] = style.band(
-            axes,
-            rows,
-            "layer",
-            "accuracy",
-            label=label,
-            color=style.GREY,
-            marker="x",
-            markersize=3.5,
-            linewidth=1,
-        )
+        look = style.look("control") | {"markersize": 3.5, "linewidth": 1, "label": label}
+        handles[label] = style.band(axes, rows, "layer", "accuracy", **look)
     return handles
 
 
 def _levels(axes: Axes, table: pl.DataFrame, majority: float) -> dict[str, object]:
     """Horizontal lines: the majority rate and what the name gives away without a model; handles by label."""
     label = "always the commonest <answer>"
-    handles = {label: axes.axhline(100 * majority, color=style.INK, linewidth=1, label=label)}
+    handles = {label: axes.axhline(100 * majority, label=label, **style.COMMONEST)}
     for (source, kind), (label, colour, dash) in BASELINES.items():
         fitted = pl.col("folds") == "none"
         rows = table.filter(

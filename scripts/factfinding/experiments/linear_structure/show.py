@@ -60,10 +60,13 @@ def draw_linear_structure(*, linear_structure: pl.DataFrame, circuit: pl.DataFra
 
 def _lines(axes: Axes, rows: pl.DataFrame) -> dict[str, object]:
     drawn = {}
-    for names, (colour, dash, marker) in style.marks(list(NAMES)).items():
+    for names, words in NAMES.items():
         part = rows.filter(pl.col("names") == names).drop_nulls(["median", "median_low"])
         if part.height:
-            look = {"color": colour, "ls": dash, "marker": marker, "markersize": 3.5, "label": NAMES[names]}
+            look = style.look("control" if names == "shuffled" else names) | {
+                "markersize": 3.5,
+                "label": words,
+            }
             drawn[names] = style.band(axes, part, "layer", "median", **look)
     return drawn
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import polars as pl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -17,6 +19,8 @@ CATEGORIES = {
     "alphabetic": "other words",
     "other": "all else",
 }
+KIND_COLOURS = (style.VERMILION, style.GREEN, style.PURPLE, style.ORANGE, style.INK, style.BROWN)
+"""Of kinds of tokens: none is a shade of blue, which stands for k."""
 SHOWN = (1, 2, 3, 5, 10, 50)
 """The k drawn as curves, or those nearest that there are."""
 DOTTED = 5
@@ -36,40 +40,47 @@ LEAST = 0.001
 def draw_locality(
     *, locality: pl.DataFrame, locality_tokens: pl.DataFrame, locality_values: pl.DataFrame
 ) -> Figure:
-    """Above: medians by layer for several k with quartile bands; by kind of token. Below: the distribution, by layer."""
+    """Above: medians by layer for several k with quartile bands, and of squares. Below: the distribution by layer, and by kind
+    of token. A k has one shade in all panels, a kind of token a colour that no k has."""
     rows = locality.filter(pl.col("k").is_not_null())
     if rows.is_empty():
         return style.nothing_to_draw("no running text was long enough")
     k = rows.filter(pl.col("k") <= DOTTED)["k"].max() or rows["k"].min()
-    figure = style.new_figure(6.0)
-    (left, right), (below, wide) = figure.subplots(2, 2)
-    handles = _curves(left, rows)
+    looks = _looks(rows)
+    figure = style.new_figure(6.2)
+    (left, wide), (below, right) = figure.subplots(2, 2)
+    handles = _curves(left, rows, looks)
+    _squares(wide, rows, looks)
+    _spread(below, locality_values.filter(k=k), looks.get(k, (style.BLUE,))[0])
     kinds = _kinds(right, locality_tokens.filter(k=k))
-    _spread(below, locality_values.filter(k=k))
-    _squares(wide, rows)
     left.set_title(f"by k, bands: quartiles\nn = {rows['n'][0]:,} tokens")
-    right.set_title(f"k = {k}, by kind of token\nn = {rows['n'][0]:,} tokens")
+    right.set_title(f"k = {k}, by kind of token\nn below, for each kind")
     below.set_title(f"k = {k}, all tokens\nn = {rows['n'][0]:,} tokens")
     wide.set_title(f"squared, medians\nn = {rows['n'][0]:,} tokens")
     for axes in (left, right, below, wide):
         style.layer_axis(axes, rows["layer"].unique().to_list())
         axes.set(ylabel="squared cosine (0 to 1)" if axes is wide else "cosine (−1 to 1)")
-    style.legend_above(figure, [*handles.values(), *kinds.values()], columns=4)
+    style.legend_above(figure, list(handles.values()), columns=7)
+    style.legend_below(figure, list(kinds.values()), columns=3)
     return figure
 
 
-def _curves(axes: Axes, rows: pl.DataFrame) -> dict[str, object]:
+def _looks(rows: pl.DataFrame) -> dict[int, tuple[str, Any, str]]:
+    """The k that are drawn as curves, each with its shade."""
     there = rows["k"].unique().sort().to_list()
-    shown = sorted({min(there, key=lambda one: abs(one - k)) for k in SHOWN})
+    return style.shades(sorted({min(there, key=lambda one: abs(one - k)) for k in SHOWN}))
+
+
+def _curves(axes: Axes, rows: pl.DataFrame, looks: dict[int, tuple[str, Any, str]]) -> dict[str, object]:
     handles: dict[str, object] = {}
-    for k, (colour, dash, marker) in style.marks(shown).items():
+    for k, (colour, dash, marker) in looks.items():
         part = rows.filter(k=k).sort("layer")
         at = part["layer"].to_numpy()
         look = {"color": colour, "ls": dash, "marker": marker, "markersize": 3.5}
         (handles[f"k {k}"],) = axes.plot(at, part["median"].to_numpy(), label=f"k = {k}", **look)
         ends = (part[f"{end}_quartile"].to_numpy() for end in ("lower", "upper"))
         axes.fill_between(at, *ends, color=colour, alpha=0.12, lw=0)
-    part = rows.filter(k=shown[-1]).sort("layer")
+    part = rows.filter(k=max(looks)).sort("layer")
     label = "another token’s"
     (handles[label],) = axes.plot(
         part["layer"].to_numpy(), part["baseline"].to_numpy(), color=style.GREY, lw=1, label=label
@@ -79,33 +90,34 @@ def _curves(axes: Axes, rows: pl.DataFrame) -> dict[str, object]:
 
 def _kinds(axes: Axes, rows: pl.DataFrame) -> dict[str, object]:
     handles: dict[str, object] = {}
-    for kind, (colour, _, marker) in style.marks(list(CATEGORIES)).items():
+    for place, kind in enumerate(CATEGORIES):
+        colour, marker = KIND_COLOURS[place], style.MARKERS[place]
         part = rows.filter(category=kind).sort("layer")
         if part.height:
             at = part["layer"].to_numpy()
             look = {"color": colour, "ls": ":", "marker": marker, "markersize": 3.5, "mfc": "none"}
-            (handles[kind],) = axes.plot(at, part["median"].to_numpy(), label=CATEGORIES[kind], **look)
+            (handles[kind],) = axes.plot(
+                at, part["median"].to_numpy(), label=f"{CATEGORIES[kind]} (n = {part['n'][0]:,})", **look
+            )
             known = part.drop_nulls("median_low")
             ends = (known[f"median_{end}"].to_numpy() for end in ("low", "high"))
             axes.fill_between(known["layer"].to_numpy(), *ends, color=colour, alpha=0.1, lw=0)
     return handles
 
 
-def _spread(axes: Axes, values: pl.DataFrame) -> None:
+def _spread(axes: Axes, values: pl.DataFrame, colour: str) -> None:
     """The whole distribution as boxes: median, quartiles, and whiskers at 5 and 95 %."""
     layers = values["layer"].unique().sort().to_list()
     groups = [values.filter(layer=layer)["cosine"].to_numpy() for layer in layers]
     axes.boxplot(
         groups, positions=layers, widths=0.6, whis=(5, 95), showfliers=False, manage_ticks=False,
-        medianprops={"color": style.COLOURS[0], "linewidth": 1.6},
+        medianprops={"color": colour, "linewidth": 1.6},
         **{f"{part}props": {"color": style.INK} for part in ("box", "whisker", "cap")},
     )  # fmt: skip
 
 
-def _squares(axes: Axes, rows: pl.DataFrame) -> None:
-    there = rows["k"].unique().sort().to_list()
-    shown = sorted({min(there, key=lambda one: abs(one - k)) for k in SHOWN})
-    for k, (colour, dash, marker) in style.marks(shown).items():
+def _squares(axes: Axes, rows: pl.DataFrame, looks: dict[int, tuple[str, Any, str]]) -> None:
+    for k, (colour, dash, marker) in looks.items():
         part = rows.filter(k=k).sort("layer")
         at = part["layer"].to_numpy()
         look = {"color": colour, "ls": dash, "marker": marker, "markersize": 3.5}

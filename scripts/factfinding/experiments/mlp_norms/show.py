@@ -11,11 +11,11 @@ from factfinding.findings.words import Row, Tables, layers_in_words, percent, sh
 from factfinding.methods.circuit import Circuit
 
 LINES = {  # column, output -> label and look
-    ("auc", "mlp"): ("MLP", {"color": style.COLOURS[0], "marker": "o"}),
-    ("auc", "attn"): ("attention", {"color": style.COLOURS[1], "marker": "s", "ls": "--"}),
+    ("auc", "mlp"): ("MLP", style.look("mlp")),
+    ("auc", "attn"): ("attention", style.look("attn")),
     ("auc_control", "mlp"): (
         "MLP, one half of the unknown names against the other",
-        {"color": style.GREY, "marker": "x", "linewidth": 1},
+        style.look("control") | {"linewidth": 1},
     ),
 }
 
@@ -61,14 +61,18 @@ def _aucs(axes: Axes, rows: pl.DataFrame) -> dict[str, object]:
 def _norms(axes: Axes, rows: pl.DataFrame) -> dict[str, object]:
     """Mean norms in the model's own units, with their intervals."""
     drawn, rows = {}, rows.sort("layer")
-    for name, colour, marker in (("known", style.COLOURS[2], "^"), ("unknown", style.COLOURS[3], "D")):
+    for name in ("known", "unknown"):
+        look = style.look(name)
         label = f"mean norm, {name} names"
-        (drawn[label],) = axes.plot(
-            rows["layer"], rows[name], color=colour, marker=marker, markersize=3.5, label=label
-        )
+        (drawn[label],) = axes.plot(rows["layer"], rows[name], markersize=3.5, label=label, **look)
         whole = rows.drop_nulls(f"{name}_low")
         axes.fill_between(
-            whole["layer"], whole[f"{name}_low"], whole[f"{name}_high"], color=colour, alpha=0.18, linewidth=0
+            whole["layer"],
+            whole[f"{name}_low"],
+            whole[f"{name}_high"],
+            color=look["color"],
+            alpha=0.18,
+            linewidth=0,
         )
     axes.set(ylabel="norm (model's own units)", ylim=(0, None))
     return drawn

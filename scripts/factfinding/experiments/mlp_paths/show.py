@@ -40,7 +40,7 @@ def draw_mlp_paths(*, mlp_paths: pl.DataFrame) -> Figure:
     paths = changed.select("path").unique(maintain_order=True)["path"].to_list()
     figure = style.new_figure(2.1 + 0.3 * len(paths))
     panels = figure.subplots(1, len(MEASURES), sharey=True)
-    looks = style.marks([kind for kind in KINDS if kind in changed["kind"]])
+    looks = {kind: style.look(kind) for kind in KINDS if kind in changed["kind"]}
     handles: dict[str, object] = {}
     for axes, (metric, words) in zip(panels, MEASURES.items(), strict=True):
         rows = changed.filter(metric=metric)
@@ -67,11 +67,11 @@ def shown(mlp_paths: pl.DataFrame) -> pl.DataFrame:
 
 def _panel(axes: Axes, rows: pl.DataFrame, paths: list[str], looks: dict, scale: int) -> dict[str, object]:
     handles = {}
-    for i, (kind, (colour, _, marker)) in enumerate(looks.items()):
+    for i, (kind, look) in enumerate(looks.items()):
         part = rows.filter(kind=kind)
         at = [paths.index(path) + 0.24 * (i - (len(looks) - 1) / 2) for path in part["path"]]
         value, low, high = (scale * part[f"change{end}"].to_numpy() for end in ("", "_low", "_high"))
-        look = {"fmt": marker, "color": colour, "capsize": 2}
+        look = look | {"ls": "", "capsize": 2}
         handles[kind] = axes.errorbar(value, at, xerr=(value - low, high - value), label=KINDS[kind], **look)
     axes.axvline(0, color=style.INK, linewidth=0.8)
     axes.locator_params(axis="x", nbins=3)

@@ -13,6 +13,8 @@ from factfinding.known import STUDY_RULE, Rule
 
 PAIRS = {"most": "most alike", "least": "least alike"}
 KINDS = {"mean": "its mean instead", "resample_other": "another <answer>'s <subject>'s instead"}
+KNOWN = style.LOOKS["known"][0], style.LOOKS["unknown"][0]
+"""Colours of answers that are known and not."""
 SHOWN = 16
 """Facts of the last panel: those asked most often."""
 
@@ -47,12 +49,12 @@ def draw_neuron_effects(
     pairs = [pair for pair in PAIRS if pair in neuron_pairs["pair"]]
     figure = style.new_figure(1.5 + max(2.3, 0.2 * len(facts)))
     panels = figure.subplots(1, len(pairs) + 1, squeeze=False)[0]
-    looks, handles = style.marks([kind for kind in KINDS if kind in neuron_pairs["kind"]]), []
+    looks, handles = {kind: style.look(kind) for kind in KINDS if kind in neuron_pairs["kind"]}, []
     for axes, pair in zip(panels, pairs, strict=False):
         handles = _scatter(axes, neuron_pairs.filter(pair=pair), looks)
         axes.set_title(f"the pair {PAIRS[pair]}:\n{neuron_pairs.filter(pair=pair)['subject'][0]}")
     _asked(panels[-1], neuron_facts, facts)
-    for known, colour, words in ((True, style.COLOURS[2], "known"), (False, style.GREY, "not known")):
+    for known, colour, words in zip((True, False), KNOWN, ("known", "not known"), strict=True):
         if known in neuron_facts["known"]:
             handles.append(Line2D([], [], ls="", marker="|", markersize=8, color=colour, label=words))
     if neuron_effects_twin.height:
@@ -65,9 +67,9 @@ def draw_neuron_effects(
 
 def _scatter(axes: Axes, rows: pl.DataFrame, looks: dict) -> list:
     handles = []
-    for kind, (colour, _, marker) in looks.items():
+    for kind, look in looks.items():
         part = rows.filter(kind=kind)
-        look = {"ls": "", "marker": marker, "markersize": 2.6, "color": colour, "alpha": 0.7}
+        look = look | {"ls": "", "markersize": 2.6, "alpha": 0.7}
         look["rasterized"] = True  # thousands of points as shapes would make most of the page
         handles += axes.plot(part["effect"], part["other_effect"], label=KINDS[kind], **look)
     axes.axhline(0, color=style.INK, linewidth=0.7)
@@ -80,7 +82,7 @@ def _scatter(axes: Axes, rows: pl.DataFrame, looks: dict) -> list:
 
 def _asked(axes: Axes, neuron_facts: pl.DataFrame, facts: list[str]) -> None:
     """A stroke for each subject's answer."""
-    for known, colour in ((False, style.GREY), (True, style.COLOURS[2])):
+    for known, colour in zip((True, False), KNOWN, strict=True):
         part = neuron_facts.filter(pl.col("fact").is_in(facts), pl.col("known") == known)
         at = [facts.index(fact) for fact in part["fact"]]
         axes.plot(100 * part["p"], at, ls="", marker="|", markersize=8, color=colour, alpha=0.7)

@@ -12,16 +12,21 @@ from factfinding.figures import style
 from factfinding.findings.words import Row, Tables, number, percent, share
 
 RULES = {
-    "ratio_both": ("made, both signs", style.COLOURS[1]),
-    "ratio": ("made, above zero only", style.COLOURS[0]),
+    "ratio_both": ("both signs", style.DASHES[0], "s", style.BLUE),
+    "ratio": ("above zero only", style.DASHES[3], "o", style.PAPER),
 }
+"""How what is made is counted: words, dash, marker and what fills it."""
 PROBES = {"head": "the head probe", "logistic": "the logistic probe"}
 """What reads the output, the study's first: the figure and the sentences are about the first that there is."""
 MOST = 0.5
 """The ledger's threshold: what is surely more is most of it."""
-NAMES = {"known": ("known names", style.DASHES[0]), "unknown": ("unknown names", style.DASHES[1])}
+NAMES = {"known": "known names", "unknown": "unknown names"}
+"""Their colours are those of known and unknown names in every figure; all that is about known names alone is blue."""
+KNOWN = style.LOOKS["known"][0]
 SHOWN = (-50, 150)
 """Per cent of the excess: ratios to a small excess may lie anywhere."""
+TOPS = (1, 10, 100)
+"""Neurons of a single name whose share is drawn: those of the table."""
 LISTED = 10
 """Neurons by name."""
 
@@ -49,7 +54,7 @@ def draw_nonlinear_excess(
     handles |= _layers(panels[1], nonlinear_excess.filter(names="known"))
     neurons = nonlinear_excess_neurons.filter(answer="all").sort("rank")
     _neurons(panels[2], neurons)
-    _cumulative(panels[3], neurons)
+    handles |= _cumulative(panels[3], neurons, nonlinear_excess.filter(names="known", layers="all"))
     style.legend_above(figure, list(handles.values()), columns=2)
     return figure
 
@@ -62,13 +67,13 @@ def _probe(summary: pl.DataFrame) -> str:
 def _ratios(axes: Axes, names: pl.DataFrame) -> dict[str, object]:
     """Share of names at or below each ratio."""
     handles: dict[str, object] = {}
-    for group, (words, dash) in NAMES.items():
-        rows = names.filter(names=group)
-        for column, (rule, colour) in RULES.items():
+    for group, words in NAMES.items():
+        rows, colour = names.filter(names=group), style.LOOKS[group][0]
+        for column, (rule, dash, *_) in RULES.items():
             values = 100 * rows[column].drop_nulls().sort().to_numpy()
             if len(values):
                 share = 100 * np.arange(1, len(values) + 1) / len(values)
-                label = f"{rule}: {words}"
+                label = f"made, {rule}: {words}"
                 (handles[label],) = axes.step(values, share, where="post", color=colour, ls=dash, label=label)
     axes.axvline(100, color=style.INK, linewidth=0.8)
     axes.set(xlim=SHOWN, ylim=(-3, 103), xlabel="made by activations (% of the output's excess)")
@@ -85,18 +90,19 @@ def _layers(axes: Axes, rows: pl.DataFrame) -> dict[str, object]:
     rows = rows.filter(pl.col("layers") != "all").with_columns(pl.col("layers").cast(pl.Int64)).sort("layers")
     layers = rows["layers"].to_numpy()
     shown = (
-        ("passed", "all that passes through neurons", style.GREY, "D"),
-        ("made", RULES["ratio"][0], RULES["ratio"][1], "o"),
-        ("made_both", RULES["ratio_both"][0], RULES["ratio_both"][1], "s"),
+        ("passed", "all that passes through neurons", style.GREY, "D", style.GREY),
+        *(
+            (column, f"made there, {words}", KNOWN, marker, fill)
+            for column, (words, _, marker, fill) in zip(("made_both", "made"), RULES.values(), strict=True)
+        ),
     )
     unit = 100 / whole["excess"] if whole["excess"] else 0.0
-    for i, (column, words, colour, marker) in enumerate(shown):
+    for i, (column, words, colour, marker, fill) in enumerate(shown):
         value, low, high = (unit * rows[f"{column}{end}"].to_numpy() for end in ("", "_low", "_high"))
         at = layers + (i - 1) * 0.15
-        look = {"color": colour, "marker": marker, "ls": "", "capsize": 2, "markersize": 4}
-        bar = axes.errorbar(at, value, yerr=np.abs((value - low, high - value)), label=words, **look)
-        if column == "passed":
-            handles[words] = bar
+        look = {"color": colour, "marker": marker, "mfc": fill, "ls": "", "capsize": 2, "markersize": 4}
+        ends = np.abs((value - low, high - value))
+        handles[words] = axes.errorbar(at, value, yerr=ends, label=words, **look)
     axes.axhline(0, color=style.INK, linewidth=0.8)
     style.layer_axis(axes, layers.tolist(), "lookup MLP (layer)")
     axes.set_xlim(layers.min() - 0.7, layers.max() + 0.7)
@@ -112,7 +118,7 @@ def _neurons(axes: Axes, neurons: pl.DataFrame) -> None:
     rows = neurons.head(LISTED)
     value, low, high = (rows[f"made{end}"].to_numpy() for end in ("", "_low", "_high"))
     at = np.arange(rows.height)
-    axes.barh(at, value, color=RULES["ratio"][1], height=0.7)
+    axes.barh(at, value, color=KNOWN, height=0.7)
     if rows["made_low"].null_count() == 0:
         ends = np.abs((value - low, high - value))
         axes.errorbar(value, at, xerr=ends, fmt="none", ecolor=style.INK, elinewidth=1, capsize=2)
@@ -121,20 +127,37 @@ def _neurons(axes: Axes, neurons: pl.DataFrame) -> None:
     axes.set_yticks(at, labels)
     axes.invert_yaxis()
     axes.grid(False, axis="y")
-    axes.set(xlabel="made (logits of the probe)", ylabel="neuron (layer, number)")
+    axes.set(xlabel="made, above zero only (logits)", ylabel="neuron (layer, number)")
     style.panel_title(axes, "the largest neurons", rows["n"][0])
 
 
-def _cumulative(axes: Axes, neurons: pl.DataFrame) -> None:
-    """Share of what all neurons make, signs apart, in the mean over subjects, that the largest k have."""
+def _cumulative(axes: Axes, neurons: pl.DataFrame, whole: pl.DataFrame) -> dict[str, object]:
+    """Share of what all neurons make, signs apart, that the largest k have: a line for what they make in the mean over
+    subjects, and points for one subject's own largest, of which the sentences speak."""
     share = 100 * np.cumsum(neurons["share"].fill_null(0).to_numpy())
     counts = np.arange(1, len(share) + 1)
-    axes.plot(counts, share, color=RULES["ratio"][1])
+    words = "largest in the mean over names"
+    handles: dict[str, object] = {}
+    (handles[words],) = axes.plot(counts, share, color=KNOWN, ls=style.DASHES[2], label=words)
+    words, row = "largest of one name (mean of names)", whole.row(0, named=True)
+    tops = [top for top in TOPS if top <= len(share) and row[f"top_{top}"] is not None]
+    value, low, high = (
+        np.array(
+            [100 * row[f"top_{top}{end}"] if row[f"top_{top}{end}"] is not None else np.nan for top in tops]
+        )
+        for end in ("", "_low", "_high")
+    )
+    look = {"color": style.INK, "marker": "^", "ls": "", "capsize": 2, "markersize": 4.5}
+    if tops:
+        handles[words] = axes.errorbar(
+            tops, value, yerr=np.abs((value - low, high - value)), label=words, **look
+        )
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set(ylim=(-3, 103), xlabel="largest neurons (number)", ylabel="of what all make, signs apart (%)")
     style.panel_title(axes, f"how many neurons make it, of {len(share):,}", neurons["n"][0])
+    return handles
 
 
 def sentences(tables: Tables) -> list[str]:

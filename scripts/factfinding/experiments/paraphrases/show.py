@@ -66,7 +66,7 @@ def _probes(axes: Axes, rows: pl.DataFrame, position: str, looks: dict) -> None:
     if rows.is_empty():
         _nothing(axes, "too few <subjects> to fit a probe")
     else:
-        axes.axhline(100 * rows["majority_rate"][0], color=style.INK, linewidth=1, ls=":")
+        axes.axhline(100 * rows["majority_rate"][0], **style.COMMONEST)
         style.layer_axis(axes, rows["layer"].unique().sort().to_list())
     style.panel_title(axes, f"probes {POSITIONS[position]}", rows["n"][0] if rows.height else 0)
     style.percent_axis(axes, "right <answers> (% of <subjects>)" if position == "final_name" else "")

@@ -15,17 +15,24 @@ PATCHED = {
     "head": "what the head probe reads",
     "logistic_complement": "all but what the logistic probe reads",
     "head_complement": "all but what the head probe reads",
-    "random": "as many random dimensions",
+    "random": "as many random dimensions (baseline)",
 }
 ERASED = {
     "leace": "the <answer> erased (LEACE)",
     "random_erased": "as many random dimensions erased (baseline)",
 }
+HOLLOW = {"mfc": style.PAPER, "ls": (0, (1, 1.2))}
 OWN_LOOKS = {
-    "leace": {"color": style.COLOURS[5], "marker": "*", "markersize": 6},
-    "random_erased": {"ls": ":", "marker": "x"},
+    "whole": {"color": style.INK, "ls": "-", "marker": "D"},
+    "logistic": style.look("logistic"),
+    "head": style.look("head"),
+    "logistic_complement": style.look("logistic") | HOLLOW,
+    "head_complement": style.look("head") | HOLLOW,
+    "random": style.look("control"),
+    "leace": {"color": style.PURPLE, "ls": "-", "marker": "*", "markersize": 6},
+    "random_erased": {"color": style.GREY, "ls": "-.", "marker": "+", "markersize": 5},
 }
-"""What is erased looks like nothing that is replaced."""
+"""All but what a probe reads has the probe's colour, hollow; what is erased looks like nothing that is replaced."""
 
 
 @style.styled
@@ -39,9 +46,9 @@ def draw_probe_patching(*, probe_patching: pl.DataFrame) -> Figure:
     handles |= _curves(right, probe_patching, ERASED, "recalled")
     label = "donors' commonest <answer>"
     rate = 100 * probe_patching["majority_rate"][0]
-    handles[label] = left.axhline(rate, color=style.INK, linewidth=1, ls="--", label=label)
+    handles[label] = left.axhline(rate, label=label, **style.COMMONEST)
     style.panel_title(left, "replaced by a donor's", probe_patching["n"][0])
-    style.panel_title(right, "erased", probe_patching["n"][0])
+    style.panel_title(right, "erased (unchanged, all are recalled)", probe_patching["n"][0])
     style.percent_axis(left, "answers that follow the donor (%)")
     right.set(ylabel="<subjects> still recalled (%)")
     right.yaxis.set_tick_params(labelleft=True)
@@ -53,12 +60,10 @@ def draw_probe_patching(*, probe_patching: pl.DataFrame) -> Figure:
 
 def _curves(axes: Axes, table: pl.DataFrame, names: dict[str, str], measure: str) -> dict[str, object]:
     handles: dict[str, object] = {}
-    for number, (name, words) in enumerate(names.items()):
+    for name, words in names.items():
         rows = table.filter(change=name)
         if rows.height:
-            colour = style.GREY if name.startswith("random") else style.COLOURS[number]
-            look = {"color": colour, "ls": style.DASHES[number], "marker": style.MARKERS[number]}
-            look |= {"markersize": 3.5} | OWN_LOOKS.get(name, {})
+            look = {"markersize": 3.5} | OWN_LOOKS[name]
             handles[words] = style.band(axes, rows, "layer", measure, label=words, **look)
     return handles
 

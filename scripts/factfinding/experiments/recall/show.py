@@ -7,7 +7,7 @@ import json
 import numpy as np
 import polars as pl
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 from matplotlib.lines import Line2D
 
 from factfinding.data.prompts import in_parts
@@ -17,6 +17,8 @@ from factfinding.known import Rule
 from factfinding.least import BETTER_NATS, BETTER_POINTS
 
 SHOWN = ("full", "zero_shot")
+TURNED = 4
+"""Groups up to which their words stand level."""
 _TITLES = {
     "probability": "P(own <answer>) > <above>",
     "first": "own <answer> the likeliest token of all",
@@ -26,24 +28,24 @@ _TITLES = {
 
 @style.styled
 def draw_recall(*, recall: pl.DataFrame, recall_summary: pl.DataFrame, known_filters: pl.DataFrame) -> Figure:
-    """Above, the share of subjects whose P(own answer) exceeds each value; below, recall by number of name tokens.
+    """Above, the share of subjects whose P(own answer) exceeds each value; below, recall by answer and, where names differ in
+    length, by number of name tokens.
 
     Where recall is decided by a probability, the upper curves cross a vertical line at the share that is recalled. Frames:
     the tables `recall`, `recall_summary` and `known_filters`.
     """
     if recall.is_empty():
         return style.nothing_to_draw("no <subject> was asked about")
-    figure = style.new_figure(5.4)
-    grid = figure.add_gridspec(2, 2, height_ratios=(1.2, 1))
+    several = recall["answer"].n_unique() > TURNED  # their words stand upright, and need room
+    figure = style.new_figure(6.1 if several else 5.4)
+    upper, lower = figure.subfigures(2, 1, height_ratios=(1.15, 1))
     answers, rule = recall["answer"].unique().sort().to_list(), known_rule({"known_filters": known_filters})
-    first = figure.add_subplot(grid[0, 0])
-    panels = (first, figure.add_subplot(grid[0, 1], sharey=first))
+    panels = upper.subplots(1, 2, sharey=True)
     for axes, condition in zip(panels, SHOWN, strict=True):
         _survival(axes, recall, condition, answers, rule)
-    panels[1].tick_params(labelleft=False)
     panels[1].set_ylabel("")
-    _by_length(figure.add_subplot(grid[1, :]), recall_summary, rule)
-    style.legend_above(figure, _legend(answers, rule), columns=3)
+    _groups(lower, recall_summary, rule)
+    style.legend_above(upper, _legend(answers, rule), columns=3)
     return figure
 
 
@@ -59,31 +61,55 @@ def _survival(axes: Axes, recall: pl.DataFrame, condition: str, answers: list[st
     style.percent_axis(axes, "P(own <answer>) > x\n(% of <subjects>)")
 
 
-def _by_length(axes: Axes, summary: pl.DataFrame, rule: Rule) -> None:
-    rows = summary.filter(pl.col("group") == "n_name_tokens").with_columns(pl.col("level").cast(pl.Int64))
-    lengths = rows["level"].unique().sort().to_list()
-    apart = 0.012 * (len(lengths) + 1)  # the same on the page, however many lengths there are
+def _groups(figure: SubFigure, summary: pl.DataFrame, rule: Rule) -> None:
+    """A panel by answer, and one by number of name tokens if there are several; each as wide as it has groups."""
+    levels = {group: _levels(summary.filter(group=group)) for group in ("answer", "n_name_tokens")}
+    shown = {group: found for group, found in levels.items() if group == "answer" or len(found) > 1}
+    widths = [max(3, len(found)) for found in shown.values()]
+    panels = figure.subplots(1, len(shown), sharey=True, squeeze=False, width_ratios=widths)[0]
+    for axes, (group, found) in zip(panels, shown.items(), strict=True):
+        _points(axes, summary.filter(group=group), found)
+        axes.set(xlabel="<answer>" if group == "answer" else "number of name tokens")
+    style.percent_axis(panels[0], "recalled\n(% of <subjects>)")
+    figure.suptitle(
+        f"recalled: {_TITLES[rule.how]}, with 95 % intervals; below each group its n".replace(
+            "<above>", f"{rule.above:g}"
+        ),
+        fontsize=9,
+    )
+
+
+def _levels(rows: pl.DataFrame) -> list[str]:
+    """The groups in their order: numbers by size, words by the alphabet."""
+    return sorted(
+        rows["level"].unique(),
+        key=lambda level: (not level.isdigit(), int(level) if level.isdigit() else 0, level),
+    )
+
+
+def _points(axes: Axes, rows: pl.DataFrame, levels: list[str]) -> None:
+    """Recall of each group in both conditions."""
+    apart = 0.012 * (len(levels) + 1)  # the same on the page, however many groups there are
     for shift, condition, colour, marker in zip(
         (-apart, apart), SHOWN, (style.INK, style.GREY), style.MARKERS, strict=False
     ):
-        part = rows.filter(pl.col("condition") == condition).sort("level")
-        at = [lengths.index(level) + shift for level in part["level"]]
+        part = rows.filter(condition=condition)
+        at = [levels.index(level) + shift for level in part["level"]]
         value, low, high = (
             100 * part[name].to_numpy() for name in ("recalled", "recalled_low", "recalled_high")
         )
         axes.errorbar(
             at, value, yerr=(value - low, high - value), color=colour, fmt=marker, elinewidth=1.4, capsize=2.5
         )
-    counts = dict(rows.filter(pl.col("condition") == SHOWN[0]).select("level", "n").iter_rows())
-    axes.set_xticks(range(len(lengths)), [f"{length}\n{counts[length]:,}" for length in lengths])
-    axes.set(
-        xlim=(-0.6, len(lengths) - 0.4),
-        xlabel="number of name tokens; below it n, the <subjects> with that many",
+    counts = dict(rows.filter(condition=SHOWN[0]).select("level", "n").iter_rows())
+    turned = len(levels) > TURNED and not all(level.isdigit() for level in levels)
+    between = "  " if turned else "\n"
+    words = [f"{level}{between}{counts[level]:,}" for level in levels]
+    axes.set_xticks(
+        range(len(levels)), words, rotation=90 if turned else 0, fontsize=8 if len(levels) > TURNED else None
     )
-    axes.set_title(
-        f"recalled: {_TITLES[rule.how]}, with 95 % intervals".replace("<above>", f"{rule.above:g}")
-    )
-    style.percent_axis(axes, "recalled\n(% of <subjects>)")
+    axes.set(xlim=(-0.6, len(levels) - 0.4))
+    axes.grid(False, axis="x")
 
 
 def _legend(answers: list[str], rule: Rule) -> list[Line2D]:

@@ -87,7 +87,7 @@ def _map(axes: Axes, values: np.ndarray, words: list[str]):
     if len(values) <= WRITTEN:
         for (layer, place), value in np.ndenumerate(values):
             if np.isfinite(value):
-                colour = style.PAPER if value > 55 else style.INK
+                colour = style.ON_DARK if value > 55 else style.ON_PALE
                 axes.text(
                     place, layer, f"{round(value):d}", ha="center", va="center", color=colour, fontsize=7
                 )

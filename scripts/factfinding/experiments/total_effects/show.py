@@ -24,8 +24,17 @@ from factfinding.findings.words import (
 from factfinding.least import LEAST_SHARE
 
 POSITIONS = {"first_name": "first name token", "final_name": "final name token", "end": "END"}
+AGAIN = "the partner's again, for comparison"
 BLIND = 0.1
 """The screen is not to be trusted where it surely misses more than this many for each that is found."""
+PANELS = {
+    "corrupt": "the partner's\n(as above)",
+    "zero": "zero\n",
+    "mean": "mean\n",
+    "resample_same": "another's of the\nsame <answer>",
+    "resample_other": "another's of the\npartner's <answer>",
+}
+"""What stands in a layer's place, over the panel of each kind."""
 KINDS = {
     "corrupt": "patched from another <answer>'s <subject>",
     "zero": "zero",
@@ -38,29 +47,31 @@ KINDS = {
 @style.styled
 def draw_total_effects(*, total_effects: pl.DataFrame, total_effects_screen: pl.DataFrame) -> Figure:
     """Above, a heat map for each position: layer by head, with whole attention layers and MLPs beside, dots on what is no
-    estimate; below, whole layers at the final name token under every kind of ablation, none of which is ever estimated."""
+    estimate; below, a panel for each kind of ablation of whole layers at the final name token, none of which is ever
+    estimated."""
     if total_effects.is_empty():
         return style.nothing_to_draw("no two <subjects> of different <answers> have prompts of one layout")
     patched = total_effects.filter(kind="corrupt", number=0)
     roles = [role for role in POSITIONS if role in patched["role"]]
     n_layers = total_effects["layer"].max() + 1
     more = 0.06 * max(0, n_layers - 12)  # inches, for rows that can still be told apart
-    figure = style.new_figure(6.5 + more)
-    above, below = figure.subfigures(2, 1, height_ratios=(1 + 0.35 * more, 1.2))
+    figure = style.new_figure(6.6 + more)
+    above, below = figure.subfigures(2, 1, height_ratios=(1 + 0.35 * more, 1.3))
     panels = above.subplots(1, len(roles), sharey=True, squeeze=False)[0]
-    limit = 100 * float(patched["share"].abs().max() or 1.0)
+    shares = 100 * patched.filter(pl.col("role").is_in(roles))["share"].fill_null(np.nan).to_numpy()
+    colours = style.changes(shares, lost="above")
     for axes, role in zip(panels, roles, strict=True):
-        mesh = _map(axes, patched.filter(role=role), limit)
+        mesh = _map(axes, patched.filter(role=role), colours)
         axes.set_title(f"{POSITIONS[role]}, n = {patched.filter(role=role)['n'].max():,}")
     panels[0].set(ylabel="layer (index)", yticks=range(0, n_layers, max(1, n_layers // 8)))
-    above.colorbar(mesh, ax=list(panels), label="share of the\nwhole swap (%)", pad=0.02)
+    above.colorbar(mesh, ax=list(panels), label="lost, of what the\nwhole swap loses (%)", pad=0.02)
     if not patched["exact"].all():
         above.suptitle(_dots(total_effects_screen), fontsize=8)
     _by_kind(below, total_effects.filter(role="final_name"))
     return figure
 
 
-def _map(axes: Axes, rows: pl.DataFrame, limit: float):
+def _map(axes: Axes, rows: pl.DataFrame, colours: dict):
     n_layers, n_heads = rows["layer"].max() + 1, rows.filter(type="head")["head"].max() + 1
     values = np.full((n_layers, n_heads + 3), np.nan)
     column = {"attention": n_heads + 1, "mlp": n_heads + 2}
@@ -68,9 +79,7 @@ def _map(axes: Axes, rows: pl.DataFrame, limit: float):
         values[layer, column.get(kind, head)] = np.nan if part is None else 100 * part
     wide = max(1.0, n_heads / 8)  # of whole layers, in heads
     edges = np.append(np.arange(n_heads + 1), n_heads + wide * np.array([0.5, 1.5, 2.5])) - 0.5
-    mesh = axes.pcolormesh(
-        edges, np.arange(n_layers + 1) - 0.5, values, cmap=style.diverging(), vmin=-limit, vmax=limit
-    )
+    mesh = axes.pcolormesh(edges, np.arange(n_layers + 1) - 0.5, values, **colours)
     if not rows["exact"].all():
         _mark(axes, rows.filter("exact"), (edges[:-1] + edges[1:]) / 2, column)
     heads = list(range(0, n_heads, max(1, n_heads // 4)))
@@ -84,7 +93,7 @@ def _map(axes: Axes, rows: pl.DataFrame, limit: float):
 def _mark(axes: Axes, rows: pl.DataFrame, centres: np.ndarray, column: dict[str, int]) -> None:
     """Dots on the cells of these rows."""
     at = [centres[column.get(kind, head)] for kind, head in rows.select("type", "head").iter_rows()]
-    axes.plot(at, rows["layer"].to_numpy(), ".", color=style.INK, markersize=1.8, markeredgewidth=0)
+    axes.plot(at, rows["layer"].to_numpy(), ".", color=style.ON_PALE, markersize=1.8, markeredgewidth=0)
 
 
 def _dots(screen: pl.DataFrame) -> str:
@@ -95,31 +104,44 @@ def _dots(screen: pl.DataFrame) -> str:
 
 
 def _by_kind(figure, rows: pl.DataFrame) -> None:
-    """Lines over layers, one for each kind; left attention, right MLPs."""
+    """A column for each kind, above attention and below MLPs, over layers; the swap's line is repeated in each in grey."""
     kinds = [kind for kind in KINDS if kind in rows["kind"]]
-    panels = figure.subplots(1, 2, sharey=True)
-    handles: dict[str, object] = {}
-    for axes, (node, words) in zip(panels, (("attention", "attention"), ("mlp", "MLP")), strict=True):
-        for kind, (colour, dash, marker) in style.marks(kinds).items():
-            part = rows.filter(type=node, kind=kind).sort("layer")
-            at = part["layer"].to_numpy()
-            (handles[kind],) = axes.plot(
-                at,
-                part["effect"].to_numpy(),
-                color=colour,
-                ls=dash,
-                marker=marker,
-                markersize=3.5,
-                markevery=style.marked(len(at)),
-                label=f"{KINDS[kind]} (n = {part['n'].max():,})",
+    panels = figure.subplots(2, len(kinds), sharex=True, sharey="row", squeeze=False)
+    again: list = []
+    for line, (node, words) in zip(panels, (("attention", "attention"), ("mlp", "MLP")), strict=True):
+        swap = rows.filter(type=node, kind="corrupt").sort("layer")
+        for axes, kind in zip(line, kinds, strict=True):
+            if kind != "corrupt" and swap.height:
+                again = axes.plot(swap["layer"], swap["effect"], color=style.GREY, linewidth=1, label=AGAIN)
+            _line(axes, rows.filter(type=node, kind=kind).sort("layer"), kind)
+            axes.axhline(0, color=style.INK, linewidth=0.8)
+            style.layer_axis(
+                axes, rows["layer"].unique().to_list(), "" if node == "attention" else "layer", ticks=4
             )
-            low, high = (part[name].fill_null(np.nan).to_numpy() for name in ("effect_low", "effect_high"))
-            axes.fill_between(at, low, high, color=colour, alpha=0.18, linewidth=0)
-        axes.axhline(0, color=style.INK, linewidth=0.8)
-        style.layer_axis(axes, part["layer"].to_list(), "layer")
-        axes.set_title(f"{words} of a whole layer, final name token")
-    panels[0].set(ylabel="change of the\nlogit difference (logits)")
-    style.legend_above(figure, list(handles.values()), columns=2)
+        line[0].set_ylabel(f"{words}\n(logits)")
+    for axes, kind in zip(panels[0], kinds, strict=True):
+        n = rows.filter(kind=kind)["n"].max()
+        axes.set_title(f"{PANELS[kind]}\nn = {n:,}", fontsize=8)
+    figure.suptitle(
+        "a layer's attention, or its MLP, at the final name token: change of the logit difference",
+        fontsize=8.5,
+    )
+    if again:
+        style.legend_below(figure, again, columns=1)
+
+
+def _line(axes: Axes, part: pl.DataFrame, kind: str) -> None:
+    """The effect by layer with its 95 % band."""
+    look, at = style.look(kind), part["layer"].to_numpy()
+    axes.plot(
+        at,
+        part["effect"].to_numpy(),
+        markersize=3,
+        markevery=style.marked(2 * len(at)),
+        **(look | {"ls": "-"}),
+    )
+    low, high = (part[name].fill_null(np.nan).to_numpy() for name in ("effect_low", "effect_high"))
+    axes.fill_between(at, low, high, color=look["color"], alpha=0.18, linewidth=0)
 
 
 def sentences(tables: Tables) -> list[str]:
