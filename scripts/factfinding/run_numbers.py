@@ -3,6 +3,7 @@
 {{ row("recall_summary", condition="full", group="all") | share("recalled") }}      99.6 % [99.1, 99.8]
 {{ count("ledger", about="model", verdict="supported") }}                            35
 {{ card("training.steps") | thousands }}                                             2,080
+{{ of("organism").count("ledger", verdict="supported") }}                            31, of another run, as its own templates asked
 """
 
 from __future__ import annotations
@@ -103,6 +104,7 @@ def render(template: Path, lookups: Lookups) -> str:
         "rows": lookups.rows,
         "count": lookups.count,
         "card": lookups.card,
+        "of": lambda run: Lookups.stored(template.parent.with_name(run) / "numbers.json"),
     }
     try:
         return environment.from_string(template.read_text()).render()

@@ -9,8 +9,11 @@ from importlib import import_module
 import matplotlib
 import polars as pl
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import Collection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.offsetbox import DrawingArea
+from matplotlib.patches import Patch
 
 from factfinding.declarations import declarations
 from factfinding.figures import style
@@ -50,20 +53,22 @@ def assert_readable(figure):
 
     for part in (figure, *figure.subfigs):
         for legend in part.legends:
-            looks = [_look(handle) for handle in legend.legend_handles]
+            looks = [_look(entry) for entry in legend.findobj(DrawingArea)]
             assert len(set(looks)) == len(looks), [text.get_text() for text in legend.get_texts()]
 
 
-def _look(handle) -> str:
-    """What tells an entry of a legend from others."""
-    lines = handle.findobj(Line2D)
-    if not lines:
-        return str((type(handle), handle.get_facecolor(), handle.get_edgecolor(), handle.get_linestyle()))
-    looks = [
+def _look(entry: DrawingArea) -> str:
+    """What tells an entry of a legend from others: all that is drawn there."""
+    lines = [
         (one.get_color(), one.get_marker(), one._dash_pattern, one.get_alpha(), one.get_linewidth())
-        for one in lines
+        + (one.get_markerfacecolor(),)
+        for one in entry.findobj(Line2D)
     ]
-    return str(looks)
+    others = [
+        (type(one), one.get_facecolor(), one.get_edgecolor(), one.get_linestyle())
+        for one in (*entry.findobj(Patch), *entry.findobj(Collection))
+    ]
+    return str((lines, others))
 
 
 def _shown_ticks(axes) -> list:

@@ -47,10 +47,12 @@ def circuit_of(anatomy, prompts, candidates, reader, **fixed) -> tuple[Circuit, 
     held = _held(anatomy, prompts, candidates, reader)
     tables = _computed(("residual_patching", "circuit_scan"), held, **fixed)
     section = _settings(**fixed).interventions
-    tables["total_effects"] = pl.concat(
-        effects_of_part(anatomy, part, seed=section.seed).table
+    parts = [
+        effects_of_part(anatomy, part, seed=section.seed)
         for part in parts_of(prompts, candidates, section, batch_size=SIZE["batch_size"])
-    )
+    ]
+    tables["total_effects"] = pl.concat(part.table for part in parts)
+    tables["total_effects_screen"] = pl.concat(part.screen for part in parts)
     tables |= circuit.compute(given(**tables), _settings(**fixed), quiet)
     return tables.pop("circuit_yaml"), tables
 

@@ -76,6 +76,19 @@ def test_numbers_of_a_run_are_written_between_the_marks_and_again_from_what_was_
     assert with_numbers(DOC, runs / "runs", {}) == text == with_numbers(text, runs / "runs", {})
 
 
+def test_a_template_sees_what_another_run_has_stored(runs):
+    lookups = Lookups.live(runs / "results")
+    with_numbers(DOC, runs / "runs", {"one": lookups})
+    lookups.store(runs / "runs/one/numbers.json")
+    (runs / "runs/two").mkdir()
+    (runs / "runs/two/few.md").write_text('{{ of("one").count("candidates") }} there\n')
+    text = with_numbers(DOC.replace("one/", "two/"), runs / "runs", {"two": lookups})
+    assert "\n2 there\n" in text
+    (runs / "runs/two/few.md").write_text('{{ of("one").count("recall") }}')
+    with pytest.raises(InputError, match="count table="):
+        with_numbers(DOC.replace("one/", "two/"), runs / "runs", {"two": lookups})
+
+
 def test_what_stands_in_the_block_of_a_run_that_was_never_recorded_stays(runs):
     assert with_numbers(DOC, runs / "runs", {}) == DOC
     with pytest.raises(InputError, match="no such file"):  # but the block has a template
