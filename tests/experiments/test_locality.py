@@ -530,7 +530,11 @@ def test_the_figure_is_drawn_and_sentences_carry_their_n(tables, tmp_path):
         locality=tables.locality, locality_tokens=tables.tokens, locality_values=tables.values
     )
     style.save(drawn, tmp_path / "a.svg", tmp_path / "a.png")
-    assert all("n = 90" in axes.get_title("left") for axes in drawn.axes)
+    *whole, by_kind = drawn.axes
+    assert all("n = 90" in axes.get_title("left") for axes in whole)
+    kinds = [text.get_text() for text in drawn.legends[1].get_texts()]
+    assert sum(int(words.split("n = ")[1].rstrip(")")) for words in kinds) == 90, "each kind has its own n"
+    assert len(by_kind.lines) == len(kinds)
     said = figure.locality_findings(tables.locality, tables.tokens, tables.differences, tables.values)
     assert "With only the last 5 tokens" in said[0] and "n = 90 tokens of 30 strings" in said[0]
     assert any("by kind of token" in sentence for sentence in said)

@@ -80,7 +80,7 @@ def test_layers_are_held_against_the_best_one_and_the_name_in_pairs():
         kept = {"condition": "full", "layer": None, "input": "resid", "probe": "logistic", "labels": "true"}
         hits = np.arange(100) < right
         kept |= {"folds": "last_name", "n": 100, "n_groups": 9, "majority_rate": 0.4} | cells
-        return ProbeRow(cells=kept | {"accuracy": hits.mean()}, hits=hits)
+        return ProbeRow(cells=kept | {"accuracy": hits.mean()}, hits=hits, losses=np.zeros(100))
 
     fitted = row(70, input="name_tokens", condition=None, folds="none")
     rows = [

@@ -279,14 +279,15 @@ def test_page_and_figure_say_by_which_rule(rule, said, title):
     tables.pop("candidates")
     figure = draw_recall(recall=recall, **tables)
     assert_readable(figure)
-    assert figure.axes[2].get_title("left") == f"recalled: {title}, with 95 % intervals"
+    above, below = figure.subfigs
+    assert below.get_suptitle() == f"recalled: {title}, with 95 % intervals; below each group its n"
     dotted = [
         line
         for line in figure.axes[0].lines
         if line.get_linestyle() == ":" and len(set(line.get_xdata())) == 1
     ]
     assert [line.get_xdata()[0] for line in dotted] == ([rule.above] if rule.how == "probability" else [])
-    legend = " ".join(text.get_text() for text in figure.legends[0].get_texts())
+    legend = " ".join(text.get_text() for text in above.legends[0].get_texts())
     assert (f"P = {rule.above:g}; above it: recalled" in legend) == (rule.how == "probability")
 
 

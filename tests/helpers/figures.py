@@ -38,14 +38,15 @@ def assert_readable(figure):
         for text in [axes._left_title, axes.xaxis.label, axes.yaxis.label, *_shown_ticks(axes)]:
             if text.get_text():
                 boxes[number, text.get_text(), id(text)] = text.get_window_extent(renderer)
-    boxes |= {("legend", "", id(legend)): legend.get_window_extent(renderer) for legend in figure.legends}
+    legends = [legend for part in (figure, *figure.subfigs) for legend in part.legends]
+    boxes |= {("legend", "", id(legend)): legend.get_window_extent(renderer) for legend in legends}
     page = figure.bbox
     for key, box in boxes.items():
         assert box.x0 >= -0.5 and box.y0 >= -0.5 and box.x1 <= page.x1 + 0.5 and box.y1 <= page.y1 + 0.5, key
     for key, box in boxes.items():
         for other, its in boxes.items():
             assert key == other or not box.padded(-1).overlaps(its.padded(-1)), (key, other)
-    for legend in figure.legends:
+    for legend in legends:
         for axes in figure.axes:
             assert not legend.get_window_extent(renderer).overlaps(
                 axes.get_window_extent(renderer).padded(-1)
