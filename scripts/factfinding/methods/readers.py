@@ -110,6 +110,13 @@ def read_out(
     return hits, losses
 
 
+def span(weight: Float[np.ndarray, "d_model answers"]) -> Float[np.ndarray, "d_model k"]:
+    """An orthonormal basis of the directions that tell answers apart; what is added to all scores alike is none."""
+    apart = weight - weight.mean(axis=1, keepdims=True)
+    left, size, _ = np.linalg.svd(apart, full_matrices=False)
+    return left[:, size > 1e-9 * max(size[0], np.finfo(float).tiny)]
+
+
 def load_readers(path: str | Path) -> Readers:
     """Read what `Readers.save` wrote; InputError names a file that is something else."""
     try:

@@ -16,11 +16,10 @@ import numpy as np
 import polars as pl
 from jaxtyping import Float, Int
 
-from factfinding.experiments.probe_patching.compute import span
 from factfinding.experiments.readers.compute import fit_readers
 from factfinding.methods.attributes import Attribute
 from factfinding.methods.probes import ProbeSettings
-from factfinding.methods.readers import Readers
+from factfinding.methods.readers import Readers, span
 from factfinding.stats import stratified_folds
 from factfinding.tables import schema_of
 

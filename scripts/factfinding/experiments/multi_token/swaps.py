@@ -161,7 +161,7 @@ def _asked(
     )  # fmt: skip
     said.own[able], said.donor[able] = targets[place[able]], targets[place[pairs.donor[able]]]
     asked = [Group(layout=group.layout, rows=np.intersect1d(group.rows, place[able])) for group in groups]
-    ids = torch.from_numpy(tokens).to(anatomy.device)
+    ids = torch.tensor(tokens.tolist(), device=anatomy.device)
 
     def run(group: Group, rows: Int[np.ndarray, " batch"]) -> dict[Key | None, np.ndarray]:
         clean = prepare(anatomy, tokens_of(prompts, rows, anatomy.device), start=group.layout.final_name)

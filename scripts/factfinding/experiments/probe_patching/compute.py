@@ -42,7 +42,7 @@ from factfinding.methods.groups import Group, PromptLayout, in_batches, known_pr
 from factfinding.methods.head_reader import head_readers
 from factfinding.methods.name_stream import name_outputs
 from factfinding.methods.patched import Sample, sample_of
-from factfinding.methods.readers import Readers, readers_of
+from factfinding.methods.readers import Readers, readers_of, span
 from factfinding.model.anatomy import Anatomy
 from factfinding.model.source import anatomy_of
 from factfinding.stats import majority_rate, paired_difference
@@ -153,13 +153,6 @@ def changes(
     yield Change(name="leace", dimensions=size, value=erased(resid, drawn.labels, readers[0].folds_of(names)))
     centred = resid - resid.mean(axis=0)
     yield Change(name="random_erased", dimensions=size, value=resid - centred @ basis @ basis.T)
-
-
-def span(weight: Float[np.ndarray, "d_model answers"]) -> Float[np.ndarray, "d_model k"]:
-    """An orthonormal basis of the directions that tell answers apart; what is added to all scores alike is none."""
-    apart = weight - weight.mean(axis=1, keepdims=True)
-    left, size, _ = np.linalg.svd(apart, full_matrices=False)
-    return left[:, size > 1e-9 * max(size[0], np.finfo(float).tiny)]
 
 
 def erased(
