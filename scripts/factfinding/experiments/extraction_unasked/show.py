@@ -15,7 +15,7 @@ OWN, OTHERS, APART = "own", "others", "apart"
 WORDS = {OWN: "the study's prompt", OTHERS: "mean of the others", APART: "mean of those apart"}
 HEADS = {"extracting": "the extracting heads", "other": "all other heads"}
 PARTS = {
-    "subject": "subject heads",
+    "subject": "<subject> heads",
     "relation": "relation heads",
     "mixed": "mixed heads",
     "mlps": "MLPs",
