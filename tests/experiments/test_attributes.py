@@ -226,10 +226,10 @@ def test_kinds_of_heads_by_what_their_effect_depends_on():
     )
     zero = np.zeros((40, 5, 6))
     for effect, kind in (
-        (subject + zero, "subject"),
-        (question + zero, "relation"),
-        (both, "mixed"),
-        (subject + question, "mixed"),
+        (subject + zero, "subject_head"),
+        (question + zero, "relation_head"),
+        (both, "mixed_head"),
+        (subject + question, "mixed_head"),
     ):
         found = shares(effect)
         assert kind_of(*found, mostly=0.6) == kind, found
@@ -245,7 +245,7 @@ def test_weights_of_subjects_are_subjects_that_stand_there_so_often():
 
 
 def test_parts_add_up_to_all_at_once(tables, unasked):
-    for found, part in ((tables, "mixed"), (unasked, "subject")):
+    for found, part in ((tables, "mixed_head"), (unasked, "subject_head")):
         rows = {row["part"]: row for row in found["additivity"].iter_rows(named=True)}
         assert rows["sum"]["frozen"] == pytest.approx(rows["joint"]["frozen"])
         assert abs(rows["sum"]["over_joint"]) < 0.05 and rows["joint"]["right"] == 1.0
@@ -256,7 +256,7 @@ def test_parts_add_up_to_all_at_once(tables, unasked):
     heads = unasked["additivity_heads"].sort("size", descending=True).head(3)
     assert set(heads["node"]) == {"L3H0", "L3H1", "L3H2"} and (heads["subject_share_low"] > 0.99).all()
     # each fact is written whatever is asked, so the head alone does not know which is meant
-    assert unasked["additivity"].filter(part="subject")["right"].item() < 0.5
+    assert unasked["additivity"].filter(part="subject_head")["right"].item() < 0.5
 
 
 def test_the_relation_that_fewest_know_is_left_out():

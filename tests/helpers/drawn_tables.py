@@ -439,11 +439,11 @@ def _rows() -> dict[str, Callable[[Drawn], Rows]]:
             for rank, (node, kind, layer, index, _) in enumerate(list(_nodes(how))[2:7], 1)
         ],
         "additivity": lambda how: [
-            {"part": part, "questions": how.facts, "heads": 2 if part in ("subject", "relation", "mixed") else None}
+            {"part": part, "questions": how.facts, "heads": 2 if part.endswith("_head") else None}
             | ({} if part == "sum" else {"over_joint": None}) | ({"right": None} if part == "sum" else {})
-            for part in ("subject", "relation", "mixed", "mlps", "embedding", "sum", "joint")
+            for part in ("subject_head", "relation_head", "mixed_head", "mlps", "embedding", "sum", "joint")
         ],
-        "additivity_heads": lambda how: _all(node__layer__index__read__rank=_heads(how), kind=("mixed",)),
+        "additivity_heads": lambda how: _all(node__layer__index__read__rank=_heads(how), kind=("mixed_head",)),
         "linear_relation": lambda how: _all(layer=range(how.layers), rank=(1, 2)[how.facts % 2 :][:1], examples=(8,)),
         "name_unit": lambda how: [
             row | ({"from_whole": None} if row["place"] == "whole" else {})

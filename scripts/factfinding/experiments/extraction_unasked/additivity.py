@@ -32,7 +32,7 @@ from factfinding.model.anatomy import Anatomy
 from factfinding.stats import Estimate, majority_rate, mean_interval, paired_difference, resample_counts
 from factfinding.tables import schema_of
 
-KINDS = ("subject", "relation", "mixed")
+KINDS = ("subject_head", "relation_head", "mixed_head")
 SUM, JOINT = "sum", "joint"
 RESAMPLES = 500
 """Resamples of subjects for the shares of variance, each of which takes all effects of a head anew."""
@@ -158,7 +158,7 @@ def shares(
 
 def kind_of(subject: float, relation: float, *, mostly: float) -> str:
     """A head's kind by the shares of its variance."""
-    return "subject" if subject >= mostly else "relation" if relation >= mostly else "mixed"
+    return KINDS[0] if subject >= mostly else KINDS[1] if relation >= mostly else KINDS[2]
 
 
 def additivity(parts: Parts, *, seed: int) -> pl.DataFrame:

@@ -7,6 +7,7 @@ import polars as pl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedFormatter
 
 from factfinding.figures import style
 from factfinding.findings.words import Row, Tables, all_of, logits, number, percent, share
@@ -15,9 +16,9 @@ OWN, OTHERS, APART = "own", "others", "apart"
 WORDS = {OWN: "the study's prompt", OTHERS: "mean of the others", APART: "mean of those apart"}
 HEADS = {"extracting": "the extracting heads", "other": "all other heads"}
 PARTS = {
-    "subject": "<subject> heads",
-    "relation": "relation heads",
-    "mixed": "mixed heads",
+    "subject_head": "<subject> heads",
+    "relation_head": "question heads",
+    "mixed_head": "mixed heads",
     "mlps": "MLPs",
     "embedding": "embedding",
     "sum": "their sum",
@@ -90,7 +91,8 @@ def _point(axes: Axes, row: Row, name: str, at: float, colour: str, marker: str)
 
 
 def _rows_of(axes: Axes, names: list[str]) -> None:
-    axes.set_yticks(range(len(names)), names)
+    axes.set_yticks(range(len(names)))
+    axes.yaxis.set_major_formatter(FixedFormatter(names))  # whose marks the style puts into words
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.grid(False, axis="y")
 
@@ -224,7 +226,7 @@ def _adds_up(table: pl.DataFrame, heads: pl.DataFrame) -> list[str]:
     ]
     largest = heads.sort("size", descending=True, maintain_order=True).head(3)
     named = [
-        f"{row['node']} (a {row['kind']} head: {percent(row['subject_share'])} by the <subject>, "
+        f"{row['node']} ({PARTS[row['kind']].removesuffix('s')}: {percent(row['subject_share'])} by the <subject>, "
         f"{percent(row['relation_share'])} by the question)"
         for row in largest.iter_rows(named=True)
     ]
