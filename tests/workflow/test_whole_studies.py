@@ -209,7 +209,16 @@ def test_a_real_report_is_read_on_a_phone_in_the_dark_and_on_paper(study, tmp_pa
         tmp_path,
     )
     sections = [one.name for one in declarations().experiments.values() if one.figures]
-    assert found["sections"] == ["answer", "synthesis", "ledger", "model", "summary", *sections, "computed"]
+    assert found["sections"] == [
+        "answer",
+        "synthesis",
+        "ledger",
+        "model",
+        "summary",
+        "closer",
+        *sections,
+        "computed",
+    ]
     assert found["claims"] == read_table(page.parent / "tables/ledger.csv").height
     assert len(set(found["sorted"])) > 5 and found["sorted"] == sorted(found["sorted"])
     assert found["fits"] and found["dark"] and found["contrast"] > 4.5 and found["figures"] > 4.5
