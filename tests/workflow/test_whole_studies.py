@@ -232,7 +232,7 @@ def test_a_real_comparison_is_read_on_a_phone_in_the_dark_and_on_paper(project, 
     found, here = on_a_phone_in_the_dark(
         page,
         """
-        const claims = [...d.querySelectorAll("tbody tr:not(.group)")];
+        const claims = [...d.querySelectorAll("#claims tbody tr:not(.group)")];
         return {dark: paper < 0.05, contrast: worst("p, small, a, th, td, .verdict"), claims: claims.length, fits: fits(),
           cells: claims.every((row) => row.cells.length === 3)};
         """,
