@@ -6,8 +6,8 @@ the rest of the model runs on. The donors of `resample_other` are of the corrupt
 difference is taken: one of a third answer would move the answer where the difference does not look.
 
 Run through a fast engine (engine/suffix.py, or engine/difference.py with products of low precision) on a seeded sample of
-subjects: all nodes of a layer and position are rows of one batch. Where that is more than some minutes' work, attribution patching chooses what is run (methods/screen.py), and the
-rest stands in the table as its estimates, marked as such.
+subjects: all nodes of a layer and position are rows of one batch. Where that is more than some minutes' work, attribution
+patching chooses what is run (methods/screen.py), and the rest stands in the table as its estimates, marked as such.
 """
 
 from __future__ import annotations
@@ -159,8 +159,9 @@ def measured(
     shard: int = 0,
     shards: int = 1,
 ) -> pl.DataFrame:
-    """Every node at every position under each kind, of a shard's layers: every `shards`-th, from its `shard`-th on. Columns
-    `MEASURED`.
+    """Every node at every position under each kind, of a shard's layers: every `shards`-th, from its `shard`-th on.
+
+    Columns `MEASURED`, a row for each replacement and subject, in the order in which they are run.
 
     Resampling averages over its draws. Under a screen only what it chooses is run; all shards estimate all layers, and so
     choose alike. engine: None for values.
