@@ -18,9 +18,9 @@ all: $(READY)  ## the default study: results/organism/report.html
 real-athletes: $(READY)  ## the embedded model on real athletes: results/real-athletes/report.html
 	$(BIN)/snakemake --cores $(CORES) --resources gpu=2 --configfile studies/real-athletes.yaml
 
-# A second thread helps a model of this size less than a second job does.
+# Without a GPU `gpu` holds jobs back, and a second thread helps a model of this size less than a second job does.
 real-model: $(REAL) $(WEIGHTS)  ## a real language model, asked for the countries of cities: results/smollm2-cities/report.html
-	$(BIN)/snakemake --cores $(CORES) --max-threads 1 --configfile studies/smollm2-cities.yaml
+	$(BIN)/snakemake --cores $(CORES) --max-threads 1 --resources gpu=2 --configfile studies/smollm2-cities.yaml
 
 seeds: $(READY)  ## five seeds of the embedded model side by side: results/comparison/report.html
 	$(BIN)/snakemake --cores $(CORES) --resources gpu=2 --configfile studies/seeds.yaml
