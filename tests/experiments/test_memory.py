@@ -146,6 +146,8 @@ RULES: dict[Callable[[], Tables], tuple[int, set[str]]] = {
     activations: (1, {"activations"}),
 }  # fmt: skip
 """What is tried, the rows of a batch that fit, and the rules in whose batches memory must then have run out."""
+SHARDED = {rule: f"{rule}_shard" for rule in ("total_effects", "neuron_effects")}
+"""Rules whose work is done by jobs that share it."""
 NO_BATCHES = {"model_card"}
 """Rules with a GPU that run the guards only, two prompts of nine tokens."""
 RUN_BY = re.compile(r"factfinding\.(?:experiments\.(\w+)|engine\.(capture))")
@@ -197,8 +199,7 @@ def test_every_rule_that_runs_the_model_is_tried():
     rules = re.compile(r"^rule (\w+):(?:(?!^rule ).)*?^        gpu=1,", re.MULTILINE | re.DOTALL)
     found = {name for path in (ROOT / "rules").glob("*.smk") for name in rules.findall(path.read_text())}
     assert found - NO_BATCHES == {
-        name.replace("neuron_effects", "neuron_effects_shard")
-        for name in set().union(*(rules for _, rules in RULES.values()))
+        SHARDED.get(name, name) for name in set().union(*(rules for _, rules in RULES.values()))
     }
 
 

@@ -12,11 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from factfinding.config import Config
+from factfinding.declarations import declarations
 from factfinding.errors import InputError
 from factfinding.files import write_json
 from factfinding.studies import merged, seeds_of, studies_of
 from factfinding.tables import write_declared
 from helpers import ROOT, example_ledger
+from helpers.drawn_tables import Drawn, drawn_tables
 from helpers.workflow import copy_project, planned, snakemake
 
 BASE = yaml.safe_load((ROOT / "config.yaml").read_text())
@@ -158,6 +160,10 @@ def test_the_comparison_of_three_seeds_says_what_they_say_together(tmp_path):
     small = yaml.safe_load((project / "tests/fixtures/small.yaml").read_text())
     others = [{"study": f"seed-{i}", "organism": {"seed": i}} for i in (1, 2)]
     (project / "three.yaml").write_text(yaml.safe_dump(small | {"studies": ["small", *others]}))
+    tables = drawn_tables(Drawn(layers=4, heads=3, n=120))
+    concluded = re.search(
+        r"^CONCLUDED = \[(.*?)^\]", (ROOT / "rules/report.smk").read_text(), re.DOTALL | re.MULTILINE
+    )[1]
     shape = {"parameters": 1, "n_layers": 2, "d_model": 8}
     source = {"kind": "organism", "id": None, "revision": None, "folder": "f", "digest": "d" * 32}
     for name, value in (("small", 0.8), ("seed-1", 0.85), ("seed-2", 0.9)):
@@ -167,6 +173,8 @@ def test_the_comparison_of_three_seeds_says_what_they_say_together(tmp_path):
             for end, shift in (("value", 0.0), ("low", -0.01), ("high", 0.01))
         )
         write_declared(ledger, folder / "tables/ledger.csv")
+        for table in re.findall(r'^    "(\w+)",$', concluded, re.MULTILINE):
+            write_declared(tables[table], folder / declarations().tables[table].path)
         write_json({"shape": shape, "source": source, "recall": []}, folder / "model/card.json")
     target = "results/comparison/report.html"
     snakemake(project, target, "--cores", "1", "--allowed-rules", "comparison", study="three.yaml")
