@@ -162,10 +162,20 @@ def _spoken(figure: Figure, relation: RelationConfig) -> Figure:
 def save(figure: Figure, svg: str | Path, png: str | Path) -> None:
     """Write a figure as SVG and as PNG, each whole; the same figure always gives the same bytes."""
     with matplotlib.rc_context(_SETTINGS):
+        _settle(figure)
         with whole(svg) as part:
             figure.savefig(part, format="svg", dpi=PNG_DPI, metadata={"Date": None, "Creator": None})
         with whole(png) as part:
             figure.savefig(part, format="png", dpi=PNG_DPI, metadata={"Software": None})
+
+
+def _settle(figure: Figure) -> None:
+    """Lay the figure out once and round where its panels stand: the solver's last digits differ from draw to draw, and an
+    SVG's names are made of them."""
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    for axes in figure.axes:
+        axes.set_position([round(float(edge), 9) for edge in axes.get_position().bounds])
 
 
 def new_figure(height: float) -> Figure:

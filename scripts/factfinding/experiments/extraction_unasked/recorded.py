@@ -45,9 +45,8 @@ class Recorded:
         tokens; the final norm keeps its scale, so effects add up."""
         z = self.z - (self.z.mean(axis=0) if z_mean is None else z_mean)
         mlp = self.mlp - (self.mlp.mean(axis=0) if mlp_mean is None else mlp_mean)
-        parts = []
-        for start in range(0, len(z), BATCH):
-            rows = slice(start, start + BATCH)
+
+        def written(rows: slice) -> Tensor:
             resid = on_device(self.resid[rows], anatomy)
             heads = [
                 readout.change_by_heads(
@@ -56,8 +55,9 @@ class Recorded:
                 for layer, block in enumerate(anatomy.blocks)
             ]
             mlps = readout.change(resid, on_device(mlp[rows], anatomy), exact=False)
-            parts.append(torch.cat([*heads, mlps], dim=1).cpu().numpy())
-        return np.concatenate(parts)
+            return torch.cat([*heads, mlps], dim=1).cpu()
+
+        return Batches(BATCH).run(written, len(z)).numpy()
 
 
 def on_device(values: np.ndarray, anatomy: Anatomy) -> Tensor:
