@@ -26,7 +26,7 @@ from factfinding.data.subjects import read_subjects
 from factfinding.errors import InputError
 from factfinding.families import KNOWN_TYPES, TINY
 from factfinding.files import read_json
-from factfinding.least import EXACT_UP_TO
+from factfinding.least import EVALUATIONS, EXACT_UP_TO
 from factfinding.model_folder import all_sizes, weights_within
 from factfinding.relation import STUDY_FACTS, of_the_study, wordings
 
@@ -39,8 +39,6 @@ LOADED = 1e9
 """Bytes of weights a second, read, widened, checked and moved."""
 DISK = 2e8
 """Bytes of results a second, with their checksums."""
-EVALUATIONS = 3
-"""Points that a neuron's curve takes."""
 KINDS = 4
 """Ways to ablate a node (methods/groups.py)."""
 BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}

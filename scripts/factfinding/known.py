@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+NOT_DRAWN = "not drawn"
+"""In the column `left_out` of the table recall: recalled, and left out so that a large model is done in time."""
 KNOWN_ABOVE = 0.5
 """More than this probability on the right answer's first token: more than on all other tokens together."""
 

@@ -18,3 +18,5 @@ FITS_ANYTHING = 0.95
 EXACT_UP_TO = 5e12
 """Multiplications up to which P2.7 and P3.2 run every replacement (`screen: auto`): some minutes of one processor. It is a number of
 the study, not of the machine, so that the same study gives the same table everywhere."""
+EVALUATIONS = 3
+"""Points that a neuron's curve takes, about (docs/performance.md)."""

@@ -276,6 +276,20 @@ def some_of(
     return np.sort(rng.permutation(rows)[:most])
 
 
+def evenly_spread(first: int, last: int, most: int) -> list[int]:
+    """At most `most` of the whole numbers from `first` to `last`, evenly spread, both ends among them."""
+    places = np.linspace(first, last, min(most, last - first + 1))
+    return sorted({round(float(place)) for place in places})
+
+
+def cosines(
+    x: Float[np.ndarray, "*rows dimensions"], y: Float[np.ndarray, "*rows dimensions"]
+) -> Float[np.ndarray, "*rows"]:
+    """The cosine of each two vectors; 0 where one of them is nothing."""
+    norms = np.linalg.norm(x, axis=-1) * np.linalg.norm(y, axis=-1)
+    return (x * y).sum(-1) / np.where(norms > 0, norms, 1.0)
+
+
 def auc(scores: Float[np.ndarray, " n"], positive: Bool[np.ndarray, " n"]) -> float:
     """Area under the ROC curve of one score; see `aucs`. NaN when one of the classes is empty."""
     return float(aucs(np.asarray(scores)[:, None], positive)[0])

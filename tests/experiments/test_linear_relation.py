@@ -15,11 +15,11 @@ from factfinding.experiments.linear_relation.compute import (
     example_maps,
     linear_relation,
     run_states,
-    spread,
 )
 from factfinding.experiments.linear_relation.show import draw_linear_relation
 from factfinding.findings.words import told
 from factfinding.methods.patched import sample
+from factfinding.stats import evenly_spread
 from factfinding.tables import schema_of
 from helpers import planted, sparse
 from helpers.figures import assert_readable
@@ -76,7 +76,12 @@ def test_examples_are_not_scored_and_the_answers_have_as_many_each():
     assert np.bincount(labels[shown]).tolist() in ([3, 3, 2], [3, 2, 3], [2, 3, 3])
     assert len(set(shown)) == 8 and set(shown) <= set(rows) and (np.diff(shown) > 0).all()
     assert len(evenly(rows, labels, 99, rng)) == 26
-    assert [spread(5, 8), spread(30, 4), spread(1, 8), spread(30, 1)] == [
+    assert [
+        evenly_spread(0, 4, 8),
+        evenly_spread(0, 29, 4),
+        evenly_spread(0, 0, 8),
+        evenly_spread(0, 29, 1),
+    ] == [
         [0, 1, 2, 3, 4],
         [0, 10, 19, 29],
         [0],

@@ -9,7 +9,6 @@ import numpy as np
 import polars as pl
 
 from factfinding.experiments.name_unit.compute import (
-    cosines,
     cut_off,
     drawn_tokens,
     name_unit,
@@ -18,6 +17,7 @@ from factfinding.experiments.name_unit.compute import (
 )
 from factfinding.experiments.name_unit.show import draw_name_unit
 from factfinding.findings.words import told
+from factfinding.stats import cosines
 from factfinding.tables import schema_of
 from helpers import variants
 from helpers.figures import assert_readable

@@ -15,7 +15,6 @@ from factfinding.engine.sweep import Sweeping
 from factfinding.engine.sweep_neurons import neuron_index, neuron_sweep, straight_effects
 from factfinding.experiments.neuron_effects import effects as experiment
 from factfinding.experiments.neuron_effects.effects import (
-    EVALUATIONS,
     donors_after,
     multiplications,
     neuron_effects,
@@ -25,6 +24,7 @@ from factfinding.experiments.neuron_effects.screen import Screen, certificate, c
 from factfinding.experiments.neuron_effects.show import sentences
 from factfinding.experiments.neuron_facts.compute import ask_facts
 from factfinding.findings.single_neurons import reading
+from factfinding.least import EVALUATIONS
 from factfinding.tables import empty
 from helpers import planted
 from helpers.inputs import quiet

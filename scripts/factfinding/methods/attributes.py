@@ -16,10 +16,8 @@ from jaxtyping import Bool, Int
 
 from factfinding.data.folding import folded
 from factfinding.inputs import Inputs
+from factfinding.known import NOT_DRAWN
 from factfinding.stats import stratified_folds
-
-NOT_DRAWN = "not drawn"
-"""In the column `left_out` of the table recall: recalled, and left out so that a large model is done in time."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -27,6 +27,7 @@ from jaxtyping import Int
 
 from factfinding.engine.batches import Batches
 from factfinding.inputs import Inputs
+from factfinding.stats import some_of
 
 Result = TypeVar("Result")
 
@@ -153,6 +154,11 @@ def chosen(prompts: pl.DataFrame, recall: pl.DataFrame, subjects: str) -> pl.Dat
     """The prompts of the subjects to intervene on: `known` ones, or `all`."""
     rows = recall if subjects == "all" else recall.filter("known")
     return prompts.join(rows.select("subject"), on="subject", how="semi", maintain_order="left")
+
+
+def some_prompts(prompts: pl.DataFrame, most: int, *, seed: int) -> pl.DataFrame:
+    """At most `most` rows of a prompts table, drawn, in its order."""
+    return prompts[some_of(prompts.height, most, np.random.default_rng(seed))]
 
 
 def known_prompts(inputs: Inputs, subjects: str, condition: str = "full") -> pl.DataFrame:

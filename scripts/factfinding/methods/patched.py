@@ -15,11 +15,14 @@ import numpy as np
 import polars as pl
 import torch
 from jaxtyping import Float, Int
+from torch import Tensor
 
 from factfinding.config import InterventionsConfig
+from factfinding.engine.attribution import gradients
 from factfinding.engine.clean import Clean, prepare
 from factfinding.engine.readings import Logits, clean_values
 from factfinding.engine.tokens import tokens_of
+from factfinding.engine.trace import Read
 from factfinding.inputs import Inputs
 from factfinding.methods.estimates import behind, each, estimate_columns
 from factfinding.methods.groups import (
@@ -169,6 +172,26 @@ def whole_swap(anatomy: Anatomy, drawn: Sample, batch: Batch) -> dict[int, float
     logits = clean_values(anatomy, corrupt, batch.reading).double().cpu().numpy()
     change = _logit_difference(drawn, batch.rows, logits - batch.clean_logits)
     return dict(zip(batch.rows.tolist(), change.tolist(), strict=True))
+
+
+def difference_slopes(
+    anatomy: Anatomy, drawn: Sample, batch: Batch, clean: Clean, reads: Sequence[Read]
+) -> list[Tensor]:
+    """The gradient of each subject's logit difference in what is read of a run of the batch, from one backward pass.
+
+    clean: the batch's own run, or that of its partners.
+    """
+    tokens = torch.tensor(drawn.candidates["token_id"].to_list(), device=anatomy.device)
+    own, other = (
+        tokens[torch.from_numpy(labels).to(anatomy.device)]
+        for labels in (drawn.labels[batch.rows], drawn.labels[drawn.corrupt[batch.rows]])
+    )
+
+    def difference(logits: Float[Tensor, "batch d_vocab"]) -> Float[Tensor, " batch"]:
+        return (logits.gather(1, own[:, None]) - logits.gather(1, other[:, None]))[:, 0]
+
+    end = torch.full((len(batch.rows),), batch.layout.end, device=anatomy.device)
+    return gradients(anatomy, clean.tokens, reads, difference, logits_at=end).gradients
 
 
 def differences(drawn: Sample, effects: Iterable[Effect]) -> dict[tuple, tuple[np.ndarray, np.ndarray]]:

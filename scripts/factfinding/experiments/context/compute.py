@@ -24,7 +24,7 @@ from factfinding.methods.readers import Readers, read_out, readers_of
 from factfinding.model.anatomy import Anatomy
 from factfinding.model.source import anatomy_of
 from factfinding.relation import STUDY
-from factfinding.stats import majority_rate, mean_intervals
+from factfinding.stats import cosines, majority_rate, mean_intervals
 from factfinding.tables import empty, schema_of
 
 
@@ -74,8 +74,8 @@ def context_table(
         prompts = context_prompts(anatomy.tokenizer, anatomy.bos_token_id, full, text, relation)
         resid = _resid(anatomy, prompts, batch_size)
         here = _centred(resid)
-        cosines = np.concatenate([_cosine(here, reference), _cosine(here, reference[other])], axis=1)
-        estimates = each(mean_intervals(cosines, seed=seed))
+        alike = np.concatenate([cosines(here, reference), cosines(here, reference[other])], axis=1)
+        estimates = each(mean_intervals(alike, seed=seed))
         hits, _ = read_out(reader, resid, prompts)
         for layer in range(anatomy.n_layers):
             rows.append(
@@ -126,10 +126,3 @@ def _resid(
 
 def _centred(x: Float[np.ndarray, "subjects layers d_model"]) -> Float[np.ndarray, "subjects layers d_model"]:
     return x - x.mean(axis=0)
-
-
-def _cosine(
-    x: Float[np.ndarray, "subjects layers d_model"], y: Float[np.ndarray, "subjects layers d_model"]
-) -> Float[np.ndarray, "subjects layers"]:
-    norms = np.linalg.norm(x, axis=-1) * np.linalg.norm(y, axis=-1)
-    return (x * y).sum(-1) / np.where(norms > 0, norms, 1.0)

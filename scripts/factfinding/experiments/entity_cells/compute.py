@@ -29,7 +29,6 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from factfinding.engine.attribution import gradients
 from factfinding.engine.clean import Clean
 from factfinding.engine.readings import clean_values
 from factfinding.engine.sites import Site, neuron
@@ -45,6 +44,7 @@ from factfinding.methods.patched import (
     Effect,
     Patched,
     Sample,
+    difference_slopes,
     differences,
     donor_runs,
     patched,
@@ -190,22 +190,10 @@ class Cells:
 
     def _slopes(self, clean: Clean, batch: Batch) -> Values:
         """How fast each subject's logit difference changes with each neuron, in this run."""
-        tokens = torch.tensor(self.drawn.candidates["token_id"].to_list(), device=self.anatomy.device)
-        own, other = (
-            tokens[torch.from_numpy(labels).to(self.anatomy.device)]
-            for labels in (self.drawn.labels[batch.rows], self.drawn.labels[self.drawn.corrupt[batch.rows]])
-        )
-
-        def difference(logits: Float[Tensor, "batch d_vocab"]) -> Float[Tensor, " batch"]:
-            return (logits.gather(1, own[:, None]) - logits.gather(1, other[:, None]))[:, 0]
-
-        name, end = (
-            torch.full((len(batch.rows),), place, device=self.anatomy.device)
-            for place in (batch.layout.final_name, batch.layout.end)
-        )
+        name = torch.full((len(batch.rows),), batch.layout.final_name, device=self.anatomy.device)
         reads = [Read(site=Site("post", layer), at=name) for layer in self.layers]
-        found = gradients(self.anatomy, clean.tokens, reads, difference, logits_at=end)
-        return torch.stack(found.gradients, dim=1).double().cpu().numpy()
+        found = difference_slopes(self.anatomy, self.drawn, batch, clean, reads)
+        return torch.stack(found, dim=1).double().cpu().numpy()
 
     def _written(self, changed: Values) -> dict[int, Float[Tensor, "rows d_model"]]:
         """What changes of neurons add to the residual stream."""

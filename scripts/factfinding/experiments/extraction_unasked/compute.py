@@ -29,6 +29,7 @@ from factfinding.experiments.extraction_unasked.recorded import Recorded, record
 from factfinding.inputs import Inputs, Say, Settings
 from factfinding.methods.attributes import counted, recalled_prompts
 from factfinding.methods.circuit import circuit_of
+from factfinding.methods.direct import NODE
 from factfinding.methods.estimates import estimate_columns
 from factfinding.methods.groups import labels_of
 from factfinding.methods.halves import halve
@@ -157,8 +158,7 @@ def nodes_of(anatomy: Anatomy) -> pl.DataFrame:
     layers, heads = range(anatomy.n_layers), range(anatomy.n_heads)
     rows = [(str(head(layer, index)), "head", layer, index) for layer in layers for index in heads]
     rows += [(str(Site("mlp_out", layer)), "mlp_out", layer, None) for layer in layers]
-    schema = {"node": pl.String, "kind": pl.String, "layer": pl.Int64, "index": pl.Int64}
-    return pl.DataFrame(rows, schema=schema, orient="row")
+    return pl.DataFrame(rows, schema=NODE, orient="row")
 
 
 def own_over_others(

@@ -57,6 +57,7 @@ def draw_ladder(*, ladder: pl.DataFrame) -> Figure:
             column[-1].set_ylim(*_span(alone))
         style.layer_axis(column[-1], ladder["layer"].unique().sort().to_list())
     _titles(panels, readers, steps, ladder)
+    figure.align_ylabels()
     style.legend_above(figure, list(handles.values()), columns=3)
     return figure
 

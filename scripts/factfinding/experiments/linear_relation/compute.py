@@ -33,7 +33,7 @@ from factfinding.methods.patched import Batch, Effect, Sample, patched, sample
 from factfinding.methods.probes import ProbeSettings
 from factfinding.model.anatomy import Anatomy
 from factfinding.model.source import anatomy_of
-from factfinding.stats import majority_rate
+from factfinding.stats import evenly_spread, majority_rate
 from factfinding.tables import empty, schema_of
 
 Rows = Int[np.ndarray, " rows"]
@@ -81,7 +81,7 @@ def linear_relation(
     scored = np.setdiff1d(drawn.rows, shown)
     if len(shown) < examples or len(scored) < 2 or anatomy.n_layers < 2:
         return empty("linear_relation")
-    chosen = spread(anatomy.n_layers - 1, layers)
+    chosen = evenly_spread(0, anatomy.n_layers - 2, layers)
     states = run_states(anatomy, drawn, chosen, batch_size=batch_size)
     maps = {
         layer: replace(one, beta=best_beta(anatomy, one, states.of(layer, shown), states.end[shown], betas))
@@ -119,11 +119,6 @@ def evenly(rows: Rows, labels: Int[np.ndarray, " subjects"], most: int, rng: np.
     own = labels[shuffled]
     turn = np.array([(own[:i] == answer).sum() for i, answer in enumerate(own)], dtype=np.int64)
     return np.sort(shuffled[np.argsort(turn, kind="stable")[:most]])
-
-
-def spread(n: int, most: int) -> list[int]:
-    """At most `most` of the layers 0 to n - 1, evenly spread, both ends among them."""
-    return sorted({round(place) for place in np.linspace(0, n - 1, min(n, most))})
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -46,6 +46,7 @@ from factfinding.methods.groups import (
     known_prompts,
     labels_of,
     resampling_donors,
+    some_prompts,
 )
 from factfinding.methods.head_reader import head_readers
 from factfinding.methods.name_stream import NameOutputs, clean_run, name_outputs, name_stream, replaced
@@ -53,7 +54,7 @@ from factfinding.methods.readers import Readers, readers_of
 from factfinding.methods.simplified import Parts, parts_of
 from factfinding.model.anatomy import Anatomy
 from factfinding.model.source import anatomy_of
-from factfinding.stats import Estimate, majority_rate, mean_intervals, some_of
+from factfinding.stats import Estimate, majority_rate, mean_intervals
 from factfinding.tables import empty, schema_of
 
 KINDS = ("mean", "resample_other")
@@ -72,9 +73,7 @@ def compute(inputs: Inputs, settings: Settings, say: Say) -> dict[str, pl.DataFr
     section, size = settings.mlp_paths, settings.compute.batch_size
     prompts = known_prompts(inputs, section.subjects)
     if section.ablated_subjects is not None:
-        prompts = prompts[
-            some_of(prompts.height, section.ablated_subjects, np.random.default_rng(section.seed))
-        ]
+        prompts = some_prompts(prompts, section.ablated_subjects, seed=section.seed)
     heads = head_readers(anatomy, circuit.extract, inputs.candidates, prompts, logistic, batch_size=size)
     table = mlp_paths(
         anatomy,

@@ -38,7 +38,7 @@ from factfinding.methods.estimates import estimate_columns
 from factfinding.methods.probes import ProbeSettings
 from factfinding.model.anatomy import Anatomy
 from factfinding.model.source import anatomy_of
-from factfinding.stats import Estimate, majority_rate, paired_difference, share_interval
+from factfinding.stats import Estimate, evenly_spread, majority_rate, paired_difference, share_interval
 from factfinding.tables import as_declared, empty, schema_of
 
 Layers = Mapping[int, Float[np.ndarray, "subjects d_model"]]
@@ -121,8 +121,7 @@ def stated_layer(lookup: tuple[int, int] | None, anatomy: Anatomy, fixed: int | 
 
 def chosen_layers(n_layers: int, stated: int, most: int) -> list[int]:
     """About `most` layers, spread evenly from the embeddings (-1) to the last, and the stated one."""
-    spread = np.linspace(-1, n_layers - 1, min(most, n_layers + 1)).round().astype(int).tolist()
-    return sorted({*spread, stated})
+    return sorted({*evenly_spread(-1, n_layers - 1, most), stated})
 
 
 def residuals(inputs: Inputs, prompts: pl.DataFrame, layers: Sequence[int]) -> Layers:

@@ -25,12 +25,12 @@ from torch import Tensor
 from factfinding.engine.answers import answers
 from factfinding.inputs import Inputs, Say, Settings
 from factfinding.methods.estimates import accuracy_difference, accuracy_estimate, estimate_columns
-from factfinding.methods.groups import known_prompts, labels_of
+from factfinding.methods.groups import known_prompts, labels_of, some_prompts
 from factfinding.methods.name_sites import name_batches, read_last
 from factfinding.methods.readers import Readers, read_out, readers_of
 from factfinding.model.anatomy import Anatomy
 from factfinding.model.source import anatomy_of
-from factfinding.stats import majority_rate, mean_interval, some_of
+from factfinding.stats import cosines, majority_rate, mean_interval
 from factfinding.tables import empty, schema_of
 
 WHOLE, PREFIX, PRECEDED, APPENDED = "whole", "prefix", "preceded", "appended"
@@ -42,12 +42,12 @@ def compute(inputs: Inputs, settings: Settings, say: Say) -> dict[str, pl.DataFr
     """The tables `name_unit` and `name_unit_answers`."""
     section, anatomy = settings.name_unit, anatomy_of(inputs)
     prompts = known_prompts(inputs, section.subjects)
-    rows = some_of(prompts.height, section.sampled_subjects, np.random.default_rng(section.seed))
+    sampled = some_prompts(prompts, section.sampled_subjects, seed=section.seed)
     tables = name_unit(
-        anatomy, prompts[rows], prompts, inputs.candidates, readers_of(inputs),
+        anatomy, sampled, prompts, inputs.candidates, readers_of(inputs),
         batch_size=settings.compute.batch_size, seed=section.seed,
     )  # fmt: skip
-    say(f"{len(rows)} of {prompts.height} names")
+    say(f"{sampled.height} of {prompts.height} names")
     return tables
 
 
@@ -196,14 +196,6 @@ def _rows(
             | estimate_columns("cosine_other", mean_interval(other[:, layer], seed=seed))
             | {"majority_rate": majority_rate(labels), "n": len(hits)}
         )
-
-
-def cosines(
-    first: Float[np.ndarray, "subjects layers d_model"], second: Float[np.ndarray, "subjects layers d_model"]
-) -> Float[np.ndarray, "subjects layers"]:
-    """The cosine of each two representations; 0 where one of them is nothing."""
-    length = np.linalg.norm(first, axis=-1) * np.linalg.norm(second, axis=-1)
-    return (first * second).sum(axis=-1) / np.maximum(length, np.finfo(float).tiny)
 
 
 def _answers(

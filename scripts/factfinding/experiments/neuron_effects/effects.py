@@ -33,7 +33,7 @@ from factfinding.engine.sweep_neurons import Donors, neuron_index, neuron_sweep,
 from factfinding.engine.tokens import tokens_of
 from factfinding.engine.trace import Read, run
 from factfinding.experiments.neuron_effects.screen import Screen, chosen
-from factfinding.least import EXACT_UP_TO
+from factfinding.least import EVALUATIONS, EXACT_UP_TO
 from factfinding.model.anatomy import Anatomy
 
 EFFECTS = {
@@ -62,8 +62,6 @@ RUN = {name: EFFECTS[name] for name in ("subject", "fact", "layer", "neuron", "k
     "drawn": pl.Boolean,
     "estimate": pl.Float64,
 }
-EVALUATIONS = 3
-"""Points that a curve takes, about; counted for what a sweep would take (docs/performance.md)."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -16,9 +16,9 @@ import polars as pl
 from factfinding.engine.answers import answers as answers_of
 from factfinding.known import STUDY_RULE, Rule
 from factfinding.methods.estimates import estimate_columns
-from factfinding.methods.groups import labels_of
+from factfinding.methods.groups import labels_of, some_prompts
 from factfinding.model.anatomy import Anatomy
-from factfinding.stats import majority_rate, mean_interval, paired_difference, share_interval, some_of
+from factfinding.stats import majority_rate, mean_interval, paired_difference, share_interval
 from factfinding.tables import schema_of
 
 SAMPLE = 100
@@ -71,7 +71,7 @@ def bos_check(
 def sample(prompts: pl.DataFrame, *, seed: int) -> pl.DataFrame:
     """At most `SAMPLE` of the prompts, drawn, in the order of the subjects' names."""
     prompts = prompts.sort("subject")
-    return prompts[some_of(prompts.height, SAMPLE, np.random.default_rng(seed))]
+    return some_prompts(prompts, SAMPLE, seed=seed)
 
 
 def bos_tokens(tokenizer: Any, used: int | None) -> dict[str, int | None]:

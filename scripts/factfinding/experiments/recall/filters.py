@@ -17,15 +17,15 @@ import polars as pl
 from jaxtyping import Bool
 
 from factfinding.errors import InputError
-from factfinding.known import Rule
+from factfinding.known import NOT_DRAWN, Rule
 from factfinding.methods.estimates import estimate_columns
 from factfinding.methods.probes import ProbeSettings, cross_validated
 from factfinding.stats import majority_rate, paired_difference, share_interval, stratified_folds
 from factfinding.tables import schema_of
 
 FOLDS = 5
-NOT_RECALLED, SPELLING, NOT_DRAWN = "not recalled", "spelling", "not drawn"
-"""Why somebody is left out."""
+NOT_RECALLED, SPELLING = "not recalled", "spelling"
+"""Why somebody is left out, beside `NOT_DRAWN`."""
 
 Hits = Bool[np.ndarray, " subjects"]
 

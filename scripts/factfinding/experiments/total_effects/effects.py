@@ -23,7 +23,6 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from factfinding.config import InterventionsConfig
-from factfinding.engine.attribution import gradients
 from factfinding.engine.clean import Clean, activation
 from factfinding.engine.sites import Site
 from factfinding.engine.suffix import Edits, Suffix
@@ -38,6 +37,7 @@ from factfinding.methods.patched import (
     Batch,
     Effect,
     Sample,
+    difference_slopes,
     differences,
     donor_runs,
     estimated,
@@ -462,19 +462,8 @@ def _slopes(anatomy: Anatomy, drawn: Sample, batch: Batch) -> dict[Site, Float[T
     """The gradient of each subject's logit difference in the output of every layer's attention and MLP, from one backward
     pass. A head's is that of its layer's attention, to which it adds."""
     sites = [Site(kind, layer) for kind in ("attn_out", "mlp_out") for layer in range(anatomy.n_layers)]
-    tokens = torch.tensor(drawn.candidates["token_id"].to_list(), device=anatomy.device)
-    own, other = (
-        tokens[torch.tensor(labels, device=anatomy.device)]
-        for labels in (drawn.labels[batch.rows], drawn.labels[drawn.corrupt[batch.rows]])
-    )
-
-    def difference(logits: Tensor) -> Tensor:
-        return (logits.gather(1, own[:, None]) - logits.gather(1, other[:, None]))[:, 0]
-
-    end = torch.full((len(batch.rows),), batch.layout.end, device=anatomy.device)
-    reads = [Read(site=site) for site in sites]
-    found = gradients(anatomy, batch.clean.tokens, reads, difference, logits_at=end)
-    return dict(zip(sites, found.gradients, strict=True))
+    found = difference_slopes(anatomy, drawn, batch, batch.clean, [Read(site=site) for site in sites])
+    return dict(zip(sites, found, strict=True))
 
 
 def _attributed(
