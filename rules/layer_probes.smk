@@ -1,7 +1,7 @@
 """P2.6: where in the layers the answer can be read, beside what the name's spelling alone gives away.
 
-In: activations of each condition, prompts, recall. Out: layer_probes.csv, layer_probe_subjects.parquet. Config: probes. No GPU. Time: half a minute
-for the embedded model; tens of minutes for a width of 2560.
+In: activations of each condition, prompts, recall. Out: layer_probes.csv, layer_probe_subjects.parquet. Config: probes. No
+GPU. Time: half a minute for the embedded model; tens of minutes for a width of 2560.
 """
 
 

@@ -4,10 +4,9 @@ neuron_effects_shard  some of the layers: each neuron replaced, one at a time, o
 neuron_effects        the shards put together                                  no GPU
 
 In: the model, what neuron_facts asked, recall, circuit.yaml. Out: neuron_effects.parquet, neuron_effects_twin.csv,
-neuron_effects_screen.csv. Config:
-neurons (but its facts and subjects), compute. A shard keeps its finished pieces (a prompt and a layer) under results/.shards/neuron_effects, by what
-they depend on: a shard that was killed goes on from there. Shards are numbered, not named by layer, since the layers are
-known only when circuit.yaml is there. Where no lookup is at the final name token, the tables are empty. Disk: 90 bytes
+neuron_effects_screen.csv. Config: neurons (but its facts and subjects), compute. A shard keeps its finished pieces (a prompt
+and a layer) under results/.shards/neuron_effects, by what they depend on: a shard that was killed goes on from there. Shards
+are numbered, not named by layer, since the layers are known only when circuit.yaml is there. Where no lookup is at the final name token, the tables are empty. Disk: 90 bytes
 for each subject, fact, neuron and kind, in all three places together. Time: ten seconds for the embedded model, some
 minutes on a GPU for Pythia 2.8B.
 """

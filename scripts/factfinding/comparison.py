@@ -1,8 +1,9 @@
 """The page of several studies: the ledger with one column per study, each under its model.
 
-First stands what came out of each, side by side. The same rules judged every study, so that what stands side by side was measured alike. A claim that one study's ledger
-lacks is shown as not judged there. Where several studies are seeds of one, a second table says what they say together
-(seeds.py); where several are checkpoints of one training, each claim's value is drawn along its steps (trajectories.py).
+First stands what came out of each, side by side. The same rules judged every study, so that what stands side by side was
+measured alike. A claim that one study's ledger lacks is shown as not judged there. Where several studies are seeds of one, a
+second table says what they say together (seeds.py); where several are checkpoints of one training, each claim's value is
+drawn along its steps (trajectories.py).
 """
 
 from __future__ import annotations
