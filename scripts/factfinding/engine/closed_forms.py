@@ -102,23 +102,24 @@ def tanh_gelu_difference(x: Tensor, d: Tensor) -> Tensor:
     in d.
     """
     scale, cubic = math.sqrt(2 / math.pi), 0.044715
-    u = scale * (x + cubic * x**3)
+    before, after = (scale * (y + cubic * y**3) for y in (x, x + d))
     v = scale * d * (1 + cubic * (3 * x.square() + 3 * x * d + d.square()))
-    return _half_open_difference(x, d, u, v)
+    return _half_open_difference(x, d, before, v, after)
 
 
 def silu_difference(x: Tensor, d: Tensor) -> Tensor:
     """SiLU (swish), x sigmoid(x) = x (1 + tanh(x / 2)) / 2."""
-    return _half_open_difference(x, d, x / 2, d / 2)
+    return _half_open_difference(x, d, x / 2, d / 2, (x + d) / 2)
 
 
-def _half_open_difference(x: Tensor, d: Tensor, u: Tensor, v: Tensor) -> Tensor:
-    """Change of x (1 + tanh u) / 2 when x changes by d, and u by v.
+def _half_open_difference(x: Tensor, d: Tensor, u: Tensor, v: Tensor, after: Tensor) -> Tensor:
+    """Change of x (1 + tanh u) / 2 when x changes by d, and u by v to `after`.
 
-    tanh(u + v) - tanh(u) = tanh(v) (1 - tanh(u) tanh(u + v)).
+    tanh(u + v) - tanh(u) = tanh(v) (1 - tanh(u) tanh(u + v)). The sum u + v is given, not made here: where u goes with the
+    cube of x, adding the two loses what a large change leaves of it.
     """
-    after = torch.tanh(u + v)
-    return (d * (1 + after) + x * torch.tanh(v) * (1 - torch.tanh(u) * after)) / 2
+    tanh = torch.tanh(after)
+    return (d * (1 + tanh) + x * torch.tanh(v) * (1 - torch.tanh(u) * tanh)) / 2
 
 
 def relu_difference(x: Tensor, d: Tensor) -> Tensor:

@@ -121,11 +121,9 @@ def _activation(
         fourth = ((7 - square) * square - 4) * density / 24
         fifth = x * ((square - 11) * square + 18) * density / 120
     if KIND == "tanh":
-        scaled = 0.7978845608028654 * (x + 0.044715 * x * square)
-        tanh = _tanh(scaled)
+        tanh = _tanh(0.7978845608028654 * (x + 0.044715 * x * square))
     if KIND == "silu":
-        scaled = x / 2
-        tanh = _tanh(scaled)
+        tanh = _tanh(x / 2)
     for i in range(0, ROWS, 2):  # two at a time, so that more is on its way from memory
         row = tl.program_id(1) * ROWS + i
         at = (prompt * size + row) * columns + column
@@ -136,9 +134,9 @@ def _activation(
             y = _gelu(x, first, second, third, fourth, fifth, d, small)
             next_y = _gelu(x, first, second, third, fourth, fifth, next_d, small)
         if KIND == "tanh":
-            y, next_y = _tanh_gelu(x, scaled, tanh, d), _tanh_gelu(x, scaled, tanh, next_d)
+            y, next_y = _tanh_gelu(x, tanh, d), _tanh_gelu(x, tanh, next_d)
         if KIND == "silu":
-            y, next_y = _half_open(x, scaled, tanh, d, d / 2), _half_open(x, scaled, tanh, next_d, next_d / 2)
+            y, next_y = _silu(x, tanh, d), _silu(x, tanh, next_d)
         if KIND == "relu":
             y, next_y = _relu(x, d), _relu(x, next_d)
         tl.store(out + at, y.to(out.dtype.element_ty), mask=here)
@@ -146,17 +144,24 @@ def _activation(
 
 
 @triton.jit
-def _tanh_gelu(x, scaled, tanh, d):
+def _tanh_gelu(x, tanh, d):
     """`closed_forms.tanh_gelu_difference`, what depends on x given."""
+    moved = x + d
     grown = 0.7978845608028654 * d * (1 + 0.044715 * (3 * x * x + 3 * x * d + d * d))
-    return _half_open(x, scaled, tanh, d, grown)
+    return _half_open(x, tanh, d, grown, 0.7978845608028654 * (moved + 0.044715 * moved * moved * moved))
 
 
 @triton.jit
-def _half_open(x, scaled, tanh, d, grown):
-    """Change of x (1 + tanh(scaled)) / 2 when x changes by d, and `scaled` by `grown`."""
-    after = _tanh(scaled + grown)
-    return (d * (1 + after) + x * _tanh(grown) * (1 - tanh * after)) / 2
+def _silu(x, tanh, d):
+    """`closed_forms.silu_difference`, what depends on x given."""
+    return _half_open(x, tanh, d, d / 2, (x + d) / 2)
+
+
+@triton.jit
+def _half_open(x, tanh, d, grown, after):
+    """Change of x (1 + tanh) / 2 when x changes by d, and what the tanh is taken of by `grown`, to `after`."""
+    then = _tanh(after)
+    return (d * (1 + then) + x * _tanh(grown) * (1 - tanh * then)) / 2
 
 
 @triton.jit
