@@ -111,9 +111,34 @@ def test_claims_about_toy_networks_are_not_counted_for_a_model(html):
 
 
 def test_each_claim_has_the_study_s_figure_and_its_rule_and_what_is_not_supported_its_reason(html):
-    assert html.count("<small>In the study: 0.80 of 1,566; supported if above 0.7</small>") == 4
-    assert html.count("<small>In the study: 0.80 of 1,566</small>") == 1  # about toys: measured by nobody
-    assert html.count("<small>The interval lies somewhere.</small>") == 6  # three claims, two studies
+    assert html.count('<small class="why">In the study: 0.80 of 1,566; supported if above 0.7</small>') == 4
+    assert (
+        html.count('<small class="why">In the study: 0.80 of 1,566</small>') == 1
+    )  # about toys: measured by nobody
+    assert (
+        html.count('<small class="why">The interval lies somewhere.</small>') == 6
+    )  # three claims, two studies
+
+
+def test_the_claims_are_a_matrix_with_a_colour_for_each_verdict(html):
+    rows = html.split('<h2 id="claims-title">')[1].split("<tbody")[1:]
+    cells = re.findall(r'<td class="found ([\w-]+)">.*?</span> ([\w ]+)</span>', "".join(rows))
+    assert len(cells) == 10 and all(colour == word.replace(" ", "-") for colour, word in cells)
+    assert {colour for colour, _ in cells} >= {SUPPORTED, CONTRADICTED, UNDECIDED}
+
+
+@needs_browser
+def test_rules_and_reasons_are_shown_on_demand(html, tmp_path):
+    found = used(
+        html,
+        """
+        const shown = () => [...d.querySelectorAll(".why")].filter((one) => one.offsetHeight).length;
+        const before = shown(); d.querySelector("label[for=why]").click(); await soon();
+        return [before, shown(), d.querySelectorAll(".why").length];
+        """,
+        tmp_path,
+    )
+    assert found[0] == 0 and found[1] == found[2] > 10
 
 
 def test_where_each_study_measures_its_own_threshold_every_reason_says_which():
