@@ -65,7 +65,8 @@ def _panel(axes: Axes, subjects: pl.DataFrame, words: dict[str, str]) -> tuple[Q
     roles = list(words)
     values = np.stack([wide[role].to_numpy().astype(float) for role in roles])
     cells, edges = _binned(values, wide["answer"].to_numpy())
-    mesh = axes.pcolormesh(cells, cmap=style.sequential(), vmin=0, vmax=1)
+    # An image: thousands of cells as shapes would be among the heaviest parts of the page.
+    mesh = axes.pcolormesh(cells, cmap=style.sequential(), vmin=0, vmax=1, rasterized=True)
     axes.set_yticks(np.arange(len(roles)) + 0.5, list(words.values()), fontsize=7)
     axes.invert_yaxis()
     axes.grid(False)
