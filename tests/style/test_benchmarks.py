@@ -282,7 +282,7 @@ def test_every_line_runs_on_a_tiny_shape(page):
         "| values, bfloat16 | 1,024 |",
         "| matrix products |",
         "| Hugging Face + hooks, float32 | 128 |",
-        "| difference, bfloat16 products, curves | 16,384 |",
+        "| difference, full products, curves | 16,384 |",
         "| adopt_model |",
         "| recall |",
     ):
