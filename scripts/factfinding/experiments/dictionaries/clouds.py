@@ -22,7 +22,7 @@ TRUE, SUM, SHUFFLED = "true", "sum", "shuffled"
 DATA = (TRUE, SUM, SHUFFLED)
 ROUNDING = 1e-5
 """Of the largest singular value: components below it are rounding."""
-RIDGE = 1e-3
+RIDGE = 1e-6
 """Keeps the fit of the sum unique: adding to all first tokens what is taken from all last ones changes nothing."""
 Rows = Float[np.ndarray, "subjects components"]
 

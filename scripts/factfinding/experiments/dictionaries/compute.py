@@ -256,16 +256,27 @@ def _kinds(run: Run, sets: Explanations, section: Any) -> Iterator[dict[str, Any
         }
         for (data, features), made in run.items():
             cells = {"data": data, "features": features, "kind": kind, "n": len(made)}
-            cells |= {"n_features": made[0].live, "n_subjects": len(covered[data, features]) or None}
+            cells |= {"n_features": _live(made), "n_subjects": len(covered[data, features]) or None}
             cells |= {"values": len(sets.sets_of(kind)) if kind in SHARED else None}
             count = _over_seeds([one.explained.count(kind) for one in made], section.seed)
             share = _over_seeds([one.share(kind) for one in made], section.seed)
             cells |= estimate_columns("found", count) | estimate_columns("share", share)
             over = None
             if data == TRUE:
-                over = share_difference(*(run[of, features][0].explained.kinds == kind for of in (TRUE, SUM)))
+                over = share_difference(*(_hits(run[of, features], kind) for of in (TRUE, SUM)))
             cells |= estimate_columns("share_over_sum", over)
             yield cells | _coverage(covered, data, features, narrowest, section.seed)
+
+
+def _live(made: Sequence[Found]) -> int:
+    """Live features, mean over the dictionaries."""
+    return round(float(np.mean([one.live for one in made])))
+
+
+def _hits(made: Sequence[Found], kind: str) -> Bool[np.ndarray, " features"]:
+    """The features of a dictionary that has the mean number of live ones, and the mean share of a kind: which are of it."""
+    n = _live(made)
+    return np.arange(n) < round(n * float(np.mean([one.share(kind) for one in made])))
 
 
 def _coverage(

@@ -225,15 +225,14 @@ def _entities(kinds: pl.DataFrame) -> str:
 
 
 def _groups(kinds: pl.DataFrame) -> str:
-    rows = kinds.filter(data="true", kind="group", features=kinds["features"].max())
-    row = _best(rows, "share_over_sum")
+    row = _best(kinds.filter(data="true", kind="group"), "share_over_sum")
     if row is None:
         return ""
     beside = _compared(kinds, row, "share")
     return (
-        f"Of its features in use {_where(row)}, {percent(row['share'])} fire for several <subjects>, the same in both prompts, and are "
-        f"explained by no token, <answer> or relation{'; ' + all_of(beside) if beside else ''} (more than in the sum: "
-        f"{number(row, 'share_over_sum', '+.1f', scale=100)} points, {row['n_features']:,} features)."
+        f"Of the features in use in dictionaries of {row['features']:,} {_where(row)}, {percent(row['share'])} fire for several "
+        f"<subjects>, the same in both prompts, and are explained by no token, <answer> or relation{'; ' + all_of(beside) if beside else ''} (beyond the sum "
+        f"{number(row, 'share_over_sum', '+.1f', scale=100)} points, n = {row['n_features']:,})."
     )
 
 
