@@ -749,6 +749,60 @@ class LinearRelationConfig(Section):
     )
 
 
+class DictionariesConfig(Section):
+    """P1.4: what the features of sparse autoencoders at the final name token stand for."""
+
+    subjects: Literal["known", "all"] = Field(
+        "known",
+        description="known: those whose answer the model recalls (P2.1), those too whom only recall.at_most leaves out",
+    )
+    resid_layers: tuple[Annotated[int, Field(ge=-1, lt=10_000)], ...] | None = Field(
+        None,
+        description="after which the residual stream is taken, -1 for the embeddings; null: before the lookup, after it, and "
+        "halfway from there to the end",
+    )
+    mlp_layers: tuple[Annotated[int, Field(ge=0, lt=10_000)], ...] | None = Field(
+        None, description="whose MLP's output is taken; null: the last of the lookup"
+    )
+    features: tuple[Annotated[int, Field(ge=2, le=65_536)], ...] = Field(
+        (32, 256, 1024), min_length=1, description="widths of the dictionaries, ascending"
+    )
+    active: int = Field(4, ge=1, description="features that are active on one name, fewer than any width")
+    steps: int = Field(300, ge=1, description="steps of training (Adam)")
+    batch: int = Field(256, ge=2, description="names in a step")
+    rate: float = Field(0.01, gt=0, le=1, description="learning rate; it falls to zero at the end")
+    components: int = Field(
+        128, ge=1, description="principal components of the names that dictionaries see, at most"
+    )
+    seeds: int = Field(
+        3, ge=1, le=100, description="dictionaries of each width; those to compare with are one each"
+    )
+    least_subjects: int = Field(
+        3,
+        ge=1,
+        description="subjects of either half who must share a token or an answer for it to explain a feature",
+    )
+    holds_from: float = Field(0.7, gt=0, le=1, description="F1, held out, from which an explanation holds")
+    seed: int = Field(
+        0,
+        ge=0,
+        lt=2**32,
+        description="first of the seeds; draws the halves, the shuffled rows and the bootstrap",
+    )
+
+    @model_validator(mode="after")
+    def _widths_ascend(self) -> DictionariesConfig:
+        if list(self.features) != sorted(set(self.features)):
+            raise ValueError(
+                f"features: {list(self.features)} do not ascend; allowed: each width once, narrow ones first"
+            )
+        if self.active >= self.features[0]:
+            raise ValueError(
+                f"active: {self.active}; allowed: fewer than the {self.features[0]} features of the narrowest"
+            )
+        return self
+
+
 class NameUnitConfig(Section):
     """P1.6: which tokens make the unit that is looked up."""
 
@@ -960,6 +1014,7 @@ class Config(Section):
     neurons: NeuronsConfig = NeuronsConfig()
     answer_neurons: AnswerNeuronsConfig = AnswerNeuronsConfig()
     linear_relation: LinearRelationConfig = LinearRelationConfig()
+    dictionaries: DictionariesConfig = DictionariesConfig()
     name_unit: NameUnitConfig = NameUnitConfig()
     entity_cells: EntityCellsConfig = EntityCellsConfig()
     lookup: LookupConfig = LookupConfig()

@@ -52,6 +52,8 @@ SHUFFLED = 4e-8
 """Seconds to permute one weight."""
 NETWORK_STEP = 6e-5
 """Seconds of a step of a toy network, many of which are trained together."""
+DICTIONARY_STEP, DICTIONARY_FEATURE = 1.3e-3, 5.5e-6
+"""Seconds of a step of a dictionary's training, and of each feature in it."""
 PROCESSOR = 5e10
 """Operations a second of the products of rules that never use a GPU."""
 FASTER = {"full": 1, "tf32": 7, "bfloat16": 14}
@@ -411,6 +413,17 @@ class Study:
             ),
         }  # fmt: skip
 
+    @property
+    def _dictionary_seconds(self) -> float:
+        """P1.4: at each place each width is trained with every seed, and twice more to compare with."""
+        section = self.config.dictionaries
+        places = sum(
+            usual if layers is None else len(layers)
+            for layers, usual in ((section.resid_layers, 3), (section.mlp_layers, 1))
+        )
+        step = DICTIONARY_STEP * len(section.features) + DICTIONARY_FEATURE * sum(section.features)
+        return places * (section.seeds + 2) * section.steps * step
+
     def _statistics(self) -> dict[str, Work]:
         """Rules that read activations, weights or tables, and do not run the model."""
         shape, asked, config = self.shape, self.asked, self.config
@@ -447,6 +460,7 @@ class Study:
             "effective_probes": Work(
                 statistics=repeated * (self.lookup + 1) * 5 * names, on_gpu=True, batch=n * 4 * 8 * shape.neurons
             ),
+            "dictionaries": Work(statistics=2 + self._dictionary_seconds, loads=True),
             "fact_correlations": Work(start=0.4),
             "effect_concentration": Work(start=0.4),
         }  # fmt: skip

@@ -34,6 +34,17 @@ MEASURES = (
     "participation_mean", "needed_zero", "needed_mean", "held_out_accuracy", "classes", "label",
 )  # fmt: skip
 PROBES = ("head", "logistic")
+DATA, WIDTHS_OF_DICTIONARIES = ("true", "sum", "shuffled"), (32, 256, 1024, 65_536)
+FEATURES_OF_NOTHING = ("group", "none")
+FEATURES_OF = (
+    "answer",
+    "last_token",
+    "first_token",
+    "relation",
+    "entity",
+    "token_or_entity",
+    *FEATURES_OF_NOTHING,
+)
 CATEGORIES = ("newline", "full_stop", "comma", "common", "alphabetic", "other")
 
 
@@ -174,6 +185,10 @@ def _attribute_probes(how: Drawn) -> Rows:
         over_baseline=(None,),
     )  # fmt: skip
     return [row | {"stated": row["layer"] == 0, "answers": how.n_answers} for row in [*read, *alone]]
+
+
+def _dictionary_places(how: Drawn) -> list[tuple[str, int]]:
+    return [*(("resid", layer) for layer in range(-1, how.layers)), ("mlp_out", how.layers - 1)]
 
 
 def _circuit(how: Drawn) -> Rows:
@@ -445,6 +460,15 @@ def _rows() -> dict[str, Callable[[Drawn], Rows]]:
         ],
         "additivity_heads": lambda how: _all(node__layer__index__read__rank=_heads(how), kind=("mixed_head",)),
         "linear_relation": lambda how: _all(layer=range(how.layers), rank=(1, 2)[how.facts % 2 :][:1], examples=(8,)),
+        "dictionaries": lambda how: _all(site__layer=_dictionary_places(how), data=DATA, features=WIDTHS_OF_DICTIONARIES, active=(4,)),
+        "dictionary_kinds": lambda how: [
+            row
+            | (dict.fromkeys(("share_over_sum", "over_shuffled", "over_sum", "from_narrowest")) if row["data"] != "true" else {})
+            | (dict.fromkeys(("values", "n_subjects", "covered", "over_shuffled", "over_sum")) if row["kind"] in FEATURES_OF_NOTHING else {})
+            for row in _all(
+                site__layer=_dictionary_places(how), kind=FEATURES_OF, data=DATA, features=WIDTHS_OF_DICTIONARIES[: how.facts]
+            )
+        ],
         "name_unit": lambda how: [
             row | ({"from_whole": None} if row["place"] == "whole" else {})
             for row in _all(

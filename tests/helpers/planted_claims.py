@@ -39,6 +39,7 @@ from helpers.inputs import quiet
 from helpers.intervention_tables import readers_of
 from helpers.neuron_tables import compared, planted_facts
 from helpers.planted import Planted
+from helpers.planted_directions import tables_with
 
 Tables = dict[str, pl.DataFrame]
 Made = Callable[[], Tables]
@@ -190,6 +191,8 @@ def effective_of(model: Callable[[], Planted], **fixed: Any) -> Tables:
 ladder = ("ladder",)
 late = {"experiments": ladder, "concatenate": (0, 0)}
 early = {"experiments": ladder, "concatenate": (1, 1)}
+narrow, wide = {"features": (32,), "active": 2}, {"features": (8, 256)}
+"""Widths of dictionaries: as many features as tokens and some more; far fewer than subjects, and more."""
 
 MODELS: dict[str, tuple[Made, Made]] = {
     "attributes-readable": (lambda: attribute_tables(hypotheses.fact_cells), unknown_attribute),
@@ -267,6 +270,26 @@ MODELS: dict[str, tuple[Made, Made]] = {
     "relation-linear-causal": (
         lambda: related(sparse.at_name, (1, 1)),
         lambda: related(sparse.at_end, None),
+    ),
+    "dictionary-first-names": (
+        lambda: tables_with("first", "last", **narrow),
+        lambda: tables_with("last", "answer", **narrow),
+    ),
+    "dictionary-last-names": (
+        lambda: tables_with("first", "last", **narrow),
+        lambda: tables_with("first", "answer", **narrow),
+    ),
+    "dictionary-answers": (
+        lambda: tables_with("first", "last", "answer", features=(8,)),
+        lambda: tables_with("first", "last", **narrow),
+    ),
+    "dictionary-entities-wide": (
+        lambda: tables_with("first", "last", "answer", "entity", **wide),
+        lambda: tables_with("first", "answer", **wide),
+    ),
+    "dictionary-few-groups": (
+        lambda: tables_with("entity", features=(256,)),
+        lambda: tables_with("first", "last", "group", features=(64,)),
     ),
     "name-goes-on": (lambda: units(variants.at_name, (1, 1)), lambda: units(variants.additive, (1, 1))),
     "no-neuron-erases": (lambda: cells(variants.many_neurons), lambda: cells(planted_cells.at_name)),

@@ -59,7 +59,7 @@ RUN_THE_MODEL = {
     ),
     "locality",
 }
-READ_ITS_WEIGHTS = {"direct_effects", "attention_roles", "head_inputs", "head_probes"}
+READ_ITS_WEIGHTS = {"direct_effects", "attention_roles", "head_inputs", "head_probes", "dictionaries"}
 BY_HAND = {  # leaf, or module of the library -> rules that are given it, or whose script reaches it
     "organism.seed": {"train_organism"},
     "subjects.min_per_answer": {"subjects"},
@@ -84,12 +84,13 @@ BY_HAND = {  # leaf, or module of the library -> rules that are given it, or who
     "locality.k": {"locality"},
     "mlp_paths.draws": {"mlp_paths"},
     "linear_relation.ranks": {"linear_relation"},
+    "dictionaries.steps": {"dictionaries"},
     "entity_cells.neurons": {"entity_cells"},
     "relation.paraphrases": {"paraphrases"},
     "relation.title": {"context", "figure", "report"},
     "multi_token.layers": {"multi_token"},
     "extraction_unasked.mostly": {"extraction_unasked"},
-    "methods/attributes": {"multi_token", "extraction_unasked"},
+    "methods/attributes": {"multi_token", "extraction_unasked", "dictionaries"},
     "methods/head_reader": {"ladder", "probe_patching", "mlp_paths"},
     "experiments/context/compute": {"context"},
     "experiments/context/show": {"figure"},
@@ -222,6 +223,10 @@ CHANGED = {  # leaves whose other value must fit the rest of the configuration
     ("linear_relation", "subjects"): "known",
     ("linear_relation", "betas"): [1.0, 2.0],
     ("linear_relation", "ranks"): [2],
+    ("dictionaries", "subjects"): "known",
+    ("dictionaries", "resid_layers"): [-1, 1],
+    ("dictionaries", "mlp_layers"): [1],
+    ("dictionaries", "features"): [16],
     ("entity_cells", "subjects"): "known",
     ("name_unit", "subjects"): "known",
     ("entity_cells", "neurons"): [1, 2],
