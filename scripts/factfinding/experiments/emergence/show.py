@@ -1,0 +1,228 @@
+"""P1.5: the stages of recall while a model is being trained."""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from factfinding.figures import style
+from factfinding.findings.words import Row, Tables, all_of, number, percent
+
+NOTHING = (
+    "There is nothing to see: no checkpoints of the training are at hand (organism.checkpoints, emergence.revisions, "
+    "emergence.folders), or too few <subjects> are known."
+)
+COHORTS = {
+    "first": "told about from the beginning",
+    "later": "told about later",
+    "all": "known to the finished model",
+}
+ABLE = {
+    "concatenation": "concatenation: name tokens attended to",
+    "extraction": "extraction: END follows a push at the name",
+    "lookup": "lookup: probe at the name",
+}
+USED = {
+    "concatenation_used": "lost without concatenation",
+    "extraction_used": "lost without extraction",
+    "lookup_used": "lost without lookup",
+}
+STAGES = {
+    "concatenation": "concatenation",
+    "extraction": "extraction",
+    "lookup": "the lookup",
+    "recall": "recall",
+}
+LOOK = dict(
+    zip(("concatenation", "extraction", "lookup"), (style.PURPLE, style.BLUE, style.GREEN), strict=True)
+)
+MOST, LEAST = 160.0, -40.0
+"""Per cent between which the axis of shares may reach."""
+
+
+@style.styled
+def draw_emergence(*, emergence: pl.DataFrame, emergence_halves: pl.DataFrame) -> Figure:
+    """A column for each group of subjects; above what stages are able to do, below what the answer loses without them."""
+    if emergence.is_empty():
+        return style.nothing_to_draw("no checkpoints, or too few known <subjects>")
+    groups = [name for name in COHORTS if name in emergence["cohort"]]
+    figure = style.new_figure(5.6)
+    panels = figure.subplots(2, len(groups), sharex=True, sharey=True, squeeze=False)
+    steps = sorted(emergence["step"].unique().to_list())
+    handles: dict[str, Line2D] = {}
+    for column, group in zip(panels.T, groups, strict=True):
+        rows, half = (table.filter(cohort=group) for table in (emergence, emergence_halves))
+        for axes, names in zip(column, (ABLE, USED), strict=True):
+            found = _curves(axes, rows, names, steps)
+            handles |= {line.get_label(): line for line in found}
+            _marks(axes, half, names, steps)
+        style.panel_title(column[0], COHORTS[group], rows["n"].max())
+        _step_axis(column[1], steps)
+    for axes, words in zip(panels[:, 0], ("what it is able to do", "what the answer loses"), strict=True):
+        axes.set_ylabel(f"{words}\n(% of the finished model's)")
+    style.legend_above(figure, list(handles.values()), columns=2)
+    return figure
+
+
+def _curves(axes: Axes, rows: pl.DataFrame, names: dict[str, str], steps: list[int]) -> list[Line2D]:
+    """The measures along the checkpoints; recall in ink, and in grey how many had been told about by then."""
+    found, place = [], {step: i for i, step in enumerate(steps)}
+    for i, (name, words) in enumerate({"recall": "right answers", **names}.items()):
+        part = (
+            rows.filter(measure=name)
+            .drop_nulls("of_final")
+            .with_columns(
+                pl.col("step").replace_strict(place, return_dtype=pl.Int64).alias("place"),
+            )
+        )
+        if part.height:
+            colour = style.INK if name == "recall" else LOOK[name.removesuffix("_used")]
+            look = {"color": colour, "ls": style.DASHES[i], "marker": style.MARKERS[i]}
+            found.append(style.band(axes, part, "place", "of_final", label=words, **look))
+    told = rows.filter(measure="recall").drop_nulls("told").sort("step")
+    if told.height and told["told"].min() < 1:
+        at = [place[step] for step in told["step"]]
+        look = {"color": style.GREY, "linewidth": 1, "ls": ":", "label": "<subjects> told about by then"}
+        found += axes.plot(at, 100 * told["told"].to_numpy(), drawstyle="steps-mid", **look)
+    axes.axhline(50, color=style.LINE, linewidth=1, zorder=0)
+    ends = [
+        100 * rows[name].drop_nulls().drop_nans().to_numpy() for name in ("of_final_low", "of_final_high")
+    ]
+    low, high = (
+        fit(end, initial=edge) for fit, end, edge in zip((np.min, np.max), ends, (-3, 103), strict=True)
+    )
+    before = axes.get_ylim() if axes.lines else (low, high)
+    axes.set_ylim(max(LEAST, min(low, before[0] if before[0] > LEAST else low)), min(MOST, high + 3))
+    return found
+
+
+def _marks(axes: Axes, half: pl.DataFrame, names: dict[str, str], steps: list[int]) -> None:
+    """Where each measure has half, with its interval, on the line at 50 %."""
+    for name in names:
+        for row in half.filter(measure=name).drop_nulls("half").iter_rows(named=True):
+            colour = LOOK[name.removesuffix("_used")]
+            at, *ends = (
+                np.interp(row[f"half{end}"] or row["half"], steps, range(len(steps)))
+                for end in ("", "_low", "_high")
+            )
+            axes.plot(ends, [50, 50], color=colour, linewidth=3, alpha=0.5, solid_capstyle="butt")
+            axes.plot([at], [50], marker="|", color=colour, markersize=11, markeredgewidth=2)
+
+
+def _step_axis(axes: Axes, steps: list[int]) -> None:
+    """Checkpoints evenly spaced, whatever lies between them, with about six of them named."""
+    shown = sorted({round(place) for place in np.linspace(0, len(steps) - 1, min(6, len(steps)))})
+    axes.set_xticks(shown, [f"{steps[place]:,}" for place in shown])
+    axes.set(xlabel="step of the training (a checkpoint each)", xlim=(-0.4, len(steps) - 0.6))
+
+
+@style.styled
+def draw_emergence_layers(*, emergence_layers: pl.DataFrame) -> Figure:
+    """A heat map for each group: layers by checkpoints."""
+    if emergence_layers.is_empty():
+        return style.nothing_to_draw("no checkpoints, or too few known <subjects> to fit a probe")
+    groups = [name for name in COHORTS if name in emergence_layers["cohort"]]
+    layers = sorted(emergence_layers["layer"].unique().to_list())
+    steps = sorted(emergence_layers["step"].unique().to_list())
+    figure = style.new_figure(2.6 + 0.05 * len(layers))
+    panels = figure.subplots(1, len(groups), sharey=True, squeeze=False)[0]
+    for axes, group in zip(panels, groups, strict=True):
+        rows = emergence_layers.filter(cohort=group)
+        values = np.full((len(layers), len(steps)), np.nan)
+        for step, layer, accuracy in rows.select("step", "layer", "accuracy").iter_rows():
+            values[layers.index(layer), steps.index(step)] = 100 * accuracy
+        mesh = axes.pcolormesh(values, cmap=style.sequential(), vmin=0, vmax=100)
+        every = max(1, len(layers) // 8)
+        axes.set_yticks(
+            [i + 0.5 for i in range(0, len(layers), every)],
+            ["emb" if layer < 0 else str(layer) for layer in layers[::every]],
+        )
+        shown = sorted({round(place) for place in np.linspace(0, len(steps) - 1, min(6, len(steps)))})
+        axes.set_xticks([place + 0.5 for place in shown], [f"{steps[place]:,}" for place in shown])
+        axes.set(xlabel="step of the training (a checkpoint each)")
+        axes.grid(False)
+        style.panel_title(axes, COHORTS[group], rows["n"].max())
+    panels[0].set_ylabel("layer (residual stream after it)")
+    label = f"right, held out (%)\ntokens alone: {_tokens_alone(emergence_layers, groups)}"
+    figure.colorbar(mesh, ax=list(panels), label=label, pad=0.02)
+    return figure
+
+
+def _tokens_alone(table: pl.DataFrame, groups: list[str]) -> str:
+    return ", ".join(f"{100 * table.filter(cohort=group)['baseline'][0]:.0f}" for group in groups)
+
+
+def sentences(tables: Tables) -> list[str]:
+    """For each group: when recall and its stages have half, who is surely later than whom, and what is used by then."""
+    table = tables["emergence"]
+    if table.is_empty():
+        return [NOTHING]
+    found = []
+    for group in (name for name in COHORTS if name in table["cohort"]):
+        half, order = (tables[name].filter(cohort=group) for name in ("emergence_halves", "emergence_order"))
+        found += [_when(group, half), *_who_first(group, order), *_used(half)]
+    return found
+
+
+def _when(group: str, half: pl.DataFrame) -> str:
+    rows = {row["measure"]: row for row in half.iter_rows(named=True)}
+    known = [name for name in STAGES if name in rows and rows[name]["half"] is not None]
+    told = sorted(known, key=lambda name: (rows[name]["half"], name))
+    without = [STAGES[name] for name in STAGES if name not in known]
+    n = half["n"].max()
+    if not told:
+        return f"Of {n:,} <subjects> {COHORTS[group]}, nothing is surely above its baseline in the finished model."
+    said = "; ".join(f"{STAGES[name]} {_at(rows[name])}" for name in told)
+    missing = f" The finished model is not surely above the baseline in {all_of(without)}." if without else ""
+    return (
+        f"Of {n:,} <subjects> {COHORTS[group]}, half of what the finished model has is reached, in this order: "
+        f"{said}.{missing}"
+    )
+
+
+def _at(row: Row) -> str:
+    if row["from_start"]:
+        return "at the first checkpoint already"
+    return f"at step {number(row, 'half', ',.0f')} (checkpoints {row['after_step']:,} and {row['by_step']:,})"
+
+
+def _who_first(group: str, order: pl.DataFrame) -> list[str]:
+    """The pairs whose order is sure, and those whose is not."""
+    sure, open_pairs = [], []
+    for row in order.iter_rows(named=True):
+        one, other = (STAGES[row[name]] for name in ("measure", "other"))
+        if row["same_gap"] or row["later_low"] <= 0 <= row["later_high"]:
+            open_pairs.append(f"{one} and {other}")
+        elif row["later"] > 0:
+            sure.append(f"{one} before {other} (by {number(row, 'later', ',.0f')} steps)")
+        else:
+            back = {"later": -row["later"], "later_low": -row["later_high"], "later_high": -row["later_low"]}
+            sure.append(f"{other} before {one} (by {number(back, 'later', ',.0f')} steps)")
+    found = []
+    if sure:
+        found.append(f"Surely in this order, in pairs: {'; '.join(sure)}.")
+    if open_pairs:
+        found.append(
+            f"Not to be told apart, by their intervals or because both pass half between the same checkpoints: "
+            f"{'; '.join(open_pairs)}."
+        )
+    return found
+
+
+def _used(half: pl.DataFrame) -> list[str]:
+    """What the finished model loses without each stage, against its whole logit difference, and when half of that is lost."""
+    rows = {row["measure"]: row for row in half.iter_rows(named=True)}
+    whole = rows.get("logit_difference")
+    used = {name: rows[name] for name in USED if name in rows and rows[name]["half"] is not None}
+    if whole is None or whole["final_low"] <= 0 or not used:
+        return []
+    said = [
+        f"{STAGES[name.removesuffix('_used')]} {percent(row['final'] / whole['final'])}, half of that {_at(row)}"
+        for name, row in used.items()
+    ]
+    return [
+        f"Of the finished model's logit difference ({number(whole, 'final', '.2f')}) is lost without {'; without '.join(said)}."
+    ]
