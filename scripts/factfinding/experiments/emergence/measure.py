@@ -4,9 +4,10 @@ A stage that is knocked out can take no more from the answer than there is, so b
 with the answer. What a stage is *able* to do is therefore measured in a way that needs no other stage:
 
     concatenation   attention from the final name token to the earlier ones, of the gathering head that gives most
-    extraction      the residual stream at the final name token moved along the direction to which END is most sensitive, on
-                    average over other subjects, by as much as two names differ: how far the logit difference goes the
-                    partner's way. It asks whether END would read an answer there, were one written
+    extraction      the residual stream at the final name token pushed along the direction to which END is most sensitive, on
+                    average over other subjects, by a tenth of its length: how far the logit difference goes the partner's
+                    way. It asks whether END would read an answer there, were one written. The push is a share of what
+                    stands there, and not of the way to another name, which grows as names come to be told apart
     attends         attention from END to the final name token, of the heads that extract in the finished model
 
 (The lookup's measure is a probe; compute.py fits it.) What the answer *uses* is the loss of the logit difference when
@@ -37,6 +38,8 @@ from factfinding.methods.groups import Group, in_batches
 from factfinding.methods.patched import Sample
 from factfinding.model.anatomy import Anatomy
 
+PUSH = 0.1
+"""Length of the push, of that of the residual stream."""
 Rows = Int[np.ndarray, " batch"]
 """Rows of the prompts table."""
 BySubject = dict[str, Float[np.ndarray, " sampled"]]
@@ -82,7 +85,7 @@ def seen(anatomy: Anatomy, drawn: Sample, where: Where, *, batch_size: int, seed
     clean = _unchanged(anatomy, drawn, where, batch_size=batch_size)
     slopes, used = _changed(anatomy, drawn, where, clean, batch_size=batch_size)
     before = _difference(drawn, clean.logits[rows])
-    length = _length(clean, drawn, where)
+    length = PUSH * np.linalg.norm(clean.resid[rows, where.layer + 1], axis=1, keepdims=True)
     values: BySubject = {
         "recall": (clean.logits[rows].argmax(1) == drawn.labels[rows]).astype(np.float64),
         "logit_difference": before,
@@ -251,12 +254,6 @@ def _difference(
     return logits[at, drawn.labels[drawn.rows]] - logits[at, drawn.labels[drawn.corrupt[drawn.rows]]]
 
 
-def _length(clean: _Clean, drawn: Sample, where: Where) -> float:
-    """How far two names' residual streams lie apart after the lookup's last layer, on average over subjects and partners."""
-    own, partner = (clean.resid[rows, where.layer + 1] for rows in (drawn.rows, drawn.corrupt[drawn.rows]))
-    return float(np.linalg.norm(partner - own, axis=1).mean())
-
-
 def _towards(
     drawn: Sample, slopes: Float[np.ndarray, "sampled answers d_model"], half: Int[np.ndarray, " sampled"]
 ) -> Float[np.ndarray, "sampled d_model"]:
@@ -267,9 +264,9 @@ def _towards(
 
 
 def _as_long(
-    moves: Float[np.ndarray, "sampled d_model"], length: float
+    moves: Float[np.ndarray, "sampled d_model"], length: Float[np.ndarray, "sampled 1"]
 ) -> Float[np.ndarray, "sampled d_model"]:
-    """The same directions, each of this length; what is nothing stays nothing."""
+    """The same directions of these lengths; what is nothing stays nothing."""
     norm = np.linalg.norm(moves, axis=1, keepdims=True)
     return moves * length / np.where(norm > 0, norm, 1.0)
 

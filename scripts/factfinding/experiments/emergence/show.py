@@ -61,6 +61,9 @@ def draw_emergence(*, emergence: pl.DataFrame, emergence_halves: pl.DataFrame) -
             _marks(axes, half, names, steps)
         style.panel_title(column[0], COHORTS[group], rows["n"].max())
         _step_axis(column[1], steps)
+    shown = emergence.filter(pl.col("measure").is_in(["recall", *ABLE, *USED]))
+    low, high = (100 * shown[f"of_final_{end}"].fill_nan(None) for end in ("low", "high"))
+    panels[0, 0].set_ylim(max(LEAST, min(-3, low.min() or 0)), min(MOST, max(103, high.max() or 0)))
     for axes, words in zip(panels[:, 0], ("what it is able to do", "what the answer loses"), strict=True):
         axes.set_ylabel(f"{words}\n(% of the finished model's)")
     style.legend_above(figure, list(handles.values()), columns=2)
@@ -88,14 +91,6 @@ def _curves(axes: Axes, rows: pl.DataFrame, names: dict[str, str], steps: list[i
         look = {"color": style.GREY, "linewidth": 1, "ls": ":", "label": "<subjects> told about by then"}
         found += axes.plot(at, 100 * told["told"].to_numpy(), drawstyle="steps-mid", **look)
     axes.axhline(50, color=style.LINE, linewidth=1, zorder=0)
-    ends = [
-        100 * rows[name].drop_nulls().drop_nans().to_numpy() for name in ("of_final_low", "of_final_high")
-    ]
-    low, high = (
-        fit(end, initial=edge) for fit, end, edge in zip((np.min, np.max), ends, (-3, 103), strict=True)
-    )
-    before = axes.get_ylim() if axes.lines else (low, high)
-    axes.set_ylim(max(LEAST, min(low, before[0] if before[0] > LEAST else low)), min(MOST, high + 3))
     return found
 
 
@@ -104,10 +99,10 @@ def _marks(axes: Axes, half: pl.DataFrame, names: dict[str, str], steps: list[in
     for name in names:
         for row in half.filter(measure=name).drop_nulls("half").iter_rows(named=True):
             colour = LOOK[name.removesuffix("_used")]
-            at, *ends = (
-                np.interp(row[f"half{end}"] or row["half"], steps, range(len(steps)))
-                for end in ("", "_low", "_high")
+            low, high = (
+                row["half"] if row[name] is None else row[name] for name in ("half_low", "half_high")
             )
+            at, *ends = np.interp([row["half"], low, high], steps, range(len(steps)))
             axes.plot(ends, [50, 50], color=colour, linewidth=3, alpha=0.5, solid_capstyle="butt")
             axes.plot([at], [50], marker="|", color=colour, markersize=11, markeredgewidth=2)
 
