@@ -101,10 +101,10 @@ def test_the_values_are_those_that_were_planted():
     assert {row["of_final"] for row in last.values()} == {1.0}
     assert table["told"].null_count() == table.height and set(table["cohort"]) == {"all"}
     layers = tables_of("extraction", "concatenation", "lookup")["emergence_layers"]
+    by_layer = {step: layers.filter(step=step).sort("layer")["accuracy"].to_list() for step in (0, 300)}
     assert (
-        layers.filter(step=300)["accuracy"].to_list()[:2] == layers.filter(step=0)["accuracy"].to_list()[:2]
+        by_layer[300][0] == by_layer[0][0] and max(by_layer[300][:2]) < 0.6 and by_layer[300][2:] == [1] * 3
     )
-    assert layers.filter(pl.col("layer") >= 1, step=300)["accuracy"].min() == 1
 
 
 def test_a_model_that_looks_the_fact_up_elsewhere_has_no_lookup_at_the_name():
@@ -313,7 +313,7 @@ def test_without_checkpoints_or_subjects_the_tables_are_empty(tmp_path):
 def test_a_checkpoint_of_another_training_is_refused(tmp_path):
     made = with_stages(*STAGES)
     planted.save(made, tmp_path / "step300")
-    planted.save(planted.at_name(firsts=9, lasts=8), tmp_path / "step100")
+    planted.save(variants.later(1), tmp_path / "step100")
     sources = {step: describe(tmp_path / f"step{step}", kind="folder") for step in (100, 300)}
     write_checkpoints(sources, tmp_path / "index.json")
     with pytest.raises(InputError, match="step100: found other sizes than the finished model"):

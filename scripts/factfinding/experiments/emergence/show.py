@@ -20,16 +20,9 @@ COHORTS = {
     "later": "told about later",
     "all": "known to the finished model",
 }
-ABLE = {
-    "concatenation": "concatenation: name tokens attended to",
-    "extraction": "extraction: END follows a push at the name",
-    "lookup": "lookup: probe at the name",
-}
-USED = {
-    "concatenation_used": "lost without concatenation",
-    "extraction_used": "lost without extraction",
-    "lookup_used": "lost without lookup",
-}
+ABLE = {name: name for name in ("concatenation", "extraction", "lookup")}
+USED = {f"{name}_used": name for name in ABLE}
+"""Measures of the upper and of the lower panels, with the stage that each is of."""
 STAGES = {
     "concatenation": "concatenation",
     "extraction": "extraction",
@@ -64,7 +57,9 @@ def draw_emergence(*, emergence: pl.DataFrame, emergence_halves: pl.DataFrame) -
     shown = emergence.filter(pl.col("measure").is_in(["recall", *ABLE, *USED]))
     low, high = (100 * shown[f"of_final_{end}"].fill_nan(None) for end in ("low", "high"))
     panels[0, 0].set_ylim(max(LEAST, min(-3, low.min() or 0)), min(MOST, max(103, high.max() or 0)))
-    for axes, words in zip(panels[:, 0], ("what it is able to do", "what the answer loses"), strict=True):
+    for axes, words in zip(
+        panels[:, 0], ("what it is able to do", "what the answer loses without it"), strict=True
+    ):
         axes.set_ylabel(f"{words}\n(% of the finished model's)")
     style.legend_above(figure, list(handles.values()), columns=2)
     return figure
