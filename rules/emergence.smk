@@ -2,7 +2,7 @@
 
 In: the checkpoints (kept by the training, further revisions of the hub, or folders of the user's), prompts of the known
 subjects, the circuit. Out: tables/emergence.csv, emergence_layers.csv, emergence_halves.csv and emergence_order.csv, empty where there are no
-checkpoints. Config: emergence, probes, compute. GPU; half a minute for twelve checkpoints of the embedded model.
+checkpoints. Config: emergence, probes, compute. GPU; half a minute for the checkpoints of the embedded model.
 """
 
 

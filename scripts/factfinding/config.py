@@ -248,7 +248,7 @@ class OrganismConfig(Section):
         256, ge=1, description="People whose recall is measured at each look, drawn afresh."
     )
     checkpoints: int = Field(
-        12,
+        16,
         ge=0,
         le=1000,
         description="States of the model kept while it trains (P1.5), 1 MB each: the untrained one, the last one, and others "

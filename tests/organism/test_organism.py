@@ -359,12 +359,12 @@ def test_another_seed_gives_other_weights(tmp_path):
 
 def test_checkpoints_are_spread_geometrically_between_the_untrained_and_the_last():
     steps = checkpoint_steps(OrganismConfig())
-    assert len(steps) == 12 and steps[:2] == [0, 28] and steps[-1] == 2800
+    assert len(steps) == 16 and steps[:2] == [0, 28] and steps[-1] == 2800
     ratios = [later / earlier for earlier, later in pairwise(steps[1:])]
     assert max(ratios) / min(ratios) < 1.05
     assert checkpoint_steps(OrganismConfig(checkpoints=0)) == []
     assert checkpoint_steps(OrganismConfig(checkpoints=2)) == [0, 2800]
-    assert checkpoint_steps(TINY) == [0, 1, 2, 3, 4, 6, 7, 9, 12]
+    assert checkpoint_steps(TINY) == [0, 1, 2, 3, 4, 5, 6, 7, 8, 10, 12]
 
 
 def test_what_is_kept_while_training_changes_no_weight(tmp_path):

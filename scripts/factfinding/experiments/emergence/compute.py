@@ -1,8 +1,8 @@
 """How recall comes to be: its stages at checkpoints of the training, and which of them is there first (P1.5).
 
 The same subjects at every checkpoint: such as the finished model knows. What is measured of each stage says measure.py; the
-lookup's own measure is a held-out probe of the answer at the final name token, beside one on the name's tokens alone. Who
-has been told about when is known of the embedded model, whose training begins with a few people: those are one group, the
+lookup's own measure is a held-out probe of the answer at the final name token, beside one on the embeddings of the name's
+tokens at the same checkpoint: a model may keep a fact in a token's embedding, and that is no lookup. Who has been told about when is known of the embedded model, whose training begins with a few people: those are one group, the
 others another. Of other models all are one group.
 """
 
@@ -29,7 +29,6 @@ from factfinding.experiments.emergence.order import (
     whole,
 )
 from factfinding.experiments.layer_probes.compute import (
-    baseline_rows,
     enough_for_folds,
     probe_rows,
     with_name_groups,
@@ -52,12 +51,14 @@ MEASURES = (
     *("recall", "logit_difference", *STAGES, "attends"),
     *("concatenation_used", "lookup_used", "extraction_used"),
 )
-COMPARED = (*STAGES, "recall")
+COMPARED = (*STAGES, "attends", "recall")
 """Measures whose order is asked."""
 SHARES = {"recall", "lookup"}
 """Measures that are hits and misses."""
 FIRST, LATER, ALL = "first", "later", "all"
 """Groups of subjects: told about from the beginning, told about later, and all where that is not known."""
+NAME = -2
+"""Among layers: the name's own embeddings."""
 LEAST = 4
 """Subjects of a group: fewer have no two halves with two subjects each."""
 
@@ -70,7 +71,6 @@ class Cohort:
     at: Int[np.ndarray, " cohort"]
     subjects: pl.DataFrame
     labels: Int[np.ndarray, " cohort"]
-    tokens: list[list[int]]
 
 
 def compute(inputs: Inputs, settings: Settings, say: Say) -> dict[str, pl.DataFrame]:
@@ -128,9 +128,6 @@ def _cohort(drawn: Sample, kind: str, rows: Int[np.ndarray, " cohort"]) -> Cohor
         at=np.searchsorted(drawn.rows, rows),
         subjects=with_name_groups(own.select("subject", "answer")),
         labels=drawn.labels[rows],
-        tokens=[
-            row["token_ids"][row["first_name"] : row["final_name"] + 1] for row in own.iter_rows(named=True)
-        ],
     )
 
 
@@ -147,23 +144,20 @@ def emergence(
 ) -> dict[str, pl.DataFrame]:
     """The tables of `TABLES`. models: each checkpoint's step and model, in any order, taken one at a time."""
     looks: dict[int, Seen] = {}
-    read: dict[tuple[int, str], dict[int, np.ndarray]] = {}
+    read: dict[str, dict[int, Probed]] = {cohort.name: {} for cohort in cohorts}
     for step, anatomy in models:
-        looks[step] = seen(anatomy, drawn, where(circuit, anatomy), batch_size=batch_size, seed=seed)
-        layer = where(circuit, anatomy).layer
+        place = where(circuit, anatomy)
+        looks[step] = seen(anatomy, drawn, place, batch_size=batch_size, seed=seed)
         for cohort in cohorts:
-            read[step, cohort.name] = probes(looks[step].resid[cohort.at], cohort, fitting, seed=seed)
+            read[cohort.name][step] = probed(looks[step], cohort, fitting, layer=place.layer, seed=seed)
     steps = sorted(looks)
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in TABLES}
     for cohort in cohorts:
-        hits = {step: read[step, cohort.name] for step in steps}
-        without = token_hits(cohort, fitting, seed=seed)
-        courses = courses_of(
-            [looks[step] for step in steps], [hits[step] for step in steps], cohort, layer, without
-        )
+        probes = {step: read[cohort.name][step] for step in steps}
+        courses = courses_of([looks[step] for step in steps], list(probes.values()), cohort)
         told = [_share_told(cohort, checkpoints.told_by(step)) for step in steps]
         found["emergence"] += _values(cohort, courses, steps, told, seed=seed)
-        found["emergence_layers"] += _layers(cohort, hits, without, seed=seed)
+        found["emergence_layers"] += _layers(cohort, probes, seed=seed)
         half, order = _order(cohort, courses, steps, seed=seed)
         found["emergence_halves"] += half
         found["emergence_order"] += order
@@ -181,26 +175,32 @@ def where(circuit: Circuit, anatomy: Anatomy) -> Where:
     return Where(gather=tuple(range(span[0], span[1] + 1)), layer=layer, heads=heads)
 
 
-def probes(
-    resid: Float[np.ndarray, "cohort layers+1 d_model"], cohort: Cohort, fitting: ProbeSettings, *, seed: int
-) -> dict[int, Float[np.ndarray, " cohort"]]:
-    """By layer (-1: the embeddings), whose answer a held-out probe at the final name token gives; empty for too few."""
-    if not enough_for_folds(cohort.subjects, fitting):
-        return {}
-    layers = [("full", layer - 1, resid[:, layer]) for layer in range(resid.shape[1])]
-    rows = probe_rows(layers, cohort.subjects, settings=fitting, seed=seed)
-    return {row.cells["layer"]: _in_order(row.hits, cohort) for row in rows}
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Probed:
+    """Whose answer held-out probes give at one checkpoint: of the residual stream at the final name token, by layer (-1: the
+    embeddings); and, as `without`, of the name's own embeddings, or always the commonest answer where that is better."""
+
+    layers: dict[int, Float[np.ndarray, " cohort"]]
+    layer: int
+    without: Float[np.ndarray, " cohort"]
+
+    @property
+    def lookup(self) -> Float[np.ndarray, " cohort"]:
+        """After the lookup's last layer; NaN where there are too few subjects for a probe."""
+        return self.layers.get(self.layer, np.full_like(self.without, np.nan))
 
 
-def token_hits(cohort: Cohort, fitting: ProbeSettings, *, seed: int) -> Float[np.ndarray, " cohort"]:
-    """Whose answer the better of two baselines without a model gives: a probe on the name's tokens, on the same folds, or
-    always the commonest answer."""
+def probed(look: Seen, cohort: Cohort, fitting: ProbeSettings, *, layer: int, seed: int) -> Probed:
+    """The probes of a group at one checkpoint; no layers for a group too small."""
     commonest = labels_hit(cohort.labels)
     if not enough_for_folds(cohort.subjects, fitting):
-        return commonest
-    rows = baseline_rows(cohort.subjects, cohort.tokens, settings=fitting, seed=seed, fitted=False)
-    tokens = next(_in_order(row.hits, cohort) for row in rows if row.has(input="name_tokens", labels="true"))
-    return max(tokens, commonest, key=np.mean)
+        return Probed(layers={}, layer=layer, without=commonest)
+    resid, name = look.resid[cohort.at], look.name[cohort.at]
+    inputs = [("full", place - 1, resid[:, place]) for place in range(resid.shape[1])]
+    rows = list(probe_rows([*inputs, ("full", NAME, name)], cohort.subjects, settings=fitting, seed=seed))
+    hits = {row.cells["layer"]: _in_order(row.hits, cohort) for row in rows}
+    tokens = hits.pop(NAME)
+    return Probed(layers=hits, layer=layer, without=tokens if tokens.mean() > commonest.mean() else commonest)
 
 
 def _in_order(hits: np.ndarray, cohort: Cohort) -> Float[np.ndarray, " cohort"]:
@@ -210,25 +210,15 @@ def _in_order(hits: np.ndarray, cohort: Cohort) -> Float[np.ndarray, " cohort"]:
     return found
 
 
-def courses_of(
-    looks: Sequence[Seen],
-    hits: Sequence[Mapping[int, np.ndarray]],
-    cohort: Cohort,
-    layer: int,
-    without: Float[np.ndarray, " cohort"],
-) -> dict[str, Course]:
+def courses_of(looks: Sequence[Seen], probes: Sequence[Probed], cohort: Cohort) -> dict[str, Course]:
     """Every measure of a group at all checkpoints, in the order of the steps; measures that nobody has are left out."""
-    commonest = labels_hit(cohort.labels)
-    found = {}
+    commonest, found = labels_hit(cohort.labels), {}
     for name in MEASURES:
         if name == "lookup":
-            if not all(hits):
-                continue
-            values, baselines = [one[layer] for one in hits], [without] * len(hits)
+            values, baselines = [one.lookup for one in probes], [one.without for one in probes]
         else:
-            values, baselines = (
-                [getattr(look, part)[name][cohort.at] for look in looks] for part in ("values", "baselines")
-            )
+            values = [look.values[name][cohort.at] for look in looks]
+            baselines = [look.baselines[name][cohort.at] for look in looks]
         if name == "recall":
             baselines = [commonest] * len(looks)
         course = Course(values=np.stack(values), baselines=np.stack(baselines))
@@ -281,22 +271,16 @@ def _above(
     return compare(values, baselines, seed=seed)
 
 
-def _layers(
-    cohort: Cohort,
-    hits: Mapping[int, Mapping[int, np.ndarray]],
-    without: Float[np.ndarray, " cohort"],
-    *,
-    seed: int,
-) -> list[dict[str, Any]]:
+def _layers(cohort: Cohort, probes: Mapping[int, Probed], *, seed: int) -> list[dict[str, Any]]:
     """Rows of `emergence_layers`."""
     return [
         {"cohort": cohort.name, "step": step, "layer": layer}
         | estimate_columns("accuracy", accuracy_estimate(own, seed=seed))
-        | {"baseline": float(without.mean())}
-        | estimate_columns("above", accuracy_difference(own, without, seed=seed))
+        | {"baseline": float(one.without.mean())}
+        | estimate_columns("above", accuracy_difference(own, one.without, seed=seed))
         | {"majority_rate": majority_rate(cohort.labels), "n": len(own)}
-        for step, layers in hits.items()
-        for layer, own in layers.items()
+        for step, one in probes.items()
+        for layer, own in one.layers.items()
     ]
 
 

@@ -10,7 +10,8 @@ with the answer. What a stage is *able* to do is therefore measured in a way tha
                     stands there, and not of the way to another name, which grows as names come to be told apart
     attends         attention from END to the final name token, of the heads that extract in the finished model
 
-(The lookup's measure is a probe; compute.py fits it.) What the answer *uses* is the loss of the logit difference when
+(The lookup's measure is a probe of the residual stream there, beside one of the name's own embeddings; compute.py fits both.)
+What the answer *uses* is the loss of the logit difference when
 
     concatenation_used   the final name token sees no earlier name token
     lookup_used          the MLPs there that can read several tokens write their mean over subjects
@@ -58,12 +59,14 @@ class Where:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Seen:
-    """The sampled subjects at one checkpoint: each measure, what it would be if there were nothing, and the residual stream at
-    the final name token, the embeddings first."""
+    """The sampled subjects at one checkpoint: each measure, and what it would be if there were nothing; the residual stream at
+    the final name token, the embeddings first; and the name's own embeddings, of its final token and the mean of the others
+    (nothing for a name of one token)."""
 
     values: BySubject
     baselines: BySubject
     resid: Float[np.ndarray, "sampled layers+1 d_model"]
+    name: Float[np.ndarray, "sampled 2*d_model"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -75,6 +78,7 @@ class _Clean:
     mlp: Float[np.ndarray, "subjects mlps d_model"]
     gathered: Float[np.ndarray, "subjects heads"]
     attended: Float[np.ndarray, " subjects"]
+    name: Float[np.ndarray, "subjects 2*d_model"]
 
 
 def seen(anatomy: Anatomy, drawn: Sample, where: Where, *, batch_size: int, seed: int) -> Seen:
@@ -103,7 +107,7 @@ def seen(anatomy: Anatomy, drawn: Sample, where: Where, *, batch_size: int, seed
     earlier = name_at - prompts["first_name"].to_numpy()
     baselines["concatenation"] = np.where(earlier > 0, earlier / (name_at + 1), np.nan)
     baselines["attends"] = 1 / (end_at + 1)
-    return Seen(values=values, baselines=baselines, resid=clean.resid[rows])
+    return Seen(values=values, baselines=baselines, resid=clean.resid[rows], name=clean.name[rows])
 
 
 def _unchanged(anatomy: Anatomy, drawn: Sample, where: Where, *, batch_size: int) -> _Clean:
@@ -131,7 +135,8 @@ def _unchanged(anatomy: Anatomy, drawn: Sample, where: Where, *, batch_size: int
         none = np.full(len(rows), np.nan)
         gathered = heads if last > first else np.full_like(heads, np.nan)
         logits = _of_candidates(drawn, found.logits)
-        return logits, resid, mlp, gathered, np.mean(attended, axis=0) if attended else none
+        seen_there = np.mean(attended, axis=0) if attended else none
+        return logits, resid, mlp, gathered, seen_there, _embedded(anatomy, tokens[:, first : last + 1])
 
     parts = list(in_batches([group for group in groups if len(group.rows)], batch_size, read))
     whole = []
@@ -140,7 +145,16 @@ def _unchanged(anatomy: Anatomy, drawn: Sample, where: Where, *, batch_size: int
         for rows, found in parts:
             array[rows] = found[i]
         whole.append(array)
-    return _Clean(**dict(zip(("logits", "resid", "mlp", "gathered", "attended"), whole, strict=True)))
+    names = ("logits", "resid", "mlp", "gathered", "attended", "name")
+    return _Clean(**dict(zip(names, whole, strict=True)))
+
+
+@torch.no_grad()
+def _embedded(anatomy: Anatomy, names: Int[Tensor, "batch name"]) -> Float[np.ndarray, "batch 2*d_model"]:
+    """The embedding of each name's final token, and the mean of those of its other tokens."""
+    embeddings = anatomy.embedding(names).double().cpu().numpy()
+    others = embeddings[:, :-1].mean(axis=1) if names.shape[1] > 1 else np.zeros_like(embeddings[:, -1])
+    return np.concatenate([embeddings[:, -1], others], axis=1)
 
 
 def _changed(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import polars as pl
 from matplotlib.axes import Axes
@@ -24,6 +26,7 @@ ABLE = {name: name for name in ("concatenation", "extraction", "lookup")}
 USED = {f"{name}_used": name for name in ABLE}
 """Measures of the upper and of the lower panels, with the stage that each is of."""
 STAGES = {
+    "attends": "attention from END to the name",
     "concatenation": "concatenation",
     "extraction": "extraction",
     "lookup": "the lookup",
@@ -57,11 +60,9 @@ def draw_emergence(*, emergence: pl.DataFrame, emergence_halves: pl.DataFrame) -
     shown = emergence.filter(pl.col("measure").is_in(["recall", *ABLE, *USED]))
     low, high = (100 * shown[f"of_final_{end}"].fill_nan(None) for end in ("low", "high"))
     panels[0, 0].set_ylim(max(LEAST, min(-3, low.min() or 0)), min(MOST, max(103, high.max() or 0)))
-    for axes, words in zip(
-        panels[:, 0], ("what it is able to do", "what the answer loses without it"), strict=True
-    ):
+    for axes, words in zip(panels[:, 0], ("what it is able to do", "what the answer loses"), strict=True):
         axes.set_ylabel(f"{words}\n(% of the finished model's)")
-    style.legend_above(figure, list(handles.values()), columns=2)
+    style.legend_above(figure, list(handles.values()), columns=3)
     return figure
 
 
@@ -104,45 +105,45 @@ def _marks(axes: Axes, half: pl.DataFrame, names: dict[str, str], steps: list[in
 
 def _step_axis(axes: Axes, steps: list[int]) -> None:
     """Checkpoints evenly spaced, whatever lies between them, with about six of them named."""
-    shown = sorted({round(place) for place in np.linspace(0, len(steps) - 1, min(6, len(steps)))})
+    shown = _named_steps(steps)
     axes.set_xticks(shown, [f"{steps[place]:,}" for place in shown])
     axes.set(xlabel="step of the training (a checkpoint each)", xlim=(-0.4, len(steps) - 0.6))
 
 
 @style.styled
 def draw_emergence_layers(*, emergence_layers: pl.DataFrame) -> Figure:
-    """A heat map for each group: layers by checkpoints."""
+    """A heat map for each group: layers by checkpoints; below them what the tokens' own embeddings tell."""
     if emergence_layers.is_empty():
         return style.nothing_to_draw("no checkpoints, or too few known <subjects> to fit a probe")
     groups = [name for name in COHORTS if name in emergence_layers["cohort"]]
     layers = sorted(emergence_layers["layer"].unique().to_list())
     steps = sorted(emergence_layers["step"].unique().to_list())
-    figure = style.new_figure(2.6 + 0.05 * len(layers))
+    figure = style.new_figure(2.8 + 0.05 * len(layers))
     panels = figure.subplots(1, len(groups), sharey=True, squeeze=False)[0]
     for axes, group in zip(panels, groups, strict=True):
         rows = emergence_layers.filter(cohort=group)
-        values = np.full((len(layers), len(steps)), np.nan)
-        for step, layer, accuracy in rows.select("step", "layer", "accuracy").iter_rows():
-            values[layers.index(layer), steps.index(step)] = 100 * accuracy
+        values = np.full((len(layers) + 1, len(steps)), np.nan)
+        for step, layer, accuracy, tokens in rows.select("step", "layer", "accuracy", "baseline").iter_rows():
+            values[layers.index(layer) + 1, steps.index(step)] = 100 * accuracy
+            values[0, steps.index(step)] = 100 * tokens
         mesh = axes.pcolormesh(values, cmap=style.sequential(), vmin=0, vmax=100)
+        axes.axhline(1, color=style.PAPER, linewidth=3)
         every = max(1, len(layers) // 8)
-        axes.set_yticks(
-            [i + 0.5 for i in range(0, len(layers), every)],
-            ["emb" if layer < 0 else str(layer) for layer in layers[::every]],
-        )
-        shown = sorted({round(place) for place in np.linspace(0, len(steps) - 1, min(6, len(steps)))})
+        names = ["emb" if layer < 0 else str(layer) for layer in layers[::every]]
+        axes.set_yticks([0.5, *(1.5 + every * i for i in range(len(names)))], ["tokens", *names])
+        shown = _named_steps(steps)
         axes.set_xticks([place + 0.5 for place in shown], [f"{steps[place]:,}" for place in shown])
         axes.set(xlabel="step of the training (a checkpoint each)")
         axes.grid(False)
         style.panel_title(axes, COHORTS[group], rows["n"].max())
     panels[0].set_ylabel("layer (residual stream after it)")
-    label = f"right, held out (%)\ntokens alone: {_tokens_alone(emergence_layers, groups)}"
-    figure.colorbar(mesh, ax=list(panels), label=label, pad=0.02)
+    figure.colorbar(mesh, ax=list(panels), label="right, held out (%)", pad=0.02)
     return figure
 
 
-def _tokens_alone(table: pl.DataFrame, groups: list[str]) -> str:
-    return ", ".join(f"{100 * table.filter(cohort=group)['baseline'][0]:.0f}" for group in groups)
+def _named_steps(steps: list[int]) -> list[int]:
+    """About six of the checkpoints, by place, the first and the last among them."""
+    return sorted({round(place) for place in np.linspace(0, len(steps) - 1, min(6, len(steps)))})
 
 
 def sentences(tables: Tables) -> list[str]:
@@ -153,24 +154,19 @@ def sentences(tables: Tables) -> list[str]:
     found = []
     for group in (name for name in COHORTS if name in table["cohort"]):
         half, order = (tables[name].filter(cohort=group) for name in ("emergence_halves", "emergence_order"))
-        found += [_when(group, half), *_who_first(group, order), *_used(half)]
+        found += [_when(group, half), *_who_first(half, order), *_used(half)]
     return found
 
 
 def _when(group: str, half: pl.DataFrame) -> str:
-    rows = {row["measure"]: row for row in half.iter_rows(named=True)}
-    known = [name for name in STAGES if name in rows and rows[name]["half"] is not None]
-    told = sorted(known, key=lambda name: (rows[name]["half"], name))
-    without = [STAGES[name] for name in STAGES if name not in known]
-    n = half["n"].max()
-    if not told:
-        return f"Of {n:,} <subjects> {COHORTS[group]}, nothing is surely above its baseline in the finished model."
-    said = "; ".join(f"{STAGES[name]} {_at(rows[name])}" for name in told)
+    rows, known = {row["measure"]: row for row in half.iter_rows(named=True)}, _by_half(half)
+    without = [STAGES[name] for name in (*ABLE, "recall") if name not in known]
+    about = f"Of {half['n'].max():,} <subjects> {COHORTS[group]},"
+    if not known:
+        return f"{about} nothing is surely above its baseline in the finished model."
+    said = "; ".join(f"{STAGES[name]} {_at(rows[name])}" for name in known)
     missing = f" The finished model is not surely above the baseline in {all_of(without)}." if without else ""
-    return (
-        f"Of {n:,} <subjects> {COHORTS[group]}, half of what the finished model has is reached, in this order: "
-        f"{said}.{missing}"
-    )
+    return f"{about} half of what the finished model has is reached, in this order: {said}.{missing}"
 
 
 def _at(row: Row) -> str:
@@ -179,27 +175,40 @@ def _at(row: Row) -> str:
     return f"at step {number(row, 'half', ',.0f')} (checkpoints {row['after_step']:,} and {row['by_step']:,})"
 
 
-def _who_first(group: str, order: pl.DataFrame) -> list[str]:
-    """The pairs whose order is sure, and those whose is not."""
+def _who_first(half: pl.DataFrame, order: pl.DataFrame) -> list[str]:
+    """Each measure against the next one in the order of the halves: surely before it, or not to be told apart."""
+    pairs = {frozenset((row["measure"], row["other"])): row for row in order.iter_rows(named=True)}
     sure, open_pairs = [], []
-    for row in order.iter_rows(named=True):
-        one, other = (STAGES[row[name]] for name in ("measure", "other"))
+    for one, other in pairwise(_by_half(half)):
+        row = pairs.get(frozenset((one, other)))
+        if row is None:
+            continue
+        names = f"{STAGES[one]} and {STAGES[other]}"
         if row["same_gap"] or row["later_low"] <= 0 <= row["later_high"]:
-            open_pairs.append(f"{one} and {other}")
-        elif row["later"] > 0:
-            sure.append(f"{one} before {other} (by {number(row, 'later', ',.0f')} steps)")
-        else:
-            back = {"later": -row["later"], "later_low": -row["later_high"], "later_high": -row["later_low"]}
-            sure.append(f"{other} before {one} (by {number(back, 'later', ',.0f')} steps)")
+            open_pairs.append(names)
+            continue
+        forth = row if row["measure"] == one else _turned(row)
+        sure.append(f"{STAGES[one]} before {STAGES[other]} (by {number(forth, 'later', ',.0f')} steps)")
     found = []
     if sure:
-        found.append(f"Surely in this order, in pairs: {'; '.join(sure)}.")
+        found.append(f"Surely, each against the next: {'; '.join(sure)}.")
     if open_pairs:
         found.append(
-            f"Not to be told apart, by their intervals or because both pass half between the same checkpoints: "
+            "Not to be told apart, by their intervals or because both pass half between the same two checkpoints: "
             f"{'; '.join(open_pairs)}."
         )
     return found
+
+
+def _by_half(half: pl.DataFrame) -> list[str]:
+    """The measures that have a half, by its step."""
+    rows = half.filter(pl.col("measure").is_in(list(STAGES))).drop_nulls("half").sort("half", "measure")
+    return rows["measure"].to_list()
+
+
+def _turned(row: Row) -> Row:
+    """The pair the other way round."""
+    return {"later": -row["later"], "later_low": -row["later_high"], "later_high": -row["later_low"]}
 
 
 def _used(half: pl.DataFrame) -> list[str]:
