@@ -28,7 +28,7 @@ from factfinding.experiments.emergence.compute import (
     where,
 )
 from factfinding.experiments.emergence.measure import seen
-from factfinding.experiments.emergence.order import Course, gap, half_steps, whole
+from factfinding.experiments.emergence.order import Course, Gap, gap, half_steps, whole
 from factfinding.experiments.emergence.show import draw_emergence, draw_emergence_layers
 from factfinding.files import read_json
 from factfinding.findings.words import told
@@ -222,17 +222,28 @@ def test_subjects_are_one_group_or_those_told_about_first_and_later():
     assert found["emergence"].filter(cohort="first", measure="recall")["told"].to_list() == [1.0, 1.0, 1.0]
     said = told("emergence", found)
     assert said[0].startswith(
-        "Of 12 athletes told about from the beginning, half of what the finished model has is reached"
+        "Of 12 athletes told about from the beginning, half of what the finished model has is there"
     )
     assert any(sentence.startswith("Of 20 athletes told about later") for sentence in said)
     assert_readable(draw_emergence(emergence=found["emergence"], emergence_halves=found["emergence_halves"]))
 
 
-def test_half_is_passed_on_a_straight_line_between_two_checkpoints():
-    shares = np.array([[0.0, 0.25, 0.75, 1.0], [0.6, 0.2, 0.9, 1.0], [0.0, 0.0, 0.5, 1.0], [np.nan] * 4])
-    assert half_steps(shares, [0, 10, 30, 100])[:3].tolist() == [20.0, 0.0, 30.0]
-    assert np.isnan(half_steps(shares, [0, 10, 30, 100])[3])
-    assert gap(shares[0], [0, 10, 30, 100]) == (10, 30) and gap(shares[1], [0, 10, 30, 100]) == (None, 0)
+def test_half_is_passed_for_good_on_a_straight_line_between_two_checkpoints():
+    shares = np.array(
+        [
+            [0.0, 0.25, 0.75, 1.0],
+            [0.6, 0.2, 0.9, 1.0],
+            [0.0, 0.0, 0.5, 1.0],
+            [0.5, 0.7, 0.9, 1.0],
+            [np.nan] * 4,
+        ]
+    )
+    steps = [0, 10, 30, 100]
+    assert half_steps(shares, steps)[:4] == pytest.approx([20, 10 + 20 * 3 / 7, 30, 0])
+    assert np.isnan(half_steps(shares, steps)[4])
+    assert gap(shares[0], steps) == Gap(after=10, by=30, first=30)
+    assert gap(shares[1], steps) == Gap(after=10, by=30, first=0), "reached, and lost again"
+    assert gap(shares[3], steps) == Gap(after=None, by=0, first=0)
     values = np.array([[1.0, 3.0, np.nan], [5.0, 7.0, 1.0]])
     one = Course(values=values, baselines=np.ones((2, 3)))
     assert one.has.tolist() == [True, True, False] and one.shares(whole(3)).tolist() == [[0.2, 1.0]]
@@ -244,7 +255,7 @@ def test_the_words_and_the_figures_are_those_of_the_tables():
     said = told("emergence", tables)
     assert (
         said[0].startswith("Of 64 athletes known to the finished model")
-        and "(checkpoints 100 and 200)" in said[0]
+        and "(between the checkpoints 100 and 200)" in said[0]
     )
     assert (
         "END to the name before concatenation (by 100 [" in said[1]
@@ -253,7 +264,7 @@ def test_the_words_and_the_figures_are_those_of_the_tables():
     assert said[2].endswith(
         "the same two checkpoints: extraction and attention from END to the name; recall and the lookup."
     )
-    assert said[3].count("100.0\N{NO-BREAK SPACE}%, half of that at step 250") == 3
+    assert said[3].count("100.0\N{NO-BREAK SPACE}%, half of that from step 250 [250, 250] on") == 3
     drawn = (
         draw_emergence(emergence=tables["emergence"], emergence_halves=tables["emergence_halves"]),
         draw_emergence_layers(emergence_layers=tables["emergence_layers"]),

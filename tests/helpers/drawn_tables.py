@@ -457,7 +457,7 @@ def _rows() -> dict[str, Callable[[Drawn], Rows]]:
         "emergence": lambda how: _all(cohort=_cohorts(how), step__told=[(0, 0.5), (30, 0.7), (1000, 1.0)], measure=EMERGING),
         "emergence_layers": lambda how: _all(cohort=_cohorts(how), step=(0, 30, 1000), layer=range(-1, how.layers)),
         "emergence_halves": lambda how: [
-            row | {"after_step": 0, "by_step": 30, "from_start": row["measure"] == "concatenation"}
+            row | {"after_step": 0, "by_step": 30, "first_step": 30 * (row["measure"] != "lookup"), "from_start": row["measure"] == "concatenation"}
             for row in _all(cohort=_cohorts(how), measure=EMERGING)
         ],
         "emergence_order": lambda how: _all(

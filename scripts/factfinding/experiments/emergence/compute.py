@@ -252,7 +252,7 @@ def _values(
             rows.append(
                 {"cohort": cohort.name, "step": step, "told": told[i], "measure": name}
                 | estimate_columns("value", _mean(name, values, seed))
-                | {"baseline": float(baselines.mean())}
+                | estimate_columns("baseline", _mean(name, baselines, seed))
                 | estimate_columns("above", _above(name, values, baselines, seed))
                 | estimate_columns("of_final", share)
                 | {"n": int(has.sum())}
@@ -276,7 +276,7 @@ def _layers(cohort: Cohort, probes: Mapping[int, Probed], *, seed: int) -> list[
     return [
         {"cohort": cohort.name, "step": step, "layer": layer}
         | estimate_columns("accuracy", accuracy_estimate(own, seed=seed))
-        | {"baseline": float(one.without.mean())}
+        | estimate_columns("baseline", accuracy_estimate(one.without, seed=seed))
         | estimate_columns("above", accuracy_difference(own, one.without, seed=seed))
         | {"majority_rate": majority_rate(cohort.labels), "n": len(own)}
         for step, one in probes.items()
@@ -302,8 +302,9 @@ def _order(
             points[name] = float(half_steps(plain, steps)[0])
             draws[name], gaps[name] = half_steps(course.shares(weights), steps), gap(plain[0], steps)
             half = estimate(points[name], draws[name], int(has.sum()))
-            before, by = gaps[name]
-            cells |= {"from_start": before is None, "after_step": before, "by_step": by}
+            own = gaps[name]
+            cells |= {"from_start": own.after is None, "after_step": own.after, "by_step": own.by}
+            cells["first_step"] = own.first
         rows.append(
             cells | estimate_columns("half", half) | estimate_columns("final", final) | {"n": int(has.sum())}
         )
@@ -313,6 +314,6 @@ def _order(
         later = estimate(points[other] - points[one], draws[other] - draws[one], both)
         cells = {"cohort": cohort.name, "measure": one, "other": other}
         order.append(
-            cells | estimate_columns("later", later) | {"same_gap": gaps[one] == gaps[other], "n": both}
+            cells | estimate_columns("later", later) | {"same_gap": gaps[one].by == gaps[other].by, "n": both}
         )
     return rows, order

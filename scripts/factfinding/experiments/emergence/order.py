@@ -1,8 +1,9 @@
-"""What comes first: the step at which a measure reaches half of what the finished model has, and who is later than whom.
+"""What comes first: the step from which on a measure has half of what the finished model has, and who is later than whom.
 
-A measure's share at a checkpoint is its mean above the baseline, over that of the finished model. Between two checkpoints
-a straight line is drawn; that the half was passed between them is seen, where between them is not. All measures of a group
-of subjects see the same resamples, so that they are compared in pairs.
+A measure's share at a checkpoint is its mean above the baseline, over that of the finished model. What is reached and lost
+again does not count: by noise alone a measure of few subjects reaches half early. Between two checkpoints a straight line
+is drawn; that the half was passed between them is seen, where between them is not. All measures of a group of subjects see
+the same resamples, so that they are compared in pairs.
 """
 
 from __future__ import annotations
@@ -66,30 +67,34 @@ def estimate(value: float, draws: Float[np.ndarray, " resamples"], n: int) -> Es
 def half_steps(
     shares: Float[np.ndarray, "resamples checkpoints"], steps: Sequence[int]
 ) -> Float[np.ndarray, " resamples"]:
-    """The step at which each row first has half, on a straight line between the checkpoints around it; the first step for a
-    row that begins with half or more, NaN for one without shares."""
-    first = (shares >= HALF).argmax(axis=1)
-    at, row = np.asarray(steps, dtype=np.float64), np.arange(len(shares))
-    before = np.maximum(first - 1, 0)
-    low, high = shares[row, before], shares[row, first]
+    """The step from which on each row has half, on a straight line between the checkpoints around it; the first step for a
+    row that has half at all of them, NaN for one without shares."""
+    below = shares < HALF
+    n, row = shares.shape[1], np.arange(len(shares))
+    before = np.where(below.any(axis=1), n - 1 - below[:, ::-1].argmax(axis=1), 0)
+    after, at = np.minimum(before + 1, n - 1), np.asarray(steps, dtype=np.float64)
+    low, high = shares[row, before], shares[row, after]
     with np.errstate(invalid="ignore", divide="ignore"):
-        way = np.where(first > 0, (HALF - low) / (high - low), 0.0)
-    found = at[before] + way * (at[first] - at[before])
-    return np.where(np.isnan(shares).any(axis=1), np.nan, np.where(first > 0, found, at[0]))
+        found = at[before] + (HALF - low) / (high - low) * (at[after] - at[before])
+    return np.where(np.isnan(shares).any(axis=1), np.nan, np.where(below.any(axis=1), found, at[0]))
 
 
-def gap(shares: Float[np.ndarray, " checkpoints"], steps: Sequence[int]) -> tuple[int | None, int]:
-    """The checkpoints between which the half is passed: the last one below it (None: there is none), and the first one not
-    below."""
-    first = int(np.argmax(shares >= HALF))
-    return (steps[first - 1] if first else None), steps[first]
+@dataclass(frozen=True, kw_only=True)
+class Gap:
+    """Between which checkpoints the half is passed for good. after: the last one below it (None: none is), by: the next one;
+    first: the first one that has half."""
+
+    after: int | None
+    by: int
+    first: int
 
 
-def halves(
-    courses: dict[str, Course], steps: Sequence[int], weights: Float[np.ndarray, "resamples subjects"]
-) -> dict[str, Float[np.ndarray, " resamples"]]:
-    """By measure, the half steps of all resamples."""
-    return {name: half_steps(course.shares(weights), steps) for name, course in courses.items()}
+def gap(shares: Float[np.ndarray, " checkpoints"], steps: Sequence[int]) -> Gap:
+    """The gap of one row of shares."""
+    below = np.flatnonzero(shares < HALF)
+    last = int(below[-1]) if len(below) else -1
+    first = steps[int(np.argmax(shares >= HALF))]
+    return Gap(after=steps[last] if last >= 0 else None, by=steps[last + 1], first=first)
 
 
 def labels_hit(labels: Int[np.ndarray, " subjects"]) -> Float[np.ndarray, " subjects"]:
