@@ -341,7 +341,7 @@ class Study:
             return Work()
         groups = 2 if self.config.model.source == "organism" else 1
         sampled = min(groups * section.sampled_subjects, asked.known)
-        runs = sampled * (8 + 5 * asked.answers)
+        runs = sampled * (6 + 4 * asked.answers)
         fit = FIT + FIT_NUMBER * min(sampled, shape.width) * sampled * asked.answers
         fits = groups * (shape.layers + 2) * self.config.probes.n_folds
         found = self.runs(self.checkpoints * runs * asked.full, self.checkpoints * runs, length=asked.full)

@@ -36,7 +36,8 @@ from factfinding.inputs import Inputs, Settings
 from factfinding.methods.circuit import Circuit
 from factfinding.model.anatomy import rotate
 from factfinding.model.checkpoints import NONE, Checkpoints, read_checkpoints, write_checkpoints
-from factfinding.model.source import describe
+from factfinding.model.source import describe, load_source
+from factfinding.preflight import preflight
 from factfinding.tables import schema_of
 from helpers import ROOT, planted, variants
 from helpers.figures import assert_readable
@@ -44,6 +45,7 @@ from helpers.head_tables import planted_candidates
 from helpers.planted_course import CIRCUIT, FITTING, course, in_order, with_stages
 
 STAGES = ("concatenation", "lookup", "extraction")
+ON_CPU = SimpleNamespace(dtype="float32", device="cpu")
 NOISY = planted.at_name(firsts=6, lasts=6, noise=0.05)
 
 
@@ -442,3 +444,44 @@ def test_the_last_step_is_said_or_read_off_the_name():
     assert last(HUB, revisions=["step1000"]) == 143000 and last(FOLDER, folders=["checkpoint-500"]) == 900
     assert last(HUB | {"revision": "main"}, revisions=["step1000"], last_step=143000) == 143000
     assert last({"source": "tiny"}) is None
+
+
+def looked_at(tmp_path, monkeypatch, folders: list[str]) -> None:
+    """The pre-flight of a study whose model and checkpoints are folders here."""
+    monkeypatch.chdir(tmp_path)
+    rows = [
+        f"F{first} L{last},{planted.ANSWERS[(first + last) % 2]}" for first in range(8) for last in range(8)
+    ]
+    Path("people.csv").write_text("\n".join(["athlete,sport", *rows]) + "\n")
+    values = {
+        "model": {"source": "folder", "folder": "step300"},
+        "subjects": {"table": "people.csv"},
+        "relation": {"shot": "", "paraphrases": []},
+        "neurons": {"facts": None},
+        "emergence": {"folders": folders},
+    }
+    preflight(validate(values, Config))
+
+
+def test_folders_of_checkpoints_are_looked_at_before_anything_runs(tmp_path, monkeypatch):
+    """One that is laid out as the hub's cache is, by links, is let through."""
+    made = with_stages(*STAGES)
+    planted.save(made, tmp_path / "step300")
+    cache = tmp_path / "models--a--b"
+    blobs = planted.save(with_stages("extraction"), cache / "blobs")
+    snapshot = cache / "snapshots/0123abcd"
+    snapshot.mkdir(parents=True)
+    for path in blobs.iterdir():
+        (snapshot / path.name).symlink_to(path)
+    (tmp_path / "step100").symlink_to(snapshot)
+    looked_at(tmp_path, monkeypatch, ["step100"])
+    assert load_source(describe(Path("step100"), kind="folder"), ON_CPU, quiet).n_layers == planted.LAYERS
+    with pytest.raises(
+        InputError, match=r"step200 \(config\.emergence\.folders\.1 of study .*no such folder"
+    ):
+        looked_at(tmp_path, monkeypatch, ["step100", "step200"])
+    planted.save(variants.extracted_early(), tmp_path / "step200")
+    with pytest.raises(
+        InputError, match=r"step200 .*a model of other sizes; allowed: checkpoints of the study's own"
+    ):
+        looked_at(tmp_path, monkeypatch, ["step100", "step200"])
