@@ -35,6 +35,10 @@ rule all:
 rule download:
     input:
         expand("results/{study}/model/source.json", study=of_source("hub")),
+        expand(
+            "results/{study}/model/checkpoints/index.json",
+            study=with_checkpoints("hub"),
+        ),
         expand("results/{study}/texts/texts.parquet", study=dataset_studies()),
 
 

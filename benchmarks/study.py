@@ -73,6 +73,7 @@ def study_of(shape: Shape, device: str, *, products: str = "bfloat16") -> dict:
         "names": everyone,
         "linear_relation": everyone | {"layers": 4, "scored_subjects": 30},
         "dictionaries": everyone | {"steps": 50},
+        "emergence": everyone,
         "name_unit": everyone,
         "entity_cells": everyone | {"sampled_subjects": 30},
         "interventions": everyone | {"node_subjects": 4, "patched_subjects": 30},

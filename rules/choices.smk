@@ -30,6 +30,36 @@ def training_record(study):
     )
 
 
+# Which rule brings checkpoints that the configuration names, by the model's source.
+CHECKPOINTS = {"hub": "download_checkpoints", "folder": "adopt_checkpoints"}
+
+
+def with_checkpoints(source):
+    """The studies whose model comes from this source with checkpoints of its training."""
+    return [name for name in of_source(source) if STUDIES[name].emergence.named(source)]
+
+
+def checkpoints(study):
+    """The index of the checkpoints of the study's model; none where there are no checkpoints."""
+    index = f"results/{study.study}/model/checkpoints/index.json"
+    source = study.model.source
+    return index if source == "organism" or study.emergence.named(source) else []
+
+
+def last_step(study):
+    """The step of the study's own model, where it comes from elsewhere with checkpoints."""
+    return study.last_step
+
+
+def checkpoints_content(study):
+    """The digests of all that loading the user's checkpoints reads."""
+    folders = [Path(folder) for folder in study.emergence.folders]
+    return [
+        model_digest(file_digests(folder)) if folder.is_dir() else None
+        for folder in folders
+    ]
+
+
 def taken(choose):
     """A file that the user names, as an input; none where Snakemake would read its path as a pattern (`in_braces`)."""
     return of(lambda study: [] if has_braces(choose(study)) else choose(study))
@@ -230,8 +260,12 @@ def plan(study):
 def recorded(study):
     """The jobs that the page tells about, by name: all rules with a record of their own, but those of other studies'
     models, and what comes after the page."""
-    own = SOURCES[study.model.source]
-    without = {"report", "comparison", "download_texts", *SOURCES.values()} - {own}
+    source = study.model.source
+    own = {SOURCES[source]}
+    if study.emergence.named(source):
+        own.add(CHECKPOINTS[source])
+    without = {"report", "comparison", "download_texts"}
+    without |= {*SOURCES.values(), *CHECKPOINTS.values()} - own
     found = {
         Path(path).stem
         for rule in workflow.rules

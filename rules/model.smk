@@ -3,7 +3,7 @@
 In: nothing (organism in its fictional world, tiny), the checked subjects (organism on real subjects), the hub, or a
 folder. Out: results/<study>/model/source.json, which says where the weights lie and what they are, and card.json, what
 was measured on them. Config: model, organism, compute. GPU: the card. Time: training takes 3-5 minutes of one core
-(1.5 MB on disk); a 2.8B model is 5.7 GB to download.
+(1.5 MB on disk, and 1 MB for each of organism.checkpoints); a 2.8B model is 5.7 GB to download.
 """
 
 
@@ -21,6 +21,7 @@ rule train_organism:
         subjects="results/{study}/model/athletes.csv",
         facts="results/{study}/model/facts.csv",
         corpus="results/{study}/model/corpus.txt",
+        checkpoints="results/{study}/model/checkpoints/index.json",
         provenance="results/{study}/provenance/train_organism.json",
     log:
         "results/{study}/logs/train_organism.log",

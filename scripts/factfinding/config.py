@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from factfinding.errors import InputError
 from factfinding.least import LEAST_SHARE
+from factfinding.steps import NAMED, step_in
 
 Condition = Literal["full", "name_only", "zero_shot"]
 HeadName = Annotated[str, Field(pattern=r"^L(0|[1-9][0-9]{0,8})H(0|[1-9][0-9]{0,8})$")]
@@ -24,6 +25,9 @@ LayerNumber = Annotated[int, Field(lt=10_000)]
 """Bounded, so that all layers up to it can be listed; which there are is the model's to say (preflight.py)."""
 FilePath = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]+$", max_length=1000)]
 """Text that can name a file: without control characters, and no longer than file systems take."""
+Revision = Annotated[str, Field(pattern=rf"^[A-Za-z0-9._-]*{NAMED}", max_length=200)]
+Checkpoint = Annotated[str, Field(pattern=rf"^[^\x00-\x1f\x7f]*{NAMED}", max_length=1000)]
+"""A revision of the hub, and a folder, whose names say the step of the training."""
 Word = Annotated[str, Field(pattern=r"^[^\W\d_][^\x00-\x1f\x7f<>]*$", max_length=60)]
 """A word or two that stand in a sentence."""
 Token = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]+$", max_length=100)]
@@ -243,6 +247,13 @@ class OrganismConfig(Section):
     looked_at: int = Field(
         256, ge=1, description="People whose recall is measured at each look, drawn afresh."
     )
+    checkpoints: int = Field(
+        16,
+        ge=0,
+        le=1000,
+        description="States of the model kept while it trains (P1.5), 1 MB each: the untrained one, the last one, and others "
+        "spread geometrically over the steps; 0 keeps none. They change no weight.",
+    )
 
     @model_validator(mode="after")
     def _fits(self) -> OrganismConfig:
@@ -258,6 +269,10 @@ class OrganismConfig(Section):
             )
         if self.decay_steps > self.max_steps:
             raise ValueError(f"decay_steps {self.decay_steps} exceeds max_steps {self.max_steps}")
+        if self.checkpoints == 1:
+            raise ValueError(
+                "checkpoints: 1; allowed: 0, or at least 2, the untrained model and the last state"
+            )
         if 3 * self.athletes_per_sport * 2 > self.first_names * self.last_names:
             raise ValueError(
                 "more than half of all name pairings are athletes: too few unknown names are left"
@@ -803,6 +818,52 @@ class DictionariesConfig(Section):
         return self
 
 
+class EmergenceConfig(Section):
+    """P1.5: the stages of recall at checkpoints of the training."""
+
+    subjects: Literal["known", "all"] = Field(
+        "known", description="known: those whose answer the finished model recalls (P2.1)"
+    )
+    sampled_subjects: int = Field(
+        200,
+        ge=2,
+        description="of these, drawn, who are asked at every checkpoint; of the embedded model as many who were told about "
+        "from the beginning (where there are so many), and as many of the others",
+    )
+    revisions: tuple[Revision, ...] = Field(
+        (),
+        max_length=1000,
+        description="hub: revisions of model.id that are its checkpoints, such as [step1000, step16000], in the order of their "
+        "steps; the study's own model follows as the last",
+    )
+    folders: tuple[Checkpoint, ...] = Field(
+        (),
+        max_length=1000,
+        description="folder: folders with checkpoints of the model, such as [/models/step1000, /models/step16000], in the same way",
+    )
+    last_step: int | None = Field(
+        None,
+        ge=1,
+        lt=10**12,
+        description="hub, folder: the step of the study's own model; null: as its revision or folder says (step143000)",
+    )
+    seed: int = Field(
+        0, ge=0, lt=2**32, description="draws subjects, partners, halves, random directions and the bootstrap"
+    )
+
+    @model_validator(mode="after")
+    def _in_order(self) -> EmergenceConfig:
+        for name in ("revisions", "folders"):
+            steps = [step_in(checkpoint) for checkpoint in getattr(self, name)]
+            if steps != sorted(set(steps)):  # type: ignore[type-var]
+                raise ValueError(f"{name}: steps {steps}; allowed: each once, in ascending order")
+        return self
+
+    def named(self, source: str) -> tuple[str, ...]:
+        """The checkpoints that are named for a model from this source."""
+        return {"hub": self.revisions, "folder": self.folders}.get(source, ())
+
+
 class NameUnitConfig(Section):
     """P1.6: which tokens make the unit that is looked up."""
 
@@ -1015,6 +1076,7 @@ class Config(Section):
     answer_neurons: AnswerNeuronsConfig = AnswerNeuronsConfig()
     linear_relation: LinearRelationConfig = LinearRelationConfig()
     dictionaries: DictionariesConfig = DictionariesConfig()
+    emergence: EmergenceConfig = EmergenceConfig()
     name_unit: NameUnitConfig = NameUnitConfig()
     entity_cells: EntityCellsConfig = EntityCellsConfig()
     lookup: LookupConfig = LookupConfig()
@@ -1051,7 +1113,32 @@ class Config(Section):
             raise ValueError(
                 "activations.conditions lack 'full', on which the heads are measured (P2.2-P2.5)"
             )
+        self._check_checkpoints()
         return self
+
+    def _check_checkpoints(self) -> None:
+        """Checkpoints are named for the source that the model has, and come before it."""
+        source, section = self.model.source, self.emergence
+        for key, of in (("revisions", "hub"), ("folders", "folder")):
+            if getattr(section, key) and source != of:
+                raise ValueError(f"emergence.{key} are of models from source {of!r}, not {source!r}")
+        if not section.named(source):
+            return
+        last, before = self.last_step, step_in(section.named(source)[-1]) or 0
+        if last is None:
+            raise ValueError(
+                "emergence.last_step is needed: neither model.revision nor model.folder says the step of the study's own model"
+            )
+        if last <= before:
+            raise ValueError(
+                f"the study's own model is of step {last}, not after the last of its checkpoints, {before}"
+            )
+
+    @property
+    def last_step(self) -> int | None:
+        """The step of the study's own model, where it comes from elsewhere and says so."""
+        named = {"hub": self.model.revision, "folder": self.model.folder}.get(self.model.source)
+        return self.emergence.last_step if self.emergence.last_step is not None else step_in(named)
 
 
 Model = TypeVar("Model", bound=BaseModel)

@@ -177,6 +177,10 @@ class Study:
             "adopt_model": adopted,
             "convert_gguf": Work(statistics=4 * weights / LOADED, disk=4 * weights),
             "tiny_model": adopted,
+            "download_checkpoints": Work(
+                statistics=4 * weights * self.checkpoints / LOADED, disk=2 * weights * self.checkpoints
+            ),
+            "adopt_checkpoints": Work(statistics=8 * weights * self.checkpoints / LOADED),
             "download_texts": Work(start=0.5, disk=1e7),
             "subjects": Work(start=0.1),
             "prompts": Work(statistics=self.asked.subjects * 2e-4),
@@ -272,6 +276,7 @@ class Study:
             "extraction_unasked": self._unasked(),
             "linear_relation": self._relation(),
             "entity_cells": self._cells(),
+            "emergence": self._checkpoints(),
             "name_unit": self.runs(
                 min(config.name_unit.sampled_subjects, n) * (3 * asked.full + 4 * (asked.full - after)),
                 7 * min(config.name_unit.sampled_subjects, n), length=asked.full, statistics=layers * 0.1,
@@ -319,6 +324,31 @@ class Study:
             tokens, moved + 3 * scored, length=asked.full, statistics=read * 1e-8 * self.shape.width**2
         )
         return replace(found, batch=max(found.batch, 256 * asked.after * 4 * 4 * self.shape.neurons))
+
+    @property
+    def checkpoints(self) -> int:
+        """Checkpoints that are looked at."""
+        source = self.config.model.source
+        return (
+            self.config.organism.checkpoints
+            if source == "organism"
+            else len(self.config.emergence.named(source))
+        )
+
+    def _checkpoints(self) -> Work:
+        """P1.5: at each checkpoint the subjects and their partners, six changed runs, a pass forward and back for each answer,
+        and probes of every layer; of the embedded model two groups of subjects."""
+        asked, shape, section = self.asked, self.shape, self.config.emergence
+        if not self.checkpoints:
+            return Work()
+        groups = 2 if self.config.model.source == "organism" else 1
+        sampled = min(groups * section.sampled_subjects, asked.known)
+        runs = sampled * (6 + 4 * asked.answers)
+        fit = FIT + FIT_NUMBER * min(sampled, shape.width) * sampled * asked.answers
+        fits = groups * (shape.layers + 2) * self.config.probes.n_folds
+        found = self.runs(self.checkpoints * runs * asked.full, self.checkpoints * runs, length=asked.full)
+        load = (self.checkpoints - 1) * 4 * shape.weights / LOADED
+        return replace(found, statistics=self.checkpoints * fits * fit / 2 + load)
 
     def _cells(self) -> Work:
         """P3.9: neurons of the lookup at the name, chosen in two ways beside random ones, and in two ways replaced."""

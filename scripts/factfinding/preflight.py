@@ -74,6 +74,7 @@ def preflight(study: Config) -> None:
     _check_texts(study)
     with _named(study, "model.file" if study.model.source == "gguf" else "model.folder"):
         sizes = _sizes(study)
+    _check_checkpoints(study, sizes)
     if subjects is not None:
         _check_folds(study, subjects)
         _check_prompts(study, subjects, sizes)
@@ -281,6 +282,19 @@ def _sizes(study: Config) -> Sizes | None:
         if model.source == "folder"
         else sizes_of(folder)
     )
+
+
+def _check_checkpoints(study: Config, sizes: Sizes | None) -> None:
+    """The folders of checkpoints are whole models, of the sizes of the study's own."""
+    for i, name in enumerate(study.emergence.folders):
+        key = f"emergence.folders.{i}"
+        with _named(study, key):
+            folder = _to_check(study, key, name)
+            if folder is None:
+                continue
+            own = check_model_folder(folder, allow_pickle=study.model.allow_pickle)
+            if own != sizes:
+                raise InputError(folder, "a model of other sizes", "checkpoints of the study's own model")
 
 
 def tiny_sizes(model_type: str) -> Sizes:

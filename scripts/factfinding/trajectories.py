@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from markupsafe import Markup, escape
 
-STEP = re.compile(r"step[-_]?(\d+)$")
-"""The step of a training in the name of a revision, as Pythia's checkpoints have it (step1000)."""
+from factfinding.steps import step_in
+
 WIDTH, HEIGHT = 250, 92
 LEFT, TOP, BELOW = 48, 6, 20
 
 
 def step_of(card: Mapping[str, Any]) -> int | None:
     """The step at which a model was saved, by its revision; None: the revision says none."""
-    found = STEP.search(card["source"]["revision"] or "")
-    return int(found[1]) if found else None
+    return step_in(card["source"]["revision"])
 
 
 def checkpoints(cards: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:

@@ -28,7 +28,7 @@ from factfinding.experiments.recall.compute import answer_scores
 from factfinding.methods.effective import NameTables
 from factfinding.methods.patched import sample
 from factfinding.store import Activations
-from helpers import ROOT, hypotheses, planted, stores
+from helpers import ROOT, hypotheses, planted, planted_course, stores
 from helpers.attribute_tables import attribute_tables
 from helpers.head_tables import planted_candidates
 from helpers.intervention_tables import intervention_tables, readers_of
@@ -90,6 +90,11 @@ def units() -> Tables:
     return name_unit(MODEL.anatomy, MODEL.prompts, MODEL.prompts, candidates, reader, batch_size=16, seed=0)
 
 
+def checkpoints() -> Tables:
+    made = planted_course.in_order("concatenation", "lookup", "extraction", firsts=4, lasts=4)[2:]
+    return planted_course.course(made, batch_size=16)
+
+
 def local() -> Tables:
     ids = np.array(MODEL.prompts["token_ids"].to_list())[:, 1:]
     strings = [String(ids=row.tolist(), words=["word"] * len(row)) for row in ids]
@@ -139,6 +144,7 @@ RULES: dict[Callable[[], Tables], tuple[int, set[str]]] = {
     relation: (2, {"linear_relation"}),
     cells: (6, {"entity_cells"}),
     units: (6, {"name_unit"}),
+    checkpoints: (6, {"emergence"}),
     neurons: (3, {"neuron_facts", "neuron_effects", "mlp_paths"}),
     local: (6, {"locality"}),
     ablations: (6, {"dossiers"}),

@@ -45,6 +45,10 @@ FEATURES_OF = (
     "token_or_entity",
     *FEATURES_OF_NOTHING,
 )
+EMERGING = (
+    "recall", "logit_difference", "concatenation", "lookup", "extraction", "attends", "concatenation_used", "lookup_used",
+    "extraction_used",
+)  # fmt: skip
 CATEGORIES = ("newline", "full_stop", "comma", "common", "alphabetic", "other")
 
 
@@ -347,6 +351,11 @@ def _pictures(how: Drawn) -> Rows:
     return rows
 
 
+def _cohorts(how: Drawn) -> tuple[str, ...]:
+    """Groups of a training that is told about some before others, or of one that is not."""
+    return ("first", "later") if how.facts > 2 else ("all",)
+
+
 def _ks(how: Drawn) -> list[int | None]:
     return [*range(1, how.ks + 1), None]
 
@@ -469,6 +478,15 @@ def _rows() -> dict[str, Callable[[Drawn], Rows]]:
                 site__layer=_dictionary_places(how), kind=FEATURES_OF, data=DATA, features=WIDTHS_OF_DICTIONARIES[: how.facts]
             )
         ],
+        "emergence": lambda how: _all(cohort=_cohorts(how), step__told=[(0, 0.5), (30, 0.7), (1000, 1.0)], measure=EMERGING),
+        "emergence_layers": lambda how: _all(cohort=_cohorts(how), step=(0, 30, 1000), layer=range(-1, how.layers)),
+        "emergence_halves": lambda how: [
+            row | {"after_step": 0, "by_step": 30, "first_step": 30 * (row["measure"] != "lookup"), "from_start": row["measure"] == "concatenation"}
+            for row in _all(cohort=_cohorts(how), measure=EMERGING)
+        ],
+        "emergence_order": lambda how: _all(
+            cohort=_cohorts(how), measure__other=list(combinations(("concatenation", "lookup", "extraction", "recall"), 2))
+        ),
         "name_unit": lambda how: [
             row | ({"from_whole": None} if row["place"] == "whole" else {})
             for row in _all(

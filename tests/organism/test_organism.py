@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 
 import polars as pl
@@ -23,7 +24,14 @@ from factfinding.organism.corpus import Told, Writer, documents, fill
 from factfinding.organism.measure import Questions
 from factfinding.organism.model import make_model
 from factfinding.organism.tokenizer import Pieces, make_tokenizer
-from factfinding.organism.train import Schedule, round_batches, save, train
+from factfinding.organism.train import (
+    Schedule,
+    checkpoint_name,
+    checkpoint_steps,
+    round_batches,
+    save,
+    train,
+)
 from factfinding.organism.world import make_world
 
 SMALL = {
@@ -347,6 +355,51 @@ def test_another_seed_gives_other_weights(tmp_path):
         config = TINY.model_copy(update={"seed": seed, "max_steps": 5, "decay_steps": 5})
         train(make_world(TINY, None), config, tmp_path / str(seed), progress=lambda row: None)
     assert weights_digest(tmp_path / "0") != weights_digest(tmp_path / "1")
+
+
+def test_checkpoints_are_spread_geometrically_between_the_untrained_and_the_last():
+    steps = checkpoint_steps(OrganismConfig())
+    assert len(steps) == 16 and steps[:2] == [0, 28] and steps[-1] == 2800
+    ratios = [later / earlier for earlier, later in pairwise(steps[1:])]
+    assert max(ratios) / min(ratios) < 1.05
+    assert checkpoint_steps(OrganismConfig(checkpoints=0)) == []
+    assert checkpoint_steps(OrganismConfig(checkpoints=2)) == [0, 2800]
+    assert checkpoint_steps(TINY) == [0, 1, 2, 3, 4, 5, 6, 7, 8, 10, 12]
+
+
+def test_what_is_kept_while_training_changes_no_weight(tmp_path):
+    """The first state is the untrained model, the last one the finished one."""
+    world = make_world(TINY, None)
+    config = TINY.model_copy(update={"checkpoints": 3})
+    alone = train(world, TINY, tmp_path / "alone", progress=lambda row: None)
+    record = train(
+        world, config, tmp_path / "kept", checkpoints=tmp_path / "states", progress=lambda row: None
+    )
+    none = train(
+        world, TINY.model_copy(update={"checkpoints": 0}), tmp_path / "none", checkpoints=tmp_path / "nothing",
+        progress=lambda row: None,
+    )  # fmt: skip
+    assert len({weights_digest(tmp_path / name) for name in ("alone", "kept", "none")}) == 1
+    assert (alone.kept, none.kept) == ({}, {}) and not (tmp_path / "nothing").exists()
+    assert record.kept == {0: 6, 1: 6, 12: 6}, "nothing was recalled, so nobody more was told about"
+    states = {step: tmp_path / "states" / checkpoint_name(step) for step in record.kept}
+    assert sorted(path.name for path in (tmp_path / "states").iterdir()) == sorted(
+        path.name for path in states.values()
+    )
+    assert weights_digest(states[12]) == weights_digest(tmp_path / "kept")
+    tokenizer = make_tokenizer(world, TINY)
+    save(make_model(TINY, len(tokenizer), tokenizer.bos_token_id), tokenizer, tmp_path / "untrained")
+    assert weights_digest(states[0]) == weights_digest(tmp_path / "untrained")
+    assert len({weights_digest(path) for path in states.values()}) == 3
+
+
+def test_a_killed_training_leaves_no_checkpoint(tmp_path):
+    def die(row):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(make_world(TINY, None), TINY, tmp_path / "model", checkpoints=tmp_path / "states", progress=die)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_saved_model_gives_the_same_logits(tmp_path):

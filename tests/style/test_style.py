@@ -14,13 +14,14 @@ import yaml
 from helpers import ROOT
 
 LIBRARY = ROOT / "scripts" / "factfinding"
-ANYONE = {"errors", "families", "files", "digest", "known", "least", "relation"}
+ANYONE = {"errors", "families", "files", "digest", "known", "least", "relation", "steps"}
 MAY_IMPORT = {  # room -> rooms below it
     "errors": set(),
     "files": set(),
     "digest": set(),
     "known": set(),
     "least": set(),
+    "steps": set(),
     "families": set(),
     "config": set(),
     "config_yaml": {"config"},

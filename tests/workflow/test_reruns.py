@@ -56,6 +56,7 @@ RUN_THE_MODEL = {
         "linear_relation",
         "entity_cells",
         "name_unit",
+        "emergence",
     ),
     "locality",
 }
@@ -67,7 +68,14 @@ BY_HAND = {  # leaf, or module of the library -> rules that are given it, or who
     "compute.batch_size": RUN_THE_MODEL,
     "compute.dtype": RUN_THE_MODEL - {"effective_probes"} | READ_ITS_WEIGHTS,
     "model.family": {"tiny_model"},
-    "model.bos": {"tiny_model", "adopt_model", "convert_gguf", "download_model"},
+    "model.bos": {
+        *("tiny_model", "adopt_model", "convert_gguf", "download_model"),
+        *("adopt_checkpoints", "download_checkpoints"),
+    },
+    "organism.checkpoints": {"train_organism"},
+    "emergence.revisions": {"download_checkpoints"},
+    "emergence.folders": {"adopt_checkpoints"},
+    "emergence.seed": {"emergence"},
     "neurons.draws": {"neuron_effects_shard"},
     "interventions.engine": {"total_effects_shard"},
     "interventions.screen_below": {"total_effects_shard", "total_effects"},
@@ -229,6 +237,10 @@ CHANGED = {  # leaves whose other value must fit the rest of the configuration
     ("dictionaries", "features"): [16],
     ("entity_cells", "subjects"): "known",
     ("name_unit", "subjects"): "known",
+    ("emergence", "subjects"): "known",
+    ("emergence", "revisions"): None,  # of the hub's models; BY_HAND says who is given them
+    ("emergence", "folders"): None,  # of the user's folders
+    ("emergence", "last_step"): 1000,
     ("entity_cells", "neurons"): [1, 2],
     ("neurons", "facts"): "resources/facts.csv",
     ("neurons", "subjects"): "known",

@@ -11,8 +11,12 @@ from factfinding.organism.train import TrainingRecord
 
 
 def as_json(record: TrainingRecord) -> dict[str, Any]:
-    """The record without its history (which is a table of its own), measures as plain values, tables as rows."""
-    values = {field.name: getattr(record, field.name) for field in fields(record) if field.name != "history"}
+    """The record without its history (which is a table of its own) and what was kept (which has an index), measures as plain
+    values, tables as rows."""
+    left_out = {"history", "kept"}
+    values = {
+        field.name: getattr(record, field.name) for field in fields(record) if field.name not in left_out
+    }
     measures = values.pop("measures")
     return values | {
         "measures": {field.name: _plain(getattr(measures, field.name)) for field in fields(measures)}

@@ -24,6 +24,7 @@ import torch.nn.functional as F
 from jaxtyping import Int
 from torch import Tensor
 from transformers import GPTNeoXForCausalLM, PreTrainedTokenizerFast
+from transformers.utils.logging import disable_progress_bar
 
 from factfinding.config import OrganismConfig
 from factfinding.known import is_known
@@ -43,6 +44,8 @@ UNSURE = ("recalled_own_low", "recalled_own_high")
 class TrainingRecord:
     """What was trained, how long it took and what came of it.
 
+    `kept`: the steps whose states were kept, and how many people had been told about by then.
+
     `history` has one row per look: step, seconds, tokens, loss (nats a token, mean since the last look), active
     (people told about), described (those described so far), recalled (share of a sample of the active with
     P(sport) > 0.5, with its interval), asked (how many are in the sample), recalled_own and asked_own (the same for the
@@ -60,25 +63,80 @@ class TrainingRecord:
     """What was put into the model by hand, in words."""
     history: pl.DataFrame
     measures: TrainingMeasures
+    kept: dict[int, int]
 
 
 def train(
-    world: World, settings: OrganismConfig, folder: Path, *, progress: Callable[[dict], None]
+    world: World,
+    settings: OrganismConfig,
+    folder: Path,
+    *,
+    checkpoints: Path | None = None,
+    progress: Callable[[dict], None],
 ) -> TrainingRecord:
     """Train on a world's documents and save model and tokenizer into `folder`, whole or not at all.
 
-    `progress` is called at each look with a row of the history. Two runs of the same world
-    and settings on one machine give the same weights. Raises FileExistsError when `folder` exists and is not empty.
+    `progress` is called at each look with a row of the history. `checkpoints`: the folder for the states that are kept
+    (`checkpoint_steps`), each a model folder named `checkpoint_name`; None keeps none. Two runs of the same world
+    and settings on one machine give the same weights, whatever is kept. Raises FileExistsError when `folder` exists and is
+    not empty.
     """
     folder = Path(folder)
     if folder.exists() and any(folder.iterdir()):
         raise FileExistsError(f"{folder} is not empty: a model is never written over another")
     tokenizer = make_tokenizer(world, settings)
     model = make_model(settings, len(tokenizer), tokenizer.bos_token_id)
-    with _one_thread():
-        record = _fit(model, tokenizer, world, settings, progress)
-    save(model, tokenizer, folder)
+    keeper = Keeper(model, tokenizer, settings, checkpoints)
+    try:
+        with _one_thread():
+            record = _fit(model, tokenizer, world, settings, keeper, progress)
+        save(model, tokenizer, folder)
+    except BaseException:
+        keeper.forget()
+        raise
     return record
+
+
+def checkpoint_steps(settings: OrganismConfig) -> list[int]:
+    """The steps whose states are kept, as far as the training comes: 0, and others spread geometrically from a hundredth of
+    `max_steps` to all of them, since what is learnt first is learnt fast. The last step is kept besides."""
+    more = settings.checkpoints - 1
+    if more < 1:
+        return []
+    first = max(1.0, settings.max_steps / 100)
+    ratio = (settings.max_steps / first) ** (1 / max(1, more - 1))
+    return sorted({0, settings.max_steps, *(round(first * ratio**i) for i in range(more - 1))})
+
+
+def checkpoint_name(step: int) -> str:
+    """The folder of a state that was kept."""
+    return f"step-{step:06d}"
+
+
+class Keeper:
+    """Keeps states of the model while it trains, and how many people had been told about by then."""
+
+    def __init__(
+        self,
+        model: GPTNeoXForCausalLM,
+        tokenizer: PreTrainedTokenizerFast,
+        settings: OrganismConfig,
+        folder: Path | None,
+    ) -> None:
+        self.model, self.tokenizer, self.folder = model, tokenizer, folder
+        self.steps = set() if folder is None else set(checkpoint_steps(settings))
+        self.kept: dict[int, int] = {}
+
+    def __call__(self, step: int, told: Told, *, last: bool = False) -> None:
+        """Keep the state after `step` steps where it is one of those to be kept, or the last."""
+        if self.folder is not None and self.steps and (last or step in self.steps) and step not in self.kept:
+            save(self.model, self.tokenizer, self.folder / checkpoint_name(step))
+            self.kept[step] = told.active
+
+    def forget(self) -> None:
+        """Remove all that was kept."""
+        if self.folder is not None:
+            shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def _fit(
@@ -86,6 +144,7 @@ def _fit(
     tokenizer: PreTrainedTokenizerFast,
     world: World,
     settings: OrganismConfig,
+    keep: Keeper,
     progress: Callable[[dict], None],
 ) -> TrainingRecord:
     started = time.perf_counter()
@@ -95,12 +154,14 @@ def _fit(
     look = Look(world, tokenizer, settings)
     history, step = [], 0
     model.train()
+    keep(step, schedule.told)
     while step < schedule.end:
         losses = []
         batches = round_batches(world, settings, pieces, first_step=step, told=schedule.told)
         for batch in islice(batches, schedule.end - step):
             losses.append(optimizer.step(batch, schedule.rate(step)))
             step += 1
+            keep(step, schedule.told, last=step == schedule.end)
         seen = look(model, step, schedule.told)
         row = {
             "step": step,
@@ -125,6 +186,7 @@ def _fit(
         installed=installed(settings),
         history=pl.DataFrame(history, schema_overrides=dict.fromkeys(UNSURE, pl.Float64)),
         measures=measure(model.eval(), tokenizer, world, seed=settings.seed),
+        kept=keep.kept,
     )
 
 
@@ -268,6 +330,7 @@ def save(model: GPTNeoXForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: 
     folder.parent.mkdir(parents=True, exist_ok=True)
     part = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
+    disable_progress_bar()  # one bar for each state that is kept says nothing
     try:
         model.save_pretrained(part)
         tokenizer.save_pretrained(part)
