@@ -30,7 +30,7 @@ KINDS = {
     "relation": ("another relation", style.SKY),
     "entity": ("one <subject>", style.PURPLE),
     "token_or_entity": ("one <subject> or its token", style.ORANGE),
-    "group": ("several <subjects>, unexplained", style.GREY),
+    "group": ("several <subjects>, unexplained", "#a9afb8"),
     "none": ("nothing that repeats", style.LINE),
 }
 """What a feature stands for, and the colour of it."""
