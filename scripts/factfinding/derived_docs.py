@@ -2,6 +2,7 @@
 
 python scripts/factfinding/derived_docs.py                      (`make docs`)    writes all of them anew
 python scripts/factfinding/derived_docs.py results/organism     (`make record`)  stores that run's numbers first
+python scripts/factfinding/derived_docs.py models=results/comparison             the same under another name
 
 A doc takes its numbers from a run through blocks:
 
@@ -212,9 +213,9 @@ def _anchor(heading: str) -> str:
     return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
 
 
-def main(folders: list[Path]) -> None:
-    """Store the numbers of these runs, then write every doc."""
-    lookups = {folder.name: Lookups.live(folder) for folder in folders}
+def main(runs: Mapping[str, Path]) -> None:
+    """Store the numbers of these runs, by name, then write every doc."""
+    lookups = {name: Lookups.live(folder) for name, folder in runs.items()}
     for path, text in derived(lookups=lookups).items():
         path.write_text(text)
     for run, found in lookups.items():
@@ -222,4 +223,5 @@ def main(folders: list[Path]) -> None:
 
 
 if __name__ == "__main__":
-    main([Path(argument) for argument in sys.argv[1:]])
+    named = (argument.rpartition("=") for argument in sys.argv[1:])
+    main({name or Path(folder).name: Path(folder) for name, _, folder in named})
