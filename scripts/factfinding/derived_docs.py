@@ -2,7 +2,7 @@
 
 python scripts/factfinding/derived_docs.py                      (`make docs`)    writes all of them anew
 python scripts/factfinding/derived_docs.py results/organism     (`make record`)  stores that run's numbers first
-python scripts/factfinding/derived_docs.py models=results/comparison             the same under another name
+python scripts/factfinding/derived_docs.py several=results/comparison            the same under another name
 
 A doc takes its numbers from a run through blocks:
 
