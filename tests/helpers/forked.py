@@ -38,6 +38,8 @@ def forked(run, bench_record=None) -> int:
     if pid:
         with benchmarked(pid if bench_record else False, bench_record):
             return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    # Another thread may have been writing at the fork; here its lock would stay held for ever.
+    sys.stdout, sys.stderr = (open(end, "w", buffering=1, closefd=False) for end in (1, 2))  # noqa: SIM115
     code = 1
     try:
         run()
