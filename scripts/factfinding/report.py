@@ -164,8 +164,8 @@ def inline_svg(svg: str, name: str, label: str) -> Markup:
         for key, value in element.attrib.items():
             if key == "id":
                 element.set(key, f"{name}-{value}")
-            elif key == f"{{{XLINK}}}href":
-                element.set(key, f"#{name}-{value.removeprefix('#')}")
+            elif key == f"{{{XLINK}}}href" and value.startswith("#"):  # else an image, whole in the figure
+                element.set(key, f"#{name}-{value[1:]}")
             elif key in {"d", "x", "y"}:
                 element.set(key, re.sub(r"(\.\d\d)\d+", r"\1", value))
             else:

@@ -212,6 +212,7 @@ def test_nothing_is_fetched_and_nothing_runs_but_what_sorts_tables(html):
     tags = {tag for tag, _ in page.tags}
     assert not tags & {"link", "iframe", "object", "embed", "base", "form"}
     urls = [url for name in ("href", "src", "xlink:href", "data", "action") for url in page.attributes(name)]
+    urls = [url for url in urls if not url.startswith("data:image/png;base64,")]  # whole in the page
     assert [url for url in urls if re.match(r"[a-z]+:|//|/", url, re.IGNORECASE)] == [STUDY_LINK]
     assert "@import" not in html and not re.findall(r"url\((?!#)", html)
     assert not [name for _, found in page.tags for name in found if name.startswith("on")]
@@ -466,6 +467,12 @@ def test_inlined_figures_keep_their_references():
     assert "metadata" not in inlined and "color:red" not in inlined and "script" not in inlined
     assert 'id="name-p"' in inlined and 'href="#name-p"' in inlined and "url(#name-c)" in inlined
     assert "var(--ink)" in inlined and "width" not in inlined and "a &quot;label&quot;" in inlined
+
+
+def test_an_image_in_a_figure_stays_whole():
+    image = "data:image/png;base64,iVBORw0KGgo="
+    svg = f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"><image xlink:href="{image}"/></svg>'
+    assert f'xlink:href="{image}"' in inline_svg(svg, "name", "label")
 
 
 def test_the_library_of_the_tables_is_as_it_was_published_and_can_stand_in_a_page():

@@ -161,7 +161,7 @@ def test_two_studies_of_one_run_stand_side_by_side(project):
         assert f'<a href="../{family}/report.html">{family}</a>' in page
         of_model = table.filter(about="model")
         assert f"{of_model.filter(verdict=NOT_APPLICABLE).height} {NOT_APPLICABLE}</td>" in page
-        assert all(f"<small>{escape(reason)}</small>" in page for reason in of_model["reason"])
+        assert all(f'<small class="why">{escape(reason)}</small>' in page for reason in of_model["reason"])
 
 
 def test_snakemake_s_own_report_has_every_figure_with_its_caption(project, tmp_path):
