@@ -79,7 +79,7 @@ def _map(axes: Axes, rows: pl.DataFrame, colours: dict):
         values[layer, column.get(kind, head)] = np.nan if part is None else 100 * part
     wide = max(1.0, n_heads / 8)  # of whole layers, in heads
     edges = np.append(np.arange(n_heads + 1), n_heads + wide * np.array([0.5, 1.5, 2.5])) - 0.5
-    mesh = axes.pcolormesh(edges, np.arange(n_layers + 1) - 0.5, values, **colours)
+    mesh = axes.pcolormesh(edges, np.arange(n_layers + 1) - 0.5, values, rasterized=True, **colours)
     if not rows["exact"].all():
         _mark(axes, rows.filter("exact"), (edges[:-1] + edges[1:]) / 2, column)
     heads = list(range(0, n_heads, max(1, n_heads // 4)))
