@@ -133,7 +133,7 @@ def test_a_file_of_whole_numbers_gives_back_the_very_model(tmp_path):
     for name, weight in model.state_dict().items():
         assert torch.equal(held[name], weight), name
     ours, theirs = load(tmp_path / "folder"), tokenizer()
-    assert ours.tokenizer(TEXT)["input_ids"] == theirs(TEXT)["input_ids"]
+    assert ours.tokenizer([TEXT])["input_ids"] == [theirs(TEXT)["input_ids"]]
     assert ours.bos_token_id == theirs.bos_token_id
     ids = theirs(TEXT)["input_ids"]
     assert torch.allclose(logits(ours.model, ids), logits(model, ids), atol=1e-5)
@@ -153,7 +153,7 @@ def test_a_quantized_file_has_the_numbers_that_transformers_reads(tmp_path, kind
         torch.float32
     }
     ids = AutoTokenizer.from_pretrained(tmp_path, gguf_file="tiny.gguf")(TEXT)["input_ids"]
-    assert ours.tokenizer(TEXT)["input_ids"] == ids
+    assert ours.tokenizer([TEXT])["input_ids"] == [ids]
     assert torch.allclose(logits(ours.model, ids), logits(read, ids), atol=1e-5)
     assert not torch.equal(logits(ours.model, ids), logits(original, ids)), (
         "the quantization is there to be read"
@@ -177,8 +177,8 @@ def test_what_lies_beside_the_file_is_not_read(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"architecture": "mamba"}, "allowed: .*gpt2, llama, mistral, qwen2"),
-        ({"architecture": "nobody"}, "allowed: .*gpt2, llama, mistral, qwen2"),
+        ({"architecture": "mamba"}, "allowed: .*gpt2, llama, mistral, .*qwen2"),
+        ({"architecture": "nobody"}, "allowed: .*gpt2, llama, mistral, .*qwen2"),
         ({"words": False}, "no tokenizer; allowed: a GGUF file with its tokenizer"),
         ({"llama__rope__scaling__type": "yarn"}, "stretched rotary positions .*'yarn'"),
     ],
