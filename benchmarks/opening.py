@@ -49,17 +49,14 @@ class Browser:
         message = {"id": self.asked, "method": method, "params": params}
         message |= {"sessionId": session} if session else {}
         os.write(self.asks, json.dumps(message).encode() + b"\0")
-        return self._until(lambda said: said.get("id") == self.asked)["result"]
-
-    def _until(self, wanted: Any) -> dict[str, Any]:
         while True:
             while b"\0" not in self.read:
                 if not (more := os.read(self.answers, 1 << 20)):
                     raise SystemExit("chromium ended before the page was loaded")
                 self.read += more
             one, _, self.read = self.read.partition(b"\0")
-            if wanted(said := json.loads(one)):
-                return said
+            if (said := json.loads(one)).get("id") == self.asked:
+                return said["result"]
 
 
 @contextmanager

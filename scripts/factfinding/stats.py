@@ -154,7 +154,20 @@ def paired_difference(
         difference = first.astype(np.float64) - weight * second.astype(np.float64)
         return mean_interval(difference, seed=seed, level=level, n_resamples=n_resamples)
     one, two = share_interval(first, level=level), share_interval(second, level=level)
-    value, together = one.value - weight * two.value, _correlation_of_hits(first, second)
+    return _apart(one, two, weight=weight, together=_correlation_of_hits(first, second))
+
+
+def share_difference(first: Bool[np.ndarray, " n"], second: Bool[np.ndarray, " others"]) -> Estimate | None:
+    """The share of hits in one sample less that in another, with the interval of `paired_difference`, but of samples that
+    are not correlated. None where either is empty."""
+    if not len(first) or not len(second):
+        return None
+    return _apart(share_interval(first), share_interval(second))
+
+
+def _apart(one: Estimate, two: Estimate, *, weight: float = 1.0, together: float = 0.0) -> Estimate:
+    """One share less `weight` times another. together: how the two are correlated."""
+    value = one.value - weight * two.value
     down = (one.value - one.low, weight * (two.high - two.value))
     up = (one.high - one.value, weight * (two.value - two.low))
     low, high = (np.sqrt(max(a**2 - 2 * together * a * b + b**2, 0.0)) for a, b in (down, up))
@@ -274,6 +287,16 @@ def some_of(
 ) -> Int[np.ndarray, " some"]:
     """At most `most` of the rows (or of as many rows as there are), drawn without replacement, in ascending order."""
     return np.sort(rng.permutation(rows)[:most])
+
+
+def in_turn(order: Int[np.ndarray, " n"], labels: np.ndarray, most: int) -> Int[np.ndarray, " some"]:
+    """At most `most` of the rows in `order`, one of each label in turn, so that as many of each are taken as there are.
+    labels: of all rows."""
+    own = labels[order]
+    turn = np.empty(len(order), dtype=np.int64)
+    for label in set(own.tolist()):
+        turn[own == label] = np.arange((own == label).sum())
+    return order[np.argsort(turn, kind="stable")[:most]]
 
 
 def evenly_spread(first: int, last: int, most: int) -> list[int]:

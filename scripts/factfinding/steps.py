@@ -5,12 +5,11 @@ from __future__ import annotations
 
 import re
 
-NAMED = r"(step|checkpoint)[-_]?[0-9]{1,12}$"
+NAMED = r"(?:step|checkpoint)[-_]?([0-9]{1,12})$"
 """How such a name ends."""
-_STEP = re.compile(r"(?:step|checkpoint)[-_]?([0-9]{1,12})$")
 
 
 def step_in(name: str | None) -> int | None:
     """The step that a name ends in; None: it says none."""
-    found = _STEP.search((name or "").rstrip("/"))
+    found = re.search(NAMED, (name or "").rstrip("/"))
     return int(found[1]) if found else None

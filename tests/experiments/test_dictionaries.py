@@ -21,14 +21,13 @@ from factfinding.experiments.dictionaries.compute import (
     dictionaries,
     halved,
     places,
-    share_difference,
 )
 from factfinding.experiments.dictionaries.explanations import Attribute, Explanations
 from factfinding.experiments.dictionaries.show import draw_dictionaries, draw_dictionary_kinds
 from factfinding.findings.words import told
 from factfinding.inputs import Inputs, Settings
 from factfinding.methods.circuit import AT_NAME, Circuit
-from factfinding.stats import share_interval
+from factfinding.stats import share_difference, share_interval
 from factfinding.tables import schema_of
 from helpers import planted
 from helpers.figures import assert_readable

@@ -127,6 +127,11 @@ def _cells(part: str, value: Any, prefix: str = "") -> dict[str, Any]:
     return {f"{prefix}{cell}": content for cell, content in cells.items()}
 
 
+def looked_up_in(lookup: tuple[int, int] | None, n_layers: int) -> tuple[int, int]:
+    """The first and last layer of the lookup; where none is found, the middle layer takes its place."""
+    return ((n_layers - 1) // 2,) * 2 if lookup is None else lookup
+
+
 def _text(value: Any) -> str | None:
     """A part in one cell: `end`, `1-2`, `L16H20 L21H9`; None where there is nothing."""
     if isinstance(value, str) or not value:

@@ -49,11 +49,11 @@ from factfinding.experiments.dictionaries.explanations import (
 )
 from factfinding.inputs import Inputs, Say, Settings
 from factfinding.methods.attributes import counted, recalled_prompts
-from factfinding.methods.circuit import circuit_of
+from factfinding.methods.circuit import circuit_of, looked_up_in
 from factfinding.methods.estimates import accuracy_difference, accuracy_estimate, estimate_columns
 from factfinding.model.anatomy import Anatomy
 from factfinding.model.source import weights_of
-from factfinding.stats import Estimate, mean_interval, share_interval
+from factfinding.stats import Estimate, mean_interval, share_difference
 from factfinding.tables import empty, schema_of
 
 LEAST = 20
@@ -92,7 +92,7 @@ def places(
     halfway from there to the end, and the output of the lookup's last MLP. Without a lookup, the middle layer takes its place.
 
     Raises InputError for a layer that the model does not have."""
-    first, last = ((anatomy.n_layers - 1) // 2,) * 2 if lookup is None else lookup
+    first, last = looked_up_in(lookup, anatomy.n_layers)
     if resid is None:
         resid = sorted({first - 1, last, (last + anatomy.n_layers) // 2})
     if mlp is None:
@@ -297,20 +297,6 @@ def _coverage(
             wide, narrow = (own - covered[SUM, features], covered[TRUE, narrowest] - covered[SUM, narrowest])
             found["from_narrowest"] = mean_interval(wide - narrow, seed=seed)
     return {name: value for of, one in found.items() for name, value in estimate_columns(of, one).items()}
-
-
-def share_difference(
-    first: Bool[np.ndarray, " features"], second: Bool[np.ndarray, " others"]
-) -> Estimate | None:
-    """The share of hits in one sample less that in another, with the interval that goes with Wilson's (Newcombe 1998, method
-    10). None where either is empty."""
-    if not len(first) or not len(second):
-        return None
-    one, two = share_interval(first), share_interval(second)
-    value = one.value - two.value
-    down = np.hypot(one.value - one.low, two.high - two.value)
-    up = np.hypot(one.high - one.value, two.value - two.low)
-    return Estimate(value=value, low=float(value - down), high=float(value + up), n=one.n)
 
 
 def _features(run: Run, sets: Explanations) -> Iterator[dict[str, Any]]:

@@ -35,7 +35,7 @@ from factfinding.experiments.layer_probes.compute import (
 )
 from factfinding.experiments.linear_relation.compute import evenly
 from factfinding.inputs import Inputs, Say, Settings
-from factfinding.methods.circuit import Circuit, circuit_of
+from factfinding.methods.circuit import Circuit, circuit_of, looked_up_in
 from factfinding.methods.estimates import accuracy_difference, accuracy_estimate, estimate_columns
 from factfinding.methods.groups import known_prompts
 from factfinding.methods.patched import Sample, sample
@@ -167,7 +167,7 @@ def emergence(
 def where(circuit: Circuit, anatomy: Anatomy) -> Where:
     """What is looked at, by the finished model's circuit. Where it has no lookup, the middle layer ends it; where nothing
     gathers the name, every layer up to there may. Raises InputError for a part that the model does not have."""
-    last = (anatomy.n_layers - 1) // 2 if circuit.lookup is None else circuit.lookup[1]
+    last = looked_up_in(circuit.lookup, anatomy.n_layers)[1]
     layer = check(Site("resid_post", last), anatomy).layer
     span = circuit.concatenate or (0, layer)
     check(Site("attn_out", span[1]), anatomy)

@@ -33,7 +33,7 @@ from factfinding.methods.patched import Batch, Effect, Sample, patched, sample
 from factfinding.methods.probes import ProbeSettings
 from factfinding.model.anatomy import Anatomy
 from factfinding.model.source import anatomy_of
-from factfinding.stats import evenly_spread, majority_rate
+from factfinding.stats import evenly_spread, in_turn, majority_rate
 from factfinding.tables import empty, schema_of
 
 Rows = Int[np.ndarray, " rows"]
@@ -115,10 +115,7 @@ def linear_relation(
 
 def evenly(rows: Rows, labels: Int[np.ndarray, " subjects"], most: int, rng: np.random.Generator) -> Rows:
     """At most `most` of the rows, drawn, as many of each answer as there are: one of each answer in turn."""
-    shuffled = rng.permutation(rows)
-    own = labels[shuffled]
-    turn = np.array([(own[:i] == answer).sum() for i, answer in enumerate(own)], dtype=np.int64)
-    return np.sort(shuffled[np.argsort(turn, kind="stable")[:most]])
+    return np.sort(in_turn(rng.permutation(rows), labels, most))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -33,7 +33,7 @@ from factfinding.experiments.neuron_facts.compute import ask_facts
 from factfinding.inputs import Inputs, Say, Settings
 from factfinding.known import Rule
 from factfinding.methods.attributes import Attribute, about, attribute_of, counted, recalled_prompts, told_by
-from factfinding.methods.circuit import circuit_of
+from factfinding.methods.circuit import circuit_of, looked_up_in
 from factfinding.methods.estimates import estimate_columns
 from factfinding.methods.probes import ProbeSettings
 from factfinding.model.anatomy import Anatomy
@@ -116,7 +116,7 @@ def stated_layer(lookup: tuple[int, int] | None, anatomy: Anatomy, fixed: int | 
     for a layer that the model does not have."""
     if fixed is not None:
         return check(Site("resid_post", fixed), anatomy).layer
-    return (anatomy.n_layers - 1) // 2 if lookup is None else lookup[1]
+    return looked_up_in(lookup, anatomy.n_layers)[1]
 
 
 def chosen_layers(n_layers: int, stated: int, most: int) -> list[int]:

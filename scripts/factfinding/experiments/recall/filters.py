@@ -20,7 +20,7 @@ from factfinding.errors import InputError
 from factfinding.known import NOT_DRAWN, Rule
 from factfinding.methods.estimates import estimate_columns
 from factfinding.methods.probes import ProbeSettings, cross_validated
-from factfinding.stats import majority_rate, paired_difference, share_interval, stratified_folds
+from factfinding.stats import in_turn, majority_rate, paired_difference, share_interval, stratified_folds
 from factfinding.tables import schema_of
 
 FOLDS = 5
@@ -57,12 +57,8 @@ def spelling_hits(subjects: pl.DataFrame, *, seed: int) -> Hits:
 def drawn_evenly(answers: pl.Series, able: Hits, most: int, *, seed: int) -> Hits:
     """At most `most` of those who are `able`, drawn: as many of each answer, or all of it where it has fewer."""
     order = np.random.default_rng(seed).permutation(len(able))
-    shuffled = pl.DataFrame({"row": order, "answer": answers.gather(order)}).filter(pl.Series(able[order]))
-    turns = shuffled.with_columns(turn=pl.int_range(pl.len()).over("answer")).sort(
-        "turn", maintain_order=True
-    )
     drawn = np.zeros(len(able), dtype=bool)
-    drawn[turns["row"].head(most).to_numpy()] = True
+    drawn[in_turn(order[able[order]], answers.to_numpy(), most)] = True
     return drawn
 
 
