@@ -27,7 +27,7 @@ rule activations:
         runtime=240,
     params:
         settings=settings(
-            "compute",
+            *RUN,
             "activations.datasets",
             "activations.stored",
             "circuit.lookup",

@@ -26,7 +26,7 @@ rule circuit_checks:
         mem_mb=megabytes(16000),
         runtime=60,
     params:
-        settings=settings("compute", "recall.seed"),
+        settings=settings(*RUN, "recall.seed"),
         code=computes("circuit_checks"),
     script:
         "../scripts/experiment.py"

@@ -14,6 +14,7 @@ rule circuit_scan:
         readers="results/{study}/readers.safetensors",
     output:
         circuit_scan="results/{study}/tables/circuit_scan.csv",
+        circuit_scan_twin="results/{study}/tables/circuit_scan_twin.csv",
         provenance="results/{study}/provenance/circuit_scan.json",
     log:
         "results/{study}/logs/circuit_scan.log",
@@ -28,7 +29,8 @@ rule circuit_scan:
         runtime=240,
     params:
         settings=settings(
-            "compute",
+            *RUN,
+            *REPLACING,
             "interventions.subjects",
             "interventions.patched_subjects",
             "interventions.seed",

@@ -72,6 +72,10 @@ def settings(*sections):
     return of(text)
 
 
+# How the model is run.
+RUN = [f"compute.{key}" for key in ("dtype", "device", "batch_size")]
+# How parts of its runs are replaced.
+REPLACING = [f"compute.{key}" for key in ("engine", "products", "twin_rows")]
 # The keys of the words in which everything is shown.
 WORDS = [f"relation.{key}" for key in ("subject", "subjects", "answer", "answers")]
 # Texts of the prompt that figures and pages quote.

@@ -27,7 +27,7 @@ rule context:
         runtime=120,
     params:
         settings=settings(
-            "compute",
+            *RUN,
             "relation.before",
             "relation.after",
             "relation.shot",

@@ -38,7 +38,7 @@ rule dossiers:
         runtime=120,
     params:
         settings=settings(
-            "compute",
+            *RUN,
             "answer_neurons.subjects",
             "answer_neurons.neurons",
             "answer_neurons.ablated_subjects",

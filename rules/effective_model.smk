@@ -31,7 +31,7 @@ rule effective_model:
         mem_mb=megabytes(24000),
         runtime=120,
     params:
-        settings=settings("compute", "interventions.subjects", "interventions.seed"),
+        settings=settings(*RUN, "interventions.subjects", "interventions.seed"),
         code=computes("effective_model"),
     script:
         "../scripts/experiment.py"

@@ -86,7 +86,7 @@ rule emergence:
         runtime=240,
     params:
         settings=settings(
-            "compute",
+            *RUN,
             "emergence.subjects",
             "emergence.sampled_subjects",
             "emergence.seed",

@@ -28,7 +28,7 @@ rule entity_cells:
         mem_mb=megabytes(24000),
         runtime=120,
     params:
-        settings=settings("compute", "entity_cells"),
+        settings=settings(*RUN, "entity_cells"),
         code=computes("entity_cells"),
     script:
         "../scripts/experiment.py"

@@ -34,7 +34,7 @@ rule extraction_unasked:
         mem_mb=megabytes(24000),
         runtime=60,
     params:
-        settings=settings("compute", "extraction_unasked"),
+        settings=settings(*RUN, "extraction_unasked"),
         code=computes("extraction_unasked"),
     script:
         "../scripts/experiment.py"

@@ -16,6 +16,7 @@ rule ladder:
         circuit="results/{study}/circuit.yaml",
     output:
         ladder="results/{study}/tables/ladder.csv",
+        ladder_twin="results/{study}/tables/ladder_twin.csv",
         provenance="results/{study}/provenance/ladder.json",
     log:
         "results/{study}/logs/ladder.log",
@@ -30,7 +31,8 @@ rule ladder:
         runtime=240,
     params:
         settings=settings(
-            "compute",
+            *RUN,
+            *REPLACING,
             "interventions.subjects",
             "interventions.draws",
             "interventions.seed",

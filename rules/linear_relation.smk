@@ -27,7 +27,7 @@ rule linear_relation:
         mem_mb=megabytes(24000),
         runtime=120,
     params:
-        settings=settings("compute", "linear_relation"),
+        settings=settings(*RUN, "linear_relation"),
         code=computes("linear_relation"),
     script:
         "../scripts/experiment.py"

@@ -27,7 +27,7 @@ rule linear_structure:
         runtime=120,
     params:
         settings=settings(
-            "compute",
+            *RUN,
             "names.subjects",
             "names.conditions",
             "names.swap_pairs",

@@ -29,7 +29,7 @@ rule locality:
         runtime=120,
     params:
         settings=settings(
-            "compute",
+            *RUN,
             "locality.texts",
             "locality.dataset",
             "locality.field",

@@ -25,7 +25,7 @@ rule mlp_norms:
         mem_mb=megabytes(32000),
         runtime=120,
     params:
-        settings=settings("compute", "names.subjects", "names.conditions", "names.seed"),
+        settings=settings(*RUN, "names.subjects", "names.conditions", "names.seed"),
         code=computes("mlp_norms"),
     script:
         "../scripts/experiment.py"

@@ -15,6 +15,7 @@ rule mlp_paths:
         circuit="results/{study}/circuit.yaml",
     output:
         mlp_paths="results/{study}/tables/mlp_paths.csv",
+        mlp_paths_twin="results/{study}/tables/mlp_paths_twin.csv",
         provenance="results/{study}/provenance/mlp_paths.json",
     log:
         "results/{study}/logs/mlp_paths.log",
@@ -28,7 +29,7 @@ rule mlp_paths:
         mem_mb=megabytes(24000),
         runtime=120,
     params:
-        settings=settings("compute", "mlp_paths"),
+        settings=settings(*RUN, *REPLACING, "mlp_paths"),
         code=computes("mlp_paths"),
     script:
         "../scripts/experiment.py"

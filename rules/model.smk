@@ -160,7 +160,7 @@ rule model_card:
         mem_mb=megabytes(16000),
         runtime=60,
     params:
-        settings=settings("compute"),
+        settings=settings(*RUN),
         code=code("model_card.py"),
     script:
         "../scripts/model_card.py"

@@ -36,7 +36,7 @@ rule multi_token:
         runtime=120,
     params:
         settings=settings(
-            "compute",
+            *RUN,
             "multi_token",
             "neurons.facts",
             "recall.known",

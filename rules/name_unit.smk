@@ -28,7 +28,7 @@ rule name_unit:
         mem_mb=megabytes(16000),
         runtime=60,
     params:
-        settings=settings("compute", "name_unit"),
+        settings=settings(*RUN, "name_unit"),
         code=computes("name_unit"),
     script:
         "../scripts/experiment.py"

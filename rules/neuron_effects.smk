@@ -38,7 +38,7 @@ rule neuron_effects_shard:
         runtime=720,
     params:
         settings=settings(
-            "compute",
+            *RUN,
             "neurons.subjects",
             "neurons.draws",
             "neurons.engine",

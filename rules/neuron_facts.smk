@@ -28,7 +28,7 @@ rule neuron_facts:
         runtime=60,
     params:
         settings=settings(
-            "compute",
+            *RUN,
             "neurons.subjects",
             "neurons.facts",
             "neurons.first",

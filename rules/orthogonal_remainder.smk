@@ -26,7 +26,7 @@ rule orthogonal_remainder:
         mem_mb=megabytes(32000),
         runtime=120,
     params:
-        settings=settings("compute", "names.subjects", "names.conditions", "names.seed"),
+        settings=settings(*RUN, "names.subjects", "names.conditions", "names.seed"),
         code=computes("orthogonal_remainder"),
     script:
         "../scripts/experiment.py"

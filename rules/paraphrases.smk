@@ -33,7 +33,7 @@ rule paraphrases:
         runtime=120,
     params:
         settings=settings(
-            "compute",
+            *RUN,
             "relation.shot",
             "relation.before",
             "relation.after",

@@ -15,6 +15,7 @@ rule probe_patching:
         circuit="results/{study}/circuit.yaml",
     output:
         probe_patching="results/{study}/tables/probe_patching.csv",
+        probe_patching_twin="results/{study}/tables/probe_patching_twin.csv",
         provenance="results/{study}/provenance/probe_patching.json",
     log:
         "results/{study}/logs/probe_patching.log",
@@ -29,7 +30,8 @@ rule probe_patching:
         runtime=240,
     params:
         settings=settings(
-            "compute",
+            *RUN,
+            *REPLACING,
             "interventions.subjects",
             "interventions.patched_subjects",
             "interventions.seed",

@@ -30,7 +30,7 @@ rule recall:
         mem_mb=megabytes(16000),
         runtime=60,
     params:
-        settings=settings("compute", "recall"),
+        settings=settings(*RUN, "recall"),
         code=computes("recall"),
     script:
         "../scripts/experiment.py"

@@ -13,6 +13,7 @@ rule residual_patching:
         recall="results/{study}/tables/recall.csv",
     output:
         residual_patching="results/{study}/tables/residual_patching.csv",
+        residual_patching_twin="results/{study}/tables/residual_patching_twin.csv",
         provenance="results/{study}/provenance/residual_patching.json",
     log:
         "results/{study}/logs/residual_patching.log",
@@ -27,7 +28,8 @@ rule residual_patching:
         runtime=240,
     params:
         settings=settings(
-            "compute",
+            *RUN,
+            *REPLACING,
             "interventions.subjects",
             "interventions.patched_subjects",
             "interventions.seed",

@@ -33,7 +33,7 @@ rule total_effects_shard:
         mem_mb=megabytes(24000),
         runtime=480,
     params:
-        settings=settings("compute", "interventions"),
+        settings=settings(*RUN, *REPLACING, "interventions"),
         code=code("total_effects_shard.py"),
     script:
         "../scripts/total_effects_shard.py"

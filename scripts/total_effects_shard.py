@@ -5,13 +5,11 @@ from job import Job
 with Job(snakemake) as job:
     import polars as pl
 
-    from factfinding.engine.engines import engine_of
-    from factfinding.engine.suffix import Suffix
-    from factfinding.experiments.total_effects.effects import measured, parts_of, screen_of, twin_of
+    from factfinding.engine.certified import against_values, certified
+    from factfinding.experiments.total_effects.effects import measured, parts_of, screen_of
     from factfinding.files import write_table
     from factfinding.methods.groups import known_prompts
     from factfinding.model.source import anatomy_of
-    from factfinding.tables import empty
 
     inputs, section, size = job.inputs, job.given.interventions, job.given.compute.batch_size
     anatomy, prompts = anatomy_of(inputs), known_prompts(inputs, section.subjects)
@@ -20,13 +18,8 @@ with Job(snakemake) as job:
     told = " and of ".join(f"{len(part.drawn.rows)} subjects {part.name}" for part in parts)
     job.progress(f"{nodes} nodes of {told}; job {job.wildcards.shard} of {section.shards}")
     screen = screen_of(anatomy, parts, section, job.progress)
-    engine = engine_of(anatomy, section.engine, section.products)
+    engine = certified(anatomy, job.given.compute, seed=section.seed)
     which = {"shard": int(job.wildcards.shard), "shards": section.shards}
-    frames, twins = [], [empty("total_effects_twin")]
-    for part in parts:
-        frames.append(measured(anatomy, part, engine=engine, screen=screen, **which))
-        if not isinstance(engine, Suffix):
-            about = {"engine": engine, "rows": section.twin_rows, "seed": section.seed, "say": job.log}
-            twins.append(twin_of(anatomy, part, frames[-1], **about))
+    frames = [measured(anatomy, part, engine=engine, screen=screen, **which) for part in parts]
     write_table(pl.concat(frames), job.output.effects)
-    write_table(pl.concat(twins), job.output.twin)
+    write_table(against_values("total_effects_twin", engine, job.log), job.output.twin)

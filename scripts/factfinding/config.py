@@ -105,6 +105,22 @@ class ComputeConfig(Section):
         ge=1,
         description="prompts in one forward pass, halved where memory runs out; changes no result beyond rounding",
     )
+    engine: Literal["auto", "difference", "suffix"] = Field(
+        "suffix",
+        description="how parts of a run are replaced (P2.7, P2.8, P2.11, P3.1 and the borders of the circuit; P3.2 has its "
+        "own): on values, or on differences, whose products may be of low precision; auto takes differences where the model "
+        "has that form",
+    )
+    products: Literal["full", "tf32", "bfloat16"] = Field(
+        "full",
+        description="precision of the matrix products of differences, on a GPU several times as fast below full",
+    )
+    twin_rows: int = Field(
+        16,
+        ge=0,
+        le=1000,
+        description="rows of each experiment by differences that are run again by values, in float64 where it fits",
+    )
 
 
 class Wording(Section):
@@ -456,26 +472,11 @@ class InterventionsConfig(Section):
         "the estimates are off",
     )
     shards: int = Field(1, ge=1, le=100, description="P2.7: jobs that share the layers of the model")
-    engine: Literal["auto", "difference", "suffix"] = Field(
-        "suffix",
-        description="P2.7: how replacements of nodes are run: on values, or on differences, whose products may be of low "
-        "precision; auto takes differences where the model has that form",
-    )
-    products: Literal["full", "tf32", "bfloat16"] = Field(
-        "full",
-        description="precision of the matrix products of differences, on a GPU several times as fast below full",
-    )
-    twin_rows: int = Field(
-        16,
-        ge=0,
-        le=1000,
-        description="effects by differences that are computed again by values, in float64 where it fits",
-    )
     seed: int = Field(
         0,
         ge=0,
         lt=2**32,
-        description="draws the subjects, the donors, the random subspaces, the checked estimates and the bootstrap",
+        description="draws the subjects, the donors, the random subspaces, the checked effects and estimates and the bootstrap",
     )
 
 

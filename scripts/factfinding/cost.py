@@ -121,10 +121,11 @@ class Asked:
 @dataclass(frozen=True, kw_only=True)
 class Work:
     """What one job does: tokens and passes through all layers, seconds of statistics, bytes that it writes, bytes of a GPU
-    beside the weights. start: share of the library that it imports. loads: whether it loads the model. products: of its
-    tokens on a GPU (neurons.products)."""
+    beside the weights. start: share of the library that it imports. loads: whether it loads the model. replaced: tokens
+    that the engine of replacements runs, with `products` of that precision."""
 
     tokens: float = 0
+    replaced: float = 0
     passes: float = 0
     statistics: float = 0
     disk: float = 1e6
@@ -148,6 +149,11 @@ class Study:
         """MLPs of the lookup."""
         span = self.config.circuit.lookup
         return ceil(self.shape.layers / 4) if span is None else span[1] - span[0] + 1
+
+    @property
+    def products(self) -> str:
+        """Precision of what the engine of most replacements multiplies."""
+        return products_of(self.config.compute)
 
     def runs(
         self, tokens: float, prompts: float, *, length: float, statistics: float = 0, **more: Any
@@ -282,35 +288,42 @@ class Study:
                 7 * min(config.name_unit.sampled_subjects, n), length=asked.full, statistics=layers * 0.1,
             ),
             "residual_patching": self.runs(
-                patched * (places * (layers + 1) / 2 + 2 * asked.full), patched * slots * layers / 2, length=asked.full
+                patched * 2 * asked.full, patched * slots * self._calls(layers), length=asked.full,
+                replaced=patched * places * (layers + 1) / 2, products=self.products,
             ),
             "circuit_scan": self.runs(
-                n * asked.full + patched * (asked.full + scans * after), n + patched * scans, length=asked.full,
-                statistics=5,
+                n * asked.full + patched * asked.full, n + patched * self._calls(scans), length=asked.full,
+                replaced=patched * scans * after / 2, products=self.products, statistics=5,
             ),
             "ladder": self.runs(
-                n * (2 * asked.full + (2 + 2 * KINDS) * asked.name_only + 8 * KINDS), n * 8 * KINDS, length=asked.full,
-                statistics=2,
+                n * (2 * asked.full + 4 * asked.name_only), n * (2 + 2 * KINDS), length=asked.full,
+                replaced=n * 5 * KINDS, products=self.products, statistics=2,
             ),
             "mlp_paths": self.runs(
-                removed * (asked.full + pairs * after * above), removed * (1 + pairs), length=asked.full, statistics=1
+                removed * 2 * asked.full, removed * (2 + self._calls(pairs)), length=asked.full,
+                replaced=removed * pairs * after * above, products=self.products, statistics=1,
             ),
             "probe_patching": self.runs(
-                n * asked.name_only + patched * layers * 10 * after / 2, n + patched * layers * 5, length=asked.full,
+                n * asked.full, n + patched * layers / 2, length=asked.full,
+                replaced=patched * layers * 10 * after / 2, products=self.products,
                 statistics=layers * config.probes.n_folds * (1e-11 * shape.width**3 + 1e-2),
             ),
         }  # fmt: skip
+
+    def _calls(self, items: float) -> int:
+        """In how many passes a batch of prompts is run with so many things replaced."""
+        return max(1, ceil(items * self.config.compute.batch_size / SWEPT_ROWS))
 
     def _screened(self, tokens: float, prompts: float, *, length: float) -> Work:
         """P2.7: all replacements, or those that the screen leaves to be run, and a backward pass."""
         section = self.config.interventions
         run, share = tokens * self.shape.block * self.shape.layers, 1 / section.shards
-        how = {"products": "full" if section.engine == "suffix" else section.products}
         if section.screen == "never" or (section.screen == "auto" and run <= EXACT_UP_TO):
-            return self.runs(share * tokens, share * prompts, length=length, **how)
-        backward = 3 * (KINDS + 1) * section.patched_subjects * self.asked.full
+            backward = 0.0
+        else:
+            share, backward = share * SCREENED, 3 * (KINDS + 1) * section.patched_subjects * self.asked.full
         return self.runs(
-            share * SCREENED * tokens + backward, share * SCREENED * prompts, length=length, **how
+            backward, share * prompts, length=length, replaced=share * tokens, products=self.products
         )
 
     def _relation(self) -> Work:
@@ -425,10 +438,10 @@ class Study:
         twin = section.twin_rows * section.draws * asked.full * 2  # in float64
         rows = facts * layers * shape.neurons * 2
         swept = Work(
-            tokens=edits * asked.after * above + donors + twin,
+            replaced=edits * asked.after * above, tokens=donors + twin,
             passes=facts * layers * 5 + donors / asked.name_only / config.compute.batch_size,
             disk=2 * 90 * rows, batch=SWEPT_ROWS * asked.after * 4 * shape.neurons * 4, loads=True, on_gpu=True,
-            products="full" if section.engine == "suffix" else section.products,
+            products=products_of(section),
         )  # fmt: skip
         chosen = asked.answers + len(dossiers.neurons)
         each = min(dossiers.ablated_subjects, asked.known / (2 * asked.answers)) * (
@@ -522,6 +535,11 @@ def estimate(study: Study, jobs: Iterable[str], rates: Rates) -> pl.DataFrame:
     )
 
 
+def products_of(section: Any) -> str:
+    """Precision of the products of an engine, by its keys `engine` and `products`."""
+    return "full" if section.engine == "suffix" else section.products
+
+
 def rule_of(job: str) -> str:
     """The rule of a job by its name."""
     several = ("figure", "activations", "total_effects_shard", "neuron_effects_shard")
@@ -530,8 +548,9 @@ def rule_of(job: str) -> str:
 
 def seconds(shape: Shape, work: Work, rates: Rates, weights: float) -> float:
     """What a job takes; weights: bytes of the model."""
-    products = rates.products * (FASTER[work.products] if rates.gpu else 1)
-    run = work.tokens * 2 * shape.block * shape.layers / (EFFICIENCY * products)
+    faster = FASTER[work.products] if rates.gpu else 1
+    tokens = work.tokens + work.replaced / faster
+    run = tokens * 2 * shape.block * shape.layers / (EFFICIENCY * rates.products)
     run += work.passes * shape.layers * PASS
     load = weights / LOADED if work.loads else 0.0
     return work.start * rates.start + load + run + work.statistics + work.disk / DISK

@@ -164,6 +164,10 @@ class Experiment(_Declared):
         "all", description="organism: only where the workflow trains the model"
     )
     tables: dict[str, TableDeclaration] = {}
+    twin: bool = Field(
+        False,
+        description="whether it may run by differences, which the table `<name>_twin` checks (twin.yaml)",
+    )
     figures: dict[str, FigureDeclaration] = {}
     files: dict[str, str] = Field({}, description="what else it writes: path below results/<study>/, meaning")
     shown: tuple[str, ...] = Field((), description="tables that the page shows below the figure")
@@ -344,12 +348,11 @@ def columns_digest(experiment: Experiment) -> str:
 
 def read_experiment(path: Path) -> Experiment:
     """One experiment's declaration, its name that of its folder. Raises InputError as `declarations`."""
-    values = _yaml(path)
-    return _checked(
-        Experiment,
-        values | {"name": path.parent.name, "tables": _with_paths(values.get("tables") or {})},
-        path,
-    )
+    values, name = _yaml(path), path.parent.name
+    tables = dict(values.get("tables") or {})
+    if values.get("twin") is True:
+        tables[f"{name}_twin"] = _yaml(EXPERIMENTS / "twin.yaml")
+    return _checked(Experiment, values | {"name": name, "tables": _with_paths(tables)}, path)
 
 
 def _with_paths(tables: Mapping[str, Any]) -> dict[str, Any]:

@@ -83,6 +83,7 @@ def preflight(study: Config) -> None:
     _check_circuit(study, sizes)
     _check_stored(study, sizes)
     _check_neurons(study, sizes)
+    _check_engines(study, sizes)
 
 
 def _named(study: Config, key: str) -> AbstractContextManager[None]:
@@ -384,8 +385,14 @@ def _check_neurons(study: Config, sizes: Sizes | None) -> None:
             layers = ", ".join(map(str, sorted(stored)))
             allowed = f"a neuron of a layer whose activations are stored ({layers}; see circuit.lookup and activations)"
             raise InputError(where, name, allowed)
-    if study.neurons.engine == "difference":
-        where = _key(study, "neurons.engine")
+
+
+def _check_engines(study: Config, sizes: Sizes | None) -> None:
+    """Whether the model has the difference form where that is asked for."""
+    for section in ("compute", "neurons"):
+        if getattr(study, section).engine != "difference":
+            continue
+        where = _key(study, f"{section}.engine")
         activation = None if sizes is None else sizes.activation
         if activation is not None and activation not in WITH_DIFFERENCES:
             found = f"'difference' for a model whose activation is {activation!r}"

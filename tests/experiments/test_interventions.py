@@ -14,7 +14,11 @@ from hypothesis import strategies as st
 
 from factfinding.data.prompts import prompt_table
 from factfinding.declarations import declarations
+from factfinding.engine.difference import Difference
+from factfinding.engine.readings import Logits, Resid
+from factfinding.engine.replaced import Replaced
 from factfinding.engine.sites import Site, parse
+from factfinding.engine.suffix import Suffix
 from factfinding.engine.trace import Edit, Read, run
 from factfinding.errors import InputError
 from factfinding.experiments.circuit.compute import propose, settle
@@ -32,7 +36,7 @@ from factfinding.findings.words import share
 from factfinding.known import Rule
 from factfinding.methods.circuit import Circuit, read_circuit
 from factfinding.methods.groups import CORRUPT, KINDS, draw_donors, groups_of
-from factfinding.methods.name_stream import clean_run, name_outputs, name_stream, replaced
+from factfinding.methods.name_stream import clean_run, name_outputs
 from factfinding.methods.patched import sample
 from factfinding.methods.readers import load_readers
 from factfinding.methods.screen import Screen
@@ -323,23 +327,49 @@ def slow_effect(anatomy, drawn, site, role, kind, means):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_the_name_stream_is_that_of_hooks_on_the_whole_model(family):
+@pytest.mark.parametrize("engine", [Suffix, Difference])
+def test_replaced_outputs_at_the_name_are_those_of_hooks_on_the_whole_model(family, engine):
+    """Runs in which other layers are replaced share a batch; what is read below the first of them is the clean run's."""
     anatomy, prompts, _ = real_names(family)
     full = prompts["full"]
     outputs = name_outputs(anatomy, full, groups_of(full), batch_size=4)
     donors = np.roll(np.arange(full.height), 1)
     for group in groups_of(full):
-        attn = replaced(outputs.attn, "resample_other", (1,), group.rows, donors)
-        mlp = replaced(outputs.mlp, "mean", (0, 2), group.rows, None)
+        everyone = torch.arange(len(group.rows))
         clean = clean_run(anatomy, full, group, group.rows, to_end=True)
-        fast = name_stream(anatomy, clean, attn=attn, mlp=mlp)
+        instead = [
+            {
+                "attn": outputs.instead("attn", "resample_other", (1,), group.rows, donors),
+                "mlp": outputs.instead("mlp", "mean", (0, 2), group.rows),
+            },
+            {"attn": {}, "mlp": outputs.instead("mlp", "zero", (2,), group.rows)},
+            {"attn": {}, "mlp": {}},
+        ]
+        joined = Replaced.joined([Replaced.of(everyone, **one) for one in instead])
+        places = [
+            (at, layer)
+            for at in range(clean.start, group.layout.end + 1)
+            for layer in range(anatomy.n_layers)
+        ]
+        readings = [Resid(at=at, layer=layer) for at, layer in places]
+        fast = engine(anatomy).replaced(clean, joined, [*readings, Logits(at=group.layout.end)])
         tokens = torch.tensor(full["token_ids"][group.rows].to_list())
         at = torch.full((len(tokens),), group.layout.final_name)
-        edits = [Edit(site=Site("attn_out", layer), at=at, value=value) for layer, value in attn.items()]
-        edits += [Edit(site=Site("mlp_out", layer), at=at, value=value) for layer, value in mlp.items()]
-        reads = [Read(site=Site("resid_post", layer)) for layer in range(anatomy.n_layers)]
-        slow = torch.stack(run(anatomy, tokens, reads=reads, edits=edits).values, dim=1)
-        assert torch.allclose(fast, slow[:, :, group.layout.final_name :], atol=1e-10)
+        for i, one in enumerate(instead):
+            edits = [
+                Edit(site=Site(kind, layer), at=at, value=value)
+                for part, kind in (("attn", "attn_out"), ("mlp", "mlp_out"))
+                for layer, value in one[part].items()
+            ]
+            reads = [
+                Read(site=Site("resid_post", layer), at=torch.full_like(at, where)) for where, layer in places
+            ]
+            slow = run(
+                anatomy, tokens, reads=reads, edits=edits, logits_at=torch.full_like(at, group.layout.end)
+            )
+            rows = slice(i * len(everyone), (i + 1) * len(everyone))
+            for found, truth in zip(fast, [*slow.values, slow.logits], strict=True):
+                assert torch.allclose(found[rows], truth, atol=1e-10)
 
 
 # the pieces

@@ -7,6 +7,7 @@ import polars as pl
 import pytest
 import torch
 
+from factfinding.config import ComputeConfig
 from factfinding.data.prompts import prompt_table
 from factfinding.declarations import declarations
 from factfinding.engine.readings import LogProbs, Resid
@@ -129,7 +130,7 @@ def test_paths_are_removed_on_as_many_of_the_known_as_are_wanted(most, n):
         "candidates": planted_candidates(model),
     }
     section = {"subjects": "known", "ablated_subjects": most, "draws": 1, "seed": 0}
-    settings = Settings({"mlp_paths": section, "compute": {"batch_size": 16}})
+    settings = Settings({"mlp_paths": section, "compute": ComputeConfig(batch_size=16).model_dump()})
     table = compute(given(**held), settings, quiet)["mlp_paths"]
     assert set(table.filter(kind="mean")["n"]) == {n}
 

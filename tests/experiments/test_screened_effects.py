@@ -10,17 +10,19 @@ import pytest
 import torch
 from polars.testing import assert_frame_equal
 
-from factfinding.config import InterventionsConfig
+from factfinding.config import ComputeConfig, InterventionsConfig
 from factfinding.data.prompts import prompt_table
+from factfinding.engine.certified import against_values, certified
 from factfinding.engine.engines import engine_of
 from factfinding.engine.sites import parse
 from factfinding.engine.trace import Edit, Read, run
 from factfinding.experiments.circuit.compute import extracting
 from factfinding.experiments.total_effects import effects as experiment
 from factfinding.experiments.total_effects.compute import compute
-from factfinding.experiments.total_effects.effects import Part, measured, parts_of, screen_of, twin_of
+from factfinding.experiments.total_effects.effects import Part, measured, parts_of, screen_of
 from factfinding.experiments.total_effects.show import draw_total_effects, sentences
 from factfinding.files import write_table
+from factfinding.findings.words import told
 from factfinding.inputs import Inputs, Settings
 from factfinding.least import LEAST_SHARE
 from factfinding.methods.groups import CORRUPT, KINDS
@@ -210,29 +212,23 @@ def test_the_page_says_what_is_estimated_and_warns_where_the_screen_is_blind():
 
 @pytest.mark.parametrize("screen", [None, COARSE])
 @pytest.mark.parametrize("family", ["gpt_neox", "llama"])
-def test_differences_give_what_values_give_and_a_twin_in_float64_says_so(family, screen):
+def test_differences_give_what_values_give(family, screen):
     anatomy, drawn = drawn_of(family)
     part = Part(name="all", drawn=drawn, kinds=(*KINDS, CORRUPT), batch_size=3)
     engine = engine_of(anatomy, "difference")
     values, changes = (measured(anatomy, part, engine=one, screen=screen) for one in (None, engine))
     assert_frame_equal(changes, values, abs_tol=1e-9)
-    about = {"engine": engine, "seed": 0, "say": quiet}
-    twin = twin_of(anatomy, part, changes, rows=12, **about).row(0, named=True)
-    assert twin["rows"] == 12 and twin["relative_error"] < 1e-9 and twin["rank_correlation"] > 0.999
-    wrong = changes.with_columns(pl.col("effect") + 1.0)
-    assert twin_of(anatomy, part, wrong, rows=12, **about)["largest_error"].item() > 0.9
-    assert twin_of(anatomy, part, changes, rows=0, **about).is_empty()
 
 
 def test_the_page_says_how_effects_were_run_and_how_far_off_they_are():
     anatomy, drawn = drawn_planted()
     part = Part(name="patched", drawn=drawn, kinds=(CORRUPT,), batch_size=16)
-    engine = engine_of(anatomy, "difference")
-    frame = measured(anatomy, part, engine=engine)
-    twin = twin_of(anatomy, part, frame, engine=engine, rows=12, seed=0, say=quiet)
+    engine = certified(anatomy, ComputeConfig(engine="difference", twin_rows=12), seed=0)
+    measured(anatomy, part, engine=engine)
+    twin = against_values("total_effects_twin", engine, quiet)
     table = total_effects_of(anatomy, drawn, batch_size=16, seed=0).table
-    said = sentences({"total_effects": table, "total_effects_twin": twin})
-    assert "difference, full products; 12 of them, computed again by values in float64, differ by" in said[-1]
+    said = told("total_effects", {"total_effects": table, "total_effects_twin": twin})
+    assert "difference, full products; 12 rows, run again by values in float64, differ by" in said[-1]
 
 
 # by several jobs

@@ -418,6 +418,8 @@ CASES = [
            "answer_neurons.neurons", "L0N1", "stored (1, 2", kind="layers and heads"),
     config("differences in half precision", {"neurons": {"engine": "difference"}, "compute": {"dtype": "float16"}},
            "config.neurons.engine", "compute.dtype 'float16'", "float32 or float64", kind="layers and heads"),
+    config("the same for all experiments", {"compute": {"engine": "difference", "dtype": "bfloat16"}},
+           "config.compute.engine", "compute.dtype 'bfloat16'", "float32 or float64", kind="layers and heads"),
     config("of the embedded model", {"model": {"source": "organism"}, "subjects": {"table": None},
            "circuit": {"extract": ["L6H0"]}}, "circuit.extract", "L6H0", "layers 0-5", kind="layers and heads"),
     config("a layer of thousands of digits", {"circuit": {"extract": ["L" + "1" * 5000 + "H0"]}}, "circuit.extract.0",

@@ -7,7 +7,7 @@ from typing import Any
 
 import polars as pl
 
-from factfinding.config import CircuitConfig, InterventionsConfig, RecallConfig
+from factfinding.config import CircuitConfig, ComputeConfig, InterventionsConfig, RecallConfig
 from factfinding.data.prompts import prompt_table
 from factfinding.experiments.circuit import compute as circuit
 from factfinding.experiments.readers.compute import fit_readers
@@ -113,7 +113,7 @@ def _settings(patched: int = 24, **fixed) -> Settings:
     sample = {"node_subjects": 12, "patched_subjects": patched, "seed": SIZE["seed"]}
     return Settings(
         {
-            "compute": {"batch_size": SIZE["batch_size"]},
+            "compute": ComputeConfig(batch_size=SIZE["batch_size"]).model_dump(),
             "interventions": INTERVENTIONS | sample,
             "circuit": CIRCUIT | fixed,
             "relation": STUDY.model_dump(),

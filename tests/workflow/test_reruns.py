@@ -61,6 +61,9 @@ RUN_THE_MODEL = {
     "locality",
 }
 READ_ITS_WEIGHTS = {"direct_effects", "attention_roles", "head_inputs", "head_probes", "dictionaries"}
+REPLACE_PARTS = {
+    *("total_effects_shard", "residual_patching", "circuit_scan", "ladder", "probe_patching", "mlp_paths"),
+}
 BY_HAND = {  # leaf, or module of the library -> rules that are given it, or whose script reaches it
     "organism.seed": {"train_organism"},
     "subjects.min_per_answer": {"subjects"},
@@ -77,7 +80,7 @@ BY_HAND = {  # leaf, or module of the library -> rules that are given it, or who
     "emergence.folders": {"adopt_checkpoints"},
     "emergence.seed": {"emergence"},
     "neurons.draws": {"neuron_effects_shard"},
-    "interventions.engine": {"total_effects_shard"},
+    "compute.engine": REPLACE_PARTS,
     "interventions.screen_below": {"total_effects_shard", "total_effects"},
     "neurons.subjects": {"neuron_facts", "neuron_effects_shard"},
     "neurons.asked_subjects": {"neuron_facts"},
@@ -164,6 +167,8 @@ def closure(graph: dict[str, set[str]], rules: set[str]) -> set[str]:
 
 
 TOGETHER = {
+    "RUN": {f"compute.{key}" for key in ("dtype", "device", "batch_size")},
+    "REPLACING": {f"compute.{key}" for key in ("engine", "products", "twin_rows")},
     "WORDS": {f"relation.{key}" for key in ("subject", "subjects", "answer", "answers")},
     "QUOTED": {"relation.title", "relation.before"},
 }

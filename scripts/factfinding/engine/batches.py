@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 import torch
@@ -15,6 +15,7 @@ MOST_ROWS = {"cuda": 8192, "cpu": 4096}
 """Rows of a batch beyond which nothing is gained."""
 
 Log = Callable[[str], None]
+Item = TypeVar("Item")
 Rows = TypeVar("Rows")
 Result = TypeVar("Result")
 LOGGER = logging.getLogger("factfinding")
@@ -33,6 +34,18 @@ def rows_within(free: int, per_row: int, device_type: str) -> int:
     """
     budget = free // 2 if device_type == "cuda" else 2**28
     return min(max(budget // per_row, 1), MOST_ROWS[device_type])
+
+
+def packed(items: Iterable[Item], rows: Callable[[Item], int], most: int) -> Iterator[list[Item]]:
+    """Items in their order, as many at once as have `most` rows together; one at least."""
+    some: list[Item] = []
+    for item in items:
+        if some and sum(map(rows, [*some, item])) > most:
+            yield some
+            some = []
+        some.append(item)
+    if some:
+        yield some
 
 
 class Batches:

@@ -15,13 +15,14 @@ wired is read there (`changed`). A model whose activation has no closed form is 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from factfinding.engine.changed import Changed, Wired
-from factfinding.engine.clean import Clean
+from factfinding.engine.clean import Clean, activation
 from factfinding.engine.closed_forms import ACTIVATIONS, LARGE_SCORE, LEAST_GROWTH, log_partition_difference
 from factfinding.engine.forms import Forms
 from factfinding.engine.fused import forms_of
@@ -32,11 +33,14 @@ from factfinding.engine.readings import (
     Reading,
     Resid,
     clean_values,
+    layer_of,
     pieces,
     read_tokens,
     unembed_tokens,
 )
-from factfinding.engine.suffix import Edits, Window, untouched, window
+from factfinding.engine.replaced import Replaced, Written
+from factfinding.engine.sites import Site
+from factfinding.engine.suffix import Edits, Window, untouched, whole_window, window
 from factfinding.errors import InputError
 from factfinding.families import WITH_DIFFERENCES
 from factfinding.model.anatomy import Anatomy, Block
@@ -54,6 +58,26 @@ def check_supported(anatomy: Anatomy) -> None:
         )
 
 
+def _arranged(edits: Edits, groups: Groups) -> Edits:
+    """Edits with the same number of rows for each prompt, prompt by prompt; those that are filled in add nothing."""
+    prompt = groups.prompts.repeat_interleave(groups.size)
+    return replace(edits, prompt=prompt, delta=groups.together(edits.delta).flatten(0, 1))
+
+
+def _of_size(w: Window, size: int) -> Window:
+    """The same with so many rows for each prompt."""
+    prompt = w.groups.prompts.repeat_interleave(size)
+    return replace(w, prompt=prompt, groups=Groups(prompt))
+
+
+def _joined(parts: Sequence[tuple[Tensor, Window, int]]) -> tuple[Tensor, Window, int]:
+    """Rows that have come to the same layer, as one batch."""
+    if len(parts) == 1:
+        return parts[0]
+    change = torch.cat([change for change, *_ in parts], dim=1)
+    return change, _of_size(parts[0][1], change.shape[1]), parts[0][2]
+
+
 class Difference:
     """The engine of `Suffix`, in difference form. Raises InputError for an unsupported model or product."""
 
@@ -69,34 +93,124 @@ class Difference:
         """What is read, row by row: the clean value plus the effect."""
         return clean_values(self.anatomy, clean, reading)[edits.prompt] + self.effects(clean, edits, reading)
 
-    @torch.no_grad()
     def effects(self, clean: Clean, edits: Edits, reading: Reading) -> Float[Tensor, "rows k"]:
         """Change of what is read from the clean run, row by row; exactly zero for a delta of zero.
 
         Rows of different prompts are padded to the same number for each prompt: give prompts about as many
         rows each.
         """
-        given = Groups(edits.prompt)
-        every = Edits(
-            kind=edits.kind,
-            layer=edits.layer,
-            at=edits.at,
-            prompt=given.prompts.repeat_interleave(given.size),
-            delta=given.together(edits.delta).flatten(0, 1),
-        )
-        w = window(self.anatomy, clean, every, reading)
-        with self.products.settings():
-            change = self._read(clean, reading, w, self._propagate(every, w))
-        return given.apart(change).masked_fill(untouched(edits, w)[:, None], 0.0)
+        return self.joint_effects(clean, [edits], reading)[0]
 
+    @torch.no_grad()
     def joint_effects(
         self, clean: Clean, many: Sequence[Edits], reading: Reading
     ) -> list[Float[Tensor, "rows k"]]:
-        """`effects` of several edits, one after another."""
-        return [self.effects(clean, edits, reading) for edits in many]
+        """`effects` of edits of any layers at one position, in one pass: rows join the batch at their layer."""
+        prompts = torch.cat([edits.prompt for edits in many]).unique()
+        given = [Groups(edits.prompt, among=prompts) for edits in many]
+        every = [_arranged(edits, groups) for edits, groups in zip(many, given, strict=True)]
+        windows = [window(self.anatomy, clean, edits, reading) for edits in every]
+        order = sorted(range(len(many)), key=lambda i: many[i].enters)
+        with self.products.settings():
+            moved = self._propagate([every[i] for i in order], [windows[i] for i in order])
+            change = self._read(clean, reading, _of_size(windows[0], moved.shape[1]), moved)
+        parts = dict(zip(order, change.split([given[i].size for i in order], dim=1), strict=True))
+        return [
+            groups.apart(parts[i]).masked_fill(untouched(edits, windows[i])[:, None], 0.0)
+            for i, (edits, groups) in enumerate(zip(many, given, strict=True))
+        ]
 
-    def _propagate(self, edits: Edits, w: Window) -> Float[Tensor, "prompts size d_model"]:
-        """The change of the residual stream that is read."""
+    def joint_values(
+        self, clean: Clean, many: Sequence[Edits], reading: Reading
+    ) -> list[Float[Tensor, "rows k"]]:
+        """`values` of edits of any layers at one position, in one pass."""
+        before = clean_values(self.anatomy, clean, reading)
+        changes = self.joint_effects(clean, many, reading)
+        return [before[edits.prompt] + change for edits, change in zip(many, changes, strict=True)]
+
+    def replaced(
+        self, clean: Clean, outputs: Replaced, readings: Sequence[Reading]
+    ) -> list[Float[Tensor, "rows k"]]:
+        """What each of the readings sees, row by row, with outputs of several layers replaced at `clean.start`."""
+        return [
+            clean_values(self.anatomy, clean, reading)[outputs.prompt] + change
+            for reading, change in zip(readings, self.replaced_effects(clean, outputs, readings), strict=True)
+        ]
+
+    @torch.no_grad()
+    def replaced_effects(
+        self, clean: Clean, outputs: Replaced, readings: Sequence[Reading]
+    ) -> list[Float[Tensor, "rows k"]]:
+        """Change of what `replaced` gives, from the clean run."""
+        given = Groups(outputs.prompt)
+        w = _of_size(whole_window(self.anatomy, clean, outputs), given.size)
+        change = clean.resid.new_zeros(len(given.prompts), given.size, w.n, self.anatomy.d_model)
+        rotary, found = self.anatomy.rotary(w.positions), {}
+        with self.products.settings():
+            for layer in range(-1, self.anatomy.n_layers):
+                if layer in w.layers:
+                    change = self._replaced_block(
+                        self.anatomy.blocks[layer], w, change, rotary, outputs, given
+                    )
+                for i, reading in enumerate(readings):
+                    if layer_of(self.anatomy, reading) == layer:
+                        here = change[:, :, reading.at - clean.start]
+                        found[i] = given.apart(self._read(clean, reading, w, here))
+        return [found[i] for i in range(len(readings))]
+
+    def _replaced_block(
+        self,
+        block: Block,
+        w: Window,
+        change: Float[Tensor, "prompts size n d_model"],
+        rotary,
+        outputs: Replaced,
+        given: Groups,
+    ) -> Float[Tensor, "prompts size n d_model"]:
+        """One block, in which some rows write something else at the first position."""
+        layer = block.index
+        before, attn_out = (w.groups.of(w.kept(x[layer]))[:, None] for x in (w.clean.resid, w.clean.attn_out))
+        z = self._mixed(block, w, before, change, rotary, w.n, w.n)
+        attn = self.products.linear(block.out_proj, z)
+        self._put(attn, Site("attn_out", layer), outputs.attn.get(layer), w, outputs, given)
+        before, moved = (before, change) if block.parallel else (before + attn_out, change + attn)
+        mlp = self.products.linear(block.mlp_out, self._neurons(block, before, moved))
+        self._put(mlp, Site("mlp_out", layer), outputs.mlp.get(layer), w, outputs, given)
+        return change + attn + mlp
+
+    def _put(
+        self, change: Tensor, site: Site, other: Written | None, w: Window, outputs: Replaced, given: Groups
+    ) -> None:
+        """Set the change of an output at the first position, for the rows that write something else there."""
+        if other is not None:
+            own = activation(self.anatomy, w.clean, site, w.first)[outputs.prompt[other.rows]]
+            change.flatten(0, 1)[given.slot[other.rows], 0] = (other.value.to(own) - own).to(change)
+
+    def _propagate(
+        self, many: Sequence[Edits], windows: Sequence[Window]
+    ) -> Float[Tensor, "prompts size d_model"]:
+        """The change of the residual stream that is read, after edits in the order of the layers that they enter."""
+        rotary, stop = self.anatomy.rotary(windows[0].positions), windows[0].layers.stop
+        running: list[
+            tuple[Tensor, Window, int]
+        ] = []  # rows, their window, and how many positions have changed
+        for layer in range(many[0].enters, stop + 1):
+            new = [
+                (self._start(edits, w), w, 1)
+                for edits, w in zip(many, windows, strict=True)
+                if edits.enters == layer
+            ]
+            running += [_joined(new)] if new else []
+            if layer == stop:
+                break
+            block, n = self.anatomy.blocks[layer], windows[0].n
+            wanted = 1 if layer == stop - 1 else n
+            done = [(self._block(block, w, x, rotary, changed, wanted), w, n) for x, w, changed in running]
+            running = [_joined(done)]
+        return torch.cat([change[:, :, -1] for change, *_ in running], dim=1)
+
+    def _start(self, edits: Edits, w: Window) -> Float[Tensor, "prompts size n d_model"]:
+        """The change with which edits enter the first layer that they run."""
         clean, i = w.clean, edits.at - w.clean.start
         change = edits.delta.new_zeros(len(w.prompt), w.n, self.anatomy.d_model)
         change[:, 0] = edits.delta
@@ -107,11 +221,7 @@ class Difference:
                 clean.resid[edits.layer] + clean.attn_out[edits.layer],
             )
             self._add_mlp(block, w.groups.of(mid[:, i : i + 1])[:, None], change[:, :, :1])
-        positions = torch.arange(w.first, w.last + 1, device=clean.tokens.device)[None]
-        rotary = self.anatomy.rotary(positions)
-        for layer, changed, wanted in w.steps():
-            change = self._block(self.anatomy.blocks[layer], w, change, rotary, changed, wanted)
-        return change[:, :, -1]
+        return change
 
     def _block(
         self,

@@ -8,10 +8,15 @@ from torch import Tensor
 
 
 class Groups:
-    """Rows arranged by prompt, so that all rows of a prompt meet its keys and values in one product."""
+    """Rows arranged by prompt, so that all rows of a prompt meet its keys and values in one product.
 
-    def __init__(self, prompt: Int[Tensor, " rows"]) -> None:
-        self.prompts, owner, counts = prompt.unique(return_inverse=True, return_counts=True)
+    among: the prompts, in order, of which there may be none among the rows; None: those of the rows.
+    """
+
+    def __init__(self, prompt: Int[Tensor, " rows"], among: Int[Tensor, " prompts"] | None = None) -> None:
+        self.prompts = prompt.unique() if among is None else among
+        owner = torch.searchsorted(self.prompts, prompt)
+        counts = owner.bincount(minlength=len(self.prompts))
         self.size = int(counts.max())
         order = owner.argsort(stable=True)
         rank = torch.arange(len(order), device=order.device) - (counts.cumsum(0) - counts)[owner[order]]

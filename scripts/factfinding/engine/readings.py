@@ -50,11 +50,16 @@ class Resid:
 Reading = Logits | LogProbs | Resid
 
 
+def layer_of(anatomy: Anatomy, reading: Reading) -> int:
+    """The layer after which is read."""
+    return reading.layer if isinstance(reading, Resid) else anatomy.n_layers - 1
+
+
 def clean_values(anatomy: Anatomy, clean: Clean, reading: Reading) -> Float[Tensor, "prompts k"]:
     """What is read in the clean run, prompt by prompt."""
-    layer = reading.layer if isinstance(reading, Resid) else anatomy.n_layers - 1
+    after = clean.resid[layer_of(anatomy, reading) + 1, :, reading.at - clean.start]
     everyone = torch.arange(len(clean.tokens), device=clean.tokens.device)
-    return read(anatomy, reading, clean.resid[layer + 1, :, reading.at - clean.start], everyone)
+    return read(anatomy, reading, after, everyone)
 
 
 def read(

@@ -29,7 +29,8 @@ from torch import Tensor
 
 from factfinding.engine.clean import Clean, activation
 from factfinding.engine.groups import Groups, own
-from factfinding.engine.readings import Reading, Resid, clean_values, read
+from factfinding.engine.readings import Reading, clean_values, layer_of, read
+from factfinding.engine.replaced import Replaced, Written
 from factfinding.engine.sites import Site
 from factfinding.errors import InputError
 from factfinding.model.anatomy import Anatomy, Block, causal
@@ -115,6 +116,10 @@ class Window:
         return self.last - self.first + 1
 
     @property
+    def positions(self) -> Int[Tensor, "1 n"]:
+        return torch.arange(self.first, self.last + 1, device=self.prompt.device)[None]
+
+    @property
     def visible(self) -> Bool[Tensor, "n n"]:
         return causal(self.n, device=self.prompt.device)
 
@@ -135,7 +140,7 @@ def window(anatomy: Anatomy, clean: Clean, edits: Edits, reading: Reading) -> Wi
     """What has to run for these edits and this reading. Raises InputError where a reading cannot see the
     edits.
     """
-    last_layer = reading.layer if isinstance(reading, Resid) else anatomy.n_layers - 1
+    last_layer = layer_of(anatomy, reading)
     n_positions = clean.tokens.shape[1]
     if not clean.start <= edits.at < n_positions:
         raise InputError(
@@ -158,6 +163,19 @@ def window(anatomy: Anatomy, clean: Clean, edits: Edits, reading: Reading) -> Wi
         first=edits.at,
         last=reading.at,
         layers=range(edits.enters, last_layer + 1),
+    )
+
+
+def whole_window(anatomy: Anatomy, clean: Clean, outputs: Replaced) -> Window:
+    """What has to run with outputs replaced: everything that the clean run keeps, from the first replaced layer on."""
+    first = min(outputs.layers, default=anatomy.n_layers)
+    return Window(
+        clean=clean,
+        prompt=outputs.prompt,
+        groups=Groups(outputs.prompt),
+        first=clean.start,
+        last=clean.tokens.shape[1] - 1,
+        layers=range(first, anatomy.n_layers),
     )
 
 
@@ -191,10 +209,7 @@ class Suffix:
         self, clean: Clean, many: Sequence[Edits], reading: Reading
     ) -> list[Float[Tensor, "rows k"]]:
         """`effects` of edits of any layers at one position, in one pass: rows join the batch at their layer."""
-        order = sorted(range(len(many)), key=lambda i: many[i].enters)
-        before, edited = self._both(clean, [many[i] for i in order], reading)
-        changes = (edited - before).split([len(many[i].prompt) for i in order])
-        return [changes[order.index(i)] for i in range(len(many))]
+        return [edited - before for before, edited in zip(*self._jointly(clean, many, reading), strict=True)]
 
     @torch.no_grad()
     def added_effects(
@@ -211,7 +226,7 @@ class Suffix:
         first = min(added)
         edits = Edits(kind="mlp_out", layer=first, at=at, prompt=prompt, delta=added[first])
         w = window(self.anatomy, clean, edits, reading)
-        rotary = self.anatomy.rotary(torch.arange(w.first, w.last + 1, device=prompt.device)[None])
+        rotary = self.anatomy.rotary(w.positions)
         resid = self._start(edits, w)
         for layer, changed, wanted in w.steps():
             resid = run_block(self.anatomy.blocks[layer], w, resid, rotary, changed, wanted)
@@ -219,6 +234,48 @@ class Suffix:
                 resid = torch.cat((resid[:, :1] + added[layer][:, None], resid[:, 1:]), dim=1)
         before = clean_values(self.anatomy, clean, reading)[prompt]
         return read(self.anatomy, reading, resid[:, -1], prompt) - before
+
+    @torch.no_grad()
+    def joint_values(
+        self, clean: Clean, many: Sequence[Edits], reading: Reading
+    ) -> list[Float[Tensor, "rows k"]]:
+        """`values` of edits of any layers at one position, in one pass: rows join the batch at their layer."""
+        return self._jointly(clean, many, reading)[1]
+
+    @torch.no_grad()
+    def replaced(
+        self, clean: Clean, outputs: Replaced, readings: Sequence[Reading]
+    ) -> list[Float[Tensor, "rows k"]]:
+        """What each of the readings sees, row by row, with outputs of several layers replaced at `clean.start`."""
+        w, found = whole_window(self.anatomy, clean, outputs), {}
+        rotary = self.anatomy.rotary(w.positions)
+        resid = w.kept(clean.resid[w.layers.start])[w.prompt]
+        for layer in range(-1, self.anatomy.n_layers):
+            if layer in w.layers:
+                block = self.anatomy.blocks[layer]
+                z = attend(block, w, *block.qkv(block.norm_attn(resid), rotary))
+                attn = _put(block.attn_out(z), outputs.attn.get(layer))
+                mid = resid if block.parallel else resid + attn
+                resid = resid + attn + _put(block.looked_up(mid), outputs.mlp.get(layer))
+            for i, reading in enumerate(readings):
+                if layer_of(self.anatomy, reading) != layer:
+                    continue
+                if layer in w.layers:
+                    here = resid[:, reading.at - clean.start]
+                    found[i] = read(self.anatomy, reading, here, w.prompt)
+                else:  # below what is replaced
+                    found[i] = clean_values(self.anatomy, clean, reading)[w.prompt]
+        return [found[i] for i in range(len(readings))]
+
+    def _jointly(
+        self, clean: Clean, many: Sequence[Edits], reading: Reading
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """What is read before and after each of the edits."""
+        order = sorted(range(len(many)), key=lambda i: many[i].enters)
+        both = self._both(clean, [many[i] for i in order], reading)
+        sizes = [len(many[i].prompt) for i in order]
+        before, edited = (dict(zip(order, part.split(sizes), strict=True)) for part in both)
+        return [before[i] for i in range(len(many))], [edited[i] for i in range(len(many))]
 
     def _both(self, clean: Clean, many: Sequence[Edits], reading: Reading) -> tuple[Tensor, Tensor]:
         """What is read before and after the edits, all their rows one after another; only rows that move run."""
@@ -235,8 +292,7 @@ class Suffix:
     def _resid(self, many: Sequence[Edits], windows: Sequence[Window]) -> Float[Tensor, "rows d_model"]:
         """The residual stream that is read, after edits in the order of the layers that they enter."""
         n, stop = windows[0].n, windows[0].layers.stop
-        positions = torch.arange(windows[0].first, windows[0].last + 1, device=many[0].delta.device)[None]
-        rotary, running = self.anatomy.rotary(positions), []
+        rotary, running = self.anatomy.rotary(windows[0].positions), []
         for layer in range(many[0].enters, stop + 1):
             new = [(some, w) for some, w in zip(many, windows, strict=True) if some.enters == layer]
             running += [(self._start(some, w), w, 1) for some, w in new]
@@ -258,6 +314,13 @@ class Suffix:
         else:
             resid[:, 0] += edits.delta
         return resid
+
+
+def _put(written: Float[Tensor, "rows n d_model"], other: Written | None) -> Tensor:
+    """What some rows write instead, in place of what is written at the first position."""
+    if other is not None:
+        written[other.rows, 0] = other.value.to(written)
+    return written
 
 
 def _joined(parts: Sequence[tuple[Tensor, Window, int]]) -> tuple[Tensor, Window, int]:

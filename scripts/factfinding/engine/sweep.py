@@ -28,6 +28,7 @@ from factfinding.digest import code_digest
 from factfinding.engine.batches import Log
 from factfinding.engine.clean import Clean
 from factfinding.engine.readings import Reading
+from factfinding.engine.replaced import Replaced
 from factfinding.engine.shards import TableShards
 from factfinding.engine.suffix import Edits
 from factfinding.errors import InputError
@@ -41,11 +42,22 @@ class Engine(Protocol):
     """`suffix.Suffix` or `difference.Difference`."""
 
     name: str
+    anatomy: Anatomy
+
+    def values(self, clean: Clean, edits: Edits, reading: Reading) -> Float[Tensor, "rows k"]: ...
 
     def effects(self, clean: Clean, edits: Edits, reading: Reading) -> Float[Tensor, "rows k"]: ...
 
+    def joint_values(
+        self, clean: Clean, many: Sequence[Edits], reading: Reading
+    ) -> list[Float[Tensor, "rows k"]]: ...
+
     def joint_effects(
         self, clean: Clean, many: Sequence[Edits], reading: Reading
+    ) -> list[Float[Tensor, "rows k"]]: ...
+
+    def replaced(
+        self, clean: Clean, outputs: Replaced, readings: Sequence[Reading]
     ) -> list[Float[Tensor, "rows k"]]: ...
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import polars as pl
 
 from factfinding.config import RelationConfig
+from factfinding.declarations import declarations
 from factfinding.known import STUDY_RULE, Rule
 from factfinding.least import LEAST_SHARE, LEAST_SUBJECTS
 from factfinding.relation import STUDY, spoken
@@ -36,7 +37,20 @@ def told(section: str, tables: Tables, *, relation: RelationConfig = STUDY, **mo
     """
     tell = import_module(f"factfinding.experiments.{section}.show").sentences
     frames = {name: with_open_ends(frame) for name, frame in tables.items()}
-    return spoken(tell(frames, **more), relation)
+    found = tell(frames, **more)
+    if declarations().experiments[section].twin:
+        found = found + computed_again(tables.get(f"{section}_twin"))
+    return spoken(found, relation)
+
+
+def computed_again(twin: pl.DataFrame | None) -> list[str]:
+    """How far effects by differences lie from those by values (`certified.certificate`)."""
+    if twin is None or twin.is_empty():
+        return []
+    rows, engine, dtype = twin["rows"].sum(), twin["engine"][0], twin["dtype"][0]
+    worst = twin["relative_error"].max()
+    off = "in nothing" if worst is None else f"by at most {worst:.1g} of the largest effect"
+    return [f"Run by {engine}; {rows:,} rows, run again by values in {dtype}, differ {off}."]
 
 
 def with_open_ends(table: pl.DataFrame) -> pl.DataFrame:

@@ -1,14 +1,17 @@
-"""The residual stream from the final name token on, with outputs of that token's own layers replaced (P2.8).
+"""What each layer writes at the final name token, and what is written there instead (P2.8, P3.1, the circuit's borders).
 
 Replacing what attention or an MLP writes *at* the final name token changes nothing at earlier positions. So one run per
 prompt keeps the earlier keys and values, and each simplification costs that token (and, where the answer at END is
-wanted, the few after it) through the blocks. The slow twin is `trace.run` with edits of `attn_out` and `mlp_out` there.
+wanted, the few after it) through the blocks: `replaced` of the engines. The slow twin is `trace.run` with edits of
+`attn_out` and `mlp_out` there.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
 
 import numpy as np
 import polars as pl
@@ -19,9 +22,9 @@ from torch import Tensor
 from factfinding.engine.clean import Clean, prepare
 from factfinding.engine.tokens import tokens_of
 from factfinding.methods.groups import KINDS, Group, in_batches
-from factfinding.model.anatomy import Anatomy, causal
+from factfinding.model.anatomy import Anatomy
 
-Replaced = Mapping[int, Float[Tensor, "batch d_model"]]
+Instead = Mapping[int, Float[Tensor, "batch d_model"]]
 """By layer: what is written instead."""
 
 
@@ -32,6 +35,35 @@ class NameOutputs:
     attn: Float[Tensor, "subjects layers d_model"]
     mlp: Float[Tensor, "subjects layers d_model"]
     resid: Float[Tensor, "subjects layers d_model"]
+
+    @cached_property
+    def means(self) -> dict[str, list[Float[Tensor, " d_model"]]]:
+        """Over the subjects, by layer."""
+        return {
+            part: [written.mean(0) for written in getattr(self, part).unbind(1)] for part in ("attn", "mlp")
+        }
+
+    def instead(
+        self,
+        part: Literal["attn", "mlp"],
+        kind: str,
+        layers: Sequence[int],
+        rows: Int[np.ndarray, " batch"],
+        donors: Int[np.ndarray, " subjects"] | None = None,
+    ) -> Instead:
+        """By layer: what attention or the MLP of each of `layers` writes under an ablation of `kind`.
+
+        donors: a row for each subject, if it resamples.
+        """
+        if kind not in KINDS:
+            raise ValueError(f"ablation kind {kind!r}; allowed: {KINDS}")
+        written, here = getattr(self, part), torch.as_tensor(rows)
+        if kind == "zero":
+            return {layer: torch.zeros_like(written[here, layer]) for layer in layers}
+        if kind == "mean":
+            return {layer: self.means[part][layer].expand(len(here), -1) for layer in layers}
+        given = torch.as_tensor(donors[rows])
+        return {layer: written[given, layer] for layer in layers}
 
 
 def clean_run(
@@ -66,54 +98,3 @@ def name_outputs(
     for rows, found in in_batches(groups, batch_size, outputs):
         attn[rows], mlp[rows], resid[rows] = found
     return NameOutputs(attn=attn, mlp=mlp, resid=resid)
-
-
-@torch.no_grad()
-def name_stream(
-    anatomy: Anatomy, clean: Clean, *, attn: Replaced | None = None, mlp: Replaced | None = None
-) -> Float[Tensor, "batch layers positions d_model"]:
-    """resid_post of every layer from the final name token on, with outputs replaced at that token.
-
-    `clean`: from `clean_run`; its last position is the last one here.
-    """
-    attn, mlp, start = attn or {}, mlp or {}, clean.start
-    n, device = clean.tokens.shape[1], clean.tokens.device
-    rotary = anatomy.rotary(torch.arange(start, n, device=device)[None])
-    visible = causal(n, device=device)[start:]
-    resid, found = clean.resid[0], []
-    for block in anatomy.blocks:
-        q, k, v = block.qkv(block.norm_attn(resid), rotary)
-        k, v = (
-            torch.cat((kept[block.index, :, :, :start], own), dim=2)
-            for kept, own in ((clean.keys, k), (clean.values, v))
-        )
-        written = _put(block.attn_out(block.mix(block.pattern(q, k, visible), v)), attn.get(block.index))
-        mid = resid if block.parallel else resid + written
-        looked_up = _put(block.looked_up(mid), mlp.get(block.index))
-        resid = resid + written + looked_up
-        found.append(resid)
-    return torch.stack(found, dim=1)
-
-
-def _put(written: Float[Tensor, "batch positions d_model"], value: Tensor | None) -> Tensor:
-    """`value` in place of what is written at the first position."""
-    return written if value is None else torch.cat((value.to(written)[:, None], written[:, 1:]), dim=1)
-
-
-def replaced(
-    outputs: Float[Tensor, "subjects layers d_model"],
-    kind: str,
-    layers: Sequence[int],
-    rows: Int[np.ndarray, " batch"],
-    donors: Int[np.ndarray, " subjects"] | None,
-) -> dict[int, Float[Tensor, "batch d_model"]]:
-    """What each of `layers` writes under an ablation of `kind`. `donors`: a row for each subject, if it resamples."""
-    if kind not in KINDS:
-        raise ValueError(f"ablation kind {kind!r}; allowed: {KINDS}")
-    here = torch.as_tensor(rows)
-    if kind == "zero":
-        return {layer: torch.zeros_like(outputs[here, layer]) for layer in layers}
-    if kind == "mean":
-        return {layer: outputs[:, layer].mean(0).expand(len(here), -1) for layer in layers}
-    given = torch.as_tensor(donors[rows])
-    return {layer: outputs[given, layer] for layer in layers}

@@ -25,7 +25,7 @@ from factfinding.engine.trace import Edit, Knockout, Read, run
 from factfinding.errors import InputError
 from factfinding.methods.circuit import AT_NAME, Circuit
 from factfinding.methods.groups import PromptLayout
-from factfinding.methods.name_stream import Replaced
+from factfinding.methods.name_stream import Instead
 from factfinding.model.anatomy import Anatomy
 
 Patterns = dict[int, Float[Tensor, "queries heads keys"]]
@@ -114,8 +114,8 @@ def simplified_run(
     layout: PromptLayout,
     patterns: Patterns,
     *,
-    attn: Replaced,
-    mlp: Replaced,
+    attn: Instead,
+    mlp: Instead,
     also: Sequence[Site] = (),
 ) -> tuple[Float[Tensor, "batch layers d_model"], list[Float[Tensor, "batch d_model"]]]:
     """resid_post of every layer at the final name token of the simplified model, and what `also` reads there."""

@@ -19,10 +19,17 @@ import polars as pl
 import torch
 from jaxtyping import Bool, Int
 
+from factfinding.engine.batches import packed
+from factfinding.engine.certified import against_values, certified
+from factfinding.engine.readings import Logits
+from factfinding.engine.replaced import Replaced
+from factfinding.engine.shards import first_batch
+from factfinding.engine.suffix import Suffix
+from factfinding.engine.sweep import Engine
 from factfinding.inputs import Inputs, Say, Settings
 from factfinding.methods.estimates import beside_unchanged, estimate_columns
 from factfinding.methods.groups import Group, groups_of, in_batches, known_prompts, labels_of
-from factfinding.methods.name_stream import clean_run, name_outputs, name_stream, replaced
+from factfinding.methods.name_stream import clean_run, name_outputs
 from factfinding.methods.readers import Readers, read_out, readers_of
 from factfinding.model.anatomy import Anatomy
 from factfinding.model.source import anatomy_of
@@ -31,20 +38,22 @@ from factfinding.tables import empty, schema_of
 
 
 def compute(inputs: Inputs, settings: Settings, say: Say) -> dict[str, pl.DataFrame]:
-    """The table `circuit_scan`."""
-    section = settings.interventions
+    """The tables `circuit_scan` and `circuit_scan_twin`."""
+    section, anatomy = settings.interventions, anatomy_of(inputs)
+    engine = certified(anatomy, settings.compute, seed=section.seed)
     prompts = known_prompts(inputs, section.subjects)
     say(f"borders of the circuit on {min(prompts.height, section.patched_subjects)} subjects")
     table = circuit_scan(
-        anatomy_of(inputs),
+        anatomy,
         prompts,
         inputs.candidates,
         readers_of(inputs),
+        engine=engine,
         subjects=section.patched_subjects,
         batch_size=settings.compute.batch_size,
         seed=section.seed,
     )
-    return {"circuit_scan": table}
+    return {"circuit_scan": table, "circuit_scan_twin": against_values("circuit_scan_twin", engine, say)}
 
 
 def scans(n_layers: int, *, parallel: bool) -> list[tuple[str, int, tuple[int, ...], tuple[int, ...]]]:
@@ -64,13 +73,14 @@ def circuit_scan(
     candidates: pl.DataFrame,
     reader: Readers,
     *,
+    engine: Engine | None = None,
     subjects: int,
     batch_size: int,
     seed: int,
 ) -> pl.DataFrame:
     """The table `circuit_scan`. Empty when the reader is.
 
-    prompts: `full`. At most `subjects` of them, drawn by the seed, are run under ablations; the means that are put in
+    prompts: `full`. engine: None for values. At most `subjects` of them, drawn by the seed, are run under ablations; the means that are put in
     place, and the rows `probe`, are of all.
     """
     if reader.empty:
@@ -80,20 +90,31 @@ def circuit_scan(
     drawn = np.zeros(prompts.height, dtype=bool)
     drawn[np.random.default_rng(seed).permutation(prompts.height)[:subjects]] = True
     tokens = torch.tensor(candidates["token_id"].to_list(), device=anatomy.device)
-    wanted = scans(anatomy.n_layers, parallel=anatomy.parallel)
+    engine, wanted = engine or Suffix(anatomy), scans(anatomy.n_layers, parallel=anatomy.parallel)
+    by_depth = sorted(range(len(wanted)), key=lambda i: min((*wanted[i][2], *wanted[i][3]), default=0))
     hits = np.zeros((prompts.height, len(wanted)), dtype=bool)
 
     def ablated(group: Group, batch: Int[np.ndarray, " batch"]) -> Bool[np.ndarray, "drawn scans"]:
+        """Scans that begin at about the same layer run together, and none below it."""
         rows = batch[drawn[batch]]
         found = np.zeros((len(rows), len(wanted)), dtype=bool)
         if not len(rows):
             return found
         clean = clean_run(anatomy, prompts, group, rows, to_end=True)
-        for i, (_, _, attention, mlps) in enumerate(wanted):
-            attn = replaced(outputs.attn, "mean", attention, rows, None)
-            mlp = replaced(outputs.mlp, "mean", mlps, rows, None)
-            said = anatomy.logits(name_stream(anatomy, clean, attn=attn, mlp=mlp)[:, -1, -1])[:, tokens]
-            found[:, i] = said.argmax(-1).cpu().numpy() == labels[rows]
+        everyone = torch.arange(len(rows), device=anatomy.device)
+        reading = Logits(at=group.layout.end, tokens=tokens)
+        most = first_batch(anatomy, clean.tokens.shape[1] - clean.start)
+        for some in packed(by_depth, lambda _: len(rows), most):
+            changed = []
+            for _, _, attention, mlps in (wanted[i] for i in some):
+                attn, mlp = (
+                    outputs.instead(part, "mean", layers, rows)
+                    for part, layers in (("attn", attention), ("mlp", mlps))
+                )
+                changed.append(Replaced.of(everyone, attn=attn, mlp=mlp))
+            said = engine.replaced(clean, Replaced.joined(changed), [reading])[0].argmax(-1)
+            right = said.cpu().numpy().reshape(len(some), len(rows)) == labels[rows]
+            found[:, some] = right.T
         return found
 
     for batch, found in in_batches(groups, batch_size, ablated):

@@ -16,14 +16,23 @@ were fitted on the unchanged model (`readers.py`), each subject by one that has 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import polars as pl
+import torch
 from jaxtyping import Float, Int
 
+from factfinding.engine.batches import packed
+from factfinding.engine.certified import against_values, certified
 from factfinding.engine.clean import Clean
+from factfinding.engine.readings import Resid
+from factfinding.engine.replaced import Replaced
+from factfinding.engine.shards import first_batch
+from factfinding.engine.suffix import Suffix
+from factfinding.engine.sweep import Engine
 from factfinding.engine.tokens import tokens_of
 from factfinding.inputs import Inputs, Say, Settings
 from factfinding.methods.circuit import circuit_of
@@ -38,7 +47,7 @@ from factfinding.methods.groups import (
     resampling_donors,
 )
 from factfinding.methods.head_reader import head_readers
-from factfinding.methods.name_stream import NameOutputs, clean_run, name_outputs, name_stream, replaced
+from factfinding.methods.name_stream import Instead, NameOutputs, clean_run, name_outputs
 from factfinding.methods.readers import Readers, read_out, readers_of
 from factfinding.methods.simplified import (
     Parts,
@@ -58,24 +67,26 @@ NOTHING = "none"
 
 
 def compute(inputs: Inputs, settings: Settings, say: Say) -> dict[str, pl.DataFrame]:
-    """The table `ladder`."""
+    """The tables `ladder` and `ladder_twin`."""
     anatomy, circuit, logistic = anatomy_of(inputs), circuit_of(inputs), readers_of(inputs)
     section, size = settings.interventions, settings.compute.batch_size
     prompts = {name: known_prompts(inputs, section.subjects, name) for name in ("full", "name_only")}
     heads = head_readers(
         anatomy, circuit.extract, inputs.candidates, prompts["full"], logistic, batch_size=size
     )
+    engine = certified(anatomy, settings.compute, seed=section.seed)
     table = ladder_table(
         anatomy,
         prompts,
         [logistic, *heads],
         parts_of(circuit, anatomy),
+        engine=engine,
         draws=section.draws,
         batch_size=size,
         seed=section.seed,
     )
     say(f"{table['step'].n_unique()} steps on {prompts['full'].height} subjects")
-    return {"ladder": table}
+    return {"ladder": table, "ladder_twin": against_values("ladder_twin", engine, say)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,6 +152,7 @@ def ladder_table(
     parts: Parts | None,
     *,
     kinds: Sequence[str] = KINDS,
+    engine: Engine | None = None,
     draws: int,
     batch_size: int,
     seed: int,
@@ -148,7 +160,8 @@ def ladder_table(
     """Columns step, reader, kind (`none` where nothing is ablated), layer, accuracy and loss (nats) with intervals,
     drop (of accuracy from the step `before`, same subjects and kind, paired), before, n, majority_rate.
 
-    prompts: `full` and `name_only`, of the same subjects in the same order. Empty when the readers are.
+    prompts: `full` and `name_only`, of the same subjects in the same order. engine: None for values; the frozen steps always
+    run on values. Empty when the readers are.
     """
     readers = [reader for reader in readers if not reader.empty]
     if not readers:
@@ -157,7 +170,7 @@ def ladder_table(
     scored: dict[tuple[str, str, str], Scores] = {}
     for condition in ("full", "name_only"):
         runs = Simplifications(
-            anatomy, prompts[condition], parts, draws=draws, batch_size=batch_size, seed=seed
+            anatomy, prompts[condition], parts, engine=engine, draws=draws, batch_size=batch_size, seed=seed
         )
         scored |= runs.score([step for step in ladder if step.condition == condition], kinds, readers)
     truth = np.array(prompts["full"]["answer"].to_list())
@@ -174,6 +187,24 @@ class _Batch:
     patterns: Patterns | None
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Run:
+    """A step under one kind of ablation, and of one that resamples whose outputs are put in."""
+
+    step: Step
+    kind: str
+    donors: Int[np.ndarray, " subjects"] | None
+
+
+def _without_donor(
+    rows: Int[np.ndarray, " batch"], run: _Run, resid: Float[np.ndarray, "batch layers d_model"]
+) -> Float[np.ndarray, "batch layers d_model"]:
+    """NaN for subjects who have no donor."""
+    if run.donors is not None and (run.step.attention or run.step.mlps):
+        resid[run.donors[rows] < 0] = np.nan
+    return resid
+
+
 class Simplifications:
     """Runs of one condition's prompts under the ladder's steps; unchanged outputs and donors are kept."""
 
@@ -183,11 +214,13 @@ class Simplifications:
         prompts: pl.DataFrame,
         parts: Parts | None,
         *,
+        engine: Engine | None = None,
         draws: int,
         batch_size: int,
         seed: int,
     ) -> None:
         self.anatomy, self.prompts, self.parts, self.batch_size = anatomy, prompts, parts, batch_size
+        self.engine = engine or Suffix(anatomy)
         self.groups = groups_of(prompts)
         self.outputs: NameOutputs = name_outputs(anatomy, prompts, self.groups, batch_size=batch_size)
         answers = np.unique(prompts["answer"].to_list(), return_inverse=True)[1]
@@ -215,46 +248,63 @@ class Simplifications:
         def scores(group: Group, rows: Int[np.ndarray, " batch"]) -> dict[tuple[str, str, str], Scores]:
             clean = clean_run(self.anatomy, self.prompts, group, rows)
             batch = _Batch(layout=group.layout, rows=rows, clean=clean, patterns=patterns.get(group.layout))
-            return {
-                (step.name, reader.name, kind): read
-                for step, kind in asked
-                if not step.frozen or applies(step, group)
-                for reader, read in zip(readers, self._read(batch, step, kind, readers), strict=True)
-            }
+            here = [(step, kind) for step, kind in asked if not step.frozen or applies(step, group)]
+            return self._read(batch, here, readers)
 
         for rows, measured in in_batches(self.groups, self.batch_size, scores):
             for key, read in measured.items():
                 found[key].hits[rows], found[key].losses[rows] = read.hits, read.losses
         return found
 
-    def _read(self, batch: _Batch, step: Step, kind: str, readers: Sequence[Readers]) -> list[Scores]:
-        """What each reader says of a batch under a step, means over the draws."""
-        residuals = [self._resid(batch, step, kind, donors) for donors in self.donors.get(kind, [None])]
-        found = []
-        for reader in readers:
-            read = [read_out(reader, resid, self.prompts[batch.rows]) for resid in residuals]
+    def _read(
+        self, batch: _Batch, asked: Sequence[tuple[Step, str]], readers: Sequence[Readers]
+    ) -> dict[tuple[str, str, str], Scores]:
+        """What each reader says of a batch under each step and kind, means over the draws."""
+        runs = [
+            _Run(step=step, kind=kind, donors=donors)
+            for step, kind in asked
+            for donors in self.donors.get(kind, [None])
+        ]
+        drawn: dict[tuple[str, str, str], list[tuple[np.ndarray, np.ndarray]]] = {}
+        for run, resid in self._residuals(batch, runs):
+            for reader in readers:
+                read = read_out(reader, resid, self.prompts[batch.rows])
+                drawn.setdefault((run.step.name, reader.name, run.kind), []).append(read)
+        found = {}
+        for key, read in drawn.items():
             hits, losses = (np.mean(values, axis=0) for values in zip(*read, strict=True))
-            found.append(Scores(hits=hits, losses=losses))
+            found[key] = Scores(hits=hits, losses=losses)
         return found
 
-    def _resid(
-        self, batch: _Batch, step: Step, kind: str, donors: Int[np.ndarray, " subjects"] | None
-    ) -> Float[np.ndarray, "batch layers d_model"]:
-        """resid_post at the final name token under a step; NaN for subjects who have no donor of this kind."""
-        rows = batch.rows
-        if not step.ablates:
-            return self.outputs.resid[rows].double().numpy()
-        attn = replaced(self.outputs.attn, kind, step.attention, rows, donors)
-        mlp = replaced(self.outputs.mlp, kind, step.mlps, rows, donors)
-        if step.frozen:
-            tokens = tokens_of(self.prompts, rows, self.anatomy.device)
-            resid, _ = simplified_run(self.anatomy, tokens, batch.layout, batch.patterns, attn=attn, mlp=mlp)
-        else:
-            resid = name_stream(self.anatomy, batch.clean, attn=attn, mlp=mlp)[:, :, 0]
-        found = resid.double().cpu().numpy()
-        if donors is not None and (step.attention or step.mlps):
-            found[donors[rows] < 0] = np.nan
-        return found
+    def _residuals(
+        self, batch: _Batch, runs: Sequence[_Run]
+    ) -> Iterator[tuple[_Run, Float[np.ndarray, "batch layers d_model"]]]:
+        """resid_post at the final name token in each run; NaN for subjects who have no donor of its kind.
+
+        Those whose patterns stay run together, as many as fit.
+        """
+        rows, layers = batch.rows, range(self.anatomy.n_layers)
+        at = [Resid(at=batch.layout.final_name, layer=layer) for layer in layers]
+        everyone = torch.arange(len(rows), device=self.anatomy.device)
+        together = [run for run in runs if run.step.ablates and not run.step.frozen]
+        for some in packed(together, lambda _: len(rows), first_batch(self.anatomy, 1)):
+            outputs = Replaced.joined([Replaced.of(everyone, **self._instead(rows, run)) for run in some])
+            resid = torch.stack(self.engine.replaced(batch.clean, outputs, at), dim=1)
+            parts = resid.double().cpu().numpy().reshape(len(some), len(rows), len(layers), -1)
+            yield from zip(some, map(partial(_without_donor, rows), some, parts), strict=True)
+        for run in (run for run in runs if not run.step.ablates):
+            yield run, self.outputs.resid[rows].double().numpy()
+        for run in (run for run in runs if run.step.frozen):
+            tokens, instead = tokens_of(self.prompts, rows, self.anatomy.device), self._instead(rows, run)
+            resid, _ = simplified_run(self.anatomy, tokens, batch.layout, batch.patterns, **instead)
+            yield run, _without_donor(rows, run, resid.double().cpu().numpy())
+
+    def _instead(self, rows: Int[np.ndarray, " batch"], run: _Run) -> dict[str, Instead]:
+        """What is written instead at the final name token."""
+        parts = (("attn", run.step.attention), ("mlp", run.step.mlps))
+        return {
+            part: self.outputs.instead(part, run.kind, layers, rows, run.donors) for part, layers in parts
+        }
 
     def patterns(self, group: Group) -> Patterns:
         """The frozen patterns of one layout."""

@@ -19,7 +19,7 @@ What is measured, on each subject, against the unchanged model:
     loss             -log P(right answer's token), nats
     kl               of the prediction at END from the unchanged model's, nats
 
-In effect the edit adds one vector to MLP j's output, so only what comes after is run (engine/suffix.py).
+In effect the edit adds one vector to MLP j's output, so only what comes after is run (engine/suffix.py, or in differences).
 """
 
 from __future__ import annotations
@@ -33,9 +33,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from factfinding.engine.batches import packed
+from factfinding.engine.certified import against_values, certified
 from factfinding.engine.clean import Clean
 from factfinding.engine.readings import LogProbs, Resid, clean_values
+from factfinding.engine.replaced import Replaced
+from factfinding.engine.shards import first_batch
 from factfinding.engine.suffix import Edits, Suffix
+from factfinding.engine.sweep import Engine
 from factfinding.inputs import Inputs, Say, Settings
 from factfinding.methods.circuit import circuit_of
 from factfinding.methods.estimates import accuracy_estimate, behind, each, estimate_columns
@@ -49,7 +54,7 @@ from factfinding.methods.groups import (
     some_prompts,
 )
 from factfinding.methods.head_reader import head_readers
-from factfinding.methods.name_stream import NameOutputs, clean_run, name_outputs, name_stream, replaced
+from factfinding.methods.name_stream import NameOutputs, clean_run, name_outputs
 from factfinding.methods.readers import Readers, readers_of
 from factfinding.methods.simplified import Parts, parts_of
 from factfinding.model.anatomy import Anatomy
@@ -68,26 +73,28 @@ Measured = dict[Metric, Float[np.ndarray, " subjects"]]
 
 
 def compute(inputs: Inputs, settings: Settings, say: Say) -> dict[str, pl.DataFrame]:
-    """The table `mlp_paths`."""
+    """The tables `mlp_paths` and `mlp_paths_twin`."""
     anatomy, circuit, logistic = anatomy_of(inputs), circuit_of(inputs), readers_of(inputs)
     section, size = settings.mlp_paths, settings.compute.batch_size
     prompts = known_prompts(inputs, section.subjects)
     if section.ablated_subjects is not None:
         prompts = some_prompts(prompts, section.ablated_subjects, seed=section.seed)
     heads = head_readers(anatomy, circuit.extract, inputs.candidates, prompts, logistic, batch_size=size)
+    engine = certified(anatomy, settings.compute, seed=section.seed)
     table = mlp_paths(
         anatomy,
         prompts,
         inputs.candidates,
         [logistic, *heads],
         parts_of(circuit, anatomy),
+        engine=engine,
         draws=section.draws,
         batch_size=size,
         seed=section.seed,
     )
     pairs = table.drop_nulls("source").select("source", "target").n_unique() if table.height else 0
     say(f"{pairs} paths between MLPs removed, on {prompts.height} subjects")
-    return {"mlp_paths": table}
+    return {"mlp_paths": table, "mlp_paths_twin": against_values("mlp_paths_twin", engine, say)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,6 +121,7 @@ def mlp_paths(
     parts: Parts | None,
     *,
     kinds: Sequence[str] = KINDS,
+    engine: Engine | None = None,
     draws: int,
     batch_size: int,
     seed: int,
@@ -123,14 +131,16 @@ def mlp_paths(
     intervals, n, majority_rate.
 
     prompts: `full`, of the subjects to measure on, over whom the means are taken. parts: `simplified.parts_of` the
-    circuit. Empty where it has no lookup at the name or a lookup of one MLP, or with fewer than two subjects.
+    circuit. engine: None for values. Empty where it has no lookup at the name or a lookup of one MLP, or with fewer than two
+    subjects.
     """
     paths = [] if parts is None else paths_of(parts.lookup, kinds)
     if not paths or prompts.height < 2:
         return empty("mlp_paths")
     runs = Paths(
-        anatomy, prompts, candidates, readers, parts.lookup[1], draws=draws, batch_size=batch_size, seed=seed
-    )
+        anatomy, prompts, candidates, readers, parts.lookup[1],
+        engine=engine, draws=draws, batch_size=batch_size, seed=seed,
+    )  # fmt: skip
     measured = runs.measure(paths, whole=range(parts.lookup[0], parts.lookup[1] + 1))
     return pl.DataFrame(_rows(measured, runs.labels, seed), schema=schema_of("mlp_paths"))
 
@@ -161,11 +171,12 @@ class Paths:
         readers: Sequence[Readers],
         read_after: int,
         *,
+        engine: Engine | None = None,
         draws: int,
         batch_size: int,
         seed: int,
     ) -> None:
-        self.anatomy, self.prompts = anatomy, prompts
+        self.anatomy, self.prompts, self.engine = anatomy, prompts, engine or Suffix(anatomy)
         self.read_after, self.batch_size = read_after, batch_size
         self.readers = {
             reader.name: (reader, reader.folds_of(prompts["subject"].to_list()))
@@ -188,8 +199,8 @@ class Paths:
 
         def scores(group: Group, rows: Int[np.ndarray, " batch"]) -> dict[Removed, Measured]:
             batch = _Batch(self, group, rows)
-            made = {nothing: batch.score(None)} | ({everything: batch.averaged(whole)} if whole else {})
-            return made | {path: self._without(batch, path) for path in paths}
+            made = {nothing: batch.unchanged()} | ({everything: batch.averaged(whole)} if whole else {})
+            return made | batch.without(paths)
 
         for rows, measured in in_batches(self.groups, self.batch_size, scores):
             for path, of_path in measured.items():
@@ -198,23 +209,6 @@ class Paths:
                     kept[rows] = values
         return found
 
-    def _without(self, batch: _Batch, path: Removed) -> Measured:
-        """All metrics with a path removed, means over the draws."""
-        drawn = [self._replaced(batch, path, donors) for donors in self.donors.get(path.kind, [None])]
-        return {metric: np.mean([scores[metric] for scores in drawn], axis=0) for metric in drawn[0]}
-
-    def _replaced(
-        self, batch: _Batch, path: Removed, donors: Int[np.ndarray, " subjects"] | None
-    ) -> Measured:
-        own = self.outputs.mlp[batch.rows, path.source]
-        given = replaced(self.outputs.mlp, path.kind, [path.source], batch.rows, donors)[path.source]
-        moved = (given - own).to(batch.clean.resid.device)
-        scores = batch.score(path_edits(self.anatomy, batch.clean, path.target, moved))
-        if donors is not None:
-            alone = donors[batch.rows] < 0
-            scores = {metric: np.where(alone, np.nan, values) for metric, values in scores.items()}
-        return scores
-
 
 class _Batch:
     """Subjects of one layout, run once without a change, and what is read of them with one."""
@@ -222,29 +216,54 @@ class _Batch:
     def __init__(self, paths: Paths, group: Group, rows: Int[np.ndarray, " batch"]) -> None:
         self.paths, self.rows = paths, rows
         self.clean = clean_run(paths.anatomy, paths.prompts, group, rows, to_end=True)
-        self.engine = Suffix(paths.anatomy)
+        self.engine = paths.engine
         self.said = LogProbs(at=group.layout.end)
         self.stream = Resid(at=group.layout.final_name, layer=paths.read_after)
         self.before = clean_values(paths.anatomy, self.clean, self.said).double()
 
     @torch.no_grad()
-    def score(self, edits: Edits | None) -> Measured:
-        """All metrics under an edit of every prompt, or under none."""
-        if edits is None:
-            return self._scores(clean_values(self.paths.anatomy, self.clean, self.stream), self.before)
-        return self._scores(
-            *(self.engine.values(self.clean, edits, reading) for reading in (self.stream, self.said))
-        )
+    def unchanged(self) -> Measured:
+        """All metrics with nothing removed."""
+        return self._scores(clean_values(self.paths.anatomy, self.clean, self.stream), self.before)
 
     @torch.no_grad()
     def averaged(self, layers: Sequence[int]) -> Measured:
         """All metrics with the outputs of the MLPs of these layers at their mean over the subjects."""
-        anatomy = self.paths.anatomy
-        stream = name_stream(
-            anatomy, self.clean, mlp=replaced(self.paths.outputs.mlp, "mean", layers, self.rows, None)
-        )
-        logits = anatomy.unembed(anatomy.final_norm(stream[:, -1, -1]))
-        return self._scores(stream[:, self.paths.read_after, 0], logits.double().log_softmax(1))
+        everyone = torch.arange(len(self.rows), device=self.clean.tokens.device)
+        mlp = self.paths.outputs.instead("mlp", "mean", layers, self.rows)
+        outputs = Replaced.of(everyone, mlp=mlp)
+        return self._scores(*self.engine.replaced(self.clean, outputs, [self.stream, self.said]))
+
+    @torch.no_grad()
+    def without(self, paths: Sequence[Removed]) -> dict[Removed, Measured]:
+        """All metrics with each path removed, means over the draws; NaN for subjects without a donor.
+
+        Paths run together, as many as fit.
+        """
+        drawn: dict[Removed, list[Measured]] = {path: [] for path in paths}
+        wanted = [(path, donors) for path in paths for donors in self.paths.donors.get(path.kind, [None])]
+        positions = self.clean.tokens.shape[1] - self.clean.start
+        most = first_batch(self.paths.anatomy, positions)
+        for some in packed(wanted, lambda _: len(self.rows), most):
+            edits = [self._removed(path, donors) for path, donors in some]
+            read = [self.engine.joint_values(self.clean, edits, one) for one in (self.stream, self.said)]
+            for (path, donors), resid, said in zip(some, *read, strict=True):
+                scores = self._scores(resid, said)
+                if donors is not None:
+                    alone = donors[self.rows] < 0
+                    scores = {metric: np.where(alone, np.nan, values) for metric, values in scores.items()}
+                drawn[path].append(scores)
+        return {
+            path: {metric: np.mean([scores[metric] for scores in found], axis=0) for metric in found[0]}
+            for path, found in drawn.items()
+        }
+
+    def _removed(self, path: Removed, donors: Int[np.ndarray, " subjects"] | None) -> Edits:
+        """What takes a path away from every prompt."""
+        outputs = self.paths.outputs
+        given = outputs.instead("mlp", path.kind, [path.source], self.rows, donors)[path.source]
+        moved = (given - outputs.mlp[self.rows, path.source]).to(self.clean.resid.device)
+        return path_edits(self.paths.anatomy, self.clean, path.target, moved)
 
     def _scores(self, resid: Tensor, said: Tensor) -> Measured:
         """resid: at the final name token, `[batch, d_model]`; said: log-probabilities at END, `[batch, vocabulary]`."""

@@ -29,10 +29,13 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from factfinding.engine.batches import Batches
+from factfinding.engine.certified import against_values, certified
 from factfinding.engine.clean import Clean, prepare
 from factfinding.engine.readings import LogProbs
+from factfinding.engine.shards import first_batch
 from factfinding.engine.sites import Site
 from factfinding.engine.suffix import Suffix, edit
+from factfinding.engine.sweep import Engine
 from factfinding.engine.tokens import tokens_of
 from factfinding.inputs import Inputs, Say, Settings
 from factfinding.known import STUDY_RULE, Rule
@@ -54,16 +57,22 @@ RANDOM = "random"
 
 
 def compute(inputs: Inputs, settings: Settings, say: Say) -> dict[str, pl.DataFrame]:
-    """The table `probe_patching`."""
+    """The tables `probe_patching` and `probe_patching_twin`."""
     anatomy, circuit, logistic = anatomy_of(inputs), circuit_of(inputs), readers_of(inputs)
     section, size = settings.interventions, settings.compute.batch_size
     prompts = known_prompts(inputs, section.subjects)
     heads = head_readers(anatomy, circuit.extract, inputs.candidates, prompts, logistic, batch_size=size)
     drawn = sample_of(inputs, section, subjects=section.patched_subjects)
     rule = Rule(how=settings.recall.known, above=settings.recall.known_above)
-    table = probe_patching(anatomy, drawn, [logistic, *heads], batch_size=size, seed=section.seed, rule=rule)
+    engine = certified(anatomy, settings.compute, seed=section.seed)
+    table = probe_patching(
+        anatomy, drawn, [logistic, *heads], engine=engine, batch_size=size, seed=section.seed, rule=rule
+    )
     say(f"{table['change'].n_unique()} changes in {len(drawn.rows)} subjects")
-    return {"probe_patching": table}
+    return {
+        "probe_patching": table,
+        "probe_patching_twin": against_values("probe_patching_twin", engine, say),
+    }
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -80,6 +89,7 @@ def probe_patching(
     drawn: Sample,
     readers: Sequence[Readers],
     *,
+    engine: Engine | None = None,
     batch_size: int,
     seed: int,
     rule: Rule = STUDY_RULE,
@@ -89,25 +99,26 @@ def probe_patching(
     (follows less that of random directions in the same layer, paired; null for those).
 
     drawn: a sample of `patched.sample`, on `full` prompts. readers: the first is the logistic one, whose folds
-    the eraser shares. Empty when it is.
+    the eraser shares. engine: None for values. Empty when it is.
     """
     if readers[0].empty or not len(drawn.rows):
         return empty("probe_patching")
     resid = name_outputs(anatomy, drawn.prompts, drawn.groups, batch_size=batch_size).resid.double().numpy()
-    rng, rows = np.random.default_rng(seed), []
+    rng, rows, engine = np.random.default_rng(seed), [], engine or Suffix(anatomy)
     runs = [run for _, run in in_batches(drawn.sampled, batch_size, partial(_run, anatomy, drawn))]
     own = drawn.labels[drawn.rows]
     donor = drawn.labels[drawn.corrupt[drawn.rows]]
     for layer in range(anatomy.n_layers):
         follows: dict[str, Bool[np.ndarray, " drawn"]] = {}
-        for change in changes(drawn, readers, resid[:, layer], layer, rng):
-            logp, most = np.full((len(resid), drawn.candidates.height), np.nan), np.full(len(resid), np.nan)
-            for run in runs:
-                value = change.value[run.rows]
-                logp[run.rows], most[run.rows] = _answers(anatomy, drawn, run, layer, value, rule)
-            logp_here = logp[drawn.rows]
+        made = list(changes(drawn, readers, resid[:, layer], layer, rng))
+        logp = np.full((len(made), len(resid), drawn.candidates.height), np.nan)
+        most = np.full(logp.shape[:2], np.nan)
+        for run in runs:
+            values = np.stack([change.value[run.rows] for change in made])
+            logp[:, run.rows], most[:, run.rows] = _answers(engine, drawn, run, layer, values, rule)
+        for change, logp_here, most_here in zip(made, logp[:, drawn.rows], most[:, drawn.rows], strict=True):
             said, right = logp_here.argmax(axis=1), logp_here[np.arange(len(own)), own]
-            known = rule.holds(p=np.exp(right), first=right == most[drawn.rows], best=said == own)
+            known = rule.holds(p=np.exp(right), first=right == most_here, best=said == own)
             follows[change.name] = said == donor
             rows.append(
                 {"change": change.name, "layer": layer, "dimensions": change.dimensions}
@@ -183,34 +194,35 @@ class _Run:
 def _run(anatomy: Anatomy, drawn: Sample, group: Group, rows: Int[np.ndarray, " batch"]) -> _Run:
     tokens = tokens_of(drawn.prompts, rows, anatomy.device)
     clean = prepare(anatomy, tokens, start=group.layout.final_name)
-    return _Run(layout=group.layout, rows=rows, clean=clean, batches=Batches(len(rows)))
+    batches = Batches(first_batch(anatomy, clean.tokens.shape[1] - clean.start))
+    return _Run(layout=group.layout, rows=rows, clean=clean, batches=batches)
 
 
 def _answers(
-    anatomy: Anatomy,
+    engine: Engine,
     drawn: Sample,
     run: _Run,
     layer: int,
-    value: Float[np.ndarray, "batch d_model"],
+    values: Float[np.ndarray, "changes batch d_model"],
     rule: Rule,
-) -> tuple[Float[np.ndarray, "batch candidates"], Float[np.ndarray, " batch"]]:
-    """Log probabilities of the candidates at END when resid_post of the layer is `value` at the final name token, and of the
-    likeliest token of the vocabulary where the rule asks for it (else NaN)."""
-    site, at = Site("resid_post", layer), run.layout.final_name
-    everyone, new = np.arange(len(value)), torch.from_numpy(value).to(anatomy.device, anatomy.dtype)
+) -> tuple[Float[np.ndarray, "changes batch candidates"], Float[np.ndarray, "changes batch"]]:
+    """Under each change of resid_post of the layer at the final name token: log probabilities of the candidates at END, and of
+    the likeliest token of the vocabulary where the rule asks for it (else NaN)."""
+    anatomy, site, at = engine.anatomy, Site("resid_post", layer), run.layout.final_name
+    new = torch.from_numpy(values).flatten(0, 1).to(anatomy.device, anatomy.dtype)
+    prompt = torch.arange(values.shape[1], device=anatomy.device).repeat(len(values))
     tokens = torch.tensor(drawn.candidates["token_id"].to_list(), device=anatomy.device)
     whole = rule.how == "first"
     reading = LogProbs(at=run.layout.end, tokens=None if whole else tokens)
 
-    def answers(part: slice) -> Float[Tensor, "batch read"]:
-        prompt = torch.from_numpy(everyone[part]).to(anatomy.device)
-        edits = edit(anatomy, run.clean, site, at=at, prompt=prompt, value=new[part])
-        said = Suffix(anatomy).values(run.clean, edits, reading)
+    def answers(part: slice) -> Float[Tensor, "rows read"]:
+        edits = edit(anatomy, run.clean, site, at=at, prompt=prompt[part], value=new[part])
+        said = engine.values(run.clean, edits, reading)
         if whole:
             said = torch.cat([said[:, tokens], said.amax(1, keepdim=True)], dim=1)
         return said.double().cpu()
 
-    read = run.batches.run(answers, len(value)).numpy()
+    read = run.batches.run(answers, len(new)).numpy().reshape(*values.shape[:2], -1)
     if whole:
-        return read[:, :-1], read[:, -1]
-    return read, np.full(len(read), np.nan)
+        return read[..., :-1], read[..., -1]
+    return read, np.full(values.shape[:2], np.nan)

@@ -11,9 +11,13 @@ import numpy as np
 import polars as pl
 import torch
 
+from factfinding.engine.batches import packed
+from factfinding.engine.certified import against_values, certified
 from factfinding.engine.clean import activation
+from factfinding.engine.shards import first_batch
 from factfinding.engine.sites import Site
 from factfinding.engine.suffix import Suffix, edit
+from factfinding.engine.sweep import Engine
 from factfinding.inputs import Inputs, Say, Settings
 from factfinding.methods.estimates import accuracy_estimate, estimate_columns
 from factfinding.methods.groups import CORRUPT
@@ -35,30 +39,44 @@ from factfinding.tables import schema_of
 
 
 def compute(inputs: Inputs, settings: Settings, say: Say) -> dict[str, pl.DataFrame]:
-    """The table `residual_patching`."""
+    """The tables `residual_patching` and `residual_patching_twin`."""
     section = settings.interventions
     drawn = sample_of(inputs, section, subjects=section.patched_subjects)
     say(f"the residual stream of {len(drawn.rows)} subjects patched")
+    anatomy = anatomy_of(inputs)
+    engine = certified(anatomy, settings.compute, seed=section.seed)
     table = residual_patching(
-        anatomy_of(inputs), drawn, batch_size=settings.compute.batch_size, seed=section.seed
+        anatomy, drawn, engine=engine, batch_size=settings.compute.batch_size, seed=section.seed
     )
-    return {"residual_patching": table}
+    return {
+        "residual_patching": table,
+        "residual_patching_twin": against_values("residual_patching_twin", engine, say),
+    }
 
 
-def residual_patching(anatomy: Anatomy, drawn: Sample, *, batch_size: int, seed: int) -> pl.DataFrame:
+def residual_patching(
+    anatomy: Anatomy, drawn: Sample, *, engine: Engine | None = None, batch_size: int, seed: int
+) -> pl.DataFrame:
     """Columns layer (resid_pre of it), role, number, token, effect, behind, whole_swap, share, n, and follows: the share of
-    answers (best candidate) that are the donor's answer; majority_rate is of the donors' answers."""
+    answers (best candidate) that are the donor's answer; majority_rate is of the donors' answers. engine: None for values."""
+    engine = engine or Suffix(anatomy)
 
     def measure(batch: Batch) -> Iterator[Effect]:
         donor = donor_runs(anatomy, drawn, batch, (CORRUPT,))[CORRUPT][0]
         everyone = torch.arange(len(batch.rows), device=anatomy.device)
+        most = first_batch(anatomy, batch.layout.n_tokens - batch.layout.first_name)
+        layers = range(anatomy.n_layers)
         for at, role, number in batch.layout.slots(batch.layout.first_name):
-            for layer in range(anatomy.n_layers):
-                site = Site("resid_pre", layer)
-                value = activation(anatomy, donor, site, at)
-                made = edit(anatomy, batch.clean, site, at=at, prompt=everyone, value=value)
-                change = Suffix(anatomy).effects(batch.clean, made, batch.reading).double().cpu().numpy()
-                yield Effect(key=(layer, role, number), rows=batch.rows, change=change)
+            for some in packed(layers, lambda _: len(everyone), most):
+                edits = []
+                for layer in some:
+                    site = Site("resid_pre", layer)
+                    value = activation(anatomy, donor, site, at)
+                    edits.append(edit(anatomy, batch.clean, site, at=at, prompt=everyone, value=value))
+                changes = engine.joint_effects(batch.clean, edits, batch.reading)
+                for layer, change in zip(some, changes, strict=True):
+                    logits = change.double().cpu().numpy()
+                    yield Effect(key=(layer, role, number), rows=batch.rows, change=logits)
 
     found = patched(anatomy, drawn, measure, batch_size=batch_size)
     changes: dict[tuple, list[np.ndarray]] = {}

@@ -6,15 +6,15 @@ the rest of the model runs on. The donors of `resample_other` are of the corrupt
 difference is taken: one of a third answer would move the answer where the difference does not look.
 
 Run through a fast engine (engine/suffix.py, or engine/difference.py with products of low precision) on a seeded sample of
-subjects: all nodes of a layer and position are rows of one batch. Where that is more than some minutes' work, attribution
+subjects: nodes of several layers at one position are rows of one batch. Where that is more than some minutes' work, attribution
 patching chooses what is run (methods/screen.py), and the rest stands in the table as its estimates, marked as such.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from itertools import product
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby, product
 
 import numpy as np
 import polars as pl
@@ -23,10 +23,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from factfinding.config import InterventionsConfig
+from factfinding.engine.batches import packed
 from factfinding.engine.clean import Clean, activation
+from factfinding.engine.shards import first_batch
 from factfinding.engine.sites import Site
 from factfinding.engine.suffix import Edits, Suffix
-from factfinding.engine.sweep import Engine, distance, in_float64
+from factfinding.engine.sweep import Engine
 from factfinding.engine.tokens import tokens_of
 from factfinding.engine.trace import Read, run
 from factfinding.inputs import Say
@@ -47,20 +49,13 @@ from factfinding.methods.patched import (
 )
 from factfinding.methods.screen import Choice, Key, Measured, Screen, certificate, choose, errors_of, type_of
 from factfinding.model.anatomy import Anatomy
-from factfinding.stats import some_of
 from factfinding.tables import empty, schema_of
 
 DONORS = {"resample_same": "own answer", "resample_other": "partner's answer", CORRUPT: "partner"}
 """Whose outputs are put in, by kind."""
 
-MOST_ROWS = 4096
-"""Replacements that run together, where they are few and far between."""
 PROMPTS = 32
 """Prompts at a time where there are four kinds of rows and more for each, or a backward pass, which keeps the whole graph."""
-
-COMPARED = 8
-"""Subjects on whom effects are computed again by the slow twin."""
-
 
 MEASURED = {
     "part": pl.String,
@@ -187,7 +182,7 @@ def measured(
         always=lambda key: type_of(key) != "head" and key[1] in ("final_name", "end"),
         rivals=lambda key: (*key[1:3], key[4], type_of(key) == "attention"),
     )
-    _, run = _run_all(anatomy, part, given, engine, wanted=choice.run & own.keys(), together=True)
+    _, run = _run_all(anatomy, part, given, engine, wanted=choice.run & own.keys())
     return _frame(anatomy, part, own, seen.whole, run, estimates, choice)
 
 
@@ -204,21 +199,17 @@ def _keys(anatomy: Anatomy, drawn: Sample, kinds: Sequence[str]) -> dict[Key, in
 
 
 def _run_all(
-    anatomy: Anatomy,
-    part: Part,
-    given: _Givers,
-    engine: Engine,
-    *,
-    wanted: Container[Key],
-    together: bool = False,
+    anatomy: Anatomy, part: Part, given: _Givers, engine: Engine, *, wanted: Container[Key]
 ) -> tuple[dict[int, float], dict[Key, Measured]]:
-    """By subject what swapping the whole name does, and by key each subject's effect. together: few and far between, so that
-    layers share batches."""
+    """By subject what swapping the whole name does, and by key each subject's effect. At one position replacements in layers
+    of any depth run together, as many as fit."""
 
     def measure(batch: Batch) -> Iterator[Effect]:
         replacements = _replacements(anatomy, batch, given.to(batch), part.kinds, wanted=wanted)
-        for some in _together(replacements) if together else ([one] for one in replacements):
-            yield from _run(engine, batch, some)
+        for at, here in groupby(replacements, key=lambda one: one.at):
+            most = first_batch(anatomy, batch.layout.end - at + 1)
+            for some in packed(here, lambda one: one.delta.shape[0] * one.delta.shape[1], most):
+                yield from _run(engine, batch, some)
 
     found = patched(anatomy, part.drawn, measure, batch_size=part.batch_size)
     return found.whole, differences(part.drawn, found.effects)
@@ -283,43 +274,6 @@ def _by_key(frame: pl.DataFrame, column: str) -> dict[Key, Measured]:
         (layer, role, number, int(node) if node.isdigit() else node, kind): (value, rows)
         for (layer, role, number, node, kind), value, rows in zip(keys, values, subjects, strict=True)
     }
-
-
-def twin_of(
-    anatomy: Anatomy,
-    part: Part,
-    frame: pl.DataFrame,
-    *,
-    engine: Engine,
-    rows: int,
-    seed: int,
-    say: Say,
-) -> pl.DataFrame:
-    """The table `total_effects_twin`: `rows` of the effects that were run, drawn, computed again by values, in float64 where
-    that fits, on `COMPARED` of the subjects. Empty for no rows."""
-    rng, run = np.random.default_rng(seed), _by_key(frame.drop_nulls("effect"), "effect")
-    few = replace(part, drawn=replace(part.drawn, rows=some_of(part.drawn.rows, COMPARED, rng)))
-    able = [key for key, (_, subjects) in run.items() if np.isin(subjects, few.drawn.rows).any()]
-    wanted = {able[i] for i in some_of(len(able), rows, rng)}
-    if not wanted:
-        return empty("total_effects_twin")
-    slow = in_float64(anatomy, say)
-    given = _Givers(slow, few.drawn, part.kinds, batch_size=part.batch_size)
-    _, again = _run_all(slow, few, given, Suffix(slow), wanted=wanted, together=True)
-    own, truth = [], []
-    for key, (effect, subjects) in again.items():
-        before = dict(zip(run[key][1].tolist(), run[key][0].tolist(), strict=True))
-        own += [before[subject] for subject in subjects.tolist()]
-        truth += effect.tolist()
-    about = {
-        "part": part.name,
-        "engine": engine.name,
-        "rows": len(again),
-        "dtype": str(slow.dtype).removeprefix("torch."),
-    }
-    about |= distance(np.array(own), np.array(truth), largest=frame["effect"].abs().max())
-    say("against the slow twin: " + ", ".join(f"{name} {value}" for name, value in about.items()))
-    return pl.DataFrame([about], schema=schema_of("total_effects_twin"))
 
 
 def _table(
@@ -429,19 +383,6 @@ def _replacements(
                         deltas.append(delta.transpose(0, 1)[here])
                 if keys:
                     yield _Replacements(site=site, at=at, keys=keys, delta=torch.cat(deltas))
-
-
-def _together(found: Iterable[_Replacements]) -> Iterator[list[_Replacements]]:
-    """Replacements at one position that run together, layers of any depth."""
-    waiting: list[_Replacements] = []
-    for one in found:
-        rows = sum(other.delta.shape[0] * other.delta.shape[1] for other in (*waiting, one))
-        if waiting and (one.at != waiting[0].at or rows > MOST_ROWS):
-            yield waiting
-            waiting = []
-        waiting.append(one)
-    if waiting:
-        yield waiting
 
 
 def _run(engine: Engine, batch: Batch, some: Sequence[_Replacements]) -> Iterator[Effect]:

@@ -161,26 +161,7 @@ def sentences(tables: Tables) -> list[str]:
     found = found or [
         f"No node patched alone at the name or at END surely does {percent(LEAST_SHARE)} of the whole swap or more."
     ]
-    screened, twin = tables.get("total_effects_screen"), tables.get("total_effects_twin")
-    return found + _kinds(total_effects) + _screened(screened) + _computed_again(twin)
-
-
-def _computed_again(twin: pl.DataFrame | None) -> list[str]:
-    """How far effects by differences lie from those by values."""
-    if twin is None or twin.is_empty():
-        return []
-    worst = twin.sort(pl.col("relative_error").fill_null(0.0), descending=True).row(0, named=True)
-    off = (
-        ""
-        if worst["relative_error"] is None
-        else f" by at most {worst['relative_error']:.1g} of the largest effect"
-    )
-    return [
-        (
-            f"The effects were run by {worst['engine']}; {twin['rows'].sum():,} of them, computed again by values in {worst['dtype']}, "
-            f"differ{off}."
-        )
-    ]
+    return found + _kinds(total_effects) + _screened(tables.get("total_effects_screen"))
 
 
 def _screened(screen: pl.DataFrame | None) -> list[str]:
