@@ -57,7 +57,7 @@ def study_of(shape: Shape, device: str, *, products: str = "bfloat16") -> dict:
         "study": NAME,
         "model": {"source": "folder", "folder": f"{NAME}/model"},
         "subjects": {"table": f"{NAME}/subjects.csv"},
-        "compute": {"batch_size": 64, "device": device},
+        "compute": {"batch_size": 64, "device": device, "engine": "auto", "products": "tf32"},
         "circuit": {
             "concatenate": [0, max(first - 1, 0)],
             "lookup": [first, last],

@@ -16,7 +16,7 @@ with Job(snakemake) as job:
         "shape": shape_summary(anatomy),
         "bos_token": anatomy.tokenizer.convert_ids_to_tokens(anatomy.bos_token_id),
         "guards": check_guards(anatomy),
-        "compute": compute.model_dump(mode="json"),
+        "compute": {key: getattr(compute, key) for key in ("dtype", "device", "batch_size")},
         "recall": recall_rows(read_table(job.input.summary)),
         "answer_at_final_name": probe_summary(read_table(job.input.probes)),
         "circuit_checks": read_table(job.input.checks).to_dicts(),

@@ -59,7 +59,7 @@ MAY_IMPORT = {  # room -> rooms below it
     "ledger": {"declarations", "tables"},
     "consistency": {"declarations", "ledger"},
     "figures": {"config", "stats", "data"},
-    "findings": {"config", "figures"},
+    "findings": {"config", "declarations", "figures"},
     "page": {"ledger", "tables", "units"},
     "units": set(),
     "circuit_picture": {"config", "data", "findings", "methods"},

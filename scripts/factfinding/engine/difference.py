@@ -184,7 +184,8 @@ class Difference:
         """Set the change of an output at the first position, for the rows that write something else there."""
         if other is not None:
             own = activation(self.anatomy, w.clean, site, w.first)[outputs.prompt[other.rows]]
-            change.flatten(0, 1)[given.slot[other.rows], 0] = (other.value.to(own) - own).to(change)
+            rows = change.view(-1, *change.shape[2:])  # a copy would lose what is set
+            rows[given.slot[other.rows], 0] = (other.value.to(own) - own).to(change)
 
     def _propagate(
         self, many: Sequence[Edits], windows: Sequence[Window]
