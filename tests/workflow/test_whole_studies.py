@@ -114,6 +114,18 @@ def test_on_every_family_single_neurons_have_effects(project, family):
     assert read_table(tables / "neuron_effects_twin.csv")["relative_error"].max() < 1e-3
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_on_every_family_differences_lie_near_values(project, family):
+    """The smoke study replaces parts of its runs by differences, in every experiment that may; its lookup of one MLP has no
+    paths."""
+    tables = project / f"results/{family}/tables"
+    names = {name for name, one in declarations().experiments.items() if one.twin}
+    twins = {name: read_table(tables / f"{name}_twin.csv") for name in names - {"mlp_paths"}}
+    for name, twin in twins.items():
+        assert twin["rows"].min() > 0 and set(twin["dtype"]) == {"float64"}, name
+        assert twin["relative_error"].max() < 1e-3 and twin["rank_correlation"].min() > 0.99, name
+
+
 def test_the_notebook_s_three_lines_run_as_the_page_has_them(project):
     page = (ROOT / "docs/experiments/p2-9.md").read_text()
     lines = re.search(r"```python\n(.*?)```", page, re.DOTALL)[1]
