@@ -26,7 +26,7 @@ from helpers.workflow import snakemake, would_run
 SCRIPTS = ROOT / "scripts"
 RUN_THE_MODEL = {
     *(
-        "activations",
+        "activations_shard",
         "recall",
         "model_card",
         "circuit_checks",
@@ -87,7 +87,9 @@ BY_HAND = {  # leaf, or module of the library -> rules that are given it, or who
     "recall.at_most": {"recall"},
     "recall.beyond_spelling": {"recall"},
     "subjects.few": {"subjects"},
-    "circuit.lookup": {"activations", "circuit"},
+    "circuit.lookup": {"activations_shard", "circuit"},
+    "activations.datasets": {"activations_shard"},
+    "activations.shards": {"activations_shard"},
     "toys.max_steps": {"toy_models"},
     "locality.k": {"locality"},
     "mlp_paths.draws": {"mlp_paths"},
