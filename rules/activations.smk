@@ -4,11 +4,11 @@ activations_shard  some of the prompts go through the model, into finished shard
 activations        the shards put together                                        no GPU
 
 In: prompts, the model. Out: results/<study>/activations/<condition>.h5; finished shards stay under
-results/.shards/activations, so that new subjects cost only their own forward passes. Each job also leaves a listing, which
-goes when the file is made: without it the jobs run again, and find their shards or make those that are gone. Config: compute,
-activations (but its conditions), circuit.lookup; `activations.shards` jobs share the prompts of a condition. Disk: 27 kB per
-subject and condition for the embedded model, 3.2 MB for Pythia 2.8B, and as much again for the shards. Time: a forward pass
-per subject.
+results/.shards/activations, so that new subjects cost only their own forward passes. `activations.shards` jobs share the
+prompts of a condition. Each leaves a listing, which is removed when the file is made: where the file has to be made again, so
+have the listings, and these jobs look for their shards and make those that are gone. Config: compute, activations (but its
+conditions), circuit.lookup. Disk: 27 kB per subject and condition for the embedded model, 3.2 MB for Pythia 2.8B, and as
+much again for the shards. Time: a forward pass per subject.
 """
 
 

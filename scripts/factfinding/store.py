@@ -209,7 +209,7 @@ def write_listing(
     holds that is not a prompt's own (`constants`, which one of the jobs may leave for all)."""
     about = {"source": asdict(store.source), "layouts": [asdict(layout) for layout in store.layouts]}
     with whole(path) as part, h5py.File(part, "w") as file:
-        file.attrs["about"] = json.dumps(about | {"attributes": dict(attributes)}, sort_keys=True)
+        file.attrs["about"] = json.dumps(about | {"attributes": dict(attributes)})
         for name, array in constants.items():
             file.create_dataset(name, data=array, fletcher32=True)
 
@@ -217,7 +217,8 @@ def write_listing(
 def read_listings(paths: Sequence[Path]) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """What `write_listing` wrote: source, layouts and attributes, and the constants. Raises InputError, naming the file, for one
     that is damaged and for listings that disagree."""
-    found, constants = {}, {}
+    found: dict[Path, dict[str, Any]] = {}
+    constants: dict[str, np.ndarray] = {}
     for path in paths:
         try:
             with h5py.File(path) as file:

@@ -153,15 +153,19 @@ def graph(study) -> dict[str, set[str]]:
     return feeds
 
 
+BRINGS = {"activations": {"activations_shard"}}
+"""Rules that cannot run without others: what these leave for them is removed when it has been used (`temp`)."""
+
+
 def closure(graph: dict[str, set[str]], rules: set[str]) -> set[str]:
-    """Those of the rules that the study has, and all that follow from them."""
+    """Those of the rules that the study has, all that follow from them, and what they bring."""
     found: set[str] = set()
     waiting = [rule for rule in rules if rule in graph]
     while waiting:
         rule = waiting.pop()
         if rule not in found:
             found.add(rule)
-            waiting += graph[rule]
+            waiting += graph[rule] | BRINGS.get(rule, set())
     return found
 
 

@@ -208,10 +208,8 @@ def capture(
         store.add([keys[row] for row in shard], arrays)
         finished += len(shard)
         log(f"{finished} of {len(missing)} prompts run")
-    needs_weights = share[0] == 0 and any(
-        want.site == "z" for want in wanted
-    )  # they are the same for all jobs
-    constants = {"W_O": _out_weights(anatomy)} if needs_weights else {}
+    first, has_heads = share[0] == 0, any(want.site == "z" for want in wanted)
+    constants = {"W_O": _out_weights(anatomy)} if first and has_heads else {}  # for all jobs
     write_listing(listing, store, attributes=attributes, constants=constants)
     return len(missing)
 
