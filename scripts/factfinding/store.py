@@ -277,9 +277,8 @@ def assemble(
 
 def _layout_of(fields: Mapping[str, Any]) -> StoreLayout:
     """A layout from JSON, where tuples are lists."""
-    return StoreLayout(
-        **{name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
-    )
+    lists = {name: tuple(fields[name]) for name in ("shape", "axes", "layers")}
+    return StoreLayout(**{**fields, **lists})
 
 
 def _fixed(texts: Sequence[str]) -> Shaped[np.ndarray, " rows"]:

@@ -56,7 +56,9 @@ def test_a_flag_lets_several_run_each_on_a_gpu_of_its_own(edited, machine):
     """Two jobs for each of two conditions. They make the same files as one job for each."""
     machine(gpus=4)
     alone = [(edited / target).read_bytes() for target in TARGETS]
-    run_both(edited, "--resources", "gpu=4", "--config", "activations={shards: 2}")
+    with (edited / "tests/fixtures/small.yaml").open("a") as config:
+        config.write("activations: {shards: 2}\n")
+    run_both(edited, "--resources", "gpu=4")
     jobs = spans(edited)
     assert len(jobs) == 4 and max(start for start, _ in jobs) < min(end for _, end in jobs) - 0.5
     logs = [path.read_text() for path in (edited / "results/small/logs").glob("activations_shard_*.log")]
