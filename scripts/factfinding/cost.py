@@ -63,6 +63,8 @@ SCREENED = 0.3
 """Share of the replacements of P2.7 that the screen leaves to be run."""
 SWEPT_ROWS = 8192
 """Most rows of a batch of the neuron sweep."""
+GATHERED = 7e-4
+"""Seconds to find one prompt's activations in the shards and check them."""
 BY_CONDITION = ("activations_shard", "activations")
 """Rules whose jobs differ by condition; one whose name begins with another's comes first."""
 
@@ -209,7 +211,9 @@ class Study:
         lengths = {"full": full, "name_only": asked.name_only, "zero_shot": asked.zero_shot}
         logits = shape.vocabulary * shape.width / (shape.block * shape.layers)  # of one position, in tokens
         found = {
-            f"activations_{condition}": Work(start=0.15, disk=everybody * self._cached(length))
+            f"activations_{condition}": Work(
+                start=0.1, statistics=everybody * GATHERED, disk=everybody * self._cached(length)
+            )
             for condition, length in lengths.items()
         }
         share = everybody / config.activations.shards
