@@ -19,7 +19,7 @@ from factfinding.engine.clean import prepare
 from factfinding.engine.readings import LogProbs
 from factfinding.engine.suffix import edit_neurons
 from factfinding.model.anatomy import Anatomy
-from factfinding.store import Source
+from factfinding.store import Source, assemble
 
 
 def memory(anatomy: Anatomy) -> tuple[Table, float]:
@@ -32,11 +32,14 @@ def memory(anatomy: Anatomy) -> tuple[Table, float]:
     ]
     for n in (128, 512):
         with tempfile.TemporaryDirectory() as folder, peak_memory(str(anatomy.device)) as found:
+            table = prompts_table(prompts(n, seed=6, vocabulary=anatomy.d_vocab))
+            kept = {"shards": Path(folder) / "shards", "log": lambda _line: None}
+            listing = Path(folder) / "listing.h5"
             capture(
                 anatomy,
-                prompts_table(prompts(n, seed=6, vocabulary=anatomy.d_vocab)),
+                table,
                 wanted,
-                Path(folder) / "activations.h5",
+                listing,
                 source=Source(
                     model="random",
                     revision="",
@@ -45,12 +48,12 @@ def memory(anatomy: Anatomy) -> tuple[Table, float]:
                     code="",
                     stored="float32",
                 ),
-                shards=Path(folder) / "shards",
                 batch_size=32,
                 shard_rows=64,
                 attributes={},
-                log=lambda _line: None,
+                **kept,
             )
+            assemble(Path(folder) / "activations.h5", table, [listing], **kept)
         rows.append((f"{n:,}", f"{found.peak:.0f}"))
     growth = float(rows[1][1]) / float(rows[0][1])
     table = Table(

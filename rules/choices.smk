@@ -98,6 +98,16 @@ def activations_of(section):
     )
 
 
+def listings(wildcards):
+    """What the jobs leave beside their shards that share the prompts of a condition."""
+    return expand(
+        "results/{study}/activations/{condition}_shard_{shard}.h5",
+        study=wildcards.study,
+        condition=wildcards.condition,
+        shard=range(STUDIES[wildcards.study].activations.shards),
+    )
+
+
 def template(study):
     """The words that stand before every name, where prompts begin with them (`model.bos: none`)."""
     return (
@@ -275,7 +285,12 @@ def recorded(study):
         and rule.name not in without
     }
     jobs = sorted(found)
-    jobs += [f"activations_{condition}" for condition in study.activations.conditions]
+    for condition in study.activations.conditions:
+        jobs += [
+            f"activations_shard_{condition}_{i}"
+            for i in range(study.activations.shards)
+        ]
+        jobs.append(f"activations_{condition}")
     jobs += [f"total_effects_shard_{i}" for i in range(study.interventions.shards)]
     jobs += [f"neuron_effects_shard_{i}" for i in range(study.neurons.shards)]
     jobs += [f"figure_{figure}" for figure in figures(study)]

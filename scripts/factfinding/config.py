@@ -382,6 +382,7 @@ class ActivationsConfig(Section):
         min_length=1,
     )
     stored: Literal["float32", "float16"] = Field("float32", description="precision on disk")
+    shards: int = Field(1, ge=1, le=100, description="jobs that share the prompts of a condition")
 
     @model_validator(mode="after")
     def _each_dataset_once(self) -> ActivationsConfig:

@@ -11,6 +11,7 @@ Imports no torch: rates are given (scripts/cost.py measures them).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -62,6 +63,10 @@ SCREENED = 0.3
 """Share of the replacements of P2.7 that the screen leaves to be run."""
 SWEPT_ROWS = 8192
 """Most rows of a batch of the neuron sweep."""
+GATHERED = 7e-4
+"""Seconds to find one prompt's activations in the shards and check them."""
+BY_CONDITION = ("activations_shard", "activations")
+"""Rules whose jobs differ by condition; one whose name begins with another's comes first."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,8 +217,15 @@ class Study:
         lengths = {"full": full, "name_only": asked.name_only, "zero_shot": asked.zero_shot}
         logits = shape.vocabulary * shape.width / (shape.block * shape.layers)  # of one position, in tokens
         found = {
-            f"activations_{condition}": self.runs(
-                everybody * length, everybody, length=length, disk=2 * everybody * self._cached(length)
+            f"activations_{condition}": Work(
+                start=0.1, statistics=everybody * GATHERED, disk=everybody * self._cached(length)
+            )
+            for condition, length in lengths.items()
+        }
+        share = everybody / config.activations.shards
+        found |= {
+            f"activations_shard_{condition}": self.runs(
+                share * length, share, length=length, disk=share * self._cached(length)
             )
             for condition, length in lengths.items()
         }
@@ -512,13 +524,13 @@ class Study:
 def estimate(study: Study, jobs: Iterable[str], rates: Rates) -> pl.DataFrame:
     """Columns rule, jobs, seconds (of all its jobs, one after the other; null for a rule that `Study.works` does not know, such
     as an experiment of one's own), gpu_gb (null for rules without a GPU), disk_gb; in the order of `jobs`, names such as
-    activations_full, figure_ladder and neuron_effects_shard_0.
+    activations_full, activations_shard_full_0, figure_ladder and neuron_effects_shard_0.
     """
     works, found = study.works(), []
     weights = study.shape.weights * BYTES[study.config.compute.dtype]
     for job in jobs:
         rule = rule_of(job)
-        work = works.get(job if rule == "activations" else rule)
+        work = works.get(re.sub(r"_\d+$", "", job) if rule in BY_CONDITION else rule)
         row = {"rule": rule, "seconds": None, "gpu_gb": None, "disk_gb": None}
         if work is not None:
             row |= {"seconds": seconds(study.shape, work, rates, weights), "disk_gb": work.disk / 1e9}
@@ -542,7 +554,7 @@ def products_of(section: Any) -> str:
 
 def rule_of(job: str) -> str:
     """The rule of a job by its name."""
-    several = ("figure", "activations", "total_effects_shard", "neuron_effects_shard")
+    several = ("figure", *BY_CONDITION, "total_effects_shard", "neuron_effects_shard")
     return next((rule for rule in several if job.startswith(f"{rule}_")), job)
 
 

@@ -16,7 +16,9 @@ texts of attributes carry none, and of those model and condition are compared wi
 
 Activations are written in a stream, batch by batch, first into shards under a name that is their content key, then
 copied row by row into the final file. A shard holds the prompts it holds: when ten subjects are added, the rows of
-all others are found in finished shards, and only ten prompts go through the model.
+all others are found in finished shards, and only ten prompts go through the model. Each of the jobs that share the prompts
+leaves a listing beside its shards: all else that the final file is made from (`write_listing`, `assemble`). Making it needs
+no model: this imports no torch.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import h5py
 import numpy as np
@@ -50,6 +52,7 @@ AXES = {
 """Of each site's datasets, after the subjects."""
 TEXT, NUMBERS = ("subject", "answer"), ("n_tokens", "first_name", "final_name", "end")
 REMAKE = "remove the file to have it made again"
+SHARDS_AGAIN = "all shards whole; remove results/<study>/activations/*_shard_*.h5 to have those that are missing made again"
 DAMAGED = (OSError, KeyError, ValueError, TypeError, RuntimeError)
 """What h5py raises at the many kinds of damage."""
 DEFLATE = 1032  # bytes that one compressed byte can make at most, says zlib
@@ -88,6 +91,13 @@ class Source:
 def prompt_key(tokens: Sequence[int], positions: Mapping[str, int]) -> str:
     """What one row depends on, apart from its source: the tokens and the positions that are read."""
     return text_digest(json.dumps([list(tokens), sorted(positions.items())]))[:32]
+
+
+def prompt_keys(prompts: pl.DataFrame, layouts: Sequence[StoreLayout]) -> list[str]:
+    """The key of each prompt, whose datasets are read at the roles that the layouts name."""
+    roles = sorted({layout.name.split("@")[1] for layout in layouts})
+    columns = prompts.select("token_ids", *roles).iter_rows(named=True)
+    return [prompt_key(row.pop("token_ids"), row) for row in columns]
 
 
 class ShardStore:
@@ -192,24 +202,67 @@ def shard_name(store_key: str, keys: Sequence[str]) -> str:
     return text_digest(store_key, *keys)[:32]
 
 
+def write_listing(
+    path: Path, store: ShardStore, *, attributes: Mapping[str, str], constants: Mapping[str, np.ndarray]
+) -> None:
+    """What one job leaves beside its shards, whole: of which source and layouts they are, and what the final file says and
+    holds that is not a prompt's own (`constants`, which one of the jobs may leave for all)."""
+    about = {"source": asdict(store.source), "layouts": [asdict(layout) for layout in store.layouts]}
+    with whole(path) as part, h5py.File(part, "w") as file:
+        file.attrs["about"] = json.dumps(about | {"attributes": dict(attributes)})
+        for name, array in constants.items():
+            file.create_dataset(name, data=array, fletcher32=True)
+
+
+def read_listings(paths: Sequence[Path]) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """What `write_listing` wrote: source, layouts and attributes, and the constants. Raises InputError, naming the file, for one
+    that is damaged and for listings that disagree."""
+    found: dict[Path, dict[str, Any]] = {}
+    constants: dict[str, np.ndarray] = {}
+    for path in paths:
+        try:
+            with h5py.File(path) as file:
+                check_own(file)
+                found[path] = json.loads(file.attrs["about"])
+                constants |= {name: file[name][:] for name in file}
+        except DAMAGED as error:
+            raise InputError(path, f"no readable listing of shards ({error})", REMAKE) from None
+        if found[path] != found[paths[0]]:
+            raise InputError(path, f"another source or other datasets than in {paths[0]}", REMAKE)
+    return found[paths[0]], constants
+
+
 def assemble(
     path: Path,
     prompts: pl.DataFrame,
-    keys: Sequence[str],
-    store: ShardStore,
+    listings: Sequence[Path],
     *,
-    attributes: Mapping[str, str],
-    constants: Mapping[str, np.ndarray],
+    shards: Path,
+    log: Callable[[str], None],
 ) -> None:
-    """Copy the rows of `prompts` from finished shards into one file, whole, a block of rows at a time."""
-    where = store.rows()
+    """Copy the rows of `prompts` from finished shards into one file, whole, a block of rows at a time.
+
+    listings: of the jobs that shared the prompts. Raises InputError for prompts that are in no finished shard, and for damaged
+    shards and listings.
+    """
+    about, constants = read_listings(listings)
+    layouts = [_layout_of(fields) for fields in about["layouts"]]
+    store = ShardStore(shards, Source(**about["source"]), layouts, log)
+    keys, where = prompt_keys(prompts, layouts), store.rows()
+    missing = sum(key not in where for key in keys)
+    if missing:
+        raise InputError(
+            store.folder, f"no finished shard with {missing} of {len(keys)} prompts", SHARDS_AGAIN
+        )
     # since v110 a file's headers carry checksums too
     with whole(path) as part, h5py.File(part, "w", libver="v110") as file:
-        file.attrs.update({"format": FORMAT, "complete": False, **asdict(store.source), **attributes})
+        file.attrs.update(
+            {"format": FORMAT, "complete": False, **asdict(store.source), **about["attributes"]}
+        )
         columns = {name: _fixed(prompts[name].to_list()) for name in TEXT}
         columns |= {name: prompts[name].to_numpy() for name in NUMBERS}
         columns["prompt_key"] = np.array(keys, dtype="S32")
-        for name, array in (columns | dict(constants)).items():
+        for name, array in (columns | constants).items():
             file.create_dataset(name, data=array, fletcher32=True)
         with _opened() as open_shard:
             for layout in store.layouts:
@@ -220,6 +273,12 @@ def assemble(
                         layout, rows, open_shard, store.source.stored
                     )
         file.attrs["complete"] = True
+
+
+def _layout_of(fields: Mapping[str, Any]) -> StoreLayout:
+    """A layout from JSON, where tuples are lists."""
+    lists = {name: tuple(fields[name]) for name in ("shape", "axes", "layers")}
+    return StoreLayout(**{**fields, **lists})
 
 
 def _fixed(texts: Sequence[str]) -> Shaped[np.ndarray, " rows"]:
@@ -255,7 +314,11 @@ def _gather(
     for path in dict.fromkeys(path for path, _ in rows):
         here = np.array([i for i, (shard, _) in enumerate(rows) if shard == path])
         at = np.array([rows[i][1] for i in here])
-        values = open_shard(path)[layout.name][at.min() : at.max() + 1][at - at.min()]
+        try:
+            values = open_shard(path)[layout.name][at.min() : at.max() + 1][at - at.min()]
+        except DAMAGED as error:
+            path.unlink(missing_ok=True)  # as any shard that cannot be trusted
+            raise InputError(path, f"damaged data in {layout.name} ({error})", SHARDS_AGAIN) from None
         block[here, ..., : values.shape[-1]] = values
     return block
 

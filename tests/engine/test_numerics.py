@@ -20,7 +20,7 @@ from factfinding.experiments.recall.compute import AnswerScores, recall_summary,
 from factfinding.methods.patched import sample
 from factfinding.model.anatomy import Anatomy
 from factfinding.model.tiny import random_model
-from factfinding.store import AXES, Activations, Source
+from factfinding.store import AXES, Activations, Source, assemble
 from helpers import planted
 from helpers.head_tables import planted_candidates
 from helpers.intervention_tables import total_effects_of
@@ -74,10 +74,12 @@ def activations(model: Anatomy, batch_size: int, folder) -> dict[str, pl.DataFra
     prompts = prompt_table(people(), model.tokenizer, model.bos_token_id, "full")
     wanted = [Wanted(site=site, role=role) for site in AXES for role in ("final_name", "end")]
     source = Source(model="m", revision="", dtype=dtype, condition="full", code=folder.name, stored=dtype)
+    listing, shards = folder / "full_shard_0.h5", folder / "shards"
     capture(
-        model, prompts, wanted, folder / "full.h5", source=source, shards=folder / "shards",
+        model, prompts, wanted, listing, source=source, shards=shards,
         batch_size=batch_size, shard_rows=16, attributes={}, log=lambda _: None,
     )  # fmt: skip
+    assemble(folder / "full.h5", prompts, [listing], shards=shards, log=lambda _: None)
     with Activations(folder / "full.h5") as file:
         return {
             name: pl.DataFrame({name: file.file[name][:].ravel()}).fill_nan(None) for name in file.names()

@@ -31,7 +31,7 @@ from factfinding.experiments.head_probes import show as head_probes
 from factfinding.experiments.head_probes.compute import chance_best, scan_heads
 from factfinding.methods.direct import extracting_heads, largest, pair_up
 from factfinding.methods.halves import halve
-from factfinding.store import Activations, Source
+from factfinding.store import Activations, Source, assemble
 from factfinding.tables import empty
 from helpers import planted
 from helpers.head_tables import head_tables, name_residuals, planted_candidates
@@ -283,15 +283,11 @@ def test_nodes_from_a_file_are_those_of_a_run(tmp_path, before):
     anatomy, table = random_anatomy("gpt_neox"), random_prompts(6)
     kinds = ("resid", "attn_out", "mlp_out", "z", "pattern")
     source = Source(model="m", revision="", dtype="float32", condition="full", code="c", stored="float32")
-    options = {
-        "source": source,
-        "shards": tmp_path / "shards",
-        "batch_size": 4,
-        "shard_rows": 4,
-        "attributes": {},
-    }
+    kept = {"shards": tmp_path / "shards", "log": lambda _: None}
+    options = {"source": source, "batch_size": 4, "shard_rows": 4, "attributes": {}}
     wanted = [Wanted(site=kind, role="end") for kind in kinds]
-    capture(anatomy, table, wanted, tmp_path / "full.h5", log=lambda _: None, **options)
+    capture(anatomy, table, wanted, tmp_path / "listing.h5", **kept, **options)
+    assemble(tmp_path / "full.h5", table, [tmp_path / "listing.h5"], **kept)
     asked = table["subject"].to_list()[::-2]
     with Activations(tmp_path / "full.h5") as file:
         rows = rows_of(file, asked)

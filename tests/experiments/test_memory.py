@@ -152,7 +152,7 @@ RULES: dict[Callable[[], Tables], tuple[int, set[str]]] = {
     activations: (1, {"activations"}),
 }  # fmt: skip
 """What is tried, the rows of a batch that fit, and the rules in whose batches memory must then have run out."""
-SHARDED = {rule: f"{rule}_shard" for rule in ("total_effects", "neuron_effects")}
+SHARDED = {rule: f"{rule}_shard" for rule in ("activations", "total_effects", "neuron_effects")}
 """Rules whose work is done by jobs that share it."""
 NO_BATCHES = {"model_card"}
 """Rules with a GPU that run the guards only, two prompts of nine tokens."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,15 +13,20 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+import polars as pl
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
+from factfinding.digest import Digests
 from factfinding.engine import capture as capturing
-from factfinding.engine.capture import Wanted, as_stored, capture
+from factfinding.engine.capture import Wanted, as_stored, capture, prompt_batches, share_of
 from factfinding.errors import InputError
-from factfinding.store import NUMBERS, TEXT, Activations, StoreLayout
+from factfinding.store import NUMBERS, TEXT, Activations, StoreLayout, assemble
+from helpers import ROOT
 from helpers.models import random_anatomy
-from helpers.stores import NAMES, SOURCE, prompts, store
+from helpers.stores import NAMES, SOURCE, prompts, share, store
 
 
 @pytest.fixture(scope="module")
@@ -104,6 +110,72 @@ def test_batching_and_sharding_change_nothing_beyond_rounding(made, tmp_path):
     store(tmp_path, NAMES, batch_size=8, shard_rows=100)
     first, second = values(made / "full.h5"), values(tmp_path / "full.h5")
     assert all(np.allclose(first[name], second[name], atol=1e-5, equal_nan=True) for name in first)
+
+
+@pytest.mark.parametrize("jobs", [2, 3, 20])
+def test_however_many_jobs_share_the_prompts_the_file_is_the_same(made, tmp_path, jobs):
+    assert store(tmp_path, NAMES, jobs=jobs) == len(NAMES)
+    assert (tmp_path / "full.h5").read_bytes() == (made / "full.h5").read_bytes()
+
+
+def test_another_number_of_jobs_runs_no_prompt_again(tmp_path):
+    assert store(tmp_path, NAMES[:5], jobs=2) == 5
+    assert store(tmp_path, NAMES, jobs=3) == 3
+    assert store(tmp_path, NAMES) == store(tmp_path, NAMES[::-1], jobs=4) == 0
+
+
+@given(st.lists(st.integers(1, 30), min_size=1), st.integers(1, 9), st.integers(1, 8))
+def test_jobs_share_whole_batches_and_about_the_same_number_of_tokens(lengths, jobs, size):
+    table = pl.DataFrame({"n_tokens": lengths})
+    shares = [share_of(table, number, jobs, batch_size=size) for number in range(jobs)]
+    assert sorted(row for rows in shares for row in rows) == list(range(len(lengths)))
+    of_each = [batch for rows in shares for batch in prompt_batches(table, rows, size)]
+    assert of_each == list(prompt_batches(table, range(len(lengths)), size))
+    tokens = [sum(lengths[row] for row in rows) for rows in shares]
+    largest = max(sum(lengths[row] for row in batch) for batch in of_each)
+    assert all(abs(count - sum(lengths) / jobs) <= largest for count in tokens)
+
+
+def only_run(folder, **options):
+    """What one job leaves, in all its forms: the prompts, its listing, and the finished shards."""
+    table, listing, shards = prompts(NAMES), folder / "full_shard_0.h5", folder / "shards"
+    share(table, listing, (0, 1), shards=shards, log=print, **options)
+    return table, listing, shards
+
+
+def test_shards_that_are_gone_or_damaged_are_named_and_then_made_again(tmp_path):
+    table, listing, shards = only_run(tmp_path)
+    first, second, *_ = sorted(shards.rglob("*.h5"))
+    first.unlink()
+    with pytest.raises(
+        InputError, match=r"no finished shard with \d of 8 prompts; .*remove results.*_shard_"
+    ):
+        assemble(tmp_path / "full.h5", table, [listing], shards=shards, log=print)
+    only_run(tmp_path)
+    flip(second, "resid@end", 40)
+    with pytest.raises(InputError, match=f"{second.name}: found damaged data in resid@end") as error:
+        assemble(tmp_path / "full.h5", table, [listing], shards=shards, log=print)
+    assert "remove results/<study>/activations" in str(error.value) and not list(tmp_path.glob("full.h5*"))
+    assert store(tmp_path, NAMES) > 0
+
+
+def test_listings_that_are_damaged_or_of_different_sources_are_refused(tmp_path):
+    table, listing, shards = only_run(tmp_path)
+    other = tmp_path / "full_shard_1.h5"
+    share(table, other, (1, 2), shards=shards, log=print, source=dataclasses.replace(SOURCE, model="n"))
+    with pytest.raises(InputError, match="full_shard_1.h5: found another source"):
+        assemble(tmp_path / "full.h5", table, [listing, other], shards=shards, log=print)
+    other.write_bytes(other.read_bytes()[:100])
+    with pytest.raises(InputError, match="full_shard_1.h5: found no readable listing"):
+        assemble(tmp_path / "full.h5", table, [listing, other], shards=shards, log=print)
+
+
+def test_putting_shards_together_needs_no_torch():
+    scripts = ROOT / "scripts"
+    code = "\n".join(path.read_text() for path in Digests(scripts).reachable(scripts / "activations.py"))
+    assert "class ShardStore" in code and not re.search(
+        r"^\s*(import|from) (torch|transformers)", code, re.MULTILINE
+    )
 
 
 @pytest.mark.parametrize("field", ["model", "revision", "dtype", "condition", "code", "stored"])

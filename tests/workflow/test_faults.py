@@ -39,7 +39,7 @@ def test_activations_killed_and_rerun_are_those_of_an_unbroken_run(edited, momen
     unbroken = values(edited / TARGET)
     (edited / TARGET).unlink()
     shutil.rmtree(edited / "results/.shards")
-    log = edited / "results/small/logs/activations_full.log"
+    log = edited / "results/small/logs/activations_shard_full_0.log"
     log.unlink()
     process = subprocess.Popen(
         command(TARGET, "--cores", "1"), cwd=edited, start_new_session=True,

@@ -363,12 +363,12 @@ def test_memory_that_runs_out_is_said_and_the_rest_of_the_study_stands(broken, u
         while process.poll() is None:
             for job in scripts_of(broken):
                 with contextlib.suppress(psutil.NoSuchProcess):
-                    if rule_of(job) == "activations":
+                    if rule_of(job) == "activations_shard":
                         job.rlimit(psutil.RLIMIT_AS, (1_000_000_000, 1_000_000_000))
             time.sleep(0.05)
     told = (broken / "output.txt").read_text()
     assert process.returncode != 0 and not (broken / TARGET).exists()
-    assert "Error in rule activations" in told and re.search("memory|alloc", told), told[-3000:]
+    assert "Error in rule activations_shard" in told and re.search("memory|alloc", told), told[-3000:]
     no_rubbish(broken)
     cost = again(broken, PROBES)
     assert digests(broken / RESULTS) == digests(unbroken / RESULTS)

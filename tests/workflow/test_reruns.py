@@ -26,7 +26,7 @@ from helpers.workflow import snakemake, would_run
 SCRIPTS = ROOT / "scripts"
 RUN_THE_MODEL = {
     *(
-        "activations",
+        "activations_shard",
         "recall",
         "model_card",
         "circuit_checks",
@@ -90,7 +90,9 @@ BY_HAND = {  # leaf, or module of the library -> rules that are given it, or who
     "recall.at_most": {"recall"},
     "recall.beyond_spelling": {"recall"},
     "subjects.few": {"subjects"},
-    "circuit.lookup": {"activations", "circuit"},
+    "circuit.lookup": {"activations_shard", "circuit"},
+    "activations.datasets": {"activations_shard"},
+    "activations.shards": {"activations_shard"},
     "toys.max_steps": {"toy_models"},
     "locality.k": {"locality"},
     "mlp_paths.draws": {"mlp_paths"},
@@ -154,15 +156,19 @@ def graph(study) -> dict[str, set[str]]:
     return feeds
 
 
+BRINGS = {"activations": {"activations_shard"}}
+"""Rules that cannot run without others: what these leave for them is removed when it has been used (`temp`)."""
+
+
 def closure(graph: dict[str, set[str]], rules: set[str]) -> set[str]:
-    """Those of the rules that the study has, and all that follow from them."""
+    """Those of the rules that the study has, all that follow from them, and what they bring."""
     found: set[str] = set()
     waiting = [rule for rule in rules if rule in graph]
     while waiting:
         rule = waiting.pop()
         if rule not in found:
             found.add(rule)
-            waiting += graph[rule]
+            waiting += graph[rule] | BRINGS.get(rule, set())
     return found
 
 

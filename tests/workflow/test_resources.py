@@ -27,23 +27,22 @@ grep -n . "{calls}" | cut -d: -f1 | sed 's/$/|RUNNING/'
 """
 
 
+TARGETS = [f"results/small/activations/{condition}.h5" for condition in ("full", "name_only")]
+
+
 def spans(folder):
-    """When Snakemake started and finished each of the two activation jobs, by the files that bracket its work."""
+    """When Snakemake started and finished each job that ran activations, by the files that bracket its work."""
     found = []
-    for condition in ("full", "name_only"):
-        table = (folder / f"results/small/benchmarks/activations_{condition}.tsv").stat()
-        seconds = float(
-            (folder / f"results/small/benchmarks/activations_{condition}.tsv").read_text().split()[10]
-        )
-        found.append((table.st_mtime - seconds, table.st_mtime))
+    for path in (folder / "results/small/benchmarks").glob("activations_shard_*.tsv"):
+        end, seconds = path.stat().st_mtime, float(path.read_text().split()[10])
+        found.append((end - seconds, end))
     return sorted(found)
 
 
 def run_both(folder, *arguments):
-    """Both activation jobs, with cores enough for both at once."""
+    """The activations of both conditions, with cores enough for all jobs at once."""
     shutil.rmtree(folder / "results/.shards", ignore_errors=True)
-    targets = [f"results/small/activations/{condition}.h5" for condition in ("full", "name_only")]
-    return snakemake(folder, *targets, "--cores", "4", "--forcerun", "activations", *arguments)
+    return snakemake(folder, *TARGETS, "--cores", "4", "--forcerun", "activations", *arguments)
 
 
 def test_gpu_jobs_run_one_at_a_time_here_without_any_flag(edited):
@@ -54,14 +53,18 @@ def test_gpu_jobs_run_one_at_a_time_here_without_any_flag(edited):
 
 
 def test_a_flag_lets_several_run_each_on_a_gpu_of_its_own(edited, machine):
+    """Two jobs for each of two conditions. They make the same files as one job for each."""
     machine(gpus=4)
-    run_both(edited, "--resources", "gpu=2")
-    first, second = spans(edited)
-    assert second[0] < first[1] - 0.5
-    logs = [
-        (edited / f"results/small/logs/activations_{name}.log").read_text() for name in ("full", "name_only")
-    ]
-    assert {re.search("GPU (GPU-[0-9])", log)[1] for log in logs} == {"GPU-0", "GPU-1"}
+    alone = [(edited / target).read_bytes() for target in TARGETS]
+    with (edited / "tests/fixtures/small.yaml").open("a") as config:
+        config.write("activations: {shards: 2}\n")
+    run_both(edited, "--resources", "gpu=4")
+    jobs = spans(edited)
+    assert len(jobs) == 4 and max(start for start, _ in jobs) < min(end for _, end in jobs) - 0.5
+    logs = [path.read_text() for path in (edited / "results/small/logs").glob("activations_shard_*.log")]
+    assert sorted(re.search("GPU (GPU-[0-9])", log)[1] for log in logs) == [f"GPU-{i}" for i in range(4)]
+    assert [(edited / target).read_bytes() for target in TARGETS] == alone
+    assert not list((edited / "results/small/activations").glob("*_shard_*"))
 
 
 SEES = """

@@ -1,7 +1,8 @@
 """Run a model over a prompts table and store its activations (the study's caches).
 
 Prompts are taken in batches of one length, so that nothing is padded. What a prompt gives does not depend on which
-others share its batch beyond rounding, and finished prompts are found in their shards and not run again.
+others share its batch beyond rounding, and finished prompts are found in their shards and not run again. Several jobs may
+share the prompts of a table; `store.assemble` makes one file of what they leave.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from factfinding.engine.tokens import tokens_of
 from factfinding.engine.trace import Read, run
 from factfinding.errors import InputError
 from factfinding.model.anatomy import Anatomy
-from factfinding.store import AXES, ShardStore, Source, StoreLayout, assemble, prompt_key
+from factfinding.store import AXES, ShardStore, Source, StoreLayout, prompt_keys, write_listing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,11 +155,23 @@ def as_stored(
     return found
 
 
+def share_of(prompts: pl.DataFrame, number: int, jobs: int, *, batch_size: int) -> list[int]:
+    """The rows that one of several jobs runs: number `number` of `jobs`, counted from 0. Short prompts come first, and each
+    job has about the same number of tokens. Batches are dealt out whole, so a prompt shares its batch with the same
+    others however many jobs there are.
+    """
+    batches = list(prompt_batches(prompts, range(prompts.height), batch_size))
+    tokens = np.array([len(batch) * prompts["n_tokens"][batch[0]] for batch in batches])
+    middle = np.cumsum(tokens) - tokens / 2
+    job = middle * jobs // tokens.sum()
+    return [row for batch, its_job in zip(batches, job, strict=True) if its_job == number for row in batch]
+
+
 def capture(
     anatomy: Anatomy,
     prompts: pl.DataFrame,
     wanted: Sequence[Wanted],
-    path: Path,
+    listing: Path,
     *,
     source: Source,
     shards: Path,
@@ -166,8 +179,12 @@ def capture(
     shard_rows: int,
     attributes: dict[str, str],
     log: Callable[[str], None],
+    share: tuple[int, int] = (0, 1),
 ) -> int:
-    """Store the activations of all prompts at `path`; returns how many prompts went through the model.
+    """Bring the activations of a share of the prompts into finished shards, and say at `listing` what `store.assemble`
+    has to know of them; returns how many prompts went through the model.
+
+    share: the job's number, counted from 0, and how many jobs share the prompts (`share_of`).
 
     Memory holds one shard (`shard_rows` prompts) at most, however many subjects there are; a batch of `batch_size`
     prompts that does not fit is halved, and that is logged. Killed at any moment, it loses the shard that was being
@@ -175,15 +192,14 @@ def capture(
     """
     longest = int(prompts["n_tokens"].max())
     layouts = [layout(want, anatomy, longest) for want in wanted]
-    roles = sorted({want.role for want in wanted})
-    columns = prompts.select("token_ids", *roles).iter_rows(named=True)
-    keys = [prompt_key(row.pop("token_ids"), row) for row in columns]
+    keys = prompt_keys(prompts, layouts)
     store = ShardStore(shards, source, layouts, log)
-    done = store.rows()
-    missing = [row for row, key in enumerate(keys) if key not in done]
-    log(f"{len(keys) - len(missing)} of {len(keys)} prompts found in finished shards, {len(missing)} to run")
-    finished, batches = 0, Batches(batch_size, log)
-    for shard in prompt_batches(prompts, missing, shard_rows):
+    size = min(batch_size, shard_rows)
+    own, done = share_of(prompts, *share, batch_size=size), store.rows()
+    missing = [row for row in own if keys[row] not in done]
+    log(f"{len(own) - len(missing)} of {len(own)} prompts found in finished shards, {len(missing)} to run")
+    finished, batches = 0, Batches(size, log)
+    for shard in prompt_batches(prompts, missing, shard_rows - shard_rows % size):  # of whole batches
         parts = [
             found for _, found in batches.of(shard, lambda rows: record(anatomy, prompts, rows, layouts))
         ]
@@ -192,8 +208,9 @@ def capture(
         store.add([keys[row] for row in shard], arrays)
         finished += len(shard)
         log(f"{finished} of {len(missing)} prompts run")
-    constants = {"W_O": _out_weights(anatomy)} if any(want.site == "z" for want in wanted) else {}
-    assemble(path, prompts, keys, store, attributes=attributes, constants=constants)
+    first, has_heads = share[0] == 0, any(want.site == "z" for want in wanted)
+    constants = {"W_O": _out_weights(anatomy)} if first and has_heads else {}  # for all jobs
+    write_listing(listing, store, attributes=attributes, constants=constants)
     return len(missing)
 
 
