@@ -165,7 +165,7 @@ def shuffled_mlps(anatomy: Anatomy, *, seed: int) -> Iterator[None]:
 @torch.no_grad()
 def _permute(parameter: Tensor, order: Int[Tensor, " entries"], offset: int) -> None:
     """Entry i becomes the one at `order.roll(offset)[i]`."""
-    parameter.copy_(parameter.flatten()[order].roll(offset).view_as(parameter))
+    parameter.copy_(parameter.flatten().index_select(0, order).roll(offset).view_as(parameter))
 
 
 @torch.no_grad()
