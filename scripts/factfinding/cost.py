@@ -47,10 +47,11 @@ FIT, FIT_NUMBER = 0.02, 3e-8
 """Seconds of one logistic fit, and of each subject, dimension and answer of it."""
 ANSWERS_OF_FACTS = 8
 """Answers to a relation, about."""
-PER_EFFECT = 2e-4
-"""Seconds for the direct effect of one head under one prompt, and for the shares of its variance."""
-SHUFFLED = 4e-8
-"""Seconds to permute one weight."""
+PER_HEAD = 8e-3
+"""Seconds for the intervals of one head in P1.2, and for the shares of its variance."""
+ORDER, GATHERED = 4.3e-8, 3.2e-8
+"""Seconds to draw one number of a random order, and to bring one weight to its place in it and back. The latter is taken
+for nothing on a GPU, which does it at the rate of its memory."""
 NETWORK_STEP = 6e-5
 """Seconds of a step of a toy network, many of which are trained together."""
 DICTIONARY_STEP, DICTIONARY_FEATURE = 1.3e-3, 5.5e-6
@@ -127,7 +128,8 @@ class Asked:
 class Work:
     """What one job does: tokens and passes through all layers, seconds of statistics, bytes that it writes, bytes of a GPU
     beside the weights. start: share of the library that it imports. loads: whether it loads the model. replaced: tokens
-    that the engine of replacements runs, with `products` of that precision."""
+    that the engine of replacements runs, with `products` of that precision. gathered: weights that are brought into another
+    order and back."""
 
     tokens: float = 0
     replaced: float = 0
@@ -139,6 +141,7 @@ class Work:
     loads: bool = False
     on_gpu: bool = False
     products: str = "full"
+    gathered: float = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -234,6 +237,7 @@ class Study:
         windows = sum(k + 1 for k in locality.k if k < locality.tokens) + locality.tokens / 2
         swapped = 6 * min(config.names.swap_pairs, n) * (2 + config.names.shuffles)
         mlps = 2 * shape.neurons * shape.width * shape.layers
+        shuffles = config.names.shuffles * len(config.names.conditions)
         people = 2 * n * len(config.names.conditions)
         return found | {
             "recall": self.runs(
@@ -251,7 +255,7 @@ class Study:
             "orthogonal_remainder": self.runs(people * asked.name_only, people, length=asked.name_only),
             "linear_structure": self.runs(
                 swapped * asked.name_only, swapped, length=asked.name_only,
-                statistics=config.names.shuffles * mlps * SHUFFLED,
+                statistics=shuffles * shape.neurons * shape.width * ORDER, gathered=shuffles * mlps,
             ),
             "neuron_facts": self.runs(asked.facts * (full + logits), asked.facts, length=full),
             "locality": self.runs(
@@ -425,9 +429,9 @@ class Study:
         """P1.2: subjects are asked every question once."""
         people, relations = self._of_attributes()
         asked = min(people, self.config.extraction_unasked.asked_subjects) * (relations + 1)
-        nodes = self.shape.layers * self.shape.heads * asked
+        heads = self.shape.layers * self.shape.heads
         return self.runs(
-            asked * self.asked.full, asked, length=self.asked.full, statistics=3 + nodes * PER_EFFECT
+            asked * self.asked.full, asked, length=self.asked.full, statistics=3 + heads * PER_HEAD
         )
 
     def _of_attributes(self) -> tuple[int, float]:
@@ -493,7 +497,7 @@ class Study:
         return {
             "readers": Work(statistics=probes.n_folds * (layers + 1) * fit + 1),
             "layer_probes": Work(
-                statistics=len(probes.conditions) * (layers + 2) * folds * probes.n_folds * fit / 2, start=0.9
+                statistics=0.7 * len(probes.conditions) * (layers + 2) * folds * probes.n_folds * fit, start=0.9
             ),
             "direct_effects": Work(statistics=1 + 2 * scan / PROCESSOR, loads=True),
             "head_inputs": Work(
@@ -565,7 +569,8 @@ def seconds(shape: Shape, work: Work, rates: Rates, weights: float) -> float:
     run = tokens * 2 * shape.block * shape.layers / (EFFICIENCY * rates.products)
     run += work.passes * shape.layers * PASS
     load = weights / LOADED if work.loads else 0.0
-    return work.start * rates.start + load + run + work.statistics + work.disk / DISK
+    gathered = 0.0 if rates.gpu else work.gathered * GATHERED
+    return work.start * rates.start + load + run + work.statistics + gathered + work.disk / DISK
 
 
 def study_of(config: Config, results: Path = Path("results")) -> Study:

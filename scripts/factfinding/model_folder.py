@@ -165,6 +165,26 @@ def check_model_folder(folder: Path, *, allow_pickle: bool = False) -> Sizes:
     return _named(family, sizes, config)
 
 
+def stored_type(folder: Path) -> str | None:
+    """The type of all weights of a model folder (one of FLOATING), from the headers of its safetensors files.
+
+    None where they are of several types, and where the files do not say: pickled weights, or files that cannot be loaded.
+    """
+    try:
+        config, family = _config(folder)
+        headers = _headers(folder)
+    except InputError:
+        return None
+    weights = family.weights[config["model_type"]]
+    constant = _constants(family, weights)
+    found = {
+        header.dtype
+        for name, header in headers.items()
+        if not constant.fullmatch(_in_the_model(name, family, weights))
+    }
+    return found.pop() if len(found) == 1 else None
+
+
 def check_gguf(path: Path) -> None:
     """Raise InputError for what is no GGUF file; reads four bytes and imports nothing."""
     if not path.is_file():
@@ -369,10 +389,7 @@ def _check_unexpected(
 ) -> None:
     """Weights that the model of config.json has no place for would be dropped in silence. others: their names in full, and
     as they are written."""
-    constant = re.compile(
-        rf"{re.escape(family.block_prefix)}\d{{1,9}}\.({'|'.join(map(re.escape, weights.buffers))})"
-        r"|.*rotary_emb\.inv_freq"
-    )
+    constant = _constants(family, weights)
     unused = sorted(written for name, written in others.items() if not constant.fullmatch(name))
     if not unused:
         return
@@ -382,6 +399,14 @@ def _check_unexpected(
         if not config.get(key, default) and any(unused[0].endswith(f".{name}") for name in biases):
             allowed += f" ({key} of config.json is not true, so it has no such weight)"
     raise InputError(folder, f"the weight {unused[0]}{more}, which the model does not use", allowed)
+
+
+def _constants(family: Family, weights: Weights) -> re.Pattern[str]:
+    """Full names of constants that old files hold beside the weights."""
+    return re.compile(
+        rf"{re.escape(family.block_prefix)}\d{{1,9}}\.({'|'.join(map(re.escape, weights.buffers))})"
+        r"|.*rotary_emb\.inv_freq"
+    )
 
 
 def _in_full(

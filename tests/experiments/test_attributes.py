@@ -9,7 +9,7 @@ import torch
 
 from factfinding.engine.sites import Site
 from factfinding.engine.trace import Edit, Read, run
-from factfinding.experiments.extraction_unasked.additivity import kind_of, shares
+from factfinding.experiments.extraction_unasked.additivity import kind_of, resampled_shares, shares
 from factfinding.experiments.extraction_unasked.compute import design_of, lowest, own_over_others
 from factfinding.experiments.extraction_unasked.show import draw_extraction_unasked
 from factfinding.experiments.multi_token.compute import chosen_layers, stated_layer
@@ -242,6 +242,19 @@ def test_weights_of_subjects_are_subjects_that_stand_there_so_often():
     rng = np.random.default_rng(1)
     effect, counts = rng.normal(size=(6, 3, 4)), np.array([2.0, 0.0, 1.0, 1.0, 2.0, 0.0])
     assert shares(effect, counts) == pytest.approx(shares(np.repeat(effect, counts.astype(int), axis=0)))
+
+
+def test_shares_of_all_resamples_at_once_are_those_of_each():
+    rng = np.random.default_rng(2)
+    effects = rng.normal(size=(30, 1, 6)) + rng.normal(size=(1, 4, 6)) + rng.normal(size=(30, 4, 6))
+    effects += 5 * rng.normal(size=6)
+    counts = rng.multinomial(30, np.full(30, 1 / 30), size=50).astype(float)
+    counts[0] = 30 * (np.arange(30) == 3)  # one subject alone: no share is the subject's
+    found = np.stack(resampled_shares(effects, counts), axis=1)
+    slow = np.array([shares(effects, weights) for weights in counts])
+    assert np.abs(found - slow).max() < 1e-12 and slow[:, 0].max() > 0.1
+    for nothing in (np.zeros((30, 4, 6)), np.repeat(rng.normal(size=(30, 4, 1)), 6, axis=2)):
+        assert not np.any(resampled_shares(nothing, counts))
 
 
 def test_parts_add_up_to_all_at_once(tables, unasked):

@@ -44,11 +44,12 @@ from factfinding.methods.circuit import Circuit
 from factfinding.methods.groups import groups_of
 from factfinding.methods.intervals import auc_intervals, median_intervals, resampled_medians
 from factfinding.methods.name_sites import read_last
+from factfinding.model.anatomy import load
 from factfinding.stats import auc
 from factfinding.tables import schema_of
 from helpers import hypotheses, planted
 from helpers.declared import judged
-from helpers.models import FAMILIES, random_anatomy, tokenizer
+from helpers.models import FAMILIES, random_anatomy, save_model, tokenizer
 from helpers.name_tables import NEURONS, SIZE, name_tables
 
 LINEAR = schema_of("linear_structure")
@@ -358,27 +359,84 @@ def test_the_table_says_the_same_in_batches_of_any_size():
             assert np.allclose(one[name].to_numpy(), other[name].to_numpy(), rtol=1e-8)
 
 
+def weights_of(anatomy) -> dict[str, torch.Tensor]:
+    return {name: weight.clone() for name, weight in anatomy.model.named_parameters()}
+
+
+def shuffled_weights(anatomy, *, seed: int) -> dict[str, torch.Tensor]:
+    with shuffled_mlps(anatomy, seed=seed):
+        return weights_of(anatomy)
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_shuffling_keeps_the_entries_of_each_mlp_matrix_and_the_rest_of_the_model(family):
     anatomy = random_anatomy(family)
-    before = {name: weight.clone() for name, weight in anatomy.model.named_parameters()}
-    copied = shuffled_mlps(anatomy, seed=0)
-    inside = {id(weight) for block in copied.blocks for weight in block.mlp.parameters()}
+    before, shuffled = weights_of(anatomy), shuffled_weights(anatomy, seed=0)
+    inside = {id(weight) for block in anatomy.blocks for weight in block.mlp.parameters()}
     changed = 0
-    for name, weight in copied.model.named_parameters():
-        assert torch.equal(dict(anatomy.model.named_parameters())[name], before[name]), (
-            "the model itself is untouched"
-        )
+    for name, weight in anatomy.model.named_parameters():
+        assert torch.equal(weight, before[name]), "the model is as it was"
         if id(weight) in inside:
-            assert torch.equal(weight.flatten().sort().values, before[name].flatten().sort().values)
-            changed += not torch.equal(weight, before[name])
+            assert torch.equal(shuffled[name].flatten().sort().values, before[name].flatten().sort().values)
+            changed += not torch.equal(shuffled[name], before[name])
         else:
-            assert torch.equal(weight, before[name])
+            assert torch.equal(shuffled[name], before[name])
     assert changed >= 2 * anatomy.n_layers
-    again = shuffled_mlps(anatomy, seed=0)
-    assert all(
-        torch.equal(x, y) for x, y in zip(again.model.parameters(), copied.model.parameters(), strict=True)
-    )
+    again, other = (shuffled_weights(anatomy, seed=seed) for seed in (0, 1))
+    assert all(torch.equal(again[name], weight) for name, weight in shuffled.items())
+    assert sum(not torch.equal(other[name], weight) for name, weight in shuffled.items()) == changed
+
+
+def test_no_two_weights_of_a_shuffle_are_permuted_alike():
+    """Matrices and biases of one size, whose entries are numbered: each is in another order, beside its neighbours too."""
+    anatomy = random_anatomy("gpt_neox", layers=4)
+    kinds: dict[int, list[torch.Tensor]] = {}
+    with torch.no_grad():
+        for block in anatomy.blocks:
+            for weight in block.mlp.parameters():
+                weight.copy_(torch.arange(weight.numel()).view_as(weight))
+    with shuffled_mlps(anatomy, seed=0):
+        for block in anatomy.blocks:
+            for weight in block.mlp.parameters():
+                kinds.setdefault(weight.numel(), []).append(weight.flatten().clone())
+    largest = kinds[max(kinds)]
+    assert len(largest) == 8
+    for i, one in enumerate(largest):
+        others = torch.stack(largest[:i] + largest[i + 1 :])
+        assert (others == one).float().mean() < 0.01
+
+
+def test_every_place_of_a_weight_is_as_likely_for_every_entry():
+    """Over many seeds, of a weight that is not the first of its size: the offset alone would leave neighbours together."""
+    anatomy, seeds = random_anatomy("gpt_neox", layers=2), 2000
+    bias = anatomy.blocks[1].mlp_out.bias
+    entries = bias.numel()
+    with torch.no_grad():
+        bias.copy_(torch.arange(entries))
+    first, apart = np.zeros(entries), 0
+    for seed in range(seeds):
+        with shuffled_mlps(anatomy, seed=seed):
+            first[int(bias[0])] += 1
+            apart += int(bias[1] == (bias[0] + 1) % entries)
+    expected = seeds / entries
+    assert ((first - expected) ** 2 / expected).sum() < 2 * entries
+    assert apart < 2 * expected
+
+
+def test_an_error_within_leaves_the_model_as_it_was():
+    anatomy = random_anatomy("gpt_neox")
+    before = weights_of(anatomy)
+    with pytest.raises(ZeroDivisionError), shuffled_mlps(anatomy, seed=0):
+        raise ZeroDivisionError
+    assert all(torch.equal(weight, before[name]) for name, weight in anatomy.model.named_parameters())
+
+
+def test_a_model_that_was_loaded_is_shuffled_in_memory_only(tmp_path):
+    """Weights of the precision asked for may be the file itself, mapped into memory."""
+    file = save_model(tmp_path) / "model.safetensors"
+    saved = file.read_bytes()
+    shuffled_weights(load(tmp_path, device="cpu"), seed=0)
+    assert file.read_bytes() == saved
 
 
 def test_the_interval_of_shuffled_weights_holds_other_shuffles():
@@ -436,13 +494,11 @@ def test_few_pairs_show_no_equivalence():
 
 def test_mlps_that_know_pairs_break_more_than_shuffled_ones_and_shuffled_ones_do_not():
     cells = hypotheses.entity_cells()
-    prompts = cells.prompts()
-    for anatomy, verdicts in (
-        (cells.anatomy, {SUPPORTED}),
-        (shuffled_mlps(cells.anatomy, seed=99), {UNDECIDED, CONTRADICTED}),
-    ):
-        found = linear_tables(anatomy, prompts, prompts, (1, 1))
-        assert judged("mlp-outputs-break-structure", found)["verdict"] in verdicts
+    prompts, claim = cells.prompts(), "mlp-outputs-break-structure"
+    assert judged(claim, linear_tables(cells.anatomy, prompts, prompts, (1, 1)))["verdict"] == SUPPORTED
+    with shuffled_mlps(cells.anatomy, seed=99):
+        found = linear_tables(cells.anatomy, prompts, prompts, (1, 1))
+    assert judged(claim, found)["verdict"] in {UNDECIDED, CONTRADICTED}
 
 
 def test_the_residual_breaks_with_depth_where_pairs_are_looked_up_and_not_in_a_sum():

@@ -15,7 +15,7 @@ from factfinding.experiments.layer_probes.compute import (
     table_of,
     with_name_groups,
 )
-from factfinding.methods import probes
+from factfinding.methods import logistic, probes
 from factfinding.methods.probes import ProbeSettings
 from factfinding.stats import share_interval
 
@@ -188,6 +188,15 @@ def test_more_dimensions_than_rows_give_the_same_fit():
     np.testing.assert_allclose(
         fitted.predict_proba(rotated_out), plain.predict_proba((held_out - mean) / spread), atol=1e-5
     )
+
+
+def test_many_rows_are_not_rotated():
+    rng, most = np.random.default_rng(0), logistic.ROTATED
+    for rows, rotated in ((most, True), (most + 1, False)):
+        x = rng.normal(size=(rows, most + 20))
+        found, basis = logistic.in_own_span(x)
+        assert found.shape == ((rows, rows) if rotated else x.shape) and (basis is not None) == rotated
+    assert found is x
 
 
 def test_preparation_never_sees_held_out_rows():

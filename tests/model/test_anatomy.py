@@ -14,6 +14,7 @@ from factfinding.errors import InputError
 from factfinding.model import anatomy as anatomies
 from factfinding.model.anatomy import bos_token_id
 from factfinding.model.tiny import random_model
+from factfinding.model_folder import stored_type
 from helpers.models import FAMILIES, PARALLEL, random_anatomy, save_model, tokenizer
 
 
@@ -70,6 +71,83 @@ def test_a_saved_folder_loads_as_the_same_model(good_folder):
     tokens = torch.arange(10)[None]
     expected = random_model("gpt_neox", vocabulary=anatomy.d_vocab)(input_ids=tokens).logits
     assert torch.allclose(anatomy.model(input_ids=tokens).logits, expected, atol=1e-5)
+
+
+def held(model):
+    """All that a model computes with, by name."""
+    return dict(model.named_parameters()) | dict(model.named_buffers())
+
+
+@pytest.mark.parametrize("stored", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_weights_widened_after_they_have_moved_are_those_widened_as_they_are_read(family, stored, tmp_path):
+    """What is done on a GPU, done on the CPU: every weight, every constant and every logit is the same, to the bit."""
+    random_model(family, vocabulary=360).to(stored).save_pretrained(tmp_path)
+    usual, _ = anatomies.read_model(tmp_path, torch.float32, as_stored=False)
+    model, _ = anatomies.read_model(tmp_path, torch.float32, as_stored=True)
+    makes_constants = family == "gemma"  # in its own precision
+    assert model.dtype == (torch.float32 if makes_constants else stored)
+    anatomies.move(model, torch.device("cpu"), torch.float32)
+    assert model.dtype == model.config.dtype == torch.float32
+    found, expected = held(model), held(usual)
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        assert found[name].dtype == value.dtype and torch.equal(found[name], value), name
+    tokens = torch.arange(20)[None]
+    assert torch.equal(model(input_ids=tokens).logits, usual(input_ids=tokens).logits)
+
+
+def test_weights_that_are_tied_stay_tied_where_they_are_widened_later(tmp_path):
+    folder = save_model(tmp_path)
+    model = random_model("llama", vocabulary=360)
+    model.config.tie_word_embeddings = True
+    model.tie_weights()
+    model.half().save_pretrained(folder)
+    read, _ = anatomies.read_model(folder, torch.float32, as_stored=True)
+    anatomies.move(read, torch.device("cpu"), torch.float32)
+    assert read.get_output_embeddings().weight is read.get_input_embeddings().weight
+    assert read.dtype == torch.float32
+
+
+def rewritten(folder, change):
+    """The folder with its weights changed, in the file alone: config.json says what it said."""
+    weights = load_file(folder / "model.safetensors")
+    save_file(change(weights), folder / "model.safetensors", metadata={"format": "pt"})
+    return weights
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "read"),
+    [
+        (lambda weights: {name: weight.half() for name, weight in weights.items()}, "F16", torch.float16),
+        (lambda weights: {name: weight.half() if "mlp" in name else weight for name, weight in weights.items()},
+         None, torch.float32),
+        (lambda weights: {name: weight.half() for name, weight in weights.items()}
+         | {"gpt_neox.layers.0.attention.rotary_emb.inv_freq": torch.ones(4)}, "F16", torch.float16),
+        (lambda weights: weights, "F32", torch.float32),
+    ],
+    ids=["half", "mixed", "half, with an old constant", "single"],
+)  # fmt: skip
+def test_the_precision_of_the_files_is_that_of_all_weights_in_them(folder, change, kind, read):
+    """Not what config.json says, which would narrow weights that the files hold in full."""
+    says = torch.float32 if kind == "F16" else torch.float16
+    edit_json(folder / "config.json", dtype=str(says).removeprefix("torch."))
+    rewritten(folder, change)
+    assert stored_type(folder) == kind
+    model, loaded = anatomies.read_model(folder, torch.float32, as_stored=True)
+    assert {weight.dtype for weight in model.parameters()} == {read} and not loaded["missing_keys"]
+    anatomies.move(model, torch.device("cpu"), torch.float32)
+    usual, _ = anatomies.read_model(folder, torch.float32, as_stored=False)
+    assert all(torch.equal(held(model)[name], value) for name, value in held(usual).items())
+
+
+def test_a_narrower_precision_than_that_of_the_files_is_asked_for_as_they_are_read(folder):
+    for wanted in (torch.float16, torch.bfloat16):
+        rewritten(folder, lambda weights: {name: weight.float() for name, weight in weights.items()})
+        model, _ = anatomies.read_model(folder, wanted, as_stored=True)
+        assert model.dtype == wanted
+    rewritten(folder, lambda weights: {name: weight.half() for name, weight in weights.items()})
+    assert anatomies.read_model(folder, torch.bfloat16, as_stored=True)[0].dtype == torch.bfloat16
 
 
 def edit_json(path, **changes):

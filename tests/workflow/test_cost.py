@@ -8,7 +8,19 @@ import polars as pl
 import pytest
 
 from factfinding.config import Config, validate
-from factfinding.cost import EFFICIENCY, Asked, Rates, Shape, Study, estimate, page, rule_of, study_of
+from factfinding.cost import (
+    EFFICIENCY,
+    GATHERED,
+    ORDER,
+    Asked,
+    Rates,
+    Shape,
+    Study,
+    estimate,
+    page,
+    rule_of,
+    study_of,
+)
 from factfinding.errors import InputError
 from helpers.workflow import dry_run, planned, snakemake
 
@@ -138,6 +150,15 @@ def test_the_rate_of_the_machine_and_of_the_products_count():
         "neuron_effects_shard",
     )
     assert on_processor == full
+
+
+def test_shuffled_weights_are_brought_to_their_places_by_a_processor_only():
+    """20 shuffles of two matrices in each of 32 layers (P3.7); a GPU needs the random orders alone."""
+    on_processor = of(cost(rates=replace(H200, gpu=False)), "linear_structure")
+    matrix = PYTHIA.neurons * PYTHIA.width
+    assert on_processor - of(cost(), "linear_structure") == pytest.approx(20 * 64 * matrix * GATHERED)
+    more = of(cost(names={"shuffles": 40}), "linear_structure") - of(cost(), "linear_structure")
+    assert more > 20 * matrix * ORDER
 
 
 def operations() -> float:

@@ -1,7 +1,7 @@
 """The logistic regression that probes (methods/probes.py) and readers (methods/readers.py) fit, and its preparation.
 
-Columns are centred and scaled by the training rows (`Scale`); where there are more dimensions than rows, the rows are
-rotated into their own span. `regularisation` weighs half of the squared weights against the *mean* loss of a row.
+Columns are centred and scaled by the training rows (`Scale`); where there are more dimensions than rows, and not many rows,
+the rows are rotated into their own span. `regularisation` weighs half of the squared weights against the *mean* loss of a row.
 
 **How columns are scaled.** A column's scale is its deviation and the typical one of all columns taken together,
 
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 ROUNDING = 1e-6
 """Of the rows' root mean square: a few roundings of single precision (6e-8 each), which add up from layer to layer."""
+ROTATED = 500
+"""Most rows that are rotated into their own span. The rotation takes time with their square, a fit with their number."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -61,11 +63,12 @@ class Scale:
 def in_own_span(
     rows: Float[np.ndarray, "train d"],
 ) -> tuple[Float[np.ndarray, "train k"], Float[np.ndarray, "d k"] | None]:
-    """The rows in at most as many dimensions as there are rows, and the orthonormal basis of these (None: as they were).
+    """The rows in at most as many dimensions as there are rows, and the orthonormal basis of these (None: as they were, where
+    a rotation would save no dimension, or take longer than the fits that it makes quicker).
 
     An isometry: the dot products of rows, which are all that a penalised fit sees, stay.
     """
-    if rows.shape[1] <= len(rows):
+    if rows.shape[1] <= len(rows) or len(rows) > ROTATED:
         return rows, None
     basis, upper = scipy.linalg.qr(rows.T, mode="economic", check_finite=False)
     return np.ascontiguousarray(upper.T), basis

@@ -4,8 +4,8 @@ Choices that are ours, as the posts do not give theirs. Columns are centred and 
 (methods/logistic.py says how, and why not by the standard deviation alone), so that a row is of about unit
 length at any width and one penalty serves every layer, model and baseline. The loss is the *mean* cross-entropy plus
 `regularisation`/2 times the squared weights, one fixed value, set on simulated data and never tuned on a study's scores. Where
-there are more dimensions than rows, the training fold is rotated into its own span (QR): an isometry, under which the penalised
-optimum is the same. Subjects are taken in order of their names, so no number depends on the order of a table.
+there are more dimensions than rows, and not many rows, the training fold is rotated into its own span (QR): an isometry, under
+which the penalised optimum is the same. Subjects are taken in order of their names, so no number depends on the order of a table.
 """
 
 from __future__ import annotations

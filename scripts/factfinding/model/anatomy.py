@@ -37,6 +37,7 @@ from factfinding.errors import InputError
 from factfinding.families import KNOWN_TYPES, Family, check_family
 from factfinding.model.tokenizer import read_tokenizer
 from factfinding.model.weights import all_finite
+from factfinding.model_folder import stored_type
 
 WINDOWS = ("sliding_window", "window_size")
 """Keys of configurations that say how far back attention sees, in some layers or in all."""
@@ -50,6 +51,8 @@ GUARDED, COMPARED = 9, 32
 """Tokens of the prompts on which the guards run at load; last positions at which longer prompts are compared."""
 GUARD_TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 6e-2, torch.float16: 2e-2}
 """Largest difference that a guard allows, relative to the largest value compared."""
+STORED = {"F64": torch.float64, "F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
+"""Types as safetensors files name them."""
 
 
 def full_precision_attention(module, query, key, value, attention_mask, scaling=None, dropout=0.0, **_):
@@ -462,19 +465,9 @@ def load(
     folder = Path(folder)
     check_folder(folder, allow_pickle=allow_pickle)
     disable_progress_bar()  # one bar for each rule that loads a model says nothing
-    options = {"local_files_only": True, "trust_remote_code": False}
+    on, precision = pick_device(device), DTYPES[dtype]
     try:
-        config = AutoConfig.from_pretrained(folder, **options)
-        model, loaded = AutoModelForCausalLM.from_pretrained(
-            folder,
-            config=config,
-            dtype=DTYPES[dtype],
-            attn_implementation="eager",  # `Anatomy` sets ours; some families know no other name
-            use_safetensors=None if allow_pickle else True,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,  # so that our own error names them
-            **options,
-        )
+        model, loaded = read_model(folder, precision, allow_pickle=allow_pickle, as_stored=on.type != "cpu")
         tokenizer = read_tokenizer(folder)
     except InputError:
         raise
@@ -485,12 +478,54 @@ def load(
             "a whole Hugging Face model folder",
         ) from error
     _check_loaded(loaded, folder)
-    model.requires_grad_(False).eval().to(pick_device(device))
+    move(model.requires_grad_(False).eval(), on, precision)
     anatomy = Anatomy(model, tokenizer, bos=bos, template=template)
     _check_weights(anatomy, folder)
     check_guards(anatomy, where=folder, n_tokens=min(GUARDED, anatomy.positions or GUARDED))
     anatomy.guarded, anatomy.where = GUARDED, folder
     return anatomy
+
+
+def read_model(
+    folder: Path, dtype: torch.dtype, *, allow_pickle: bool = False, as_stored: bool
+) -> tuple[PreTrainedModel, dict[str, Any]]:
+    """The model of a folder on the CPU, and what transformers says of its weights.
+
+    as_stored: in the precision of its files where `dtype` holds all their numbers, to be widened by `move`. The weights are
+    then the files themselves, mapped into memory, and no byte of them is read before it moves. A model that makes constants
+    in its own precision (Gemma scales embeddings) would have coarser ones, and is read in `dtype` all the same.
+    """
+    stored = STORED.get(stored_type(folder) or "") if as_stored else None
+    if stored is not None and stored != dtype and torch.promote_types(stored, dtype) == dtype:
+        model, loaded = _from_files(folder, stored, allow_pickle)
+        if all(constant.dtype != stored for constant in model.buffers()):
+            return model, loaded
+    return _from_files(folder, dtype, allow_pickle)
+
+
+def _from_files(
+    folder: Path, dtype: torch.dtype, allow_pickle: bool
+) -> tuple[PreTrainedModel, dict[str, Any]]:
+    options = {"local_files_only": True, "trust_remote_code": False}
+    config = AutoConfig.from_pretrained(folder, **options)
+    return AutoModelForCausalLM.from_pretrained(
+        folder,
+        config=config,
+        dtype=dtype,
+        attn_implementation="eager",  # `Anatomy` sets ours; some families know no other name
+        use_safetensors=None if allow_pickle else True,
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,  # so that our own error names them
+        **options,
+    )
+
+
+def move(model: PreTrainedModel, device: torch.device, dtype: torch.dtype) -> None:
+    """To the device, each weight as it is and widened there: fewer bytes move, and the device is quicker at it. One weight
+    at a time, so that no second copy of the model is in its memory. Constants keep their precision."""
+    for weight in model.parameters():
+        weight.data = weight.data.to(device).to(torch.promote_types(weight.dtype, dtype))
+    model.to(device).config.dtype = dtype
 
 
 def _check_loaded(loaded: Mapping[str, Any], folder: Path) -> None:

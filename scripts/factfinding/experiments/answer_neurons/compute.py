@@ -90,8 +90,10 @@ def scan_neurons(
     present = np.unique(halves.labels)
     turns = [_Turn(halves.labels, chosen_on, present, permutations, seed) for chosen_on in _choosing(halves)]
     for layer, values in (first, *layers):
-        for turn in turns:
-            turn.add(layer, np.asarray(values))
+        values = np.asarray(values)
+        ranks = [centred_ranks(values[half]) for half in _choosing(halves)]
+        for turn, (on, off) in zip(turns, (ranks, ranks[::-1]), strict=True):
+            turn.add(layer, on, off, values)
     rows = []
     for half, turn in zip(HALVES, turns, strict=True):
         of_half = [
@@ -133,8 +135,14 @@ class _Turn:
         self.columns: list[Float[np.ndarray, "scored neurons"]] = []
         self.found: list[tuple[np.ndarray, np.ndarray]] = []
 
-    def add(self, layer: int, values: Float[np.ndarray, "subjects neurons"]) -> None:
-        on, off = (centred_ranks(values[half]) for half in (self.choosing, ~self.choosing))
+    def add(
+        self,
+        layer: int,
+        on: Float[np.ndarray, "choosing neurons"],
+        off: Float[np.ndarray, "scored neurons"],
+        values: Float[np.ndarray, "subjects neurons"],
+    ) -> None:
+        """on, off: `centred_ranks` of the half on which neurons are chosen, and of the other."""
         one_hot = [labels[:, None] == self.present for labels in (self.labels[self.choosing], self.scored)]
         self.found.append((rank_aucs(on, one_hot[0]), rank_aucs(off, one_hot[1])))
         quick = off.astype(np.float32)

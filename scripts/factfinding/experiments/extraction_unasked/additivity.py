@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+import torch
 from jaxtyping import Bool, Float, Int
 
 from factfinding.engine.direct import Readout
@@ -28,6 +29,7 @@ from factfinding.engine.sites import head
 from factfinding.experiments.extraction_unasked.recorded import Recorded, on_device
 from factfinding.least import LEAST_SHARE
 from factfinding.methods.estimates import estimate_columns
+from factfinding.methods.intervals import LEVELS
 from factfinding.model.anatomy import Anatomy
 from factfinding.stats import Estimate, majority_rate, mean_interval, paired_difference, resample_counts
 from factfinding.tables import schema_of
@@ -35,7 +37,7 @@ from factfinding.tables import schema_of
 KINDS = ("subject_head", "relation_head", "mixed_head")
 SUM, JOINT = "sum", "joint"
 RESAMPLES = 500
-"""Resamples of subjects for the shares of variance, each of which takes all effects of a head anew."""
+"""Resamples of subjects for the shares of variance."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -110,11 +112,13 @@ def _moved(
     """What each group writes beyond its mean."""
     kinds = np.array(kind).reshape(anatomy.n_layers, anatomy.n_heads)
     found = {name: np.zeros(run.resid.shape) for name in KINDS}
+    beyond = torch.from_numpy(run.z - z_mean)
     for layer, block in enumerate(anatomy.blocks):
-        weight = block.out_weight.double().cpu().numpy()
         for name in KINDS:
-            chosen = kinds[layer] == name
-            found[name] += np.einsum("shd,hdm->sm", (run.z - z_mean)[:, layer, chosen], weight[chosen])
+            heads = torch.from_numpy(np.flatnonzero(kinds[layer] == name))
+            weight = block.out_weight[heads.to(anatomy.device)].double()
+            written = beyond[:, layer, heads].to(weight).flatten(1) @ weight.flatten(0, 1)
+            found[name] += written.cpu().numpy()
     return found | {"mlps": (run.mlp - mlp_mean).sum(axis=1), "embedding": run.embedding - embedding_mean}
 
 
@@ -144,7 +148,7 @@ def shares(
     varies. Logits count up to what is added to all of them. weights: of subjects, with mean 1."""
     n = len(effects)
     weights = np.ones(n) if weights is None else weights
-    centred = effects - effects.mean(axis=2, keepdims=True)
+    centred = _centred(effects)
     by_question = np.tensordot(weights, centred, axes=(0, 0)) / n
     whole = by_question.mean(axis=0)
     by_subject = centred.mean(axis=1)
@@ -154,6 +158,38 @@ def shares(
     subject = float(weights @ (by_subject**2).sum(axis=1) / n - (whole**2).sum())
     relation = float((by_question**2).sum(axis=1).mean() - (whole**2).sum())
     return subject / total, relation / total
+
+
+def _centred(
+    effects: Float[np.ndarray, "subjects questions tokens"],
+) -> Float[np.ndarray, "subjects questions tokens"]:
+    """Without what is added to all logits, in float64: shares are differences of sums of squares."""
+    wide = effects.astype(np.float64)
+    return wide - wide.mean(axis=2, keepdims=True)
+
+
+def resampled_shares(
+    effects: Float[np.ndarray, "subjects questions tokens"], weights: Float[np.ndarray, "resamples subjects"]
+) -> tuple[Float[np.ndarray, " resamples"], Float[np.ndarray, " resamples"]]:
+    """`shares` under each row of weights.
+
+    The squared length of a weighted sum over subjects is a quadratic form of their weights, and the matrix of its products
+    between subjects is the same for all resamples.
+    """
+    n, questions = effects.shape[:2]
+    centred = _centred(effects)
+    rows, by_subject = centred.reshape(n, -1), centred.mean(axis=1)
+
+    def squared_mean(parts: Float[np.ndarray, "subjects k"]) -> Float[np.ndarray, " resamples"]:
+        return ((weights @ (parts @ parts.T)) * weights).sum(axis=1) / n**2
+
+    whole = squared_mean(by_subject)
+    total = weights @ (rows**2).sum(axis=1) / n / questions - whole
+    subject = weights @ (by_subject**2).sum(axis=1) / n - whole
+    relation = squared_mean(rows) / questions - whole
+    varies = total > 1e-12 * float((effects**2).sum(axis=2).mean())
+    of_total = np.where(varies, total, 1.0)
+    return np.where(varies, subject, 0.0) / of_total, np.where(varies, relation, 0.0) / of_total
 
 
 def kind_of(subject: float, relation: float, *, mostly: float) -> str:
@@ -198,22 +234,18 @@ def additivity(parts: Parts, *, seed: int) -> pl.DataFrame:
 def additivity_heads(parts: Parts, *, seed: int) -> pl.DataFrame:
     """The table `additivity_heads`: of each head, on what its effect depends, and how large it is."""
     size, (n, questions), rows = parts.size, parts.heads.shape[:2], []
-    drawn = (
-        np.concatenate(list(resample_counts(n, np.random.default_rng(seed), RESAMPLES)))
-        if n > 1
-        else np.ones((0, 1))
-    )
+    drawn = np.concatenate(list(resample_counts(n, np.random.default_rng(seed), RESAMPLES))).astype(float)
     for at, name in enumerate(parts.names):
-        found = np.array([shares(parts.heads[:, :, at])])
-        again = np.array([shares(parts.heads[:, :, at], weights) for weights in drawn]).reshape(-1, 2)
+        effects = parts.heads[:, :, at]
+        found, again = shares(effects), resampled_shares(effects, drawn)
         row = {
             "node": name,
             "layer": int(name[1:].split("H")[0]),
             "index": int(name.split("H")[1]),
             "kind": parts.kind[at],
         }
-        for column, value, draws in zip(("subject_share", "relation_share"), found[0], again.T, strict=True):
-            low, high = np.quantile(draws, [0.025, 0.975]) if len(draws) else (np.nan, np.nan)
+        for column, value, draws in zip(("subject_share", "relation_share"), found, again, strict=True):
+            low, high = np.quantile(draws, LEVELS) if n > 1 else (np.nan, np.nan)
             row |= estimate_columns(
                 column, Estimate(value=float(value), low=float(low), high=float(high), n=n)
             )

@@ -3,6 +3,8 @@ methods/direct.py."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import polars as pl
 import torch
@@ -39,14 +41,23 @@ def compute(inputs: Inputs, settings: Settings, say: Say) -> dict[str, pl.DataFr
     with activations_of(inputs) as file:
         rows = rows_of(file, pairs.prompts["subject"])
         resid_end = cached_resid(file, "end", anatomy.n_layers - 1, rows)
-        for head in heads_of(inputs, settings):
+        heads = heads_of(inputs, settings)
+        deepest = max((head.layer for head in heads), default=0)
+        nodes = cached_nodes(file, "final_name", rows, n_layers=anatomy.n_layers, before=deepest)
+        for head in heads:
             say(f"what {head} reads at the name")
-            below = cached_nodes(file, "final_name", rows, n_layers=anatomy.n_layers, before=head.layer)
+            below = _below(nodes, head.layer, cached_resid(file, "final_name", head.layer - 1, rows))
             pattern = cached_pattern(file, head.layer, rows)[:, head.index]
             attention = pattern[torch.arange(len(rows)), at_name]
             given = {"attention": attention, "resid_end": resid_end, "seed": settings.heads.seed}
             tables.append(head_inputs(anatomy, head, below, pairs, readout, **given))
     return {"head_inputs": largest(pl.concat(tables), CSV_ROWS)}
+
+
+def _below(nodes: NodeOutputs, layer: int, resid: Float[Tensor, "subjects d_model"]) -> NodeOutputs:
+    """The nodes of the layers below one, and `resid`, the residual that it reads."""
+    parts = {name: getattr(nodes, name)[:, :layer] for name in ("z", "attn_out", "mlp_out")}
+    return replace(nodes, resid=resid, **parts)
 
 
 def head_inputs(

@@ -24,8 +24,8 @@ Differences are taken within resamples: known and shuffled share their pairs, la
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -100,9 +100,11 @@ def linear_structure(
             counts = resampled(len(these), rng)
             found[names] = resample(ratios(anatomy, these, batch_size=batch_size)[None], counts, rng)
             if names == "known":
-                others = (shuffled_mlps(anatomy, seed=seed + i) for i in range(shuffles))
-                values = np.stack([ratios(other, these, batch_size=batch_size) for other in others])
-                found["shuffled"] = resample(values, counts, rng)
+                values = []
+                for i in range(shuffles):
+                    with shuffled_mlps(anatomy, seed=seed + i):
+                        values.append(ratios(anatomy, these, batch_size=batch_size))
+                found["shuffled"] = resample(np.stack(values), counts, rng)
     rows = []
     for names in [names for names in NAMES if names in found]:
         places = [(output, layer) for output in OUTPUTS for layer in range(anatomy.n_layers)]
@@ -133,18 +135,44 @@ def ratios(anatomy: Anatomy, drawn: Swaps, *, batch_size: int) -> Float[np.ndarr
     return found
 
 
-def shuffled_mlps(anatomy: Anatomy, *, seed: int) -> Anatomy:
-    """A copy of the model in which the entries of each weight and bias of each MLP are permuted, each in itself.
+@contextmanager
+def shuffled_mlps(anatomy: Anatomy, *, seed: int) -> Iterator[None]:
+    """Within it, the entries of each weight and bias of each MLP are permuted, each in itself; then the model is as before,
+    to the bit, also after an error.
 
-    Sizes, scales and the distribution of weights stay; what was learnt is gone. Permutations are drawn on the CPU, so
-    that they are the same on every device.
+    Sizes, scales and the distribution of weights stay; what was learnt is gone. One random order is drawn for each number of
+    entries, and each parameter takes it from a random place on: so every parameter's permutation is uniform, and no two are
+    meant to be the same. Orders are drawn on the CPU, and are the same on every device. The model itself is changed and no
+    copy is made: beside it, memory holds the orders and one parameter.
     """
-    copied = Anatomy(copy.deepcopy(anatomy.model), anatomy.tokenizer)
     generator = torch.Generator().manual_seed(seed)
-    for parameter in _mlp_parameters(copied):
-        order = torch.randperm(parameter.numel(), generator=generator).to(parameter.device)
-        parameter.data = parameter.data.flatten()[order].view(parameter.shape)
-    return copied
+    orders: dict[int, Int[Tensor, " entries"]] = {}
+    permuted: list[tuple[Tensor, int]] = []
+    try:
+        for parameter in _mlp_parameters(anatomy):
+            entries = parameter.numel()
+            if entries not in orders:
+                orders[entries] = torch.randperm(entries, generator=generator).to(parameter.device)
+            offset = int(torch.randint(entries, (), generator=generator))
+            _permute(parameter, orders[entries], offset)
+            permuted.append((parameter, offset))
+        yield
+    finally:
+        for parameter, offset in reversed(permuted):
+            _put_back(parameter, orders[parameter.numel()], offset)
+
+
+@torch.no_grad()
+def _permute(parameter: Tensor, order: Int[Tensor, " entries"], offset: int) -> None:
+    """Entry i becomes the one at `order.roll(offset)[i]`."""
+    parameter.copy_(parameter.flatten().index_select(0, order).roll(offset).view_as(parameter))
+
+
+@torch.no_grad()
+def _put_back(parameter: Tensor, order: Int[Tensor, " entries"], offset: int) -> None:
+    """Undoes `_permute`."""
+    rolled = parameter.flatten().roll(-offset)
+    parameter.copy_(torch.empty_like(rolled).scatter_(0, order, rolled).view_as(parameter))
 
 
 def _mlp_parameters(anatomy: Anatomy) -> Iterator[Tensor]:
