@@ -32,7 +32,7 @@ from factfinding.model_folder import all_sizes, weights_within
 from factfinding.relation import STUDY_FACTS, of_the_study, wordings
 
 TOKENS_A_WORD = 1.3
-EFFICIENCY = 0.5
+EFFICIENCY = {"gpu": 0.5, "processor": 0.75}
 """Share of the rate of one large product that whole passes reach."""
 PASS = 1.5e-3
 """Seconds that a block takes in any pass: calls of kernels and hooks."""
@@ -64,7 +64,7 @@ SCREENED = 0.3
 """Share of the replacements of P2.7 that the screen leaves to be run."""
 SWEPT_ROWS = 8192
 """Most rows of a batch of the neuron sweep."""
-GATHERED = 7e-4
+ASSEMBLED = 7e-4
 """Seconds to find one prompt's activations in the shards and check them."""
 BY_CONDITION = ("activations_shard", "activations")
 """Rules whose jobs differ by condition; one whose name begins with another's comes first."""
@@ -221,7 +221,7 @@ class Study:
         logits = shape.vocabulary * shape.width / (shape.block * shape.layers)  # of one position, in tokens
         found = {
             f"activations_{condition}": Work(
-                start=0.1, statistics=everybody * GATHERED, disk=everybody * self._cached(length)
+                start=0.1, statistics=everybody * ASSEMBLED, disk=everybody * self._cached(length)
             )
             for condition, length in lengths.items()
         }
@@ -257,7 +257,7 @@ class Study:
                 swapped * asked.name_only, swapped, length=asked.name_only,
                 statistics=shuffles * shape.neurons * shape.width * ORDER, gathered=shuffles * mlps,
             ),
-            "neuron_facts": self.runs(asked.facts * (full + logits), asked.facts, length=full),
+            "neuron_facts": self.runs(self._asked_facts * (full + logits), self._asked_facts, length=full),
             "locality": self.runs(
                 locality.strings * locality.tokens + at * windows, at * (len(locality.k) + 1), length=locality.tokens
             ),
@@ -292,7 +292,7 @@ class Study:
         above = 1 - lookup / (2 * layers)
         return {
             "total_effects_shard": self._screened(nodes * places, nodes * slots / heads, length=after * heads / 4),
-            "total_effects": Work(start=0.1, statistics=nodes * slots * 2e-6, disk=60 * nodes * slots),
+            "total_effects": Work(statistics=nodes * slots * 2e-6, disk=60 * nodes * slots),
             "paraphrases": self._wordings(),
             "multi_token": self._attributes(),
             "extraction_unasked": self._unasked(),
@@ -440,12 +440,17 @@ class Study:
         people = min(asked.known, asked.of_people, self.config.multi_token.asked_subjects or asked.known)
         return people, max(2, asked.facts / asked.of_people)
 
+    @property
+    def _asked_facts(self) -> float:
+        """Facts of P3.2."""
+        people = min(self.asked.known, self.config.neurons.asked_subjects or self.asked.known)
+        return people * max(2, self.asked.facts / self.asked.of_people)
+
     def _neurons(self) -> dict[str, Work]:
         """P3.2 and the dossiers."""
         shape, asked, config = self.shape, self.asked, self.config
         section, dossiers = config.neurons, config.answer_neurons
-        people = min(asked.known, section.asked_subjects or asked.known)
-        facts = people * max(2, asked.facts / asked.of_people)
+        facts = self._asked_facts
         layers = self.lookup / section.shards
         points = min(EVALUATIONS, section.draws) if section.tolerance else section.draws
         edits = facts * layers * self._replaced_neurons(facts * asked.after * points) * points
@@ -566,7 +571,8 @@ def seconds(shape: Shape, work: Work, rates: Rates, weights: float) -> float:
     """What a job takes; weights: bytes of the model."""
     faster = FASTER[work.products] if rates.gpu else 1
     tokens = work.tokens + work.replaced / faster
-    run = tokens * 2 * shape.block * shape.layers / (EFFICIENCY * rates.products)
+    reached = EFFICIENCY["gpu" if rates.gpu else "processor"] * rates.products
+    run = tokens * 2 * shape.block * shape.layers / reached
     run += work.passes * shape.layers * PASS
     load = weights / LOADED if work.loads else 0.0
     gathered = 0.0 if rates.gpu else work.gathered * GATHERED
