@@ -58,26 +58,6 @@ def check_supported(anatomy: Anatomy) -> None:
         )
 
 
-def _arranged(edits: Edits, groups: Groups) -> Edits:
-    """Edits with the same number of rows for each prompt, prompt by prompt; those that are filled in add nothing."""
-    prompt = groups.prompts.repeat_interleave(groups.size)
-    return replace(edits, prompt=prompt, delta=groups.together(edits.delta).flatten(0, 1))
-
-
-def _of_size(w: Window, size: int) -> Window:
-    """The same with so many rows for each prompt."""
-    prompt = w.groups.prompts.repeat_interleave(size)
-    return replace(w, prompt=prompt, groups=Groups(prompt))
-
-
-def _joined(parts: Sequence[tuple[Tensor, Window, int]]) -> tuple[Tensor, Window, int]:
-    """Rows that have come to the same layer, as one batch."""
-    if len(parts) == 1:
-        return parts[0]
-    change = torch.cat([change for change, *_ in parts], dim=1)
-    return change, _of_size(parts[0][1], change.shape[1]), parts[0][2]
-
-
 class Difference:
     """The engine of `Suffix`, in difference form. Raises InputError for an unsupported model or product."""
 
@@ -192,9 +172,8 @@ class Difference:
     ) -> Float[Tensor, "prompts size d_model"]:
         """The change of the residual stream that is read, after edits in the order of the layers that they enter."""
         rotary, stop = self.anatomy.rotary(windows[0].positions), windows[0].layers.stop
-        running: list[
-            tuple[Tensor, Window, int]
-        ] = []  # rows, their window, and how many positions have changed
+        # rows, their window, and how many of its positions have changed
+        running: list[tuple[Tensor, Window, int]] = []
         for layer in range(many[0].enters, stop + 1):
             new = [
                 (self._start(edits, w), w, 1)
@@ -334,3 +313,23 @@ class Difference:
             ]
             change = torch.where(large, torch.stack(sums).logsumexp(0), change)
         return -change
+
+
+def _arranged(edits: Edits, groups: Groups) -> Edits:
+    """Edits with the same number of rows for each prompt, prompt by prompt; those that are filled in add nothing."""
+    prompt = groups.prompts.repeat_interleave(groups.size)
+    return replace(edits, prompt=prompt, delta=groups.together(edits.delta).flatten(0, 1))
+
+
+def _of_size(w: Window, size: int) -> Window:
+    """The same with so many rows for each prompt."""
+    prompt = w.groups.prompts.repeat_interleave(size)
+    return replace(w, prompt=prompt, groups=Groups(prompt))
+
+
+def _joined(parts: Sequence[tuple[Tensor, Window, int]]) -> tuple[Tensor, Window, int]:
+    """Rows that have come to the same layer, as one batch."""
+    if len(parts) == 1:
+        return parts[0]
+    change = torch.cat([change for change, *_ in parts], dim=1)
+    return change, _of_size(parts[0][1], change.shape[1]), parts[0][2]
