@@ -1,6 +1,6 @@
 """P2.8: right answers left as more and more layers are averaged at the final name token.
 
-In: the prompts of the known subjects, the readers. Out: tables/circuit_scan.csv. Config: interventions (subjects,
+In: the prompts of the known subjects, the readers. Out: tables/circuit_scan.csv, tables/circuit_borders.csv. Config: interventions (subjects,
 patched_subjects, seed), compute. GPU; seconds for the embedded model, minutes for Pythia 2.8B.
 """
 
@@ -14,6 +14,7 @@ rule circuit_scan:
         readers="results/{study}/readers.safetensors",
     output:
         circuit_scan="results/{study}/tables/circuit_scan.csv",
+        circuit_borders="results/{study}/tables/circuit_borders.csv",
         circuit_scan_twin="results/{study}/tables/circuit_scan_twin.csv",
         provenance="results/{study}/provenance/circuit_scan.json",
     log:

@@ -13,6 +13,7 @@ from factfinding.experiments.circuit.compute import KEPT, concatenating, looking
 from factfinding.experiments.circuit_scan import show as circuit_show
 from factfinding.experiments.residual_patching import show as residual_show
 from factfinding.ledger import is_met
+from factfinding.tables import empty
 from helpers import ROOT, planted
 from helpers.head_tables import planted_candidates
 from helpers.intervention_tables import circuit_of, readers_of
@@ -131,7 +132,8 @@ def test_the_threshold_stands_in_the_file_and_on_the_page(tmp_path):
 def test_one_layer_and_several_are_told_in_words(lookup, words):
     fixed = {"concatenate": None, "lookup": lookup, "extract": ["L3H0", "L3H1"]}
     circuit = settle(propose(scan(**EMBEDDED), *effects()), **fixed)
-    said = circuit_show.sentences({"circuit": circuit.to_table(), "circuit_scan": scan(**EMBEDDED)})[0]
+    tables = {"circuit": circuit.to_table(), "circuit_scan": scan(**EMBEDDED)}
+    said = circuit_show.sentences(tables | {"circuit_borders": empty("circuit_borders")})[0]
     assert words in said and "attention 0 gathers the name" in said and "L3H0, L3H1 extract" in said
     assert "The configuration sets, and the experiments use: " in said
     beside = "as found" if lookup == (1, 2) else "found: MLPs 1 to 2 look it up"

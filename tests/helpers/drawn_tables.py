@@ -419,6 +419,11 @@ def _rows() -> dict[str, Callable[[Drawn], Rows]]:
         "circuit_scan": lambda how: _all(
             scan=("probe", "attention_from", "attention_alone", "mlps_from", "mlps_below", "mlp_alone"), layer=range(how.layers)
         ),
+        "circuit_borders": lambda how: [
+            {"part": part, "end": end, "layer": layer, "layer_low": max(layer - 1, 0), "layer_high": layer + 1, "same": 0.6, "none": 0.0}
+            for part, layers in (("concatenate", (0, 0)), ("lookup", (1, 2)))
+            for end, layer in zip(("first", "last"), layers, strict=True)
+        ],
         "ladder": _ladder,
         "effective_model": _effective,
         "effective_confusion": lambda how: _all(n_name_tokens=how.tokens, answer=how.answers, given=how.answers, subjects=(how.n,)),

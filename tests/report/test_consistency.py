@@ -65,7 +65,12 @@ def swapped(follows: float) -> dict[str, pl.DataFrame]:
     )
 
 
+def borders(same: float) -> dict[str, pl.DataFrame]:
+    return rows("circuit_borders", {"part": "lookup", "end": "last", "layer": 2, "same": same, "n": 400})
+
+
 PLANTED = {
+    "borders-stay-with-other-subjects": (circuit() | borders(0.9), circuit() | borders(0.4)),
     "readable-where-looked-up": (circuit() | probes(0.9), circuit() | probes(0.5)),
     "looked-up-where-found": (circuit(), circuit(found=AT_END)),
     "mlps-needed-where-they-look-up": (circuit() | checks(1.0, 0.5), circuit() | checks(1.0, 1.0)),

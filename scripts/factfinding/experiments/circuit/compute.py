@@ -28,12 +28,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import polars as pl
+from jaxtyping import Float
 
 from factfinding.inputs import Inputs, Say, Settings
+from factfinding.methods import borders
+from factfinding.methods.borders import KEPT
 from factfinding.methods.circuit import AT_END, AT_NAME, UNCLEAR, Circuit, Evidence
 
-READABLE, CARRIED, CARRIED_END, KEPT, EXTRACTS = 0.5, 0.5, 0.25, 0.95, 0.05
+READABLE, CARRIED, CARRIED_END, EXTRACTS = 0.5, 0.5, 0.25, 0.05
 THRESHOLDS = {
     "readable": READABLE,
     "carried": CARRIED,
@@ -109,28 +113,29 @@ def settle(
 
 def concatenating(scan: pl.DataFrame, evidence: list[Evidence]) -> tuple[int, int] | None:
     """First and last concatenating attention layer; None where no attention is needed."""
-    needless = _first(scan, "attention_from", evidence, "attention from layer {layer} on ablated")
-    if needless == 0:
-        return None
-    alone = scan.filter(scan="attention_alone").sort("layer").iter_rows(named=True)
-    lost = [row for row in alone if row["layer"] < needless and _kept(scan, row["accuracy"]) < KEPT]
-    if lost:
-        evidence.append(
-            _evidence(scan, lost[0], f"attention {lost[0]['layer']} alone ablated: accuracy", KEPT)
-        )
-    return (lost[0]["layer"] if lost else 0), needless - 1
+    kept_from, kept_alone = (_kept_by_layer(scan, name) for name in ("attention_from", "attention_alone"))
+    found = borders.concatenating(kept_from, kept_alone)
+    needless = borders.first_kept(kept_from)
+    said = f"attention from layer {needless} on ablated: accuracy"
+    evidence.append(_evidence(scan, _row(scan, "attention_from", needless), said, KEPT))
+    if found is not None and kept_alone[found[0]] < KEPT:
+        said = f"attention {found[0]} alone ablated: accuracy"
+        evidence.append(_evidence(scan, _row(scan, "attention_alone", found[0]), said, KEPT))
+    return found
 
 
 def looking_up(scan: pl.DataFrame, evidence: list[Evidence]) -> tuple[int, int] | None:
     """First and last MLP of the lookup; None where all that read more than one token can be ablated."""
-    below = scan.filter(scan="mlps_below").sort("layer", descending=True)
-    first = below["layer"].min()  # where none is ablated: the first MLP that reads several tokens
-    end = _first(scan, "mlps_from", evidence, "MLPs from layer {layer} on ablated")
-    if end <= first:
-        return None
-    begin = next(row for row in below.iter_rows(named=True) if _kept(scan, row["accuracy"]) >= KEPT)
-    evidence.append(_evidence(scan, begin, f"MLPs below layer {begin['layer']} ablated: accuracy", KEPT))
-    return min(begin["layer"], end - 1), end - 1
+    kept_from, kept_below = (_kept_by_layer(scan, name) for name in ("mlps_from", "mlps_below"))
+    first = scan.filter(scan="mlps_below")["layer"].min()
+    found, end = borders.looking_up(kept_from, kept_below, first), borders.first_kept(kept_from)
+    said = f"MLPs from layer {end} on ablated: accuracy"
+    evidence.append(_evidence(scan, _row(scan, "mlps_from", end), said, KEPT))
+    if found is not None:
+        begin = first + int(np.flatnonzero(kept_below >= KEPT)[-1])
+        said = f"MLPs below layer {begin} ablated: accuracy"
+        evidence.append(_evidence(scan, _row(scan, "mlps_below", begin), said, KEPT))
+    return found
 
 
 def extracting(total: pl.DataFrame, evidence: list[Evidence]) -> tuple[str, ...]:
@@ -193,12 +198,14 @@ def _unchanged(scan: pl.DataFrame) -> dict[str, Any]:
     return scan.filter(pl.col("scan") == "attention_from").sort("layer").row(-1, named=True)
 
 
-def _first(scan: pl.DataFrame, name: str, evidence: list[Evidence], words: str) -> int:
-    """The first layer from which on everything can be ablated; the last row ablates nothing and keeps all."""
-    rows = scan.filter(pl.col("scan") == name).sort("layer").iter_rows(named=True)
-    row = next(row for row in rows if _kept(scan, row["accuracy"]) >= KEPT)
-    evidence.append(_evidence(scan, row, f"{words.format(layer=row['layer'])}: accuracy", KEPT))
-    return row["layer"]
+def _kept_by_layer(scan: pl.DataFrame, name: str) -> Float[np.ndarray, " scanned"]:
+    """What is kept under one scan, in the order of its layers."""
+    rows = scan.filter(pl.col("scan") == name).sort("layer")
+    return np.array([_kept(scan, accuracy) for accuracy in rows["accuracy"]])
+
+
+def _row(scan: pl.DataFrame, name: str, layer: int) -> dict[str, Any]:
+    return scan.filter(pl.col("scan") == name, pl.col("layer") == layer).row(0, named=True)
 
 
 def _evidence(scan: pl.DataFrame, row: Mapping[str, Any], claim: str, threshold: float) -> Evidence:

@@ -9,7 +9,7 @@
 
 Mean ablation on `full` prompts. Except for `probe` it is the model's own answer that counts, the best of the candidates
 at END: an answer that is readable early may still have to be written in the way in which the model reads it.
-The experiment `circuit` draws the borders.
+The experiment `circuit` draws the borders; the table `circuit_borders` says how they would move with other subjects.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from factfinding.engine.shards import first_batch
 from factfinding.engine.suffix import Suffix
 from factfinding.engine.sweep import Engine
 from factfinding.inputs import Inputs, Say, Settings
+from factfinding.methods.borders import border_rows
 from factfinding.methods.estimates import beside_unchanged, estimate_columns
 from factfinding.methods.groups import Group, groups_of, in_batches, known_prompts, labels_of
 from factfinding.methods.name_stream import clean_run, name_outputs
@@ -38,12 +39,12 @@ from factfinding.tables import empty, schema_of
 
 
 def compute(inputs: Inputs, settings: Settings, say: Say) -> dict[str, pl.DataFrame]:
-    """The tables `circuit_scan` and `circuit_scan_twin`."""
+    """The tables `circuit_scan`, `circuit_borders` and `circuit_scan_twin`."""
     section, anatomy = settings.interventions, anatomy_of(inputs)
     engine = certified(anatomy, settings.compute, seed=section.seed)
     prompts = known_prompts(inputs, section.subjects)
     say(f"borders of the circuit on {min(prompts.height, section.patched_subjects)} subjects")
-    table = circuit_scan(
+    tables = circuit_scan(
         anatomy,
         prompts,
         inputs.candidates,
@@ -53,7 +54,7 @@ def compute(inputs: Inputs, settings: Settings, say: Say) -> dict[str, pl.DataFr
         batch_size=settings.compute.batch_size,
         seed=section.seed,
     )
-    return {"circuit_scan": table, "circuit_scan_twin": against_values("circuit_scan_twin", engine, say)}
+    return tables | {"circuit_scan_twin": against_values("circuit_scan_twin", engine, say)}
 
 
 def scans(n_layers: int, *, parallel: bool) -> list[tuple[str, int, tuple[int, ...], tuple[int, ...]]]:
@@ -77,14 +78,14 @@ def circuit_scan(
     subjects: int,
     batch_size: int,
     seed: int,
-) -> pl.DataFrame:
-    """The table `circuit_scan`. Empty when the reader is.
+) -> dict[str, pl.DataFrame]:
+    """The tables `circuit_scan` and `circuit_borders`. Empty when the reader is.
 
     prompts: `full`. engine: None for values. At most `subjects` of them, drawn by the seed, are run under ablations; the means that are put in
     place, and the rows `probe`, are of all.
     """
     if reader.empty:
-        return empty("circuit_scan")
+        return {name: empty(name) for name in ("circuit_scan", "circuit_borders")}
     groups, labels = groups_of(prompts), labels_of(prompts, candidates)
     outputs = name_outputs(anatomy, prompts, groups, batch_size=batch_size)
     drawn = np.zeros(prompts.height, dtype=bool)
@@ -126,7 +127,13 @@ def circuit_scan(
     rows += [
         _row(name, k, hits[drawn, i], unchanged, labels[drawn]) for i, (name, k, *_) in enumerate(wanted)
     ]
-    return pl.DataFrame(rows, schema=schema_of("circuit_scan"))
+    names = [name for name, *_ in wanted]
+    by_scan = {name: hits[drawn][:, [one == name for one in names]] for name in dict.fromkeys(names)}
+    found = border_rows(by_scan, labels[drawn], first_mlp=1 if anatomy.parallel else 0, seed=seed)
+    return {
+        "circuit_scan": pl.DataFrame(rows, schema=schema_of("circuit_scan")),
+        "circuit_borders": pl.DataFrame(found, schema=schema_of("circuit_borders")),
+    }
 
 
 def _row(scan: str, layer: int, hits: np.ndarray, unchanged: np.ndarray | None, labels: np.ndarray) -> dict:

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from factfinding.figures import style
-from factfinding.findings.words import NO_PROBE, Tables, percent, share
+from factfinding.findings.words import NO_PROBE, Row, Tables, percent, share
 from factfinding.methods.circuit import Circuit
 
 SCANS = {
@@ -91,8 +91,34 @@ def _name_the_end(axes: Axes, last: int) -> None:
 
 
 def sentences(tables: Tables) -> list[str]:
-    """Which parts do what, and single layers that are surely missed."""
-    return [_circuit(Circuit.from_table(tables["circuit"])), *_scan(tables["circuit_scan"])]
+    """Which parts do what, how far their borders move with the <subjects>, and single layers that are surely missed."""
+    circuit = Circuit.from_table(tables["circuit"])
+    return [
+        _circuit(circuit),
+        *_borders(circuit.found, tables["circuit_borders"]),
+        *_scan(tables["circuit_scan"]),
+    ]
+
+
+def _borders(found: Circuit, circuit_borders: pl.DataFrame) -> list[str]:
+    """Of the parts that were found: where each border lies on resamples."""
+    parts = [
+        f"{words} from {_border(rows[0])} to {_border(rows[1])}"
+        for part, words in (("concatenate", "attention gathers"), ("lookup", "MLPs look up"))
+        if getattr(found, part) is not None and (rows := circuit_borders.filter(part=part).to_dicts())
+    ]
+    if not parts:
+        return []
+    n = circuit_borders["n"][0]
+    return [
+        f"On resamples of the <subjects> (n = {n:,}), with 95 % of the places that each border takes: {'; '.join(parts)}."
+    ]
+
+
+def _border(row: Row) -> str:
+    """A border, its interval over resamples, and how often it is where it was drawn."""
+    low, high = row["layer_low"], row["layer_high"]
+    return f"layer {row['layer']} [{low}, {high}] (the same in {percent(row['same'])})"
 
 
 def _circuit(circuit: Circuit) -> str:
