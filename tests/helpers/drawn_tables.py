@@ -420,7 +420,7 @@ def _rows() -> dict[str, Callable[[Drawn], Rows]]:
             scan=("probe", "attention_from", "attention_alone", "mlps_from", "mlps_below", "mlp_alone"), layer=range(how.layers)
         ),
         "circuit_borders": lambda how: [
-            {"part": part, "end": end, "layer": layer, "layer_low": max(layer - 1, 0), "layer_high": layer + 1, "same": 0.6, "none": 0.0}
+            {"part": part, "end": end, "layer": layer, "earliest": max(layer - 1, 0), "latest": layer + 1, "same": 0.6, "none": 0.0}
             for part, layers in (("concatenate", (0, 0)), ("lookup", (1, 2)))
             for end, layer in zip(("first", "last"), layers, strict=True)
         ],

@@ -40,7 +40,7 @@ def test_where_all_subjects_agree_no_border_moves(parallel):
     }
     for key, layer in expected.items():
         row = found[key]
-        assert (row["layer"], row["layer_low"], row["layer_high"], row["same"], row["none"]) == (
+        assert (row["layer"], row["earliest"], row["latest"], row["same"], row["none"]) == (
             layer,
             layer,
             layer,
@@ -55,7 +55,7 @@ def test_a_border_that_hangs_on_a_few_subjects_moves_with_them():
     ends = np.full(N, 2)
     ends[np.flatnonzero(LABELS != 0)[:3]] = 4
     last = by_border(border_rows(hits(ends), LABELS, first_mlp=1, seed=0))["lookup", "last"]
-    assert (last["layer"], last["layer_low"], last["layer_high"]) == (4, 2, 4)
+    assert (last["layer"], last["earliest"], last["latest"]) == (4, 2, 4)
     assert 0.6 < last["same"] < 0.95 and last["none"] == 0
     again = by_border(border_rows(hits(ends), LABELS, first_mlp=1, seed=0))["lookup", "last"]
     other = by_border(border_rows(hits(ends), LABELS, first_mlp=1, seed=1))["lookup", "last"]
@@ -80,7 +80,7 @@ def test_a_resample_s_borders_are_those_drawn_from_its_subjects_alone():
     row = by_border(border_rows(made, LABELS, first_mlp=1, seed=5))["lookup", "last"]
     assert row["same"] == np.mean([last == row["layer"] for last in lasts])
     there = [last for last in lasts if last is not None]
-    assert [row["layer_low"], row["layer_high"]] == np.quantile(
+    assert [row["earliest"], row["latest"]] == np.quantile(
         there, [0.025, 0.975], method="inverted_cdf"
     ).tolist()
 
@@ -91,7 +91,7 @@ def test_where_nothing_can_be_lost_there_is_no_border():
         name: np.repeat((LABELS == 0)[:, None], right.shape[1], axis=1) for name, right in made.items()
     }
     for row in border_rows(guessing, LABELS, first_mlp=1, seed=0):
-        assert row["layer"] is None and row["layer_low"] is None and row["none"] == row["same"] == 1
+        assert row["layer"] is None and row["earliest"] is None and row["none"] == row["same"] == 1
     alone = border_rows({name: right[:1] for name, right in made.items()}, LABELS[:1], first_mlp=1, seed=0)
     assert all(row["layer"] is None and row["n"] == 1 for row in alone)
 

@@ -44,13 +44,17 @@ def looking_up(
     end = first_kept(kept_from)
     if end <= first:
         return None
-    begin = first + int(np.flatnonzero(kept_below >= KEPT)[-1])
-    return min(begin, end - 1), end - 1
+    return min(first + last_kept(kept_below), end - 1), end - 1
 
 
 def first_kept(kept_from: Float[np.ndarray, " layers+1"]) -> int:
     """The first layer from which on everything can be ablated."""
     return int(np.argmax(kept_from >= KEPT))
+
+
+def last_kept(kept_below: Float[np.ndarray, " scanned"]) -> int:
+    """The last layer below which everything can be ablated, counted from the first that was scanned."""
+    return int(np.flatnonzero(kept_below >= KEPT)[-1])
 
 
 def border_rows(
@@ -63,7 +67,8 @@ def border_rows(
     """Rows of the table `circuit_borders`: each border on these subjects and on resamples of them.
 
     hits: who is right, by scan (experiments/circuit_scan) and layer. Where the unchanged model is no better than always the
-    commonest answer, there is no border. Ends are those of the resamples that have one; none with fewer than two subjects.
+    commonest answer, there is no border. `earliest` and `latest` are the ends of the places that 95 % of the resamples that have one take; none with
+    fewer than two subjects.
     """
     counts = np.concatenate(
         [np.ones((1, len(labels)), dtype=int), *resample_counts(len(labels), np.random.default_rng(seed))]
@@ -96,13 +101,13 @@ def _cells(drawn: Sequence[int | None], n: int) -> dict[str, int | float | None]
     """One border: the first is that of all subjects, the others those of resamples."""
     own, others = drawn[0], drawn[1:]
     there = [layer for layer in others if layer is not None]
-    low = high = None
+    earliest = latest = None
     if n > 1 and there:
-        low, high = (int(layer) for layer in np.quantile(there, LEVELS, method="inverted_cdf"))
+        earliest, latest = (int(layer) for layer in np.quantile(there, LEVELS, method="inverted_cdf"))
     return {
         "layer": own,
-        "layer_low": low,
-        "layer_high": high,
+        "earliest": earliest,
+        "latest": latest,
         "same": float(np.mean([layer == own for layer in others])),
         "none": 1 - len(there) / len(others),
         "n": n,

@@ -132,7 +132,7 @@ def looking_up(scan: pl.DataFrame, evidence: list[Evidence]) -> tuple[int, int] 
     said = f"MLPs from layer {end} on ablated: accuracy"
     evidence.append(_evidence(scan, _row(scan, "mlps_from", end), said, KEPT))
     if found is not None:
-        begin = first + int(np.flatnonzero(kept_below >= KEPT)[-1])
+        begin = first + borders.last_kept(kept_below)
         said = f"MLPs below layer {begin} ablated: accuracy"
         evidence.append(_evidence(scan, _row(scan, "mlps_below", begin), said, KEPT))
     return found

@@ -81,8 +81,8 @@ def circuit_scan(
 ) -> dict[str, pl.DataFrame]:
     """The tables `circuit_scan` and `circuit_borders`. Empty when the reader is.
 
-    prompts: `full`. engine: None for values. At most `subjects` of them, drawn by the seed, are run under ablations; the means that are put in
-    place, and the rows `probe`, are of all.
+    prompts: `full`. engine: None for values. At most `subjects` of them, drawn by the seed, are run under ablations; the means
+    that are put in place, and the rows `probe`, are of all.
     """
     if reader.empty:
         return {name: empty(name) for name in ("circuit_scan", "circuit_borders")}

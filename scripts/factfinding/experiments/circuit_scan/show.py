@@ -117,8 +117,7 @@ def _borders(found: Circuit, circuit_borders: pl.DataFrame) -> list[str]:
 
 def _border(row: Row) -> str:
     """A border, its interval over resamples, and how often it is where it was drawn."""
-    low, high = row["layer_low"], row["layer_high"]
-    return f"layer {row['layer']} [{low}, {high}] (the same in {percent(row['same'])})"
+    return f"layer {row['layer']} [{row['earliest']}, {row['latest']}] (the same in {percent(row['same'])})"
 
 
 def _circuit(circuit: Circuit) -> str:
