@@ -109,6 +109,6 @@ def _cells(drawn: Sequence[int | None], n: int) -> dict[str, int | float | None]
         "earliest": earliest,
         "latest": latest,
         "same": float(np.mean([layer == own for layer in others])),
-        "none": 1 - len(there) / len(others),
+        "none": float(np.mean([layer is None for layer in others])),
         "n": n,
     }
