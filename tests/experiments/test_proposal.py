@@ -17,6 +17,7 @@ from factfinding.tables import empty
 from helpers import ROOT, planted
 from helpers.head_tables import planted_candidates
 from helpers.intervention_tables import circuit_of, readers_of
+from helpers.planted_claims import rows
 
 MAJORITY, N = 1 / 3, 400
 PAGE = ROOT / "docs/experiments/p2-8.md"
@@ -159,3 +160,20 @@ def test_a_position_that_hardly_any_name_has_is_not_singled_out():
     said = residual_show.sentences({"residual_patching": pl.DataFrame(rows)})[0]
     assert "before layers 0 to 2 at the final name token" in said and "n = 400" in said
     assert "middle" not in said
+
+
+def test_the_page_says_how_far_the_borders_move():
+    circuit = settle(propose(scan(**EMBEDDED), *effects()), concatenate=None, lookup=None, extract=None)
+    tables = {"circuit": circuit.to_table(), "circuit_scan": scan(**EMBEDDED)} | rows(
+        "circuit_borders",
+        {"part": "concatenate", "end": "first", "layer": 0, "earliest": 0, "latest": 0, "same": 1.0, "n": N},
+        {"part": "concatenate", "end": "last", "layer": 0, "earliest": 0, "latest": 1, "same": 0.9, "n": N},
+        {"part": "lookup", "end": "first", "layer": 1, "earliest": 1, "latest": 1, "same": 1.0, "n": N},
+        {"part": "lookup", "end": "last", "layer": 2, "earliest": 1, "latest": 3, "same": 0.55, "n": N},
+    )
+    said = circuit_show.sentences(tables)[1]
+    assert (
+        "attention gathers from layer 0 [0, 0] to 0 [0, 1] and MLPs look up from layer 1 [1, 1] to 2 [1, 3]"
+        in said
+    )
+    assert said.endswith("the border that moves most stays in 55.0\N{NO-BREAK SPACE}% of the resamples.")

@@ -102,22 +102,28 @@ def sentences(tables: Tables) -> list[str]:
 
 def _borders(found: Circuit, circuit_borders: pl.DataFrame) -> list[str]:
     """Of the parts that were found: where each border lies on resamples."""
-    parts = [
-        f"{words} from {_border(rows[0])} to {_border(rows[1])}"
-        for part, words in (("concatenate", "attention gathers"), ("lookup", "MLPs look up"))
-        if getattr(found, part) is not None and (rows := circuit_borders.filter(part=part).to_dicts())
-    ]
-    if not parts:
+    drawn = circuit_borders.filter(
+        pl.col("part").is_in([part for part in ("concatenate", "lookup") if getattr(found, part) is not None])
+    )
+    if drawn.is_empty():
         return []
-    n = circuit_borders["n"][0]
+    rows = {(row["part"], row["end"]): row for row in drawn.iter_rows(named=True)}
+    parts = [
+        f"{words} from layer {_border(rows[part, 'first'])} to {_border(rows[part, 'last'])}"
+        for part, words in (("concatenate", "attention gathers"), ("lookup", "MLPs look up"))
+        if (part, "first") in rows
+    ]
     return [
-        f"On resamples of the <subjects> (n = {n:,}), with 95 % of the places that each border takes: {'; '.join(parts)}."
+        (
+            f"Drawn again on resamples of the <subjects> (n = {drawn['n'][0]:,}; in brackets, where 95 % of them have it), "
+            f"{' and '.join(parts)}; the border that moves most stays in {percent(drawn['same'].min())} of the resamples."
+        )
     ]
 
 
 def _border(row: Row) -> str:
-    """A border, its interval over resamples, and how often it is where it was drawn."""
-    return f"layer {row['layer']} [{row['earliest']}, {row['latest']}] (the same in {percent(row['same'])})"
+    """A border, and where it lies on resamples."""
+    return f"{row['layer']} [{row['earliest']}, {row['latest']}]"
 
 
 def _circuit(circuit: Circuit) -> str:
