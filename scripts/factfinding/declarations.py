@@ -351,8 +351,14 @@ def read_experiment(path: Path) -> Experiment:
     values, name = _yaml(path), path.parent.name
     tables = dict(values.get("tables") or {})
     if values.get("twin") is True:
-        tables[f"{name}_twin"] = _yaml(EXPERIMENTS / "twin.yaml")
+        tables[f"{name}_twin"] = _twin_table()
     return _checked(Experiment, values | {"name": name, "tables": _with_paths(tables)}, path)
+
+
+@cache
+def _twin_table() -> dict[str, Any]:
+    """What all tables `<name>_twin` are."""
+    return _yaml(EXPERIMENTS / "twin.yaml")
 
 
 def _with_paths(tables: Mapping[str, Any]) -> dict[str, Any]:

@@ -39,11 +39,13 @@ def rows_within(free: int, per_row: int, device_type: str) -> int:
 def packed(items: Iterable[Item], rows: Callable[[Item], int], most: int) -> Iterator[list[Item]]:
     """Items in their order, as many at once as have `most` rows together; one at least."""
     some: list[Item] = []
+    together = 0
     for item in items:
-        if some and sum(map(rows, [*some, item])) > most:
+        if some and together + rows(item) > most:
             yield some
-            some = []
+            some, together = [], 0
         some.append(item)
+        together += rows(item)
     if some:
         yield some
 

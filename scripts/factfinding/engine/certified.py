@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import polars as pl
@@ -134,15 +135,14 @@ def _kept(clean: Clean, done: Edits | Replaced, reading: Reading, effects: Tenso
 
 def certified(anatomy: Anatomy, compute: ComputeConfig, *, seed: int) -> Engine:
     """The engine that `compute.engine` and `compute.products` ask for. Raises as `engine_of`."""
-    engine = engine_of(anatomy, compute.engine, compute.products)
-    if isinstance(engine, Suffix):
-        return engine
-    return Certified(anatomy, compute.products, rows=compute.twin_rows, seed=seed)
+    checked = partial(Certified, rows=compute.twin_rows, seed=seed)
+    return engine_of(anatomy, compute.engine, compute.products, differences=checked)
 
 
 def against_values(table: str, engine: Engine, say: Say) -> pl.DataFrame:
-    """The table of that name: how far the effects of an engine lie from values. Empty for values themselves."""
-    if not isinstance(engine, Certified):
+    """The table of that name: how far the effects of an engine lie from values. Empty for values themselves, and where no
+    row was kept."""
+    if not isinstance(engine, Certified) or not engine.samples:
         return empty(table)
     slow, rows = in_float64(engine.anatomy, say), []
     for kind, sample in engine.samples.items():

@@ -92,8 +92,8 @@ class Difference:
         windows = [window(self.anatomy, clean, edits, reading) for edits in every]
         order = sorted(range(len(many)), key=lambda i: many[i].enters)
         with self.products.settings():
-            moved = self._propagate([every[i] for i in order], [windows[i] for i in order])
-            change = self._read(clean, reading, _of_size(windows[0], moved.shape[1]), moved)
+            moved, w = self._propagate([every[i] for i in order], [windows[i] for i in order])
+            change = self._read(clean, reading, w, moved)
         parts = dict(zip(order, change.split([given[i].size for i in order], dim=1), strict=True))
         return [
             groups.apart(parts[i]).masked_fill(untouched(edits, windows[i])[:, None], 0.0)
@@ -169,8 +169,9 @@ class Difference:
 
     def _propagate(
         self, many: Sequence[Edits], windows: Sequence[Window]
-    ) -> Float[Tensor, "prompts size d_model"]:
-        """The change of the residual stream that is read, after edits in the order of the layers that they enter."""
+    ) -> tuple[Float[Tensor, "prompts size d_model"], Window]:
+        """The change of the residual stream that is read, after edits in the order of the layers that they enter, and the window
+        of all their rows."""
         rotary, stop = self.anatomy.rotary(windows[0].positions), windows[0].layers.stop
         # rows, their window, and how many of its positions have changed
         running: list[tuple[Tensor, Window, int]] = []
@@ -187,7 +188,8 @@ class Difference:
             wanted = 1 if layer == stop - 1 else n
             done = [(self._block(block, w, x, rotary, changed, wanted), w, n) for x, w, changed in running]
             running = [_joined(done)]
-        return torch.cat([change[:, :, -1] for change, *_ in running], dim=1)
+        change, w, _ = _joined([(change[:, :, -1], w, changed) for change, w, changed in running])
+        return change, w
 
     def _start(self, edits: Edits, w: Window) -> Float[Tensor, "prompts size n d_model"]:
         """The change with which edits enter the first layer that they run."""

@@ -44,7 +44,7 @@ def told(section: str, tables: Tables, *, relation: RelationConfig = STUDY, **mo
 
 
 def computed_again(twin: pl.DataFrame | None) -> list[str]:
-    """How far effects by differences lie from those by values (`certified.certificate`)."""
+    """How far effects by differences lie from those by values (`certified.against_values`)."""
     if twin is None or twin.is_empty():
         return []
     rows, engine, dtype = twin["rows"].sum(), twin["engine"][0], twin["dtype"][0]

@@ -92,7 +92,9 @@ def circuit_scan(
     drawn[np.random.default_rng(seed).permutation(prompts.height)[:subjects]] = True
     tokens = torch.tensor(candidates["token_id"].to_list(), device=anatomy.device)
     engine, wanted = engine or Suffix(anatomy), scans(anatomy.n_layers, parallel=anatomy.parallel)
-    by_depth = sorted(range(len(wanted)), key=lambda i: min((*wanted[i][2], *wanted[i][3]), default=0))
+    by_depth = sorted(
+        range(len(wanted)), key=lambda i: min((*wanted[i][2], *wanted[i][3]), default=anatomy.n_layers)
+    )
     hits = np.zeros((prompts.height, len(wanted)), dtype=bool)
 
     def ablated(group: Group, batch: Int[np.ndarray, " batch"]) -> Bool[np.ndarray, "drawn scans"]:
